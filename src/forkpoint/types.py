@@ -1,0 +1,160 @@
+"""The plain data that travels between the rooms.
+
+Knows nothing of models, files or the command line. Token ids are the truth: text is made from them, never the
+other way round. Importing this module imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import numpy as np
+
+TokenIds = tuple[int, ...]
+AnswerKind = Literal["number", "math", "option", "yesno"]
+FinishReason = Literal["stop", "length"]
+
+
+class UserError(Exception):
+    """Bad input or wrong usage: one clear sentence for the user, who sees it without a traceback (exit code 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with its gold answer.
+
+    `id` is unique within its task and stable between runs. `answer` is the bare gold answer ("18", "\\frac{14}{3}",
+    "B", "yes"), `kind` says how answers are read and compared, and `options` are the texts of a multiple-choice
+    question without their letters (the first is A).
+    """
+
+    id: str
+    question: str
+    answer: str
+    kind: AnswerKind
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An answer found in a text: `text[start:end]` are its characters, `value` what they mean ("1,000" -> "1000")."""
+
+    start: int
+    end: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """The verdict on one response.
+
+    `extracted` is the answer that was read from the response, None where none was found; `method` says how the
+    verdict was reached ("number", "math-verify", "string", "option", "yesno", "none"); `error` is set where grading
+    itself failed, for instance at its deadline, and then `correct` is False.
+    """
+
+    correct: bool
+    extracted: str | None
+    method: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen: a policy over logits, the end of a response, and a seed.
+
+    `temperature=0` is greedy and takes no truncation. Each truncation is off at its default. They apply in the one
+    order that `forkpoint.sampling.processors` documents, whatever order they are given in.
+    """
+
+    temperature: float = 1.0
+    top_n_sigma: float = 0.0
+    min_p_first: float = 0.0
+    p_less: bool = False
+    min_k: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    top_h: float = 0.0
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One response wanted after `prefix`. `key` names it: a request's randomness depends on (seed, key, step) alone."""
+
+    key: str
+    prefix: TokenIds
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine generated after a request's prefix.
+
+    `token_ids` hold every generated token, the end-of-sequence token included; `text` leaves out special tokens and
+    everything from the stop string on. `logprobs[i]` (natural log) and `gaps[i]` = p(top1) - p(top2) come from the raw
+    distribution, before temperature and truncation.
+    """
+
+    key: str
+    token_ids: TokenIds
+    logprobs: tuple[float, ...]
+    gaps: tuple[float, ...]
+    text: str
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model says about a given sequence of n tokens.
+
+    Row i of every array describes the distribution that predicts position i from the tokens before it; row n predicts
+    the token after the last. Row 0 has no context and is NaN (top_ids: -1), as are rows before the asked-for start.
+    `logprobs` and `policy` concern the sequence's own token, so their row n is NaN. `policy` is its probability under
+    the sampling asked for (after temperature and truncation), all NaN when none was given.
+
+    Shapes: logprobs, entropy, gaps, policy [n+1]; top_ids, top_logprobs [n+1, top]. Entropy in nats.
+    """
+
+    logprobs: np.ndarray
+    entropy: np.ndarray
+    gaps: np.ndarray
+    policy: np.ndarray
+    top_ids: np.ndarray
+    top_logprobs: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A graded response to a problem, as token ids."""
+
+    problem_id: str
+    prompt_ids: TokenIds
+    token_ids: TokenIds
+    text: str
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """A number per token, several named columns wide, aligned to `token_ids`: confidence gap, entropy, loss, ..."""
+
+    token_ids: TokenIds
+    columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            if len(column) != len(self.token_ids):
+                raise ValueError(f"column {name!r} has {len(column)} values for {len(self.token_ids)} tokens")
+
+
+def sampling_fields() -> dict[str, type]:
+    """The names of `Sampling`'s fields with the type of each default."""
+    return {f.name: type(f.default) for f in fields(Sampling)}
