@@ -1,0 +1,116 @@
+"""Time of each sampler on one step of a large vocabulary, beside transformers' min-p and top-p in one run.
+
+    python benchmarks/bench_samplers.py [--rows 32] [--vocab 151936] [--repeats 15] [--out FILE]
+
+One thread, float32, samplers interleaved, medians: on a shared machine ratios are steadier than milliseconds.
+Prints a table and writes benchmarks/results/samplers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from forkpoint.sampling import MinK, MinP, PLess, TopNSigma, inverse_cdf, policy_logits, uniforms
+from forkpoint.types import Sampling
+
+
+def cpu_model() -> str:
+    """The processor's name as Linux tells it, else as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def contenders(logits: torch.Tensor, u: np.ndarray) -> dict[str, Callable[[], object]]:
+    """What is timed, by name; the first two are what the others are compared with."""
+    warpers = {
+        "min-p 0.1 (transformers)": transformers.MinPLogitsWarper(0.1),
+        "top-p 0.9 (transformers)": transformers.TopPLogitsWarper(0.9),
+        "top-nσ 1.0": TopNSigma(1.0),
+        "min-p 0.1": MinP(0.1),
+        "p-less": PLess(),
+        "min-k 3.0": MinK(3.0),
+        "top-k 50 (transformers)": transformers.TopKLogitsWarper(50),
+        "top-H 0.4 (transformers)": transformers.TopHLogitsWarper(0.4),
+        "typical 0.9 (transformers)": transformers.TypicalLogitsWarper(0.9),
+    }
+    timed: dict[str, Callable[[], object]] = {
+        name: (lambda warper=warper: warper(None, logits)) for name, warper in warpers.items()
+    }
+    policy = Sampling(temperature=1.5, top_n_sigma=1.0)
+    timed["policy_logits (top-nσ, T=1.5)"] = lambda: policy_logits(logits, policy)
+    timed["inverse_cdf"] = lambda: inverse_cdf(logits, u)
+    return timed
+
+
+def measure(timed: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each, one call of every one in turn, after a round that does not count."""
+    samples: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(repeats + 1):
+        for name, call in timed.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                samples[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(times) for name, times in samples.items()}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--vocab", type=int, default=151_936)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "samplers.json")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    logits = torch.randn(args.rows, args.vocab, generator=torch.Generator().manual_seed(0)) * 2
+    u = uniforms(np.arange(args.rows, dtype=np.uint64), 0)
+    medians = measure(contenders(logits, u), args.repeats)
+
+    min_p_ms, top_p_ms = list(medians.values())[:2]
+    rows = {
+        name: {"ms": round(ms, 3), "of_min_p": round(ms / min_p_ms, 4), "of_top_p": round(ms / top_p_ms, 4)}
+        for name, ms in medians.items()
+    }
+    print(f"[{args.rows}, {args.vocab}] float32, 1 thread, median of {args.repeats}")
+    print(f"{'sampler':32}{'ms':>10}{'of min-p':>10}{'of top-p':>10}")
+    for name, row in rows.items():
+        print(f"{name:32}{row['ms']:10.2f}{row['of_min_p']:10.3f}{row['of_top_p']:10.4f}")
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"platform": platform.platform(), "cpu": cpu_model(), "cores": os.cpu_count()},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+        },
+        "shape": [args.rows, args.vocab],
+        "dtype": "float32",
+        "threads": 1,
+        "repeats": args.repeats,
+        "samplers": rows,
+    }
+    args.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

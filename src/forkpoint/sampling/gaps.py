@@ -1,0 +1,123 @@
+"""Truncations of the form "keep every logit within a gap of the largest": top-nσ, min-p, p-less.
+
+All three are one rule, `keep l >= max(l) - gap`, and differ only in how a row's gap follows from its logits,
+so they share one code path. Pure functions on tensors: the input is never changed, and nothing here knows of
+models, temperature or the order in which samplers apply.
+
+Rows are handled in blocks that fit a core's cache: a block is read from memory once, and the four or five
+passes over it that follow are cheap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from forkpoint.types import UserError
+
+SOFT_BAN = 1e4
+"""A logit this far or further under its row's maximum is a ban in the form of a number, not a score."""
+
+_CPU_BLOCK_ELEMENTS = 2**15  # 128 KiB of float32: cached, and below the size at which torch adds threads
+
+
+class LogitsError(UserError, ValueError):
+    """A row of logits from which no token can be chosen; the message names the row."""
+
+
+def top_n_sigma(logits: Float[Tensor, "rows V"], n: float) -> Float[Tensor, "rows V"]:
+    """Keep the logits within n standard deviations of the row's maximum; n <= 0 is off.
+
+    Tang et al. 2024, "Top-nσ: Not All Logits Are You Need" (arXiv 2411.07641): keep l >= M - nσ, M = max l, σ
+    = std l. σ is the population standard deviation over the finite logits that are not soft bans
+    (`SOFT_BAN`). The maximum is always kept; a row with one finite logit keeps exactly that one. Dividing l
+    by a temperature scales M and σ alike, so the kept set is that of the unscaled logits, up to rounding (and
+    soft bans, whose limit is not scaled).
+
+    Returns logits of the same dtype with the rest at -inf. Raises LogitsError, naming the row, for NaN, +inf,
+    or a row without any finite logit.
+    """
+    if n <= 0:
+        return logits
+    return _keep_within_gap(logits, lambda below: n * _sigma_(below))
+
+
+def min_p(logits: Float[Tensor, "rows V"], base: float) -> Float[Tensor, "rows V"]:
+    """Keep the tokens at least `base` (0 to 1) times as probable as the most probable one; 0 is off.
+
+    Nguyen et al. 2024, "Turning Up the Heat" (arXiv 2407.01082): keep p >= base · max p, in logits a gap of
+    -ln(base). Top-nσ is min-p with base e^(-nσ). Return value and errors as in `top_n_sigma`.
+    """
+    if base <= 0:
+        return logits
+    return _keep_within_gap(logits, lambda below: below.new_full((len(below), 1), -math.log(base)))
+
+
+def p_less(logits: Float[Tensor, "rows V"]) -> Float[Tensor, "rows V"]:
+    """Keep the tokens at least as probable as two draws from the distribution are to agree.
+
+    Tan, Wu & Howard 2025, "p-less Sampling" (arXiv 2509.23234): keep p >= Σ p². With s = l - max l, Z = Σ e^s
+    and Z2 = Σ e^2s this is a gap of ln Z - ln Z2. Return value and errors as in `top_n_sigma`.
+    """
+    return _keep_within_gap(logits, _collision_gap_)
+
+
+def row_blocks(logits: Float[Tensor, "rows V"]) -> Iterator[slice]:
+    """Slices of rows that together fit a core's cache; all rows at once where there is no such cache (a
+    GPU)."""
+    rows, vocab = logits.shape
+    step = max(1, _CPU_BLOCK_ELEMENTS // max(1, vocab)) if logits.device.type == "cpu" else max(1, rows)
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
+
+
+def row_maximum(logits: Float[Tensor, "rows V"], first_row: int = 0) -> Float[Tensor, "rows 1"]:
+    """The largest logit of each row; LogitsError naming the first row (counted from `first_row`) without
+    one."""
+    top = logits.amax(-1, keepdim=True)  # NaN where the row holds one
+    if not bool(torch.isfinite(top).all()):
+        bad = int((~torch.isfinite(top)).flatten().nonzero()[0])
+        value = float(top[bad])
+        what = {math.inf: "+inf", -math.inf: "no finite value"}.get(value, "NaN")
+        raise LogitsError(f"no token can be chosen from row {first_row + bad} of the logits: it holds {what}")
+    return top
+
+
+def _keep_within_gap(logits: Tensor, gap_of_: Callable[[Tensor], Tensor]) -> Tensor:
+    """Put every logit under max - gap at -inf; `gap_of_` maps l - max [b, V], which it may overwrite, to gaps
+    [b, 1]."""
+    kept, cut = torch.empty_like(logits), logits.new_full((), -math.inf)
+    for rows in row_blocks(logits):
+        block = logits[rows]
+        wide = block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
+        top = row_maximum(wide, rows.start)
+        least = top - gap_of_(wide - top)
+        torch.where(wide < least, cut, block, out=kept[rows])
+    return kept
+
+
+def _sigma_(below: Tensor) -> Tensor:
+    """Population standard deviation [b, 1] of `below` = l - max l above -SOFT_BAN. Overwrites `below`.
+
+    Shifted and in two passes: without the shift, float32 loses digits when all logits lie far from 0.
+    """
+    if float(below.amin()) > -SOFT_BAN:
+        below -= below.mean(-1, keepdim=True)
+        return below.square_().mean(-1, keepdim=True).sqrt_()
+    dead = below <= -SOFT_BAN
+    live = (~dead).sum(-1, keepdim=True)
+    below.masked_fill_(dead, 0.0)
+    below -= below.sum(-1, keepdim=True) / live
+    return (below.masked_fill_(dead, 0.0).square_().sum(-1, keepdim=True) / live).sqrt_()
+
+
+def _collision_gap_(below: Tensor) -> Tensor:
+    """ln Z - ln Z2 [b, 1] for `below` = l - max l, which it overwrites. Never below 0, as max p >= Σ p²."""
+    weights = below.exp_()
+    z = weights.sum(-1, keepdim=True)
+    z2 = weights.square_().sum(-1, keepdim=True)
+    return (z.log() - z2.log()).clamp_(min=0.0)

@@ -1,0 +1,82 @@
+"""From a `Sampling` to the policy it describes: the one order in which samplers apply.
+
+Order, whatever order the fields were given in; a sampler at its default is left out:
+    on unscaled float32 logits     1. top_n_sigma   2. min_k   3. min_p_first
+    then                           4. temperature
+    on scaled logits               5. p_less   6. top_h   7. top_k   8. top_p   9. min_p   10. typical_p
+                                   11. epsilon_cutoff   12. eta_cutoff
+Top-nσ is first because σ is a statistic of the whole row, min-k next because it wants the shape of what is
+left; min-p's set depends on the maximum alone, so its place among them changes nothing. p-less is defined on
+the whole scaled distribution and comes first there. 6 to 12 stand in the order of `model.generate` and are
+transformers' own warpers, but for min_p. A later sampler sees -inf where an earlier one cut; the most
+probable token survives all but typical_p. `temperature=0` is greedy: the argmax, and no truncation applies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import transformers
+from jaxtyping import Float, Float32
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from forkpoint.sampling.gaps import row_blocks, row_maximum
+from forkpoint.sampling.limits import validate
+from forkpoint.sampling.warpers import MinK, MinP, PLess, TopNSigma
+from forkpoint.types import Sampling
+
+__all__ = ["TopNSigma", "build_processors", "policy_logits", "validate"]
+
+
+def build_processors(sampling: Sampling) -> LogitsProcessorList:
+    """The policy as logits processors in the documented order, temperature included; empty when greedy.
+
+    For `model.generate(logits_processor=..., do_sample=True)` leave generate's own temperature and
+    truncations at their defaults: they would apply on top. Raises UserError for values out of range.
+    """
+    return LogitsProcessorList(_chain(sampling))
+
+
+def policy_logits(logits: Float[Tensor, "rows V"], sampling: Sampling) -> Float32[Tensor, "rows V"]:
+    """Logits whose softmax is the distribution that tokens are drawn from, and scored under.
+
+    Greedy gives 0 at the argmax (the first, if several) and -inf elsewhere. The input is not changed, but may
+    be what is returned where nothing applies. Raises LogitsError, naming the row, for NaN, +inf, or a row
+    without any finite logit, and UserError for a sampling out of range.
+    """
+    chain = _chain(sampling)
+    scores = logits.float()
+    for rows in row_blocks(scores):
+        row_maximum(scores[rows], rows.start)
+    if sampling.temperature == 0:
+        return torch.full_like(scores, -math.inf).scatter_(-1, scores.argmax(-1, keepdim=True), 0.0)
+    for processor in chain:
+        scores = processor(None, scores)
+    return scores
+
+
+@lru_cache(maxsize=64)
+def _chain(sampling: Sampling) -> tuple[LogitsProcessor, ...]:
+    validate(sampling)
+    s = sampling
+    if s.temperature == 0:
+        return ()
+    steps: list[tuple[bool, Callable[[], LogitsProcessor]]] = [
+        (s.top_n_sigma > 0, lambda: TopNSigma(s.top_n_sigma)),
+        (s.min_k > 0, lambda: MinK(s.min_k)),
+        (s.min_p_first > 0, lambda: MinP(s.min_p_first)),
+        (s.temperature != 1, lambda: transformers.TemperatureLogitsWarper(float(s.temperature))),
+        (s.p_less, PLess),
+        (s.top_h > 0, lambda: transformers.TopHLogitsWarper(s.top_h)),
+        (s.top_k > 0, lambda: transformers.TopKLogitsWarper(s.top_k)),
+        (s.top_p < 1, lambda: transformers.TopPLogitsWarper(s.top_p)),
+        (s.min_p > 0, lambda: MinP(s.min_p)),
+        (s.typical_p < 1, lambda: transformers.TypicalLogitsWarper(s.typical_p)),
+        (s.epsilon_cutoff > 0, lambda: transformers.EpsilonLogitsWarper(s.epsilon_cutoff)),
+        (s.eta_cutoff > 0, lambda: transformers.EtaLogitsWarper(s.eta_cutoff)),
+    ]
+    return tuple(make() for wanted, make in steps if wanted)
