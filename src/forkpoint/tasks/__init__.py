@@ -1,0 +1,21 @@
+"""Tasks: where problems come from, how prompts are made of them, how an answer is read and judged.
+
+Knows nothing of models. Importing this room imports neither torch nor transformers, datasets or sympy: the
+Hub is asked when problems are loaded from it, and algebra runs in processes of its own.
+"""
+
+from forkpoint.tasks.answers import answer_key, same_answer
+from forkpoint.tasks.extract import extract
+from forkpoint.tasks.grading import grade, grade_response
+from forkpoint.tasks.problems import TASKS, TaskSpec, load_problems
+
+__all__ = [
+    "TASKS",
+    "TaskSpec",
+    "answer_key",
+    "extract",
+    "grade",
+    "grade_response",
+    "load_problems",
+    "same_answer",
+]

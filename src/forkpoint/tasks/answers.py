@@ -1,0 +1,124 @@
+"""When two answers are the same, for every kind of answer.
+
+Numbers are compared exactly, options and yes/no by name; mathematical answers by spelling first, as exact
+rational numbers next, and by algebra in a worker process last.
+
+The percent sign of a mathematical answer is a factor of 1/100: "10%" is 0.1 and is not 10, unless the
+question itself asks for a percentage, where "10" and "10%" are the same answer and "0.1" is another.
+(MATH-500 writes such gold answers without the sign: "By what percent does the area decrease?" has the answer
+10.) A number of kind "number" has no unit: "25%" is 25, as "$25" is, because GSM8K writes its gold answers
+so.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+from forkpoint.tasks import workers
+from forkpoint.tasks.latex import Normal, normalise, rational
+from forkpoint.tasks.numbers import number_key
+from forkpoint.types import AnswerKind
+
+DEADLINE = 5.0
+"""Seconds that the comparison of two mathematical answers may take."""
+MAX_LENGTH = 2000
+"""Characters of a mathematical answer; a longer one is compared as text only."""
+
+_SENTENCE = re.compile(r"[^.?!\n]+(?:\.(?=\S)[^.?!\n]*)*[.?!]?")
+_ASKING = re.compile(
+    r"\?|\b(?:what|which|how|find|compute|determine|calculate|express|give|enter|write|answer|round|evaluate|estimate)\b",
+    re.IGNORECASE,
+)
+_PERCENT_WORD = re.compile(r"(?<![0-9}$])(?<![0-9}$] )\bpercent(?:age)?\b", re.IGNORECASE)
+
+
+class Verdict(NamedTuple):
+    """Whether two answers are the same, how that was found, and what kept it from being found."""
+
+    same: bool
+    method: str
+    error: str | None = None
+
+
+def answer_key(value: str, kind: AnswerKind) -> str:
+    """A string that is equal for answers that are plainly the same: "1,000" and "1000.0" have one key.
+
+    For mathematical answers it is cheap and incomplete: equal keys are equal answers, but x+1 and 1+x have
+    two keys.
+    """
+    if kind == "number":
+        return number_key(value)
+    if kind in ("option", "yesno"):
+        key = value.strip(" \t\n().:*$").casefold()
+        return key.upper() if kind == "option" else key
+    if len(value) > MAX_LENGTH:
+        return value.strip()
+    normal = normalise(value)
+    number = _value(normal)
+    if number is not None:
+        return str(number)
+    return _words(normal) if normal.words else normal.text + (r"\%" if normal.percent else "")
+
+
+def same_answer(a: str, b: str, kind: AnswerKind, *, question: str = "", deadline: float = DEADLINE) -> bool:
+    """Whether two answers of a kind are the same; False where `deadline` seconds do not tell."""
+    if kind == "math":
+        return compare_math(a, b, question=question, deadline=deadline).same
+    return answer_key(a, kind) == answer_key(b, kind)
+
+
+def compare_math(gold: str, answer: str, *, question: str = "", deadline: float = DEADLINE) -> Verdict:
+    """Compare two mathematical answers in LaTeX or plain text. Never raises for any input; may start a
+    process.
+    """
+    if gold.strip() == answer.strip():
+        return Verdict(True, "string")
+    if len(gold) > MAX_LENGTH or len(answer) > MAX_LENGTH:
+        return Verdict(False, "string")
+    first, second = normalise(gold), normalise(answer)
+    if asks_percentage(question):
+        first, second = first._replace(percent=False), second._replace(percent=False)
+    if first.words or second.words or _both_names(first.text, second.text):
+        return Verdict(_words(first) == _words(second), "string")
+    if first == second:
+        return Verdict(bool(first.text), "string")
+    values = _value(first), _value(second)
+    if None not in values:
+        return Verdict(values[0] == values[1], "number")
+    if first.percent != second.percent or not first.text or not second.text:
+        return Verdict(False, "string")
+    same, error = _by_algebra(first.text, second.text, deadline)
+    return Verdict(same, "math-verify", error)
+
+
+def asks_percentage(question: str) -> bool:
+    """Whether a sentence that asks for something speaks of a percentage, and not just of "10 percent"."""
+    sentences = _SENTENCE.findall(question[:20_000])
+    return any(_ASKING.search(sentence) and _PERCENT_WORD.search(sentence) for sentence in sentences)
+
+
+@lru_cache(maxsize=10_000)
+def _by_algebra(gold: str, answer: str, deadline: float) -> tuple[bool, str | None]:
+    """A worker's verdict. Failures are remembered too: a model gives its hostile answers more than once."""
+    try:
+        return workers.compare(gold, answer, deadline), None
+    except workers.WorkerFailure as failure:
+        return False, str(failure)
+
+
+def _value(normal: Normal) -> Fraction | None:
+    number = None if normal.words else rational(normal.text)
+    return number / 100 if number is not None and normal.percent else number
+
+
+def _words(normal: Normal) -> str:
+    words = normal.text.replace(" ", "").casefold()
+    return words[1:-1] if re.fullmatch(r"\([a-z]\)", words) else words
+
+
+def _both_names(first: str, second: str) -> bool:
+    """Plain words are compared as words: to algebra "east" and "seat" are the same product of letters."""
+    return bool(re.fullmatch("[A-Za-z]{4,}", first) and re.fullmatch("[A-Za-z]{4,}", second))

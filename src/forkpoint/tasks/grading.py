@@ -1,0 +1,64 @@
+"""The verdict on a response: read its answer, compare it with the gold answer.
+
+Never raises for any response, and answers within the deadline (which applies to algebra; all else is linear
+in the length of the response). Works from any thread.
+"""
+
+from __future__ import annotations
+
+from forkpoint.tasks.answers import DEADLINE, answer_key, compare_math
+from forkpoint.tasks.extract import extract
+from forkpoint.tasks.numbers import canonical_number
+from forkpoint.tasks.problems import task_spec
+from forkpoint.types import AnswerKind, Grade, Problem, UserError
+
+
+def grade_response(response: str, problem: Problem, *, deadline: float = DEADLINE) -> Grade:
+    """Whether a response answers the problem correctly.
+
+    A response without an answer has `extracted=None` and `method="none"`. Where algebra fails or passes
+    `deadline` seconds, `correct` is False and `error` says why.
+    """
+    span = extract(response, problem.kind, problem.options)
+    if span is None:
+        return Grade(False, None, "none")
+    if problem.kind == "math":
+        verdict = compare_math(problem.answer, span.value, question=problem.question, deadline=deadline)
+        return Grade(verdict.same, span.value, verdict.method, verdict.error)
+    gold = gold_value(problem.answer, problem.kind)
+    if gold is None:
+        return Grade(
+            False,
+            span.value,
+            problem.kind,
+            f"the gold answer {problem.answer[:80]!r} is not a {problem.kind}",
+        )
+    return Grade(
+        answer_key(gold, problem.kind) == answer_key(span.value, problem.kind), span.value, problem.kind
+    )
+
+
+def grade(response: str, gold: str, task: str = "gsm8k") -> Grade:
+    """Whether a response gives the gold answer, read and compared as the answers of `task` are.
+
+    `task` is a name of `TASKS`: "gsm8k" (a number), "math500" (mathematics), "aqua" (a letter), "lab",
+    "jsonl". The gold answer may be bare ("18") or as the data set has it ("... #### 18"). Raises UserError
+    for an unknown task and for a gold answer that is not of the task's kind.
+    """
+    kind = task_spec(task).kind
+    if gold_value(gold, kind) is None:
+        raise UserError(f"the gold answer {gold[:80]!r} is not a{'n' if kind == 'option' else ''} {kind}")
+    return grade_response(response, Problem(id="", question="", answer=gold, kind=kind))
+
+
+def gold_value(answer: str, kind: AnswerKind) -> str | None:
+    """The gold answer in short form, None where it is not an answer of this kind."""
+    if kind == "number" and canonical_number(answer) is not None:
+        return canonical_number(answer)
+    if kind == "math":
+        return answer if answer.strip() else None
+    key = answer_key(answer, kind)
+    if kind == "option" and len(key) == 1 and key.isalpha():
+        return key
+    span = extract(answer, kind)
+    return span.value if span else None

@@ -1,0 +1,99 @@
+"""Reading a JSON Lines file that a user gave us, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from forkpoint.types import UserError
+
+Row = Mapping[str, Any]
+
+
+def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
+    """Each object of the file with its place ("FILE line 7"); blank lines are skipped.
+
+    Raises UserError for a file that is missing, a directory or unreadable, and at the first line that is not
+    a JSON object in UTF-8.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise UserError(f"{path} is a directory; a JSON Lines file was expected")
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                place = f"{path} line {number}"
+                if line.strip(b" \t\r\n\xef\xbb\xbf"):
+                    yield place, _object(line, place)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _object(line: bytes, place: str) -> Row:
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{place}: not valid JSON (nested too deeply, or a number too long)") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{place}: expected a JSON object, got {_kind(value)}")
+    return value
+
+
+def column(row: Row, name: str, place: str) -> Any:
+    """The row's value in a column; a UserError that lists the columns there are where it is missing."""
+    if name in row:
+        return row[name]
+    near = get_close_matches(name, list(row), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"{place}: no column {name!r}, it has {', '.join(map(repr, row)) or 'none'}{hint}")
+
+
+def text(row: Row, name: str, place: str) -> str:
+    """A column that must hold a string which is not blank."""
+    return checked_text(column(row, name, place), f"{place}: column {name!r}")
+
+
+def scalar(row: Row, name: str, place: str) -> str:
+    """A column that may also hold a JSON number or true/false, as text."""
+    value = column(row, name, place)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return str(value)
+    return checked_text(value, f"{place}: column {name!r}")
+
+
+def checked_text(value: Any, what: str) -> str:
+    """The value, if it is a string that can be written as UTF-8 and is not blank; a UserError otherwise."""
+    if not isinstance(value, str):
+        raise UserError(f"{what} should be a string, got {_kind(value)}")
+    if not value.strip():
+        raise UserError(f"{what} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} holds half a character (an unpaired surrogate)") from None
+    return value
+
+
+def texts(row: Row, name: str, place: str) -> Sequence[str]:
+    """A column that must hold a list of strings."""
+    values = column(row, name, place)
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise UserError(f"{place}: column {name!r} should be a list of strings, got {_kind(values)}")
+    return [
+        checked_text(value, f"{place}: column {name!r}, item {i}") for i, value in enumerate(values, start=1)
+    ]
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
+    return "null" if value is None else names.get(type(value), "a number")
