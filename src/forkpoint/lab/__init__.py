@@ -1,0 +1,5 @@
+"""The lab: a small world of word problems, and a small model of it, that ship with the package."""
+
+from pathlib import Path
+
+MODEL_DIR = Path(__file__).parent / "model"

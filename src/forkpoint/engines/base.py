@@ -1,0 +1,45 @@
+"""What every engine offers: the only way the rest of forkpoint generates or scores tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds
+
+
+class Engine(Protocol):
+    """A model that generates and scores token ids.
+
+    Callers know nothing of batches or caches: an engine exploits shared prefixes itself. Completions and scores do
+    not depend on what else is asked for in the same call, up to floating-point rounding.
+    """
+
+    name: str
+    tokenizer: Any
+    ends: tuple[int, ...]  # the token ids that end a response
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
+        """One completion a request, in the order in which they finish. Keys must be distinct."""
+        ...
+
+    def score(
+        self,
+        sequences: Sequence[TokenIds],
+        *,
+        top: int = 0,
+        sampling: Sampling | None = None,
+        starts: Sequence[int] | None = None,
+    ) -> Iterator[Scored]:
+        """What the model says about each sequence, in the order given.
+
+        `top` alternatives are kept a position; `policy` is filled when `sampling` is given; rows before
+        `starts[i]` (default 1) are left NaN and cost no vocabulary-sized work.
+        """
+        ...
+
+    def beam_search(
+        self, requests: Sequence[Request], num_beams: int, sampling: Sampling
+    ) -> Iterator[Completion]:
+        """The best of `num_beams` beams for each request, in the order given; of `sampling`, max_tokens and stop count."""
+        ...

@@ -1,0 +1,47 @@
+"""Loading a model and its tokenizer with transformers; every way it can go wrong is one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from forkpoint.lab import MODEL_DIR
+from forkpoint.types import UserError
+
+
+def load_pretrained(
+    name: str,
+    *,
+    device: str,
+    dtype: str,
+    attn_implementation: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> tuple[PreTrainedModel, Any]:
+    """The model, on its device and in evaluation mode, and its tokenizer; `lab` names the embedded one."""
+    source = str(MODEL_DIR) if name == "lab" else name
+    if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
+        raise UserError(f"{name} is not a model directory")
+    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **common)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and others for the same cause
+        raise UserError(f"no tokenizer could be loaded from {name}: {_first_line(error)}") from error
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True, **common
+        )
+    except Exception as error:
+        raise UserError(f"no model could be loaded from {name}: {_first_line(error)}") from error
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return model.to(target).eval(), tokenizer
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"{name} could not be moved to device {target!r}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,86 @@
+"""When a response ends, and the text that it leaves: end-of-sequence ids, stop strings, token offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from tokenizers.decoders import DecodeStream
+
+
+def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """The text of token ids without special tokens, spaces as they are."""
+    text: str = tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def decode_with_offsets(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+    """The text of token ids and, for each token, the [start, end) characters it contributed.
+
+    Made token by token, never by tokenising the text again. A token that ends in the middle of a character
+    contributes nothing; the one that completes the character contributes all of it.
+    """
+    text, offsets = "", []
+    for piece in _pieces(tokenizer, token_ids):
+        offsets.append((len(text), len(text) + len(piece)))
+        text += piece
+    return text, offsets
+
+
+def _pieces(tokenizer: Any, token_ids: Sequence[int]) -> Iterable[str]:
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        stream = DecodeStream(skip_special_tokens=True)
+        return [stream.step(backend, int(token)) or "" for token in token_ids]
+    texts = ["", *(decode(tokenizer, token_ids[: i + 1]) for i in range(len(token_ids)))]
+    whole = [max((t for t in texts[: i + 1] if not t.endswith("�")), key=len) for i in range(len(texts))]
+    return [now[len(before) :] for before, now in zip(whole, whole[1:], strict=False)]
+
+
+class StopCheck:
+    """Finds where a response contains a stop string, decoding only when its last token could complete one."""
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...]) -> None:
+        self.tokenizer, self.stop = tokenizer, stop
+        self._may_end = _tokens_holding(tokenizer, frozenset(s[-1] for s in stop)) if stop else None
+
+    def stopped(self, tokens: np.ndarray, rows: np.ndarray, written: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Of `rows`, whether each now holds a stop string: tokens [slots, W], written and last token [rows]."""
+        found = np.zeros(len(rows), dtype=bool)
+        if self._may_end is not None:
+            for i in np.flatnonzero(self._may_end[last]):
+                found[i] = self.cut(tokens[rows[i], : written[i]].tolist()) is not None
+        return found
+
+    def cut(self, token_ids: Sequence[int]) -> str | None:
+        """The text before the first stop string; None where there is none."""
+        text = decode(self.tokenizer, token_ids)
+        ends = [at for s in self.stop if (at := text.find(s)) >= 0]
+        return text[: min(ends)] if ends else None
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The response's text, cut before the first stop string."""
+        cut = self.cut(token_ids) if self.stop else None
+        return decode(self.tokenizer, token_ids) if cut is None else cut
+
+
+@lru_cache(maxsize=8)
+def _tokens_holding(tokenizer: Any, characters: frozenset[str]) -> np.ndarray:
+    """Which token ids [V] may complete one of the characters; byte fragments may complete any non-ASCII one."""
+    ascii_only = all(c.isascii() for c in characters)
+    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
+    return np.array([not ascii_only or any(c in text for c in characters) for text in texts])
+
+
+def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The ids that end a response: the generation configuration's, else the model's, and the tokenizer's own."""
+    ids: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config):
+        configured = getattr(source, "eos_token_id", None)
+        ids.update(configured if isinstance(configured, (list, tuple)) else [configured] if configured is not None else [])
+        if ids:
+            break
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    return tuple(sorted(ids))

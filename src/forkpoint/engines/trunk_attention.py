@@ -1,0 +1,289 @@
+"""Attention of many branches over shared trunks, as a transformers attention function.
+
+One decoding step feeds one token a branch. Its query meets the keys of its trunk (computed once for all branches of
+that trunk) up to where the branch left it, and the keys of the branch's own suffix; one softmax runs over both.
+Works for every model that goes through the transformers attention interface: grouped queries, sliding windows,
+logit soft-capping and attention sinks are honoured, anything else unknown is refused.
+
+Shapes: N branches (flat), G trunks, B = most branches a trunk has, H query heads, K key heads, R = H // K, T trunk
+width, S suffix width, D head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+
+IMPLEMENTATION = "forkpoint_trunk"
+SUFFIX_BLOCK = 32
+# options that say nothing about one decoding step in evaluation mode
+_HARMLESS_OPTIONS = {
+    "dropout", "position_ids", "use_cache", "is_causal", "output_attentions", "output_router_logits", "cache_position"
+}  # fmt: skip
+
+_active: ContextVar[TrunkCache | None] = ContextVar("forkpoint_trunk_cache", default=None)
+
+
+class TrunkCache:
+    """Keys and values of G trunks and N branch suffixes for every layer of a model.
+
+    `depth`, `length` and `trunk_of` [N] say how many trunk tokens each branch sees, how many own tokens it has, and
+    which trunk it hangs on. Branches are added, dropped and replaced between steps.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.trunk_keys: dict[int, Tensor] = {}  # layer -> [G, K, T, D]
+        self.trunk_values: dict[int, Tensor] = {}
+        self.suffix_keys: dict[int, Tensor] = {}  # layer -> [N, K, S, D]
+        self.suffix_values: dict[int, Tensor] = {}
+        self.depth = torch.empty(0, dtype=torch.long, device=device)
+        self.length = torch.empty(0, dtype=torch.long, device=device)
+        self.trunk_of = torch.empty(0, dtype=torch.long, device=device)
+        self.width = 1  # suffix columns in use this step
+        self.capacity = 0
+
+    # ---- trunks -------------------------------------------------------------------------------------------------
+
+    def store_trunks(self, rows: list[int], computed: DynamicCache, n_rows: int) -> None:
+        """Keep freshly computed trunks in the given rows, widening the store to `n_rows` rows where needed."""
+        if not computed.layers:
+            raise NotImplementedError("the model keeps no keys and values")
+        index = torch.tensor(rows, device=self.device)
+        for layer, entry in enumerate(computed.layers):
+            for store, new in ((self.trunk_keys, entry.keys), (self.trunk_values, entry.values)):
+                old = store.get(layer)
+                width = max(new.shape[2], old.shape[2] if old is not None else 0)
+                if old is None or old.shape[0] < n_rows or old.shape[2] < width:
+                    grown = new.new_zeros(n_rows, new.shape[1], width, new.shape[3])
+                    if old is not None:
+                        grown[: old.shape[0], :, : old.shape[2]] = old
+                    store[layer] = old = grown
+                old[index, :, : new.shape[2]] = new
+
+    def keep_trunks(self, rows: list[int]) -> None:
+        """Drop all trunks but the given rows, which are renumbered in that order."""
+        index = torch.tensor(rows, device=self.device)
+        for store in (self.trunk_keys, self.trunk_values):
+            for layer, tensor in store.items():
+                store[layer] = tensor[index]
+        renumber = torch.full((max(rows) + 1,), -1, dtype=torch.long, device=self.device)
+        renumber[index] = torch.arange(len(rows), device=self.device)
+        self.trunk_of = renumber[self.trunk_of]
+
+    # ---- branches -----------------------------------------------------------------------------------------------
+
+    def place(self, slots: list[int], trunks: list[int], depths: list[int], n_slots: int) -> None:
+        """Start fresh branches in the given slots, widening to `n_slots` slots where needed."""
+        grow = n_slots - self.depth.shape[0]
+        if grow > 0:
+            zeros = torch.zeros(grow, dtype=torch.long, device=self.device)
+            self.depth, self.length, self.trunk_of = (
+                torch.cat([old, zeros]) for old in (self.depth, self.length, self.trunk_of)
+            )
+            self._resize_suffixes(n_slots, self.capacity)
+        index = torch.tensor(slots, device=self.device)
+        self.trunk_of[index] = torch.tensor(trunks, device=self.device)
+        self.depth[index] = torch.tensor(depths, device=self.device)
+        self.length[index] = 0
+
+    def retire(self, slots: list[int]) -> None:
+        """Let empty slots take no columns: they still run along until they are refilled or dropped."""
+        index = torch.tensor(slots, device=self.device)
+        self.depth[index] = 0
+        self.length[index] = 0
+
+    def keep_branches(self, slots: list[int]) -> None:
+        """Drop all branches but those in the given slots, which are renumbered in that order."""
+        index = torch.tensor(slots, device=self.device)
+        self.depth, self.length, self.trunk_of = (
+            old[index] for old in (self.depth, self.length, self.trunk_of)
+        )
+        for store in (self.suffix_keys, self.suffix_values):
+            for layer, tensor in store.items():
+                store[layer] = tensor[index]
+
+    def _resize_suffixes(self, n_slots: int, capacity: int) -> None:
+        for store in (self.suffix_keys, self.suffix_values):
+            for layer, old in store.items():
+                new = old.new_zeros(n_slots, old.shape[1], capacity, old.shape[3])
+                new[: old.shape[0], :, : old.shape[2]] = old
+                store[layer] = new
+        self.capacity = capacity
+
+    # ---- one step -----------------------------------------------------------------------------------------------
+
+    def begin_step(self) -> Tensor:
+        """Make room for one more token a branch and lay out the masks; returns the positions [N, 1] of the tokens."""
+        self.width = int(self.length.max()) + 1
+        if self.width > self.capacity:
+            self._resize_suffixes(self.depth.shape[0], -(-self.width // SUFFIX_BLOCK) * SUFFIX_BLOCK)
+        self._lay_out_grid()
+        self._biases: dict[tuple[int | None, torch.dtype], tuple[Tensor | None, Tensor | None]] = {}
+        self._rows = torch.arange(self.depth.shape[0], device=self.device)
+        return (self.depth + self.length)[:, None]
+
+    def end_step(self) -> None:
+        self.length += 1
+
+    def _lay_out_grid(self) -> None:
+        """Where each branch stands in the [G, B] grid that meets the trunks: `_cell` [N], and its inverse `_branch`."""
+        n, n_trunks = self.trunk_of.shape[0], next(iter(self.trunk_keys.values())).shape[0]
+        order = torch.argsort(self.trunk_of, stable=True)
+        counts = torch.bincount(self.trunk_of, minlength=n_trunks)
+        self._per_trunk = int(counts.max())
+        first = torch.cumsum(counts, 0) - counts
+        trunk = self.trunk_of[order]
+        cell = torch.empty_like(order)
+        rank = torch.arange(n, device=self.device) - first[trunk]
+        cell[order] = trunk * self._per_trunk + rank
+        self._in_order = n == n_trunks * self._per_trunk and bool(
+            torch.equal(cell, torch.arange(n, device=self.device))
+        )
+        self._cell = cell
+        self._branch = torch.zeros(n_trunks * self._per_trunk, dtype=torch.long, device=self.device)
+        self._branch[cell] = torch.arange(n, device=self.device)
+
+    def _to_grid(self, x: Tensor, n_trunks: int) -> Tensor:
+        """[N, K, R, W] -> [G, K, R*B, W]"""
+        cells = x if self._in_order else x[self._branch]
+        _, k, r, w = cells.shape
+        grid = cells.view(n_trunks, self._per_trunk, k, r, w).permute(0, 2, 3, 1, 4)
+        return grid.reshape(n_trunks, k, r * self._per_trunk, w)
+
+    def _from_grid(self, x: Tensor, r: int) -> Tensor:
+        """[G, K, R*B, W] -> [N, K, R, W]"""
+        g, k, _, w = x.shape
+        cells = x.view(g, k, r, self._per_trunk, w).permute(0, 3, 1, 2, 4)
+        if self._in_order:
+            return cells.reshape(g * self._per_trunk, k, r, w)
+        return cells[self._cell // self._per_trunk, self._cell % self._per_trunk]
+
+    def _bias(self, layer: int, window: int | None, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+        """What to add to the scores over trunk [N, 1, 1, T] and suffix [N, 1, 1, S]; None where all is seen."""
+        key = (window, dtype)
+        if key not in self._biases:
+            trunk_columns = torch.arange(self.trunk_keys[layer].shape[2], device=self.device)
+            suffix_columns = torch.arange(self.width, device=self.device)
+            seen_trunk = trunk_columns[None] < self.depth[:, None]
+            seen_suffix = suffix_columns[None] <= self.length[:, None]
+            if window is not None:
+                seen_trunk &= (self.depth + self.length)[:, None] - trunk_columns[None] < window
+                seen_suffix &= self.length[:, None] - suffix_columns[None] < window
+            self._biases[key] = (_as_bias(seen_trunk, dtype), _as_bias(seen_suffix, dtype))
+        return self._biases[key]
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """Attention output [N, 1, H, Dv] of one layer for query [N, H, 1, D] and the new key and value [N, K, 1, D]."""
+        n, h, _, d = query.shape
+        k = key.shape[1]
+        suffix_k, suffix_v = self._append(layer, key, value)
+        trunk_k, trunk_v = self.trunk_keys[layer], self.trunk_values[layer]
+        q = query.view(n, k, h // k, d) * scaling
+        over_trunk = self._from_grid(self._to_grid(q, trunk_k.shape[0]) @ trunk_k.transpose(2, 3), h // k)
+        over_suffix = q @ suffix_k.transpose(2, 3)
+        if softcap is not None:
+            over_trunk, over_suffix = (softcap * torch.tanh(s / softcap) for s in (over_trunk, over_suffix))
+        trunk_bias, suffix_bias = self._bias(layer, window, q.dtype)
+        if trunk_bias is not None:
+            over_trunk = over_trunk + trunk_bias
+        if suffix_bias is not None:
+            over_suffix = over_suffix + suffix_bias
+        parts = [over_trunk, over_suffix]
+        if sinks is not None:
+            parts.append(sinks.view(1, k, h // k, 1).to(q.dtype).expand(n, -1, -1, -1))
+        weights = torch.softmax(torch.cat(parts, -1), -1, dtype=torch.float32).to(q.dtype)
+        t, s = over_trunk.shape[-1], over_suffix.shape[-1]
+        from_trunk = self._from_grid(self._to_grid(weights[..., :t], trunk_v.shape[0]) @ trunk_v, h // k)
+        out = from_trunk + weights[..., t : t + s] @ suffix_v
+        return out.reshape(n, 1, h, out.shape[-1])
+
+    def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new token's key and value; returns the suffix columns in use, [N, K, S, D] each."""
+        for store, new in ((self.suffix_keys, key), (self.suffix_values, value)):
+            if layer not in store:
+                store[layer] = new.new_zeros(new.shape[0], new.shape[1], self.capacity, new.shape[3])
+            store[layer][self._rows, :, self.length] = new[:, :, 0]
+        return self.suffix_keys[layer][:, :, : self.width], self.suffix_values[layer][:, :, : self.width]
+
+
+def _as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """0 where seen and -inf elsewhere, [N, 1, 1, W]; None where everything is seen."""
+    if bool(seen.all()):
+        return None
+    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+    return bias[:, None, None, :]
+
+
+def _attention_function(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """The transformers attention interface's view of TrunkCache.attend."""
+    cache = _active.get()
+    if cache is None or attention_mask is not None:
+        raise NotImplementedError("trunk attention runs inside a trunk step and makes its own mask")
+    if unknown := {name for name, given in options.items() if given is not None} - _HARMLESS_OPTIONS:
+        raise NotImplementedError(f"attention options {sorted(unknown)}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return cache.attend(
+        int(module.layer_idx), query, key, value, scale, sliding_window, softcap, s_aux  # type: ignore[arg-type]
+    ), None
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention_function)
+
+
+@contextmanager
+def _using(model: PreTrainedModel, cache: TrunkCache) -> Iterator[None]:
+    """Route the model's attention through the cache for the duration of one forward pass."""
+    native = model.config._attn_implementation
+    token = _active.set(cache)
+    model.config._attn_implementation = IMPLEMENTATION
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = native
+        _active.reset(token)
+
+
+def trunk_step(model: PreTrainedModel, cache: TrunkCache, tokens: Tensor) -> Tensor:
+    """Feed one token a branch: tokens [N] -> logits [N, V] in the model's dtype."""
+    positions = cache.begin_step()
+    with _using(model, cache):
+        logits: Tensor = model(input_ids=tokens[:, None], position_ids=positions, use_cache=False).logits[:, -1]
+    cache.end_step()
+    return logits
+
+
+def compute_trunks(model: PreTrainedModel, trunks: list[tuple[int, ...]]) -> DynamicCache:
+    """Keys and values of right-padded trunks by the model's own attention; an empty trunk takes one unseen column."""
+    width = max(1, *map(len, trunks))
+    ids = torch.tensor([list(t) + [0] * (width - len(t)) for t in trunks], device=model.device)
+    computed = DynamicCache()
+    model.base_model(input_ids=ids, past_key_values=computed, use_cache=True)
+    return computed

@@ -1,0 +1,59 @@
+"""The lab's training text: each question with one answer, written directly or worked out, slips included.
+
+A direct answer is always right. A worked one shows every step, and each step is wrong with SLIP_PROBABILITY, later
+steps carrying the error on: the model trained on it knows the step and still sometimes writes another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from forkpoint.lab.problems import LabProblem, WorkedStep, stream, work_out
+
+SLIPS = (-10, -2, -1, 1, 2, 10)
+SLIP_PROBABILITY = 0.2
+DIRECT_SHARE = 0.6
+
+# (opening, word before each step but the first, weight); the first one is what the zero-shot prompt says.
+OPENINGS = (
+    (" Let's think step by step.", "", 12),
+    (" First,", "Then", 8),
+    (" We start with {start}.", "", 8),
+    (" Start with {start}.", "Next,", 6),
+    (" Step by step:", "", 6),
+)
+DIRECT = ((" The answer is {answer}.", 3), (" {answer}", 1))
+
+
+def draw_slips(rng: random.Random, problem: LabProblem) -> tuple[int, ...]:
+    """One slip per step, mostly zero; drawn again where a written result would fall below zero."""
+    while True:
+        slips = tuple(rng.choice(SLIPS) if rng.random() < SLIP_PROBABILITY else 0 for _ in problem.steps)
+        if all(w.result >= 0 for w in work_out(problem.steps, slips)):
+            return slips
+
+
+def worked_text(problem: LabProblem, worked: list[WorkedStep], opening: str, link: str) -> str:
+    """A worked answer: the opening, a sentence a step, and the result of the last step as the answer."""
+    parts = [opening.format(start=problem.start)]
+    for i, w in enumerate(worked):
+        before = f" {link}" if link and i else ""
+        parts.append(f"{before} {w.left} {w.op} {w.right} = {w.result}.")
+    return "".join(parts) + f" The answer is {worked[-1].result}."
+
+
+def answer_text(rng: random.Random, problem: LabProblem) -> str:
+    """One answer as the corpus writes it, direct or worked."""
+    if rng.random() < DIRECT_SHARE:
+        template = rng.choices([t for t, _ in DIRECT], [w for _, w in DIRECT])[0]
+        return template.format(answer=problem.answer)
+    opening, link, _ = rng.choices(OPENINGS, [w for *_, w in OPENINGS])[0]
+    return worked_text(problem, work_out(problem.steps, draw_slips(rng, problem)), opening, link)
+
+
+def documents(seed: int, split: str = "train") -> Iterator[tuple[str, str]]:
+    """(prompt, answer) pairs without end; the prompt is the lab's plain prompt format."""
+    rng = random.Random(f"corpus/{seed}")
+    for problem in stream(seed, split):
+        yield f"Q: {problem.question}\nA:", answer_text(rng, problem)

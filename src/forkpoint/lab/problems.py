@@ -1,0 +1,185 @@
+"""The lab's word problems: questions with exact solutions, generated without end.
+
+A problem is a short chain of events around one quantity. Its solution is a list of arithmetic steps that refer to
+each other, so that a slip in one step is carried on by the later ones. The split is a property of the question's
+text alone: a question belongs to the held-out half or to training, whatever seed produced it.
+
+Knows nothing of models or tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from forkpoint.types import Problem, UserError
+
+LEVELS = (1, 2, 3, 4)
+LEVEL_WEIGHTS = (2, 3, 3, 3)
+HELD_OUT_ONE_IN = 8
+DEFAULT_TEST_SIZE = 1000
+LARGEST_VALUE = 400
+
+NAMES = (
+    "Ada", "Ben", "Cleo", "Dev", "Emil", "Fay", "Gus", "Hana", "Ivan", "Jun",
+    "Kofi", "Lena", "Mia", "Nils", "Omar", "Pia", "Rosa", "Sam", "Tom", "Zoe",
+)  # fmt: skip
+ITEMS = (
+    "apples", "beads", "books", "buttons", "cards", "coins", "eggs", "keys",
+    "marbles", "nuts", "pens", "plums", "shells", "stamps", "stones", "tickets",
+)  # fmt: skip
+ADD_EVENTS = ("{n} buys {x} more.", "{o} gives {n} {x} {i}.", "{n} finds {x} {i}.")
+TAKE_EVENTS = ("{n} loses {x} of them.", "{n} gives {x} {i} to {o}.", "{n} sells {x} {i}.")
+TIMES_EVENTS = {2: "Then the number of {i} doubles.", 3: "Then the number of {i} triples."}
+PACK_EVENTS = ("{n} buys {k} boxes with {m} {i} each.", "{k} friends give {n} {m} {i} each.")
+SHARE_EVENTS = ("{n} gives {k} friends {m} {i} each.", "{n} sells {k} bags with {m} {i} each.")
+QUESTIONS = ("How many {i} does {n} have now?", "How many {i} does {n} have in the end?")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The result of an earlier step, by index."""
+
+    step: int
+
+
+Operand = int | Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of arithmetic: `left op right`, with op one of + - *."""
+
+    left: Operand
+    op: str
+    right: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class LabProblem:
+    """A question, the steps that solve it, and the exact answer. `level` is the number of steps."""
+
+    question: str
+    start: int
+    steps: tuple[Step, ...]
+    answer: int
+
+    @property
+    def level(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkedStep:
+    """A step as somebody wrote it down: its operands' values and the result, right or not."""
+
+    left: int
+    op: str
+    right: int
+    result: int
+
+
+def compute(left: int, op: str, right: int) -> int:
+    """The exact result of one step."""
+    return {"+": left + right, "-": left - right, "*": left * right}[op]
+
+
+def work_out(steps: tuple[Step, ...], slips: tuple[int, ...] | None = None) -> list[WorkedStep]:
+    """The steps with their values; `slips[i]` is added to the result of step i and carried on by the later steps."""
+    worked: list[WorkedStep] = []
+
+    def value(operand: Operand) -> int:
+        return worked[operand.step].result if isinstance(operand, Ref) else operand
+
+    for i, step in enumerate(steps):
+        left, right = value(step.left), value(step.right)
+        exact = compute(left, step.op, right)
+        worked.append(WorkedStep(left, step.op, right, exact + (slips[i] if slips else 0)))
+    return worked
+
+
+def is_held_out(question: str) -> bool:
+    """Whether a question belongs to the test split, by a hash of its text."""
+    digest = hashlib.blake2b(question.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") % HELD_OUT_ONE_IN == 0
+
+
+def _opening(rng: random.Random, level: int) -> tuple[str, int, list[Step], int]:
+    """The first sentence, its number, its steps (none or one), and the value that the chain starts from."""
+    start = rng.randint(3, 40)
+    if level > 1 and rng.random() < 0.3:
+        if rng.random() < 0.5:
+            more = rng.randint(2, 30)
+            return f"{{o}} has {start} {{i}}. {{n}} has {more} more than {{o}}.", start, [Step(start, "+", more)], start + more
+        times = rng.randint(2, 4)
+        return f"{{o}} has {start} {{i}}. {{n}} has {times} times as many.", start, [Step(start, "*", times)], start * times
+    return f"{{n}} has {start} {{i}}.", start, [], start
+
+
+def _event(rng: random.Random, value: int, done: int, room: int) -> tuple[str, list[Step]]:
+    """One event and its steps: `value` is the quantity so far, `done` the steps before it, `room` how many may follow."""
+    here: Operand = Ref(done - 1) if done else value
+    kind = rng.choice(("add", "take", "times", "pack", "share") if room > 1 else ("add", "add", "take", "take", "times"))
+    if kind == "times":
+        by = rng.choice((2, 3))
+        return TIMES_EVENTS[by], [Step(here, "*", by)]
+    if kind in ("pack", "share"):
+        k, m = rng.randint(2, 6), rng.randint(2, 9)
+        text = rng.choice(PACK_EVENTS if kind == "pack" else SHARE_EVENTS).replace("{k}", str(k)).replace("{m}", str(m))
+        return text, [Step(k, "*", m), Step(here, "+" if kind == "pack" else "-", Ref(done))]
+    x = rng.randint(2, 30)
+    text = rng.choice(ADD_EVENTS if kind == "add" else TAKE_EVENTS).replace("{x}", str(x))
+    return text, [Step(here, "+" if kind == "add" else "-", x)]
+
+
+def _draw(rng: random.Random, level: int) -> LabProblem | None:
+    """One attempt at a problem of a level; None where a value left the range [0, LARGEST_VALUE]."""
+    text, start, steps, value = _opening(rng, level)
+    sentences = [text]
+    while len(steps) < level:
+        text, more = _event(rng, value, len(steps), level - len(steps))
+        sentences.append(text)
+        steps += more
+        values = [w.result for w in work_out(tuple(steps))]
+        value = values[-1]
+        if min(values) < 1 or max(values) > LARGEST_VALUE:
+            return None
+    sentences.append(rng.choice(QUESTIONS))
+    name, other = rng.sample(NAMES, 2)
+    question = " ".join(sentences).format(n=name, o=other, i=rng.choice(ITEMS))
+    return LabProblem(question, start, tuple(steps), value)
+
+
+def generate_problem(rng: random.Random, level: int | None = None) -> LabProblem:
+    """A random problem of the given level (1 to 4 steps), or of a level drawn by LEVEL_WEIGHTS."""
+    chosen = level or rng.choices(LEVELS, LEVEL_WEIGHTS)[0]
+    while (problem := _draw(rng, chosen)) is None:
+        pass
+    return problem
+
+
+def stream(seed: int, split: str, level: int | None = None) -> Iterator[LabProblem]:
+    """Distinct problems of a split ("train" or "test") without end; the same for the same arguments."""
+    if split not in ("train", "test"):
+        raise UserError(f"the lab has the splits train and test, not {split!r}")
+    rng = random.Random(f"{seed}/{split}/{level}")
+    seen: set[str] = set()
+    while True:
+        problem = generate_problem(rng, level)
+        if is_held_out(problem.question) == (split == "test") and problem.question not in seen:
+            seen.add(problem.question)
+            yield problem
+
+
+def load_problems(
+    split: str = "test", limit: int | None = None, seed: int = 0, level: int | None = None
+) -> list[Problem]:
+    """The first `limit` (default 1000) problems of a split as task problems with stable ids."""
+    source = stream(seed, split, level)
+    count = DEFAULT_TEST_SIZE if limit is None else limit
+    return [
+        Problem(id=f"lab/{split}/{seed}/{i}", question=p.question, answer=str(p.answer), kind="number")
+        for i, p in zip(range(count), source, strict=False)
+    ]

@@ -1,0 +1,128 @@
+"""How the embedded lab model is made: `forkpoint lab train` runs exactly this.
+
+A Llama-architecture model of about 0.9M parameters learns next-token prediction on the lab corpus, one document a
+row, from random initialisation. Everything is derived from the seed and the number of steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from forkpoint.lab.corpus import documents
+from forkpoint.lab.tokenizer import train_tokenizer
+
+IGNORE = -100
+TOKENIZER_DOCUMENTS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class LabRecipe:
+    """The sizes and the schedule that the shipped model was trained with."""
+
+    steps: int = 3000
+    batch_documents: int = 96
+    learning_rate: float = 4e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    vocab_size: int = 768
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    layers: int = 4
+    heads: int = 4
+    seed: int = 0
+
+
+def build_model(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained model."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def batches(
+    recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(input_ids, labels) [B, T] without end: documents of similar length side by side, padding ignored in labels."""
+    rng = random.Random(recipe.seed)
+    source = documents(recipe.seed)
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    while True:
+        texts = [q + a for q, a in itertools.islice(source, recipe.batch_documents * 32)]
+        rows = sorted(([*ids, eos] for ids in tokenizer(texts)["input_ids"]), key=len)
+        chunks = [rows[i : i + recipe.batch_documents] for i in range(0, len(rows), recipe.batch_documents)]
+        rng.shuffle(chunks)
+        for chunk in chunks:
+            width = max(map(len, chunk))
+            ids = torch.tensor([row + [pad] * (width - len(row)) for row in chunk])
+            lengths = torch.tensor([[len(row)] for row in chunk])
+            labels = torch.where(torch.arange(width)[None] < lengths, ids, IGNORE)
+            yield ids, labels
+
+
+def learning_rate(recipe: LabRecipe, step: int) -> float:
+    """Linear warm-up, then cosine to a twentieth of the peak."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def train_step(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, labels: torch.Tensor
+) -> float:
+    """One optimizer step on a batch; returns its mean loss per token (nats)."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(ids[:, :-1], use_cache=False).logits
+    loss = cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def train_lab_model(
+    out: Path, recipe: LabRecipe, report: Callable[[str], None] = print
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Train the lab model from nothing and save it with its tokenizer as safetensors in `out`."""
+    texts = (q + a for q, a in itertools.islice(documents(recipe.seed), TOKENIZER_DOCUMENTS))
+    tokenizer = train_tokenizer(texts, recipe.vocab_size)
+    model = build_model(recipe, tokenizer).train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), recipe.learning_rate, (0.9, 0.98), weight_decay=recipe.weight_decay
+    )
+    started, tokens, recent = time.monotonic(), 0, 0.0
+    for step, (ids, labels) in enumerate(itertools.islice(batches(recipe, tokenizer), recipe.steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        loss = train_step(model, optimizer, ids, labels)
+        recent = loss if step == 0 else 0.95 * recent + 0.05 * loss
+        tokens += ids.numel()
+        if step % 100 == 99 or step == recipe.steps - 1:
+            seconds = time.monotonic() - started
+            report(f"step {step + 1}/{recipe.steps}  loss {recent:.4f}  {tokens / seconds:,.0f} tokens/s")
+    model.eval().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return model, tokenizer
