@@ -144,3 +144,10 @@ def test_hopeless_rows_are_named(rule, value, what) -> None:
     assert isinstance(caught.value, UserError)
     assert isinstance(caught.value, ValueError)
     assert "\n" not in str(caught.value)
+
+
+def test_gradients_pass_to_the_kept_logits() -> None:
+    logits = torch.tensor([[3.0, 2.9, -4.0, -5.0]], requires_grad=True)
+    policy_logits(logits, Sampling(top_n_sigma=1.0, temperature=2.0)).softmax(-1)[0, 0].backward()
+    assert logits.grad is not None
+    assert (logits.grad != 0).tolist() == [[True, True, False, False]]

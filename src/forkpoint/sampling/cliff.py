@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from forkpoint.sampling.gaps import SOFT_BAN, row_blocks, row_maximum
+from forkpoint.sampling.gaps import SOFT_BAN, cut_below
 
 _HEAD = 128  # how many of the largest logits are sorted at first; more only where a row needs it
 
@@ -30,38 +30,33 @@ def min_k(logits: Float[Tensor, "rows V"], tau: float) -> Float[Tensor, "rows V"
     """
     if tau <= 0:
         return logits
-    kept, cut = torch.empty_like(logits), logits.new_full((), -math.inf)
-    for rows in row_blocks(logits):
-        block = logits[rows]
-        wide = block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
-        below = wide - row_maximum(wide, rows.start)
-        torch.where(below < _lowest_kept(below, tau), cut, block, out=kept[rows])
-    return kept
+    return cut_below(logits, lambda block, top: _kth_largest(block, top, tau))
 
 
-def _lowest_kept(below: Tensor, tau: float) -> Tensor:
-    """The k-th largest [b, 1] of each row of `below` = l - max l [b, V].
+def _kth_largest(logits: Tensor, top: Tensor, tau: float) -> Tensor:
+    """The k-th largest logit [b, 1] of each row [b, V], whose maxima are `top` [b, 1].
 
     A drop at rank i weighs at most (l_i - l_V) / i. So if the best of the first m - 1 drops weighs as much as
     that at i = m, no later drop beats it, and the m largest are all that must be sorted. (R scales all w_i
     alike: the argmax needs no R.)
     """
-    vocab = below.shape[-1]
-    least = below.masked_fill(below <= -SOFT_BAN, 0.0).amin(-1, keepdim=True)  # l_V - l_1 = -R
-    fallback = torch.where(least < 0, tau / -least, 0.0).clamp_(max=vocab).long()
+    vocab = logits.shape[-1]
+    least = logits.masked_fill(logits <= top - SOFT_BAN, math.inf).amin(-1, keepdim=True)
+    fallback = torch.where(top > least, tau / (top - least), 0.0).clamp_(max=vocab).long()
     head = min(max(_HEAD, int(fallback.max())), vocab)
-    ordered, cliff, settled = _steepest_drop(below, least, head)
+    ordered, cliff, settled = _steepest_drop(logits, least, head)
     if not settled:
-        ordered, cliff, _ = _steepest_drop(below, least, vocab)
+        ordered, cliff, _ = _steepest_drop(logits, least, vocab)
     return ordered.gather(-1, cliff.maximum(fallback - 1))
 
 
-def _steepest_drop(below: Tensor, least: Tensor, head: int) -> tuple[Tensor, Tensor, bool]:
+def _steepest_drop(logits: Tensor, least: Tensor, head: int) -> tuple[Tensor, Tensor, bool]:
     """The `head` largest [b, head], the place of the largest w among them [b, 1], and if that is so among all
-    V."""
-    ordered = below.topk(head, dim=-1).values.maximum(least)  # bans rise to l_V: no drop there
+    V.
+    """
+    ordered = logits.topk(head, dim=-1).values.maximum(least)  # bans rise to l_V: no drop there
     if head == 1:
         return ordered, torch.zeros_like(ordered, dtype=torch.long), True
-    ranks = torch.arange(1, head, device=below.device, dtype=below.dtype)
+    ranks = torch.arange(1, head, device=logits.device, dtype=logits.dtype)
     steepest, cliff = ((ordered[:, :-1] - ordered[:, 1:]) / ranks).max(-1, keepdim=True)
     return ordered, cliff, bool((steepest >= (ordered[:, -1:] - least) / head).all())

@@ -43,7 +43,7 @@ def top_n_sigma(logits: Float[Tensor, "rows V"], n: float) -> Float[Tensor, "row
     """
     if n <= 0:
         return logits
-    return _keep_within_gap(logits, lambda below: n * _sigma_(below))
+    return cut_below(logits, lambda block, top: top - n * _sigma(block, top))
 
 
 def min_p(logits: Float[Tensor, "rows V"], base: float) -> Float[Tensor, "rows V"]:
@@ -54,7 +54,7 @@ def min_p(logits: Float[Tensor, "rows V"], base: float) -> Float[Tensor, "rows V
     """
     if base <= 0:
         return logits
-    return _keep_within_gap(logits, lambda below: below.new_full((len(below), 1), -math.log(base)))
+    return cut_below(logits, lambda block, top: top + math.log(base))
 
 
 def p_less(logits: Float[Tensor, "rows V"]) -> Float[Tensor, "rows V"]:
@@ -63,7 +63,7 @@ def p_less(logits: Float[Tensor, "rows V"]) -> Float[Tensor, "rows V"]:
     Tan, Wu & Howard 2025, "p-less Sampling" (arXiv 2509.23234): keep p >= Σ p². With s = l - max l, Z = Σ e^s
     and Z2 = Σ e^2s this is a gap of ln Z - ln Z2. Return value and errors as in `top_n_sigma`.
     """
-    return _keep_within_gap(logits, _collision_gap_)
+    return cut_below(logits, lambda block, top: top - _collision_gap(block, top))
 
 
 def row_blocks(logits: Float[Tensor, "rows V"]) -> Iterator[slice]:
@@ -87,27 +87,32 @@ def row_maximum(logits: Float[Tensor, "rows V"], first_row: int = 0) -> Float[Te
     return top
 
 
-def _keep_within_gap(logits: Tensor, gap_of_: Callable[[Tensor], Tensor]) -> Tensor:
-    """Put every logit under max - gap at -inf; `gap_of_` maps l - max [b, V], which it may overwrite, to gaps
-    [b, 1]."""
-    kept, cut = torch.empty_like(logits), logits.new_full((), -math.inf)
-    for rows in row_blocks(logits):
-        block = logits[rows]
-        wide = block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
-        top = row_maximum(wide, rows.start)
-        least = top - gap_of_(wide - top)
-        torch.where(wide < least, cut, block, out=kept[rows])
-    return kept
+def cut_below(
+    logits: Float[Tensor, "rows V"], lowest_kept: Callable[[Tensor, Tensor], Tensor]
+) -> Float[Tensor, "rows V"]:
+    """Put every logit under its row's lowest kept one at -inf; gradients pass to the others.
 
-
-def _sigma_(below: Tensor) -> Tensor:
-    """Population standard deviation [b, 1] of `below` = l - max l above -SOFT_BAN. Overwrites `below`.
-
-    Shifted and in two passes: without the shift, float32 loses digits when all logits lie far from 0.
+    `lowest_kept` maps a block of rows [b, V], float32 or wider, and their maxima [b, 1] to the lowest kept
+    [b, 1].
     """
-    if float(below.amin()) > -SOFT_BAN:
-        below -= below.mean(-1, keepdim=True)
-        return below.square_().mean(-1, keepdim=True).sqrt_()
+    source, lowest = logits.detach(), []
+    for rows in row_blocks(source):
+        block = source[rows]
+        wide = block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
+        lowest.append(lowest_kept(wide, row_maximum(wide, rows.start)))
+    return logits.masked_fill(source < torch.cat(lowest), -math.inf) if lowest else logits
+
+
+def _sigma(logits: Tensor, top: Tensor) -> Tensor:
+    """Population standard deviation [b, 1] of the logits [b, V] that are neither -inf nor soft bans.
+
+    Shifted by the maximum and in two passes: without the shift, float32 loses digits when all logits lie far
+    from 0.
+    """
+    below = logits - top
+    if float(below.amin()) > -SOFT_BAN:  # the sums further down, bit for bit, without their masks
+        below -= below.sum(-1, keepdim=True) / below.shape[-1]
+        return (below.square_().sum(-1, keepdim=True) / below.shape[-1]).sqrt_()
     dead = below <= -SOFT_BAN
     live = (~dead).sum(-1, keepdim=True)
     below.masked_fill_(dead, 0.0)
@@ -115,9 +120,9 @@ def _sigma_(below: Tensor) -> Tensor:
     return (below.masked_fill_(dead, 0.0).square_().sum(-1, keepdim=True) / live).sqrt_()
 
 
-def _collision_gap_(below: Tensor) -> Tensor:
-    """ln Z - ln Z2 [b, 1] for `below` = l - max l, which it overwrites. Never below 0, as max p >= Σ p²."""
-    weights = below.exp_()
+def _collision_gap(logits: Tensor, top: Tensor) -> Tensor:
+    """ln Z - ln Z2 [b, 1] of logits [b, V]. Never below 0, as max p >= Σ p²."""
+    weights = (logits - top).exp_()
     z = weights.sum(-1, keepdim=True)
     z2 = weights.square_().sum(-1, keepdim=True)
     return (z.log() - z2.log()).clamp_(min=0.0)

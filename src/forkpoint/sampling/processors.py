@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 import transformers
@@ -59,12 +58,11 @@ def policy_logits(logits: Float[Tensor, "rows V"], sampling: Sampling) -> Float3
     return scores
 
 
-@lru_cache(maxsize=64)
-def _chain(sampling: Sampling) -> tuple[LogitsProcessor, ...]:
+def _chain(sampling: Sampling) -> list[LogitsProcessor]:
     validate(sampling)
     s = sampling
     if s.temperature == 0:
-        return ()
+        return []
     steps: list[tuple[bool, Callable[[], LogitsProcessor]]] = [
         (s.top_n_sigma > 0, lambda: TopNSigma(s.top_n_sigma)),
         (s.min_k > 0, lambda: MinK(s.min_k)),
@@ -79,4 +77,4 @@ def _chain(sampling: Sampling) -> tuple[LogitsProcessor, ...]:
         (s.epsilon_cutoff > 0, lambda: transformers.EpsilonLogitsWarper(s.epsilon_cutoff)),
         (s.eta_cutoff > 0, lambda: transformers.EtaLogitsWarper(s.eta_cutoff)),
     ]
-    return tuple(make() for wanted, make in steps if wanted)
+    return [make() for wanted, make in steps if wanted]
