@@ -7,9 +7,11 @@ Hub is asked when problems are loaded from it, and algebra runs in processes of 
 from forkpoint.tasks.answers import answer_key, same_answer
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.grading import grade, grade_response
-from forkpoint.tasks.problems import TASKS, TaskSpec, load_problems
+from forkpoint.tasks.problems import TASKS, TaskSpec, load_problems, task_spec
+from forkpoint.tasks.prompts import STYLES, prompt_text, render_prompt, stop_strings
 
 __all__ = [
+    "STYLES",
     "TASKS",
     "TaskSpec",
     "answer_key",
@@ -17,5 +19,9 @@ __all__ = [
     "grade",
     "grade_response",
     "load_problems",
+    "prompt_text",
+    "render_prompt",
     "same_answer",
+    "stop_strings",
+    "task_spec",
 ]

@@ -18,13 +18,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from forkpoint.tasks import workers
-from forkpoint.tasks.latex import Normal, normalise, rational
-from forkpoint.tasks.numbers import number_key
+from forkpoint.tasks.latex import Normal, normalise, rational, well_formed
+from forkpoint.tasks.numerals import number_key
 from forkpoint.types import AnswerKind
 
 DEADLINE = 5.0
 """Seconds that the comparison of two mathematical answers may take."""
-MAX_LENGTH = 2000
+MAX_LENGTH = 1000
 """Characters of a mathematical answer; a longer one is compared as text only."""
 
 _SENTENCE = re.compile(r"[^.?!\n]+(?:\.(?=\S)[^.?!\n]*)*[.?!]?")
@@ -71,9 +71,7 @@ def same_answer(a: str, b: str, kind: AnswerKind, *, question: str = "", deadlin
 
 
 def compare_math(gold: str, answer: str, *, question: str = "", deadline: float = DEADLINE) -> Verdict:
-    """Compare two mathematical answers in LaTeX or plain text. Never raises for any input; may start a
-    process.
-    """
+    """Compare two mathematical answers in LaTeX or plain text. Never raises for any input."""
     if gold.strip() == answer.strip():
         return Verdict(True, "string")
     if len(gold) > MAX_LENGTH or len(answer) > MAX_LENGTH:
@@ -88,7 +86,7 @@ def compare_math(gold: str, answer: str, *, question: str = "", deadline: float 
     values = _value(first), _value(second)
     if None not in values:
         return Verdict(values[0] == values[1], "number")
-    if first.percent != second.percent or not first.text or not second.text:
+    if first.percent != second.percent or not _comparable(first.text) or not _comparable(second.text):
         return Verdict(False, "string")
     same, error = _by_algebra(first.text, second.text, deadline)
     return Verdict(same, "math-verify", error)
@@ -107,6 +105,10 @@ def _by_algebra(gold: str, answer: str, deadline: float) -> tuple[bool, str | No
         return workers.compare(gold, answer, deadline), None
     except workers.WorkerFailure as failure:
         return False, str(failure)
+
+
+def _comparable(text: str) -> bool:
+    return bool(text) and well_formed(text)
 
 
 def _value(normal: Normal) -> Fraction | None:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 
 from forkpoint.tasks.markers import after_marker, find_box, last_match, math_segments, trimmed
-from forkpoint.tasks.numbers import NUMBER, canonical_match
+from forkpoint.tasks.numerals import NUMBER, canonical_match
 from forkpoint.tasks.options import extract_option
 from forkpoint.types import AnswerKind, Span
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from forkpoint.tasks.answers import DEADLINE, answer_key, compare_math
 from forkpoint.tasks.extract import extract
-from forkpoint.tasks.numbers import canonical_number
+from forkpoint.tasks.numerals import canonical_number
 from forkpoint.tasks.problems import task_spec
 from forkpoint.types import AnswerKind, Grade, Problem, UserError
 

@@ -1,5 +1,4 @@
-"""One spelling for the many ways to write the same mathematical answer, and its outer shape. No computer
-algebra.
+"""One spelling for the many ways to write the same mathematical answer, without computer algebra.
 
 `normalise` takes away what carries no meaning in an answer (spacing, \\left and \\right, \\dfrac for \\frac,
 thousands separators, currency, degree signs, units) and keeps what does (the percent sign, the kind of
@@ -13,7 +12,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from forkpoint.tasks.numbers import parse_number
+from forkpoint.tasks.numerals import parse_number
 
 _UNICODE = str.maketrans(
     {
@@ -34,6 +33,8 @@ _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|mathit|operatorname|rm)\s*\{([^{}]*)\}"
 )
 _JOINER = re.compile(r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
+_PLAIN_SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
+_PLAIN_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
 _UNIT_POWER = r"(?:\s*(?:\^\s*\{?\s*[0-9]\s*\}?))?"
 _UNIT = re.compile(
     rf"(?<=[0-9}}])\s+(?!pi\b|sin|cos|tan|log|ln\b)[A-Za-z]{{2,}}(?:[ ./]+[A-Za-z]+){{0,4}}\.?{_UNIT_POWER}$"
@@ -44,6 +45,10 @@ _FRAC_ARGUMENTS = re.compile(
 _PERCENT = re.compile(r"\\?%|\s(?:percent|per cent)$")
 _RATIO = re.compile(r"(-?)\s*\\frac\{(-?[0-9]{1,200})\}\{(-?[0-9]{1,200})\}")
 _MIXED = re.compile(r"(-?)\s*([0-9]{1,200})\s*\\frac\{([0-9]{1,200})\}\{([0-9]{1,200})\}")
+
+
+MAX_NESTING = 30
+"""Deepest nesting of brackets that algebra is asked about."""
 
 
 class Normal(NamedTuple):
@@ -57,11 +62,10 @@ class Normal(NamedTuple):
 
 
 def normalise(answer: str) -> Normal:
-    """The answer in its one spelling. Linear in its length but for nested fractions; callers bound the
-    length.
-    """
+    """The answer in its one spelling. Callers bound its length."""
     text = _SIZING.sub("", answer.translate(_UNICODE).strip())
     text = _SPACING.sub(" ", _THOUSANDS.sub("", text))
+    text = _PLAIN_PI.sub(r"\\pi ", _PLAIN_SQRT.sub(r"\\sqrt{\1}", text))
     text = _DEGREES.sub("", _DELIMITERS.sub("", _JOINER.sub(", ", text)))
     wordy = _TEXT.sub("", text)
     words = not re.search(r"[0-9\\=]", wordy) and bool(re.search(r"[A-Za-z]", text)) and wordy != text
@@ -120,9 +124,7 @@ def _tight(text: str) -> str:
 
 
 def rational(text: str) -> Fraction | None:
-    """The exact value of a normalised answer that is a plain number, a fraction or a mixed number; None
-    otherwise.
-    """
+    """The exact value of a normalised answer that is a number, a fraction or a mixed number, else None."""
     if len(text) > 1000:
         return None
     mixed = _MIXED.fullmatch(text)
@@ -135,3 +137,15 @@ def rational(text: str) -> Fraction | None:
         return -value if ratio[1] else value
     plain = re.fullmatch(r"\+?(-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:/[0-9]+)?)", text)
     return parse_number(plain[1].removesuffix(".")) if plain else None
+
+
+def well_formed(text: str) -> bool:
+    """Whether the braces pair off and brackets nest no deeper than any real answer's do."""
+    braces = depth = 0
+    for token in re.finditer(r"\\.|[()\[\]{}]", text):
+        mark = token.group()
+        braces += (mark == "{") - (mark == "}")
+        depth += (mark in "([{") - (mark in ")]}")
+        if braces < 0 or depth > MAX_NESTING:
+            return False
+    return braces == 0

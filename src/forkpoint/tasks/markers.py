@@ -44,9 +44,7 @@ def find_box(text: str) -> tuple[int, int] | None:
 
 
 def math_segments(text: str) -> list[tuple[int, int]]:
-    """Start and end of the content of every ``$...$``, ``$$...$$``, ``\\(...\\)`` and ``\\[...\\]``, in
-    order.
-    """
+    """Start and end of the content of each ``$...$``, ``$$...$$``, ``\\(...\\)`` and ``\\[...\\]``."""
     segments = []
     opener, start = "", 0
     for token in _MATH_TOKEN.finditer(text):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from forkpoint.tasks.markers import after_marker, find_box, trimmed
-from forkpoint.tasks.numbers import number_key
+from forkpoint.tasks.numerals import number_key
 from forkpoint.types import Span
 
 _LETTER = re.compile(r"(?<![A-Za-z0-9_\\'’^])[A-Za-z](?![A-Za-z0-9_'’^])")
@@ -25,7 +25,7 @@ Marking = Literal["marked", "bare", "no"]
 
 
 def extract_option(text: str, options: Sequence[str] = ()) -> Span | None:
-    """The last option named in `text`: its letter's place and capital letter (A to E where `options` are not
+    """The last option named in `text`: where, and its capital letter (of A to E where no `options` are
     given).
     """
     letters = "".join(chr(ord("A") + i) for i in range(min(len(options), 26))) or "ABCDE"
@@ -43,9 +43,7 @@ def extract_option(text: str, options: Sequence[str] = ()) -> Span | None:
 
 
 def option_key(text: str) -> str:
-    """An option's text without what does not tell options apart: case, spaces, currency, the form of a
-    number.
-    """
+    """An option's text without case, spaces, currency and percent signs, and with its number in one form."""
     if len(text) > 1000:
         return ""
     short = re.sub(r"[\s$%*]|\\text\b|[{}\\]", "", text).rstrip(".").casefold()

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from forkpoint.tasks.jsonlines import Row, read_rows, scalar, text, texts
-from forkpoint.tasks.numbers import canonical_number
+from forkpoint.tasks.numerals import canonical_number
 from forkpoint.types import AnswerKind, Problem, UserError
 
 RowReader = Callable[[Row, str, str], Problem]
@@ -23,8 +23,10 @@ RowReader = Callable[[Row, str, str], Problem]
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """One task. `hub` is the data set's id on the Hub and its configuration, `read` turns one of its rows
-    into a Problem, and `max_tokens` is a sensible length for a worked response.
+    """One task.
+
+    `hub` is the data set's id on the Hub and its configuration, `read` turns one of its rows into a Problem,
+    and `max_tokens` is a sensible length for a worked response.
     """
 
     summary: str

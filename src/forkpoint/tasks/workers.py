@@ -90,16 +90,23 @@ class Worker:
 
 
 class Pool:
-    """At most `size` workers, started when first needed and replaced when they die."""
+    """At most `size` workers at work, started when first needed, and one spare.
+
+    The spare starts in the background, so that who comes after a worker was killed does not wait for a new
+    one.
+    """
 
     def __init__(self, size: int = MAX_WORKERS) -> None:
         self._free = threading.BoundedSemaphore(size)
         self._idle: deque[Worker] = deque()
+        self._starting_spare = threading.Lock()
 
     def compare(self, gold: str, answer: str, deadline: float) -> bool:
         """Whether two normalised answers are the same. Raises WorkerFailure where there is no verdict."""
         with self._free:
             worker = self._take()
+            if not self._idle and self._starting_spare.acquire(blocking=False):
+                threading.Thread(target=self._start_spare, daemon=True).start()
             try:
                 return worker.compare(gold, answer, deadline)
             except BaseException as error:
@@ -113,13 +120,25 @@ class Pool:
                     self._idle.append(worker)
 
     def _take(self) -> Worker:
-        while True:
-            try:
-                worker = self._idle.pop()
-            except IndexError:
-                return Worker()
-            if worker.alive():
-                return worker
+        for wait_for_spare in (True, False):
+            while self._idle:
+                with contextlib.suppress(IndexError):  # another thread took the last one
+                    worker = self._idle.pop()
+                    if worker.alive():
+                        return worker
+            if wait_for_spare:
+                with self._starting_spare:
+                    pass
+        return Worker()
+
+    def _start_spare(self) -> None:
+        try:
+            with contextlib.suppress(
+                WorkerFailure, OSError
+            ):  # who needs a worker next meets the failure itself
+                self._idle.append(Worker())
+        finally:
+            self._starting_spare.release()
 
     def close(self) -> None:
         """End the idle workers."""
@@ -146,9 +165,7 @@ def _close_workers() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The worker finds this very package, and opens no thread pools that would count against its memory
-    limit.
-    """
+    """Lets the worker find this very package, and keeps numeric libraries to one thread each."""
     from forkpoint import __file__ as package
 
     source = os.path.dirname(os.path.dirname(os.path.abspath(package)))

@@ -70,9 +70,7 @@ def canonical_match(match: re.Match[str]) -> str:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The exact value of a number; None where `text` is not one number, or one of more than MAX_DIGITS
-    digits.
-    """
+    """The exact value; None where `text` is not one number, or one of more than MAX_DIGITS digits."""
     short = canonical_number(text)
     if short is None or len(short) > 2 * MAX_DIGITS:
         return None

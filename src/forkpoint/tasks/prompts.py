@@ -1,0 +1,90 @@
+"""From a problem to the token ids that a model continues.
+
+Four styles: "plain" (a question and "A:"), "cot" (the same with "Let's think step by step."), "few-shot"
+(worked exemplars before the question) and "chat" (the tokenizer's own chat template). Knows the Hugging Face
+tokenizer interface and no particular tokenizer.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from forkpoint.tasks.exemplars import EXEMPLARS
+from forkpoint.types import AnswerKind, Problem, TokenIds, UserError
+
+STYLES = ("plain", "cot", "few-shot", "chat")
+
+_CHAT_ENDINGS: dict[AnswerKind, str] = {
+    "number": "Reason step by step, then end with 'The answer is N.', where N is a number.",
+    "math": "Reason step by step, and put your final answer within \\boxed{}.",
+    "option": "Reason step by step, then end with 'The answer is (X).', where X is the letter of"
+    " the right option.",
+    "yesno": "Reason step by step, then end with 'The answer is yes.' or 'The answer is no.'",
+}
+
+
+def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
+    """The prompt of a problem as token ids.
+
+    Text prompts carry the special tokens that the tokenizer puts in front (such as BOS), and never an
+    end-of-sequence token behind. Raises UserError for an unknown style and for "chat" with a tokenizer that
+    has no chat template.
+    """
+    text = prompt_text(problem, style, tokenizer)
+    if style == "chat":  # the template has written its special tokens itself
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(text)["input_ids"])
+    end = getattr(tokenizer, "eos_token_id", None)
+    if (
+        len(ids) > 1 and end is not None and ids[-1] == end
+    ):  # the text itself never ends in it: it ends in "A:" or "."
+        ids.pop()
+    return tuple(ids)
+
+
+def prompt_text(problem: Problem, style: str, tokenizer: Any = None) -> str:
+    """The prompt of a problem as text; only "chat" needs the tokenizer."""
+    check_style(style)
+    if style == "chat":
+        return _chat_text(problem, tokenizer)
+    question = f"Q: {_question(problem)}\nA:"
+    if style == "plain":
+        return question
+    if style == "cot":
+        return f"{question} Let's think step by step."
+    shots = [f"Q: {_question(shot)}\nA: {solution}" for shot, solution in EXEMPLARS[problem.kind]]
+    return "\n\n".join([*shots, question])
+
+
+def stop_strings(style: str) -> tuple[str, ...]:
+    """Where a response ends although the model goes on: a base model writes the next question itself."""
+    check_style(style)
+    return () if style == "chat" else ("\n\nQ:", "\nQ:")
+
+
+def check_style(style: str) -> None:
+    """Raise a UserError that suggests the nearest name for an unknown prompt style."""
+    if style not in STYLES:
+        near = get_close_matches(style, STYLES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"the styles are {', '.join(STYLES)}"
+        raise UserError(f"unknown prompt style {style!r}: {hint}")
+
+
+def _question(problem: Problem) -> str:
+    options = [f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(problem.options)]
+    return "\n".join(
+        [problem.question.strip(), " ".join(["Options:", *options])]
+        if options
+        else [problem.question.strip()]
+    )
+
+
+def _chat_text(problem: Problem, tokenizer: Any) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        name = getattr(tokenizer, "name_or_path", "") or "of this model"
+        raise UserError(
+            f"the tokenizer {name} has no chat template; use the prompt style plain, cot or few-shot"
+        )
+    message = {"role": "user", "content": f"{_question(problem)}\n\n{_CHAT_ENDINGS[problem.kind]}"}
+    return str(tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
