@@ -1,0 +1,277 @@
+"""How sure a number about right and wrong answers is: intervals, paired tests, corrections.
+
+Plain numbers and numpy arrays in, plain numbers out; knows nothing of tasks, strategies or files. Bad
+arguments are a ValueError of one sentence. Intervals are on the scale of an accuracy, 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Float
+
+Interval = tuple[float, float]
+
+_BOOTSTRAP_BLOCK = 2**22  # resampled problems held in memory at a time
+_MOST_VOTES = 1000  # C(1000, 500) still fits a float64
+_BISECTIONS = 60  # halve [-1, 1] to below the spacing of float64 around a percent
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """`difference` = accuracy of b minus accuracy of a on the same problems, and how sure it is; `test` names
+    how.
+    """
+
+    difference: float
+    ci95: Interval
+    p_value: float
+    test: str
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Score interval for a share of `successes` in `n` independent trials (Wilson 1927). Defined at 0 and at
+    n too.
+    """
+    if n <= 0:
+        raise ValueError(f"an interval needs at least one trial, but n is {n}")
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must be between 0 and n = {n}, but are {successes}")
+    z2 = _z(level) ** 2
+    share = successes / n
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2) / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return (0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half)
+
+
+def clustered_interval(scores: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
+    """Interval for an accuracy when each problem was answered several times; scores[i] are problem i's, 0 to
+    1.
+
+    Answers to one problem are not independent, so their number is replaced by the effective one: p (1 - p)
+    over the variance of the mean as estimated between problems (the effective sample size of Korn & Graubard
+    1998, Survey Methodology 24), kept between the number of problems and the number of answers, and put into
+    Wilson's interval. p is the mean of the problems' means: each problem counts the same. One answer each
+    gives `wilson` exactly.
+    """
+    if not scores or not all(len(row) for row in scores):
+        raise ValueError("a clustered interval needs at least one problem and one score for each")
+    means = np.array([np.mean(row) for row in scores], dtype=np.float64)
+    if not ((means >= 0) & (means <= 1)).all():
+        raise ValueError("scores must be between 0 and 1")
+    problems, answers = len(scores), sum(len(row) for row in scores)
+    p = float(means.mean())
+    variance = float(means.var(ddof=1)) / problems if problems > 1 else math.inf
+    effective = p * (1 - p) / variance if variance > 0 else (answers if 0 < p < 1 else problems)
+    effective = min(max(effective, problems), answers)
+    return wilson(p * effective, effective, level)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that at least one of k answers is right, of n sampled answers with c right, unbiased.
+
+    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k), as a product, which neither overflows
+    nor cancels.
+    """
+    if not (1 <= k <= n and 0 <= c <= n):
+        raise ValueError(f"pass@k needs 1 <= k <= n and 0 <= c <= n, but n = {n}, c = {c}, k = {k}")
+    if c > n - k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+
+
+def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
+    """Chance that the majority answer of k of the n sampled answers is right: exact over all subsets, so
+    unbiased.
+
+    The most frequent answer of a subset wins, ties are shared evenly, None (no answer found) has no vote, and
+    a subset without votes is wrong. `correct[i]` is the verdict on answers[i]; equal answers share one
+    verdict. Counting: where the right answer gets j votes, every other answer gets at most j; those with just
+    j share the win.
+    """
+    n = len(answers)
+    if len(correct) != n or not 1 <= k <= n <= _MOST_VOTES:
+        raise ValueError(
+            f"maj@k needs a verdict an answer and 1 <= k <= n <= {_MOST_VOTES}, but n = {n}, k = {k}"
+        )
+    counts = Counter(answer for answer in answers if answer is not None)
+    right = {
+        answer for answer, verdict in zip(answers, correct, strict=True) if verdict and answer is not None
+    }
+    if any(not verdict and answer in right for answer, verdict in zip(answers, correct, strict=True)):
+        raise ValueError("equal answers to one problem must have equal verdicts")
+    silent = n - counts.total()
+    wins = 0.0
+    for answer in right:
+        others = [count for other, count in counts.items() if other != answer]
+        for votes in range(1, min(counts[answer], k) + 1):
+            wins += math.comb(counts[answer], votes) * _shared_wins(votes, others, silent, k - votes)
+    return min(1.0, wins / math.comb(n, k))
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Two-sided p-value that two paired answers are right equally often, given the b and c problems they
+    split on.
+
+    McNemar 1947, exact: under the null the b + c splits fall either way with chance 1/2. No splits give 1.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts must not be negative, but are {b} and {c}")
+    n = b + c
+    tail = sum(math.comb(n, i) for i in range(min(b, c) + 1))
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def paired_difference(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> PairedDifference:
+    """b against a on the same problems, in the same order: a[i] and b[i] are scores of problem i, 0 to 1.
+
+    Where all scores are 0 or 1 (one answer a problem): exact McNemar test ("mcnemar-exact"), and the interval
+    that inverts its score test (Tango 1998, Statistics in Medicine 17), which is defined for every table. The
+    test is exact and the interval is not, so at the edge of significance they may disagree. Else (means over
+    several answers): paired bootstrap over problems ("paired-bootstrap"), percentile interval, and as p-value
+    the share of resamples, centred on no difference, at least as far out as the one seen. The same scores and
+    seed give the same numbers.
+    """
+    before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if before.shape != after.shape or before.ndim != 1 or len(before) == 0:
+        raise ValueError(
+            f"a paired comparison needs as many scores of b as of a, but got {len(b)} and {len(a)}"
+        )
+    both = np.concatenate([before, after])
+    if not ((both >= 0) & (both <= 1)).all():
+        raise ValueError("scores must be between 0 and 1")
+    if np.isin(both, (0.0, 1.0)).all():
+        gained, lost = int((after > before).sum()), int((after < before).sum())
+        interval = _tango(gained, lost, len(before))
+        difference = (gained - lost) / len(before)
+        return PairedDifference(difference, interval, mcnemar_exact(gained, lost), "mcnemar-exact")
+    return _paired_bootstrap(after - before, resamples, seed)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, in the order given (Holm 1979): controls the chance of any false
+    positive.
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError("p-values must be between 0 and 1")
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def minimum_detectable_difference(
+    n: int, disagreement: float = 0.2, *, power: float = 0.8, level: float = 0.95
+) -> float:
+    """The smallest difference in accuracy that a paired comparison on n problems finds significant with this
+    power.
+
+    Assumes McNemar's test and that the two answers split (one right, one wrong) on a share `disagreement` of
+    the problems; pass the share seen, where there is one. Connor 1987 (Biometrics 43), solved for d:
+        sqrt(n) d = z_level sqrt(disagreement) + z_power sqrt(disagreement - d²)
+    As no difference exceeds its disagreement, a d that would is found with disagreement = d instead. At most 1.
+    """
+    if n <= 0 or not 0 < disagreement <= 1 or not 0 < power < 1:
+        raise ValueError(
+            f"n must be positive, disagreement in (0, 1], power in (0, 1), but are {n}, {disagreement}, {power}"
+        )
+    z, z_power = _z(level), NormalDist().inv_cdf(power)
+
+    def excess(d: float) -> float:  # positive once d is detectable
+        share = max(disagreement, d)
+        return math.sqrt(n) * d - z * math.sqrt(share) - z_power * math.sqrt(max(0.0, share - d * d))
+
+    return 1.0 if excess(1.0) < 0 else _root(excess, 0.0, 1.0)
+
+
+def _z(level: float) -> float:
+    """The normal quantile that leaves 1 - level outside on both sides together."""
+    if not 0 < level < 1:
+        raise ValueError(f"a confidence level must be between 0 and 1, but is {level}")
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def _root(function: Callable[[float], float], negative: float, positive: float) -> float:
+    """Where `function` changes sign between a point at which it is not positive and one at which it is not
+    negative.
+    """
+    for _ in range(_BISECTIONS):
+        middle = (negative + positive) / 2
+        if function(middle) < 0:
+            negative = middle
+        else:
+            positive = middle
+    return (negative + positive) / 2
+
+
+def _tango(b: int, c: int, n: int) -> Interval:
+    """95% interval for (b - c) / n: the differences d whose score statistic is within ±z.
+
+    The statistic is (b - c - n d) / sqrt(n (2q + d (1 - d))), q the likeliest share of c given d: the root of
+    a quadratic (Tango 1998, section 2). It falls as d grows.
+    """
+    z = _z(0.95)
+
+    def statistic(d: float) -> float:
+        linear = (2 * n - b + c) * d - b - c
+        q = (math.sqrt(max(0.0, linear * linear + 8 * n * c * d * (1 - d))) - linear) / (4 * n)
+        spread = n * (2 * q + d * (1 - d))
+        distance = b - c - n * d
+        return distance / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, distance)
+
+    difference = (b - c) / n
+    low = -1.0 if difference == -1 else _root(lambda d: z - statistic(d), -1.0, difference)
+    high = 1.0 if difference == 1 else _root(lambda d: -z - statistic(d), difference, 1.0)
+    return low, high
+
+
+def _paired_bootstrap(
+    differences: Float[np.ndarray, " problems"], resamples: int, seed: int
+) -> PairedDifference:
+    n, rng = len(differences), np.random.default_rng(seed)
+    if n < 2:
+        raise ValueError("a paired bootstrap needs at least two problems")
+    seen = float(differences.mean())
+    step = max(1, _BOOTSTRAP_BLOCK // n)
+    means = np.concatenate(
+        [
+            differences[rng.integers(n, size=(min(step, resamples - start), n))].mean(1)
+            for start in range(0, resamples, step)
+        ]
+    )
+    low, high = np.quantile(means, [0.025, 0.975])
+    as_far = int((np.abs(means - seen) >= abs(seen) * (1 - 1e-12)).sum())  # equal up to rounding is as far
+    return PairedDifference(
+        seen, (float(low), float(high)), (1 + as_far) / (1 + resamples), "paired-bootstrap"
+    )
+
+
+def _shared_wins(votes: int, others: Sequence[int], silent: int, rest: int) -> float:
+    """Ways to draw `rest` more answers so that none of `others` (counts) gets over `votes`, ties worth their
+    share.
+
+    ways[t, m] counts the draws so far with t answers tied at `votes` and m answers drawn.
+    """
+    ways = np.zeros((rest // votes + 1, rest + 1))
+    ways[0, 0] = 1.0
+    for count in others:
+        drawn = ways.copy()
+        for i in range(1, min(count, votes - 1, rest) + 1):
+            drawn[:, i:] += math.comb(count, i) * ways[:, :-i]
+        if votes <= min(count, rest):
+            drawn[1:, votes:] += math.comb(count, votes) * ways[:-1, :-votes]
+        ways = drawn
+    filled = [math.comb(silent, rest - m) for m in range(rest + 1)]
+    return float((ways @ np.array(filled, dtype=np.float64) / np.arange(1, len(ways) + 1)).sum())

@@ -1,0 +1,290 @@
+"""Statistics against scipy, brute force and simulation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from forkpoint.evaluation.statistics import (
+    clustered_interval,
+    holm,
+    maj_at_k,
+    mcnemar_exact,
+    minimum_detectable_difference,
+    paired_difference,
+    pass_at_k,
+    wilson,
+)
+
+trials = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(trials, st.sampled_from([0.8, 0.95, 0.99]))
+@example((0, 1), 0.95)
+@example((1, 1), 0.95)
+def test_wilson_is_scipys(counts: tuple[int, int], level: float) -> None:
+    successes, n = counts
+    expected = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    low, high = wilson(successes, n, level)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= successes / n <= high <= 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0, 0), (1, 0), (3, 2), (-1, 5), (1, 2, 1.0), (1, 2, 0.0), (math.nan, 2)]
+)
+def test_wilson_refuses_nonsense(arguments: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError):
+        wilson(*arguments)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+def test_one_answer_a_problem_makes_the_clustered_interval_wilsons(right: list[bool]) -> None:
+    assert clustered_interval([[float(r)] for r in right]) == pytest.approx(wilson(sum(right), len(right)))
+
+
+def test_clustered_interval_lies_between_no_and_full_dependence() -> None:
+    copies = [[1.0] * 8] * 30 + [[0.0] * 8] * 20
+    assert clustered_interval(copies) == pytest.approx(wilson(30, 50))
+    halves = [[1.0, 0.0] * 4] * 50
+    assert clustered_interval(halves) == pytest.approx(wilson(200, 400))
+    assert clustered_interval([[1.0] * 8] * 50) == pytest.approx(wilson(50, 50))
+    assert clustered_interval([[0.25] * 4]) == pytest.approx(wilson(0.25, 1))
+
+
+def test_clustered_interval_covers() -> None:
+    """Problems differ (Beta 1, 2), four answers each: the plain interval is too narrow, ours covers 95%."""
+    rng = np.random.default_rng(0)
+    ours = plain = 0
+    for _ in range(1000):
+        scores = rng.binomial(1, rng.beta(0.5, 1.0, size=(60, 1)), size=(60, 4)).astype(float)
+        low, high = clustered_interval(scores.tolist())
+        ours += low <= 1 / 3 <= high
+        low, high = wilson(scores.sum(), 240)
+        plain += low <= 1 / 3 <= high
+    assert 0.93 <= ours / 1000 <= 0.97
+    assert plain / 1000 < 0.9
+
+
+@pytest.mark.parametrize("scores", [[], [[]], [[1.0], []], [[2.0]], [[math.nan]]])
+def test_clustered_interval_refuses_nonsense(scores: list[list[float]]) -> None:
+    with pytest.raises(ValueError):
+        clustered_interval(scores)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_hypergeometric_chance(ncx: tuple[int, int, int]) -> None:
+    n, c, k = ncx
+    assert pass_at_k(n, c, k) == pytest.approx(1 - math.comb(n - c, k) / math.comb(n, k), abs=1e-12)
+
+
+def test_pass_at_k_is_stable_and_refuses_nonsense() -> None:
+    assert pass_at_k(100_000, 1, 50_000) == pytest.approx(0.5)
+    assert pass_at_k(5, 0, 5) == 0.0
+    assert pass_at_k(5, 5, 1) == 1.0
+    for bad in [(5, 6, 1), (5, 2, 6), (5, 2, 0), (0, 0, 1)]:
+        with pytest.raises(ValueError):
+            pass_at_k(*bad)
+
+
+def naive_maj(answers: list[str | None], right: set[str], k: int) -> float:
+    """Every subset, one by one."""
+    total = 0.0
+    subsets = list(itertools.combinations(answers, k))
+    for subset in subsets:
+        counts = Counter(a for a in subset if a is not None)
+        top = [a for a in counts if counts[a] == max(counts.values())]
+        total += sum(a in right for a in top) / len(top) if top else 0.0
+    return total / len(subsets)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "d", None]), min_size=1, max_size=9),
+    st.sets(st.sampled_from(["a", "b", "z"])),
+    st.data(),
+)
+@settings(deadline=None)
+def test_maj_at_k_is_the_mean_over_all_subsets(answers: list[str | None], right: set[str], data) -> None:
+    k = data.draw(st.integers(1, len(answers)))
+    verdicts = [answer in right for answer in answers]
+    assert maj_at_k(answers, verdicts, k) == pytest.approx(naive_maj(answers, right, k), abs=1e-12)
+
+
+def test_maj_at_k_of_one_is_the_share_right_and_of_many_is_fast_enough() -> None:
+    answers = [f"wrong {i % 40}" for i in range(150)] + ["right"] * 50
+    verdicts = [answer == "right" for answer in answers]
+    assert maj_at_k(answers, verdicts, 1) == pytest.approx(0.25)
+    assert maj_at_k(answers, verdicts, 64) > 0.99
+
+
+def test_maj_at_k_refuses_nonsense() -> None:
+    for answers, verdicts, k in [
+        (["a"], [True], 2),
+        (["a"], [], 1),
+        ([], [], 1),
+        (["a"], [True], 0),
+        (["a", "a"], [True, False], 1),
+    ]:
+        with pytest.raises(ValueError):
+            maj_at_k(answers, verdicts, k)
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+@settings(deadline=None)
+def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
+    expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+    assert mcnemar_exact(b, c) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_far_out_and_wrong() -> None:
+    assert 0 <= mcnemar_exact(5000, 0) < 1e-300
+    with pytest.raises(ValueError):
+        mcnemar_exact(-1, 3)
+
+
+def likeliest_spread(b: int, c: int, n: int, d: float) -> float:
+    """n times the variance of the difference under p12 - p21 = d, p21 found by maximising the likelihood."""
+    low, high = max(0.0, -d), (1 - d) / 2
+
+    def loss(q: float) -> float:
+        parts = [(b, q + d), (c, q), (n - b - c, 1 - 2 * q - d)]
+        return -sum(count * math.log(max(p, 1e-300)) for count, p in parts if count)
+
+    q = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-13}).x
+    return n * (2 * q + d - d * d)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(12, 2, 50), (2, 12, 50), (7, 7, 30), (40, 25, 300), (3, 1, 10)])
+def test_paired_interval_inverts_the_score_test(b: int, c: int, n: int) -> None:
+    a_scores = np.array([0.0] * b + [1.0] * c + [1.0] * (n - b - c))
+    b_scores = np.array([1.0] * b + [0.0] * c + [1.0] * (n - b - c))
+    result = paired_difference(a_scores, b_scores)
+    assert result.test == "mcnemar-exact"
+    assert result.difference == pytest.approx((b - c) / n)
+    assert result.p_value == mcnemar_exact(b, c)
+    for end in result.ci95:
+        z = (b - c - n * end) / math.sqrt(likeliest_spread(b, c, n, end))
+        assert abs(z) == pytest.approx(stats.norm.ppf(0.975), rel=1e-4)
+
+
+def test_paired_interval_without_splits_and_with_nothing_else() -> None:
+    same = paired_difference([1.0, 0.0, 1.0, 1.0], [1, 0, 1, 1])
+    z2 = stats.norm.ppf(0.975) ** 2
+    assert same.p_value == 1.0
+    assert same.ci95 == pytest.approx((-z2 / (4 + z2), z2 / (4 + z2)))
+    all_gained = paired_difference([0] * 20, [1] * 20)
+    assert all_gained.difference == 1.0
+    assert all_gained.ci95[1] == 1.0
+    assert 0.6 < all_gained.ci95[0] < 1.0
+    assert paired_difference([1], [0]).difference == -1.0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
+@settings(deadline=None)
+def test_paired_difference_turns_round_with_its_arguments(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert there.difference == pytest.approx(-back.difference)
+    assert there.ci95 == pytest.approx((-back.ci95[1], -back.ci95[0]), abs=1e-9)
+    assert there.p_value == back.p_value
+    assert -1 <= there.ci95[0] <= there.difference <= there.ci95[1] <= 1
+
+
+def test_paired_interval_covers() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for b, c, _ in rng.multinomial(80, [0.2, 0.1, 0.7], size=600):
+        low, high = paired_difference(
+            [0.0] * b + [1.0] * (80 - b), [1.0] * b + [0.0] * c + [1.0] * (80 - b - c)
+        ).ci95
+        covered += low <= 0.1 <= high
+    assert 0.925 <= covered / 600 <= 0.975
+
+
+def test_bootstrap_of_means_agrees_with_the_t_test() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.binomial(8, 0.5, size=400) / 8
+    b = np.clip(a + rng.choice([-0.125, 0.0, 0.125, 0.25], size=400), 0, 1)
+    result = paired_difference(a, b)
+    expected = stats.ttest_rel(b, a)
+    interval = expected.confidence_interval()
+    assert result.test == "paired-bootstrap"
+    assert result.difference == pytest.approx(float((b - a).mean()))
+    assert result.ci95 == pytest.approx((interval.low, interval.high), abs=0.003)
+    other = rng.binomial(8, 0.53, size=400) / 8
+    weak, reference = paired_difference(a, other), stats.ttest_rel(a, other).pvalue
+    assert 0.01 < reference < 0.5
+    assert weak.p_value == pytest.approx(reference, abs=0.02)
+
+
+def test_bootstrap_is_repeatable_and_seeded() -> None:
+    a, b = [0.25, 0.5, 0.75, 1.0, 0.0, 0.5], [0.5, 0.5, 1.0, 1.0, 0.25, 0.25]
+    assert paired_difference(a, b, seed=3) == paired_difference(a, b, seed=3)
+    assert paired_difference(a, b, seed=3) != paired_difference(a, b, seed=4)
+    assert paired_difference(a, a).p_value == 1.0
+    assert paired_difference(a, a).ci95 == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [([], []), ([1], [1, 0]), ([0.5], [0.5]), ([2, 0], [1, 0]), ([math.nan, 0], [1, 0])]
+)
+def test_paired_difference_refuses_nonsense(a: list[float], b: list[float]) -> None:
+    with pytest.raises(ValueError):
+        paired_difference(a, b)
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_rejects_as_the_stepwise_procedure_does(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+    for alpha in (0.01, 0.05, 0.2):
+        rejected: set[int] = set()
+        for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+            if p_values[i] * (len(p_values) - rank) > alpha:
+                break
+            rejected.add(i)
+        assert rejected == {i for i, q in enumerate(adjusted) if q <= alpha}
+
+
+def test_holm_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    for bad in (1.5, -0.1, math.nan):
+        with pytest.raises(ValueError):
+            holm([bad])
+
+
+@pytest.mark.parametrize(("n", "disagreement"), [(100, 0.2), (300, 0.3), (1319, 0.2)])
+def test_a_difference_just_detectable_is_detected_four_times_in_five(n: int, disagreement: float) -> None:
+    d = minimum_detectable_difference(n, disagreement)
+    draws = np.random.default_rng(0).multinomial(
+        n, [(disagreement + d) / 2, (disagreement - d) / 2, 1 - disagreement], size=4000
+    )
+    z = (draws[:, 0] - draws[:, 1]) / np.sqrt(np.maximum(1, draws[:, 0] + draws[:, 1]))
+    assert (z > stats.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.04)
+
+
+@given(st.integers(1, 5000), st.floats(0.01, 1.0))
+@settings(deadline=None)
+def test_more_problems_detect_less(n: int, disagreement: float) -> None:
+    d, finer = (minimum_detectable_difference(m, disagreement) for m in (n, 4 * n))
+    assert 0 < finer <= d <= 1
+    z, z_power = stats.norm.ppf([0.975, 0.8])
+    if d < disagreement:
+        expected = (z * math.sqrt(disagreement) + z_power * math.sqrt(disagreement - d * d)) ** 2 / d**2
+        assert expected == pytest.approx(n, rel=1e-6)
+
+
+def test_minimum_detectable_difference_refuses_nonsense() -> None:
+    for bad in [(0,), (10, 0.0), (10, 1.5)]:
+        with pytest.raises(ValueError):
+            minimum_detectable_difference(*bad)
+    with pytest.raises(ValueError):
+        minimum_detectable_difference(10, power=1.0)
