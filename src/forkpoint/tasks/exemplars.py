@@ -36,11 +36,9 @@ _NUMBER = (
     ),
     _number(
         "Noor reads 18 pages on Monday and twice as many on Tuesday. Her book has 120 pages. How many pages"
-        " does she"
-        " still have to read?",
+        " does she still have to read?",
         "On Tuesday she reads 2 * 18 = 36 pages. Together that is 18 + 36 = 54 pages. She still has 120 -"
-        " 54 = 66 pages"
-        " to read.",
+        " 54 = 66 pages to read.",
         "66",
     ),
     _number(
@@ -58,27 +56,22 @@ _NUMBER = (
     ),
     _number(
         "A tank holds 250 liters and is full. It loses 8 liters a day for 12 days, then 30 liters are"
-        " added. How many"
-        " liters are in it now?",
+        " added. How many liters are in it now?",
         "In 12 days it loses 8 * 12 = 96 liters. That leaves 250 - 96 = 154 liters. With the added water it"
-        " holds"
-        " 154 + 30 = 184 liters.",
+        " holds 154 + 30 = 184 liters.",
         "184",
     ),
     _number(
         "Ivan has 45 stamps. Lea has 17 fewer than Ivan, and Pia has as many as the two of them together."
-        " How many stamps"
-        " does Pia have?",
+        " How many stamps does Pia have?",
         "Lea has 45 - 17 = 28 stamps. Pia has 45 + 28 = 73 stamps.",
         "73",
     ),
     _number(
         "A coat costs $90. In a sale its price drops by 20%. Marta pays with a $100 bill. How many dollars"
-        " does she get"
-        " back?",
+        " does she get back?",
         "The price drops by 90 * 20 / 100 = 18 dollars. The coat now costs 90 - 18 = 72 dollars. She gets"
-        " back"
-        " 100 - 72 = 28 dollars.",
+        " back 100 - 72 = 28 dollars.",
         "28",
     ),
     _number(
@@ -92,18 +85,15 @@ _MATH = (
     _math(
         "What is the sum of the solutions of $x^2 - 9x + 14 = 0$?",
         "Since $2 + 7 = 9$ and $2 * 7 = 14$, the left side is $(x - 2)(x - 7)$, so the solutions are $2$"
-        " and $7$."
-        " Their sum is $2 + 7 = 9$.",
+        " and $7$. Their sum is $2 + 7 = 9$.",
         "9",
     ),
     _math(
         "A bag holds 3 red and 5 blue balls. Two balls are drawn without putting the first one back. What"
-        " is the"
-        " probability that both are red? Give a common fraction.",
+        " is the probability that both are red? Give a common fraction.",
         "The first ball is red with probability $\\frac{3}{8}$. Then 2 of the 7 balls that are left are"
-        " red. The"
-        " product has the numerator $3 * 2 = 6$ and the denominator $8 * 7 = 56$, and $\\frac{6}{56} ="
-        " \\frac{3}{28}$.",
+        " red. The product has the numerator $3 * 2 = 6$ and the denominator $8 * 7 = 56$, and"
+        " $\\frac{6}{56} = \\frac{3}{28}$.",
         "\\frac{3}{28}",
     ),
     _math(
@@ -131,8 +121,7 @@ _OPTION = (
         "The average of four numbers is 15. Three of them are 12, 14 and 16. What is the fourth?",
         ("15", "16", "17", "18", "19"),
         "The sum of the four numbers is 4 * 15 = 60. The three known ones add up to 12 + 14 + 16 = 42. The"
-        " fourth is"
-        " 60 - 42 = 18.",
+        " fourth is 60 - 42 = 18.",
         "D",
     ),
     _option(
@@ -147,8 +136,7 @@ _OPTION = (
         " side?",
         ("7 cm", "14 cm", "21 cm", "28 cm", "35 cm"),
         "The two sides together are 70 / 2 = 35 cm long. One of the 2 + 3 = 5 parts is 35 / 5 = 7 cm. The"
-        " longer side"
-        " is 3 * 7 = 21 cm long.",
+        " longer side is 3 * 7 = 21 cm long.",
         "C",
     ),
 )

@@ -19,7 +19,7 @@ _MARKER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BOX = re.compile(r"\\f?box(?:ed)?\s?(?:\{|(?![A-Za-z]))")
-_SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=\s|\*|$)|\n|,?\s(?:because|since|which)\b")
+_SENTENCE_END = re.compile(r"(?<!\\)(?<!Rs)[.!?](?=\s|\*|$)|\n|,?\s(?:because|since|which)\b")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MATH_TOKEN = re.compile(r"\\[()\[\]]|\\.|\$\$|\$|\n\s*\n", re.DOTALL)
 _CLOSERS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}

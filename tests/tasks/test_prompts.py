@@ -1,0 +1,91 @@
+"""Prompts are these texts, and these tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from forkpoint.tasks import STYLES, prompt_text, render_prompt, stop_strings
+from forkpoint.types import AnswerKind, Problem, UserError
+
+PROBLEM = Problem("1", "How many?", "5", "number")
+CHOICE = Problem("2", "Which one?", "B", "option", ("one", "two"))
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def make_tokenizer(template: str = "<s> $A", **options: Any) -> PreTrainedTokenizerFast:
+    """A tokenizer of single bytes with <s> = 0 and </s> = 1, framing texts by `template`."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *alphabet])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", **options)
+
+
+def test_plain_and_chain_of_thought() -> None:
+    assert prompt_text(PROBLEM, "plain") == "Q: How many?\nA:"
+    assert prompt_text(PROBLEM, "cot") == "Q: How many?\nA: Let's think step by step."
+    assert prompt_text(CHOICE, "plain") == "Q: Which one?\nOptions: (A) one (B) two\nA:"
+
+
+@pytest.mark.parametrize(("kind", "shots"), [("number", 8), ("math", 4), ("option", 4), ("yesno", 4)])
+def test_few_shot(kind: AnswerKind, shots: int) -> None:
+    text = prompt_text(Problem("1", "How many?", "5", kind), "few-shot")
+    assert text.count("\n\nQ: ") == shots
+    assert text.count("The answer is ") == shots
+    assert text.startswith("Q: ")
+    assert text.endswith("\n\nQ: How many?\nA:")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_no_prompt_holds_its_own_answer(style: str) -> None:
+    text = prompt_text(
+        Problem("1", "How many?", "987654", "number"), style, make_tokenizer(chat_template=TEMPLATE)
+    )
+    assert "987654" not in text
+
+
+def test_a_special_token_in_front_is_kept_and_one_behind_is_dropped() -> None:
+    bare = render_prompt(PROBLEM, "plain", make_tokenizer("$A"))
+    assert isinstance(bare, tuple)
+    assert render_prompt(PROBLEM, "plain", make_tokenizer("<s> $A")) == (0, *bare)
+    assert render_prompt(PROBLEM, "plain", make_tokenizer("$A </s>")) == bare
+    assert render_prompt(PROBLEM, "plain", make_tokenizer("<s> $A </s>")) == (0, *bare)
+
+
+def test_chat_follows_the_template_and_starts_once() -> None:
+    tokenizer = make_tokenizer("<s> $A </s>", chat_template=TEMPLATE)
+    ids = render_prompt(CHOICE, "chat", tokenizer)
+    assert ids.count(0) == 1
+    assert 1 not in ids
+    text = tokenizer.decode(ids)
+    assert text.startswith("<s><user>Which one?\nOptions: (A) one (B) two\n\n")
+    assert text.endswith("<assistant>")
+
+
+def test_chat_needs_a_template() -> None:
+    with pytest.raises(UserError, match="has no chat template; use the prompt style plain, cot or few-shot"):
+        render_prompt(PROBLEM, "chat", make_tokenizer())
+
+
+def test_unknown_style_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown prompt style 'fewshot': did you mean 'few-shot'"):
+        render_prompt(PROBLEM, "fewshot", make_tokenizer())
+    with pytest.raises(UserError, match="the styles are plain, cot, few-shot, chat"):
+        stop_strings("zzz")
+
+
+def test_stop_strings_end_a_response_before_the_next_question() -> None:
+    assert stop_strings("chat") == ()
+    for style in ("plain", "cot", "few-shot"):
+        assert "\n\nQ:" in stop_strings(style)
+        assert not any(stop in prompt_text(PROBLEM, "plain") for stop in stop_strings(style))
