@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -58,12 +59,17 @@ def contenders(logits: torch.Tensor, u: np.ndarray) -> dict[str, Callable[[], ob
 
 
 def measure(timed: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each, one call of every one in turn, after a round that does not count."""
+    """Median milliseconds of each after a round that does not count, in another order every round.
+
+    The order matters: whoever runs after a sort finds cold caches and memory that went back to the system.
+    """
+    order, shuffle = list(timed), random.Random(0).shuffle
     samples: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(repeats + 1):
-        for name, call in timed.items():
+        shuffle(order)
+        for name in order:
             start = time.perf_counter()
-            call()
+            timed[name]()
             if turn:
                 samples[name].append((time.perf_counter() - start) * 1e3)
     return {name: statistics.median(times) for name, times in samples.items()}

@@ -19,14 +19,12 @@ Interval = tuple[float, float]
 
 _BOOTSTRAP_BLOCK = 2**22  # resampled problems held in memory at a time
 _MOST_VOTES = 1000  # C(1000, 500) still fits a float64
-_BISECTIONS = 60  # halve [-1, 1] to below the spacing of float64 around a percent
+_BISECTIONS = 60  # from [-1, 1] down to the resolution of float64
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """`difference` = accuracy of b minus accuracy of a on the same problems, and how sure it is; `test` names
-    how.
-    """
+    """Accuracy of b minus accuracy of a on the same problems, how sure it is, and by which test."""
 
     difference: float
     ci95: Interval
@@ -35,9 +33,7 @@ class PairedDifference:
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
-    """Score interval for a share of `successes` in `n` independent trials (Wilson 1927). Defined at 0 and at
-    n too.
-    """
+    """Score interval (Wilson 1927) for a share of `successes` in `n` independent trials, 0 and n included."""
     if n <= 0:
         raise ValueError(f"an interval needs at least one trial, but n is {n}")
     if not 0 <= successes <= n:
@@ -50,8 +46,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
 
 
 def clustered_interval(scores: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
-    """Interval for an accuracy when each problem was answered several times; scores[i] are problem i's, 0 to
-    1.
+    """Interval for an accuracy when problems were answered several times; scores[i], 0 to 1, are problem i's.
 
     Answers to one problem are not independent, so their number is replaced by the effective one: p (1 - p)
     over the variance of the mean as estimated between problems (the effective sample size of Korn & Graubard
@@ -86,8 +81,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
-    """Chance that the majority answer of k of the n sampled answers is right: exact over all subsets, so
-    unbiased.
+    """Chance that the majority answer of k of n sampled answers is right: the mean over all subsets, exact.
 
     The most frequent answer of a subset wins, ties are shared evenly, None (no answer found) has no vote, and
     a subset without votes is wrong. `correct[i]` is the verdict on answers[i]; equal answers share one
@@ -97,7 +91,7 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int
     n = len(answers)
     if len(correct) != n or not 1 <= k <= n <= _MOST_VOTES:
         raise ValueError(
-            f"maj@k needs a verdict an answer and 1 <= k <= n <= {_MOST_VOTES}, but n = {n}, k = {k}"
+            f"maj@k needs one verdict per answer and 1 <= k <= n <= {_MOST_VOTES}, but n = {n}, k = {k}"
         )
     counts = Counter(answer for answer in answers if answer is not None)
     right = {
@@ -160,9 +154,7 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the order given (Holm 1979): controls the chance of any false
-    positive.
-    """
+    """p-values adjusted for their number (Holm 1979), in the order given: bounds the chance of any false find."""
     if not all(0 <= p <= 1 for p in p_values):
         raise ValueError("p-values must be between 0 and 1")
     adjusted, running = [0.0] * len(p_values), 0.0
@@ -175,17 +167,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def minimum_detectable_difference(
     n: int, disagreement: float = 0.2, *, power: float = 0.8, level: float = 0.95
 ) -> float:
-    """The smallest difference in accuracy that a paired comparison on n problems finds significant with this
-    power.
+    """The smallest difference in accuracy that a paired comparison on n problems finds with this power.
 
     Assumes McNemar's test and that the two answers split (one right, one wrong) on a share `disagreement` of
     the problems; pass the share seen, where there is one. Connor 1987 (Biometrics 43), solved for d:
         sqrt(n) d = z_level sqrt(disagreement) + z_power sqrt(disagreement - d²)
-    As no difference exceeds its disagreement, a d that would is found with disagreement = d instead. At most 1.
+    As no difference exceeds its disagreement, a d that would is found with disagreement = d. At most 1.
     """
     if n <= 0 or not 0 < disagreement <= 1 or not 0 < power < 1:
         raise ValueError(
-            f"n must be positive, disagreement in (0, 1], power in (0, 1), but are {n}, {disagreement}, {power}"
+            f"needs n > 0, disagreement in (0, 1], power in (0, 1), but got {n}, {disagreement}, {power}"
         )
     z, z_power = _z(level), NormalDist().inv_cdf(power)
 
@@ -259,8 +250,7 @@ def _paired_bootstrap(
 
 
 def _shared_wins(votes: int, others: Sequence[int], silent: int, rest: int) -> float:
-    """Ways to draw `rest` more answers so that none of `others` (counts) gets over `votes`, ties worth their
-    share.
+    """Ways to draw `rest` more so that none of the counts `others` gets over `votes`, ties worth their share.
 
     ways[t, m] counts the draws so far with t answers tied at `votes` and m answers drawn.
     """

@@ -51,9 +51,7 @@ def _kth_largest(logits: Tensor, top: Tensor, tau: float) -> Tensor:
 
 
 def _steepest_drop(logits: Tensor, least: Tensor, head: int) -> tuple[Tensor, Tensor, bool]:
-    """The `head` largest [b, head], the place of the largest w among them [b, 1], and if that is so among all
-    V.
-    """
+    """The `head` largest [b, head], where among them w is largest [b, 1], and if that holds among all V."""
     ordered = logits.topk(head, dim=-1).values.maximum(least)  # bans rise to l_V: no drop there
     if head == 1:
         return ordered, torch.zeros_like(ordered, dtype=torch.long), True

@@ -1,5 +1,4 @@
-"""Drawing tokens: one uniform number per (seed, request key, step), and the token it picks from a row of
-logits.
+"""Drawing tokens: one uniform number per (seed, request key, step), and the token it picks from logits.
 
 Randomness belongs to the request, not to the batch: `uniforms` is a pure function of the request's hash and
 the step, so a request draws the same numbers alone, in any batch, and after any restart.
@@ -31,8 +30,7 @@ def key_hash(seed: int, key: str) -> int:
 def uniforms(
     key_hashes: UInt64[np.ndarray, " rows"], step: int | Int64[np.ndarray, " rows"]
 ) -> Float64[np.ndarray, " rows"]:
-    """One uniform number in [0, 1) a row: output `step` (from 0) of the splitmix64 stream starting at the
-    hash.
+    """One uniform number in [0, 1) a row: output `step`, from 0, of the splitmix64 stream seeded by the hash.
 
     `step` is one number for all rows or one a row. The 53 high bits of the output make the number.
     """

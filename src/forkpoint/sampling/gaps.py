@@ -32,8 +32,8 @@ class LogitsError(UserError, ValueError):
 def top_n_sigma(logits: Float[Tensor, "rows V"], n: float) -> Float[Tensor, "rows V"]:
     """Keep the logits within n standard deviations of the row's maximum; n <= 0 is off.
 
-    Tang et al. 2024, "Top-nσ: Not All Logits Are You Need" (arXiv 2411.07641): keep l >= M - nσ, M = max l, σ
-    = std l. σ is the population standard deviation over the finite logits that are not soft bans
+    Tang et al. 2024, "Top-nσ: Not All Logits Are You Need" (arXiv 2411.07641): keep l >= M - nσ with
+    M = max l and σ = std l: the population standard deviation over the finite logits that are not soft bans
     (`SOFT_BAN`). The maximum is always kept; a row with one finite logit keeps exactly that one. Dividing l
     by a temperature scales M and σ alike, so the kept set is that of the unscaled logits, up to rounding (and
     soft bans, whose limit is not scaled).
@@ -67,8 +67,7 @@ def p_less(logits: Float[Tensor, "rows V"]) -> Float[Tensor, "rows V"]:
 
 
 def row_blocks(logits: Float[Tensor, "rows V"]) -> Iterator[slice]:
-    """Slices of rows that together fit a core's cache; all rows at once where there is no such cache (a
-    GPU)."""
+    """Slices of rows that together fit a core's cache; all rows at once on a GPU."""
     rows, vocab = logits.shape
     step = max(1, _CPU_BLOCK_ELEMENTS // max(1, vocab)) if logits.device.type == "cpu" else max(1, rows)
     for start in range(0, rows, step):
@@ -76,8 +75,7 @@ def row_blocks(logits: Float[Tensor, "rows V"]) -> Iterator[slice]:
 
 
 def row_maximum(logits: Float[Tensor, "rows V"], first_row: int = 0) -> Float[Tensor, "rows 1"]:
-    """The largest logit of each row; LogitsError naming the first row (counted from `first_row`) without
-    one."""
+    """The largest logit of each row; LogitsError naming the first that has none, counted from `first_row`."""
     top = logits.amax(-1, keepdim=True)  # NaN where the row holds one
     if not bool(torch.isfinite(top).all()):
         bad = int((~torch.isfinite(top)).flatten().nonzero()[0])
@@ -92,8 +90,7 @@ def cut_below(
 ) -> Float[Tensor, "rows V"]:
     """Put every logit under its row's lowest kept one at -inf; gradients pass to the others.
 
-    `lowest_kept` maps a block of rows [b, V], float32 or wider, and their maxima [b, 1] to the lowest kept
-    [b, 1].
+    `lowest_kept` maps rows [b, V], float32 or wider, and their maxima [b, 1] to the lowest kept logit [b, 1].
     """
     source, lowest = logits.detach(), []
     for rows in row_blocks(source):
@@ -106,8 +103,7 @@ def cut_below(
 def _sigma(logits: Tensor, top: Tensor) -> Tensor:
     """Population standard deviation [b, 1] of the logits [b, V] that are neither -inf nor soft bans.
 
-    Shifted by the maximum and in two passes: without the shift, float32 loses digits when all logits lie far
-    from 0.
+    Shifted by the maximum and in two passes: else float32 loses digits when all logits lie far from 0.
     """
     below = logits - top
     if float(below.amin()) > -SOFT_BAN:  # the sums further down, bit for bit, without their masks

@@ -8,8 +8,9 @@ Order, whatever order the fields were given in; a sampler at its default is left
 Top-nσ is first because σ is a statistic of the whole row, min-k next because it wants the shape of what is
 left; min-p's set depends on the maximum alone, so its place among them changes nothing. p-less is defined on
 the whole scaled distribution and comes first there. 6 to 12 stand in the order of `model.generate` and are
-transformers' own warpers, but for min_p. A later sampler sees -inf where an earlier one cut; the most
-probable token survives all but typical_p. `temperature=0` is greedy: the argmax, and no truncation applies.
+transformers' own warpers, but for min_p (its top-H, arXiv 2509.02510, looks at the 100 most probable tokens).
+A later sampler sees -inf where an earlier one cut; the most probable token survives all but typical_p.
+`temperature=0` is greedy: the argmax, and no truncation applies.
 """
 
 from __future__ import annotations

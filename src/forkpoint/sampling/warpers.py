@@ -54,8 +54,10 @@ class PLess(LogitsProcessor):  # type: ignore[misc]
 
 
 class MinK(LogitsProcessor):  # type: ignore[misc]
-    """Min-k (arXiv 2604.11012): cut at the steepest early drop of the sorted logits. Belongs before
-    temperature."""
+    """Min-k (arXiv 2604.11012): cut at the steepest early drop of the sorted logits, before temperature.
+
+    `min_k` is the paper's fallback constant tau; 0 is off. See `forkpoint.sampling.cliff.min_k`.
+    """
 
     def __init__(self, min_k: float = 3.0) -> None:
         check("min_k", min_k)
