@@ -18,7 +18,7 @@ def test_arithmetic_and_answer(exemplar: Exemplar) -> None:
     problem, solution = exemplar
     equations = EQUATION.findall(solution)
     assert equations
-    assert len(equations) == len(re.findall(r"[0-9] = [0-9]", solution))
+    assert len(equations) == len(re.findall(r"[-+*/] [0-9]+ = [0-9]", solution))
     for left, right in equations:
         assert eval(left) == int(right), (left, right)  # digits and operators only
     grade = grade_response(solution, problem)

@@ -1,4 +1,4 @@
-"""Loading: what each task makes of its rows, and one clear sentence for everything that can be wrong with a file."""
+"""Loading: what each task makes of its rows, and one clear sentence for all that a file can have wrong."""
 
 from __future__ import annotations
 

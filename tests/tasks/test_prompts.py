@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from forkpoint.tasks import STYLES, prompt_text, render_prompt, stop_strings
@@ -24,6 +24,7 @@ def make_tokenizer(template: str = "<s> $A", **options: Any) -> PreTrainedTokeni
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *alphabet])}
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    inner.decoder = decoders.ByteLevel()
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[("<s>", 0), ("</s>", 1)]

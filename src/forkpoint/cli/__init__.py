@@ -1,0 +1,67 @@
+"""The command line: finds the verb, hands it its arguments, and turns errors of the user into one sentence.
+
+One file a verb; nothing heavy is imported before the verb is known, so that `forkpoint --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib import import_module
+
+from forkpoint import __version__
+from forkpoint.types import UserError
+
+VERBS = {
+    "eval": ("forkpoint.cli.eval", "compare decoding strategies on a task, with statistics and a report"),
+    "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
+    "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
+}
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 2 wrong usage or input, 1 failed, 130 interrupted."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return DONE
+    if args[0] == "--version":
+        print(f"forkpoint {__version__}")
+        return DONE
+    try:
+        verb, rest = _find_verb(args)
+        import_module(VERBS[verb][0]).run(rest)
+    except UserError as error:
+        print(f"forkpoint: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("forkpoint: stopped; the same command goes on from where it was", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def _find_verb(args: list[str]) -> tuple[str, list[str]]:
+    for words in (2, 1):
+        verb = " ".join(args[:words])
+        if verb in VERBS:
+            return verb, args[words:]
+    near = difflib.get_close_matches(" ".join(args[:2]), VERBS, n=1, cutoff=0.4) or difflib.get_close_matches(
+        args[0], VERBS, n=1, cutoff=0.4
+    )
+    hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}"
+    raise UserError(f"unknown verb {args[0]!r}: {hint}")
+
+
+def _help() -> str:
+    lines = [f"  {verb:<12}{summary}" for verb, (_, summary) in VERBS.items()]
+    return "\n".join([
+        "usage: forkpoint VERB [options]",
+        "",
+        "Find the tokens where a language model's reasoning is decided, and use them.",
+        "",
+        *lines,
+        "",
+        "forkpoint VERB --help shows a verb's options; forkpoint --version the version.",
+        "Try: forkpoint eval --strategy greedy --strategy cot-decoding:k=10 --limit 300",
+    ])  # fmt: skip

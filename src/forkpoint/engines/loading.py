@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from forkpoint.lab import MODEL_DIR
@@ -25,6 +26,7 @@ def load_pretrained(
     source = str(MODEL_DIR) if name == "lab" else name
     if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
         raise UserError(f"{name} is not a model directory")
+    transformers.utils.logging.disable_progress_bar()
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **common)

@@ -50,19 +50,18 @@ class StopCheck:
         found = np.zeros(len(rows), dtype=bool)
         if self._may_end is not None:
             for i in np.flatnonzero(self._may_end[last]):
-                found[i] = self.cut(tokens[rows[i], : written[i]].tolist()) is not None
+                text = decode(self.tokenizer, tokens[rows[i], : written[i]].tolist())
+                found[i] = any(s in text for s in self.stop)
         return found
-
-    def cut(self, token_ids: Sequence[int]) -> str | None:
-        """The text before the first stop string; None where there is none."""
-        text = decode(self.tokenizer, token_ids)
-        ends = [at for s in self.stop if (at := text.find(s)) >= 0]
-        return text[: min(ends)] if ends else None
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The response's text, cut before the first stop string."""
-        cut = self.cut(token_ids) if self.stop else None
-        return decode(self.tokenizer, token_ids) if cut is None else cut
+        return cut_at_stop(decode(self.tokenizer, token_ids), self.stop)
+
+
+def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text before the first stop string, or all of it."""
+    return text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
 
 
 @lru_cache(maxsize=8)

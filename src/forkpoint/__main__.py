@@ -1,0 +1,7 @@
+"""`python -m forkpoint` is the command line."""
+
+import sys
+
+from forkpoint.cli import main
+
+sys.exit(main())

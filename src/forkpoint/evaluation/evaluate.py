@@ -1,0 +1,139 @@
+"""Strategies on the same problems: decode, grade, compare; resumable, unit by unit.
+
+A unit is one strategy on a fixed run of problems, so that its batches, and with them its last bits, do not depend on
+where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from forkpoint.decoding.outcome import Case
+from forkpoint.decoding.strategies import Strategy, parse_strategy
+from forkpoint.engines import Engine
+from forkpoint.evaluation.results import Tally, summarize
+from forkpoint.evaluation.samples import sample_row
+from forkpoint.evaluation.sweep import expand, parse_sweep
+from forkpoint.files import JOURNAL, Journal, claim_directory, read_json, to_json, write_whole
+from forkpoint.tasks import render_prompt, stop_strings
+from forkpoint.types import Problem, UserError
+
+UNIT_PATHS = 640  # paths of one unit: enough to keep an engine busy, little to lose
+RESULTS, SAMPLES = "results.json", "samples.jsonl"
+Progress = Callable[[str, int, int, int], None]
+"""Called after each unit with the strategy, problems done, problems in all, tokens generated so far."""
+
+
+def evaluate(
+    engine: Engine,
+    problems: Sequence[Problem],
+    strategies: Sequence[str],
+    *,
+    task: str = "custom",
+    prompt: str = "plain",
+    max_tokens: int = 256,
+    seed: int = 0,
+    sweep: str | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Accuracy of each strategy on the problems, and each compared with the first one.
+
+    `strategies` are specs such as "cot-decoding:k=10" (see `forkpoint.decoding.strategies`); `prompt` is a style of
+    `forkpoint.tasks.prompts`; `sweep` is "option=v1,v2,...". With `out`, finished units are journalled there, a
+    repeated call goes on where the last one stopped, and results.json and samples.jsonl are written at the end.
+
+    Returns the content of results.json. Raises UserError for no problems, repeated ids, unknown or repeated
+    strategies.
+    """
+    if not problems:
+        raise UserError("there are no problems to evaluate")
+    if len({p.id for p in problems}) < len(problems):
+        raise UserError("two problems have the same id; each needs its own")
+    planned, lines = plan(strategies, sweep)
+    run = {"model": engine.name, "task": task, "prompt": prompt, "seed": seed, "max_tokens": max_tokens}
+    if out is not None:
+        claim_directory(out, run | {"strategies": [s.spec for s in planned], "problems": _fingerprint(problems)})
+        if (out / RESULTS).exists():
+            return dict(read_json(out / RESULTS))
+    stop = stop_strings(prompt)
+    planned = [s.with_defaults(max_tokens=max_tokens, stop=stop, seed=seed) for s in planned]
+    cases = [Case(p.id, render_prompt(p, prompt, engine.tokenizer), p.kind, p.options) for p in problems]
+    journal = Journal(out / JOURNAL if out else None)
+    _run_units(engine, problems, cases, planned, journal, progress)
+    results = summarize(run, _tallies(planned, journal))
+    if sweep is not None:
+        results["sweep"] = {"option": parse_sweep(sweep).option, "lines": lines}
+    if out is not None:
+        write_whole(out / SAMPLES, (to_json(row) + "\n" for entry in journal for row in entry["samples"]))
+        write_whole(out / RESULTS, to_json(results, indent=2) + "\n")
+        (out / JOURNAL).unlink()
+    return results
+
+
+def _fingerprint(problems: Sequence[Problem]) -> str:
+    """A hash of the problems, so that a run is not resumed on others."""
+    return hashlib.blake2b(to_json([asdict(p) for p in problems]).encode(), digest_size=16).hexdigest()
+
+
+def plan(specs: Sequence[str], sweep: str | None = None) -> tuple[list[Strategy], list[dict[str, object]]]:
+    """The strategies to run and the lines of the sweep's plot. Raises UserError as `evaluate` does."""
+    strategies = [parse_strategy(spec) for spec in specs]
+    lines: list[dict[str, object]] = []
+    if not strategies:
+        raise UserError("name at least one strategy, for example greedy")
+    if sweep is not None:
+        strategies, lines = expand(strategies, parse_sweep(sweep))
+    twice = [s.spec for i, s in enumerate(strategies) if s.spec in {t.spec for t in strategies[:i]}]
+    if twice:
+        raise UserError(f"the strategy {twice[0]} is given twice")
+    return strategies, lines
+
+
+def _units(strategies: Sequence[Strategy], n_problems: int) -> Iterator[tuple[int, slice]]:
+    """(strategy, problems) in the order in which they run."""
+    for s, strategy in enumerate(strategies):
+        size = max(1, UNIT_PATHS // strategy.n_paths())
+        for start in range(0, n_problems, size):
+            yield s, slice(start, min(start + size, n_problems))
+
+
+def _run_units(
+    engine: Engine,
+    problems: Sequence[Problem],
+    cases: Sequence[Case],
+    strategies: Sequence[Strategy],
+    journal: Journal,
+    progress: Progress | None,
+) -> None:
+    """Do and journal every unit that is not in the journal yet."""
+    finished = {tuple(entry["unit"]) for entry in journal}
+    tokens = 0
+    for s, part in _units(strategies, len(problems)):
+        if (s, part.start) not in finished:
+            started = time.monotonic()
+            outcomes = strategies[s].solve(engine, cases[part])
+            rows = [
+                sample_row(engine.tokenizer, problem, case.prompt, strategies[s], outcome)
+                for problem, case, outcome in zip(problems[part], cases[part], outcomes, strict=True)
+            ]
+            seconds = time.monotonic() - started
+            journal.append({"unit": [s, part.start], "seconds": seconds, "samples": rows})
+            tokens += sum(row["tokens_generated"] for row in rows)
+        if progress:
+            progress(strategies[s].spec, s * len(problems) + part.stop, len(problems) * len(strategies), tokens)
+
+
+def _tallies(strategies: Sequence[Strategy], journal: Journal) -> list[Tally]:
+    tallies = [Tally(strategy.spec, []) for strategy in strategies]
+    for entry in journal:
+        tally = tallies[entry["unit"][0]]
+        tally.seconds += entry["seconds"]
+        for row in entry["samples"]:
+            tally.add(row, strategies[entry["unit"][0]].graded_paths())
+    return tallies

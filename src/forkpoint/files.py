@@ -1,0 +1,113 @@
+"""Files that are written whole or not at all, the journal of a long run, and the claim on an output directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from forkpoint.types import UserError
+
+CONFIG, JOURNAL = "config.json", "journal.jsonl"
+
+
+def write_whole(path: Path, chunks: str | Iterator[str]) -> None:
+    """Write a text file so that readers, and a crash at any moment, see either the old file or all of the new one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines([chunks] if isinstance(chunks, str) else chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON text; the same value always gives the same text, and NaN is refused."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def claim_directory(out: Path, config: dict[str, Any]) -> None:
+    """Make `out` this configuration's directory, or check that it already is.
+
+    Raises UserError naming the first setting that differs where another configuration's run is there, and where the
+    directory holds files but no run, or cannot be made.
+    """
+    stored = out / CONFIG
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        occupied = any(p for p in out.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"the output directory {out} cannot be used: {error.strerror}") from error
+    if not stored.exists():
+        if occupied:
+            raise UserError(f"{out} holds files but no run of forkpoint; choose an empty or new directory with --out")
+        write_whole(stored, to_json(config, indent=2) + "\n")
+        return
+    before = read_json(stored)
+    now = json.loads(to_json(config))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{out} holds a run with another configuration: {key} was {before.get(key)!r}, now {now.get(key)!r}; "
+                "choose another directory with --out, or remove this one"
+            )
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises UserError where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+class Journal:
+    """Finished units of work, one JSON line each, kept on disk as they come (in memory without a path).
+
+    A line that a crash cut short is dropped when the journal is opened again.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._memory: list[str] = []
+        if path is not None and path.exists():
+            _drop_torn_line(path)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Record a unit; it is on disk when this returns."""
+        line = to_json(entry) + "\n"
+        if self.path is None:
+            self._memory.append(line)
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.path is None:
+            yield from map(json.loads, self._memory)
+        elif self.path.exists():
+            with self.path.open(encoding="utf-8") as file:
+                yield from map(json.loads, file)
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut the file after its last complete line."""
+    with path.open("rb+") as file:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            end += len(line)
+        file.truncate(end)

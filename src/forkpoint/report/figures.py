@@ -1,0 +1,31 @@
+"""Charts as SVG text, drawn by matplotlib."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+
+def sweep_figure(results: dict[str, Any]) -> str:
+    """Accuracy with its 95% interval against the swept option, a line a strategy; an <svg> element."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    by_spec = {s["strategy"]: s for s in results["strategies"]}
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for line, marker in zip(results["sweep"]["lines"], "osD^vPX*" * len(results["sweep"]["lines"]), strict=False):
+        points = [by_spec[spec] for spec in line["specs"]]
+        y = [100 * p["accuracy"] for p in points]
+        below = [v - 100 * p["ci95"][0] for v, p in zip(y, points, strict=True)]
+        above = [100 * p["ci95"][1] - v for v, p in zip(y, points, strict=True)]
+        axes.errorbar(line["values"], y, [below, above], marker=marker, capsize=2, lw=1.4, label=line["strategy"])
+    axes.set(xlabel=results["sweep"]["option"], ylabel="accuracy (%)", ylim=(0, 102))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", lw=0.4)
+    axes.legend(frameon=False, fontsize=8)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "forkpoint"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
