@@ -72,7 +72,7 @@ def test_math_gold_answers_in_another_spelling(benchmark_problems: Load) -> None
 
 
 def test_algebra_agrees_with_the_math_gold_answers(benchmark_problems: Load) -> None:
-    """No shortcut by spelling: algebra has to cancel a term (in every eighth answer that is an expression)."""
+    """No shortcut by spelling: algebra must cancel a term (in every eighth answer that is an expression)."""
     no_expression = re.compile(r"[=,_\[\]]|text|mbox|matrix|cup|circ|\$|pm|[0-9]\s*\\frac")
     golds = [p.answer for p in benchmark_problems("math500") if not no_expression.search(p.answer)]
     assert len(golds) > 400
