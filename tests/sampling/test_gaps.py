@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling_reference import awkward_rows, p_less_threshold, top_n_sigma_threshold
 
-from forkpoint.sampling import LogitsError, min_p, p_less, policy_logits, top_n_sigma
+from forkpoint.sampling import LogitsError, gaps, min_p, p_less, policy_logits, top_n_sigma
 from forkpoint.types import Sampling, UserError
 
 
@@ -127,6 +127,9 @@ def test_a_row_is_cut_alike_in_any_batch(seed: int) -> None:
         together = rule(logits)
         assert torch.equal(together[5:6], rule(logits[5:6]))
         assert torch.equal(together[-1:], rule(logits[-1:]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gaps, "_CPU_BLOCK_ELEMENTS", 1000)
+            assert torch.equal(together, rule(logits))
 
 
 @pytest.mark.parametrize("rule", [lambda x: top_n_sigma(x, 1.0), p_less, lambda x: min_p(x, 0.1)])
@@ -134,12 +137,12 @@ def test_a_row_is_cut_alike_in_any_batch(seed: int) -> None:
     ("value", "what"), [(math.nan, "NaN"), (math.inf, r"\+inf"), (None, "no finite value")]
 )
 def test_hopeless_rows_are_named(rule, value, what) -> None:
-    logits = torch.zeros(900, 50)
+    logits = torch.zeros(14_000, 50)  # more than one block
     if value is None:
-        logits[803] = -math.inf
+        logits[13_803] = -math.inf
     else:
-        logits[803, 7] = value
-    with pytest.raises(LogitsError, match=rf"row 803 .*{what}") as caught:
+        logits[13_803, 7] = value
+    with pytest.raises(LogitsError, match=rf"row 13803 .*{what}") as caught:
         rule(logits)
     assert isinstance(caught.value, UserError)
     assert isinstance(caught.value, ValueError)

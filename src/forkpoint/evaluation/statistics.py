@@ -154,7 +154,7 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), in the order given: bounds the chance of any false find."""
+    """p-values adjusted for their number (Holm 1979), in order: bounds the chance of any false positive."""
     if not all(0 <= p <= 1 for p in p_values):
         raise ValueError("p-values must be between 0 and 1")
     adjusted, running = [0.0] * len(p_values), 0.0
