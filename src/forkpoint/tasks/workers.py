@@ -102,7 +102,10 @@ class Pool:
         self._starting_spare = threading.Lock()
 
     def compare(self, gold: str, answer: str, deadline: float) -> bool:
-        """Whether two normalised answers are the same. Raises WorkerFailure where there is no verdict."""
+        """Whether two normalised answers are the same. Raises WorkerFailure where there is no verdict.
+
+        The deadline counts from when a worker is free and has started.
+        """
         with self._free:
             worker = self._take()
             if not self._idle and self._starting_spare.acquire(blocking=False):
@@ -110,9 +113,8 @@ class Pool:
             try:
                 return worker.compare(gold, answer, deadline)
             except BaseException as error:
-                if not isinstance(
-                    error, WorkerFailure
-                ):  # interrupted: its answer would be taken for the next one's
+                # Interrupted while it works: its late answer would be taken for the next request's.
+                if not isinstance(error, WorkerFailure):
                     worker.kill()
                 raise
             finally:
@@ -133,9 +135,8 @@ class Pool:
 
     def _start_spare(self) -> None:
         try:
-            with contextlib.suppress(
-                WorkerFailure, OSError
-            ):  # who needs a worker next meets the failure itself
+            # Who needs a worker next meets the failure itself.
+            with contextlib.suppress(WorkerFailure, OSError):
                 self._idle.append(Worker())
         finally:
             self._starting_spare.release()
