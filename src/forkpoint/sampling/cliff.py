@@ -45,8 +45,9 @@ def _kth_largest(logits: Tensor, top: Tensor, tau: float) -> Tensor:
     fallback = torch.where(top > least, tau / (top - least), 0.0).clamp_(max=vocab).long()
     head = min(max(_HEAD, int(fallback.max())), vocab)
     ordered, cliff, settled = _steepest_drop(logits, least, head)
-    if not settled:
-        ordered, cliff, _ = _steepest_drop(logits, least, vocab)
+    while not settled:  # at the latest with all V sorted
+        head = min(16 * head, vocab)
+        ordered, cliff, settled = _steepest_drop(logits, least, head)
     return ordered.gather(-1, cliff.maximum(fallback - 1))
 
 
