@@ -36,9 +36,7 @@ def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     ids = list(tokenizer(text)["input_ids"])
     end = getattr(tokenizer, "eos_token_id", None)
-    if (
-        len(ids) > 1 and end is not None and ids[-1] == end
-    ):  # the text itself never ends in it: it ends in "A:" or "."
+    if end is not None and len(ids) > 1 and ids[-1] == end:  # no prompt's own text ends in it
         ids.pop()
     return tuple(ids)
 
