@@ -37,9 +37,7 @@ def test_wilson_is_scipys(counts: tuple[int, int], level: float) -> None:
     assert 0 <= low <= successes / n <= high <= 1
 
 
-@pytest.mark.parametrize(
-    "arguments", [(0, 0), (1, 0), (3, 2), (-1, 5), (1, 2, 1.0), (1, 2, 0.0), (math.nan, 2)]
-)
+@pytest.mark.parametrize("arguments", [(0, 0), (1, 0), (3, 2), (-1, 5), (1, 2, 1.0), (1, 2, 0.0), (math.nan, 2)])
 def test_wilson_refuses_nonsense(arguments: tuple[float, ...]) -> None:
     with pytest.raises(ValueError):
         wilson(*arguments)
@@ -201,9 +199,7 @@ def test_paired_interval_covers() -> None:
     rng = np.random.default_rng(1)
     covered = 0
     for b, c, _ in rng.multinomial(80, [0.2, 0.1, 0.7], size=600):
-        low, high = paired_difference(
-            [0.0] * b + [1.0] * (80 - b), [1.0] * b + [0.0] * c + [1.0] * (80 - b - c)
-        ).ci95
+        low, high = paired_difference([0.0] * b + [1.0] * (80 - b), [1.0] * b + [0.0] * c + [1.0] * (80 - b - c)).ci95
         covered += low <= 0.1 <= high
     assert 0.925 <= covered / 600 <= 0.975
 

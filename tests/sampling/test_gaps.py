@@ -133,9 +133,7 @@ def test_a_row_is_cut_alike_in_any_batch(seed: int) -> None:
 
 
 @pytest.mark.parametrize("rule", [lambda x: top_n_sigma(x, 1.0), p_less, lambda x: min_p(x, 0.1)])
-@pytest.mark.parametrize(
-    ("value", "what"), [(math.nan, "NaN"), (math.inf, r"\+inf"), (None, "no finite value")]
-)
+@pytest.mark.parametrize(("value", "what"), [(math.nan, "NaN"), (math.inf, r"\+inf"), (None, "no finite value")])
 def test_hopeless_rows_are_named(rule, value, what) -> None:
     logits = torch.zeros(14_000, 50)  # more than one block
     if value is None:

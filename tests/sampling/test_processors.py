@@ -231,17 +231,12 @@ def test_generate_draws_from_the_policy(model, temperature: float) -> None:
     prompt = torch.tensor([[3, 14, 15, 9]])
     drawn = generate(model, prompt.expand(4000, -1), 1, [TopNSigma(1.0)], temperature=temperature)[:, -1]
     logits = model(prompt).logits[:, -1].detach()
-    expected = (
-        policy_logits(logits, Sampling(top_n_sigma=1.0, temperature=temperature)).double().softmax(-1)[0]
-    )
+    expected = policy_logits(logits, Sampling(top_n_sigma=1.0, temperature=temperature)).double().softmax(-1)[0]
     counts = np.bincount(drawn.numpy(), minlength=40)
     kept = expected.numpy() > 0
     assert 1 < kept.sum() < 40
     assert counts[~kept].sum() == 0
-    assert (
-        stats.chisquare(counts[kept], expected.numpy()[kept] / expected.numpy()[kept].sum() * 4000).pvalue
-        > 1e-4
-    )
+    assert stats.chisquare(counts[kept], expected.numpy()[kept] / expected.numpy()[kept].sum() * 4000).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("processor", [TopNSigma(1.0), MinK(3.0), PLess(), MinP(0.2)])

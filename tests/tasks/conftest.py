@@ -21,9 +21,7 @@ def benchmark_problems() -> Callable[[str], list[Problem]]:
     def load(task: str) -> list[Problem]:
         file = DATA / f"{task}_test.jsonl"
         if not file.exists():
-            pytest.skip(
-                f"no copy of the {task} test set at {file} (set FORKPOINT_DATA to the folder that has it)"
-            )
+            pytest.skip(f"no copy of the {task} test set at {file} (set FORKPOINT_DATA to the folder that has it)")
         return load_problems(task, data=str(file))
 
     return load

@@ -131,9 +131,7 @@ def _tower(rng: random.Random) -> str:
 
 
 def _algebra(rng: random.Random) -> str:
-    terms = [
-        f"{rng.randint(-9, 9)}*{rng.choice('xyz')}^{{{rng.randint(0, 6)}}}" for _ in range(rng.randint(1, 5))
-    ]
+    terms = [f"{rng.randint(-9, 9)}*{rng.choice('xyz')}^{{{rng.randint(0, 6)}}}" for _ in range(rng.randint(1, 5))]
     return "+".join(terms)
 
 

@@ -30,9 +30,7 @@ def test_math500_rows(tmp_path: Path) -> None:
         tmp_path / "a.jsonl",
         {"problem": "Find.", "answer": r"\frac{1}{2}", "unique_id": "test/algebra/1.json"},
     )
-    assert load_problems("math500", data=data) == [
-        Problem("test/algebra/1.json", "Find.", r"\frac{1}{2}", "math")
-    ]
+    assert load_problems("math500", data=data) == [Problem("test/algebra/1.json", "Find.", r"\frac{1}{2}", "math")]
 
 
 def test_aqua_rows(tmp_path: Path) -> None:

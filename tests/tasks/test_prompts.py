@@ -26,9 +26,7 @@ def make_tokenizer(template: str = "<s> $A", **options: Any) -> PreTrainedTokeni
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.decoder = decoders.ByteLevel()
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
+    inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", **options)
 
 
@@ -49,9 +47,7 @@ def test_few_shot(kind: AnswerKind, shots: int) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_no_prompt_holds_its_own_answer(style: str) -> None:
-    text = prompt_text(
-        Problem("1", "How many?", "987654", "number"), style, make_tokenizer(chat_template=TEMPLATE)
-    )
+    text = prompt_text(Problem("1", "How many?", "987654", "number"), style, make_tokenizer(chat_template=TEMPLATE))
     assert "987654" not in text
 
 

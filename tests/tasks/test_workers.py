@@ -91,9 +91,7 @@ def test_a_script_without_a_main_guard_leaves_no_process(tmp_path: Path) -> None
         "with workers._pool._starting_spare: pass\n"
         "print(*[w.process.pid for w in workers._pool._idle])\n"
     )
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
     correct, pids = done.stdout.splitlines()
     assert correct == "True"
     assert done.stderr == ""

@@ -21,7 +21,8 @@ class EvalOptions(RunOptions, TaskOptions, EngineOptions):
     """
 
     strategy: list[str] = field(default_factory=list)
-    """greedy, sample:temperature=1.5,top_n_sigma=1, beam:beams=4, self-consistency:n=10, cot-decoding:k=10, pass@k:k=8,n=16; repeatable (default: greedy and cot-decoding:k=10)"""
+    """greedy, sample:temperature=1.5,top_n_sigma=1, beam:beams=4, self-consistency:n=10, cot-decoding:k=10,
+    pass@k:k=8,n=16; repeatable (default: greedy and cot-decoding:k=10)"""
     sweep: str | None = None
     """one numeric option over several values, OPTION=V1,V2,...: each strategy that has it runs once per value"""
     prompt: str = "plain"

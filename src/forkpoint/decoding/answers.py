@@ -28,7 +28,7 @@ def mean_gap(gaps: Sequence[float], span: tuple[int, int]) -> float:
 
 
 def find_again(answer: str, text: str) -> Span | None:
-    """The last place in `text` that spells `answer`, not as a part of a longer word or number; None if there is none."""
+    """The last place in `text` that spells `answer`, not inside a longer word or number; None if there is none."""
     pattern = rf"(?<![\w.,]){re.escape(answer)}(?![\w]|[.,]\d)"
     matches = list(re.finditer(pattern, text))
     return Span(*matches[-1].span(), answer) if matches else None

@@ -128,7 +128,7 @@ def _convert(name: str, key: str, text: str, like: Value) -> Value:
     try:
         return kind(text)
     except ValueError:
-        wanted = {int: "a whole number", float: "a number"}[kind]  # type: ignore[index]
+        wanted = {int: "a whole number", float: "a number"}[kind]
         raise UserError(f"option {key} of {name} must be {wanted}, but is {text!r}") from None
 
 

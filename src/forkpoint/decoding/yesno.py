@@ -23,9 +23,7 @@ def label_groups(tokenizer: Any) -> dict[str, TokenIds]:
     return {label: tuple(i for i, t in enumerate(texts) if t.strip().lower() == label) for label in LABELS}
 
 
-def label_mass_differences(
-    engine: Engine, cases: Sequence[Case], paths: Sequence[Sequence[Path]]
-) -> list[list[Path]]:
+def label_mass_differences(engine: Engine, cases: Sequence[Case], paths: Sequence[Sequence[Path]]) -> list[list[Path]]:
     """The paths with, for yes/no cases, Δ = P(labels of the answer) - P(labels of the other) at the answer's token.
 
     Exact: the probability of every label token is scored after the tokens before the answer. Paths of other cases,
@@ -45,7 +43,9 @@ def label_mass_differences(
     logprobs = np.array([s.logprobs[-2] for s in scored]).reshape(len(prefixes), len(members))
     result = [list(its) for its in paths]
     for (c, i), row in zip(wanted, np.exp(logprobs), strict=True):
-        mass = {label: float(sum(p for (of, _), p in zip(members, row, strict=True) if of == label)) for label in LABELS}
+        mass = {
+            label: float(sum(p for (of, _), p in zip(members, row, strict=True) if of == label)) for label in LABELS
+        }
         answer = result[c][i].answer
         assert answer in LABELS
         other = LABELS[1 - LABELS.index(answer)]

@@ -38,8 +38,6 @@ class Engine(Protocol):
         """
         ...
 
-    def beam_search(
-        self, requests: Sequence[Request], num_beams: int, sampling: Sampling
-    ) -> Iterator[Completion]:
-        """The best of `num_beams` beams for each request, in the order given; of `sampling`, max_tokens and stop count."""
+    def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
+        """The best of `num_beams` beams for each request, in order; of `sampling`, max_tokens and stop count."""
         ...

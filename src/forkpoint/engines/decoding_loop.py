@@ -126,9 +126,7 @@ class Trunks:
         self._compute(fresh, row_of)
         for slot, (group, _) in zip(new_slots, chosen, strict=True):
             self.row_of_slot[slot] = row_of[group]
-        self.cache.place(
-            new_slots, [row_of[g] for g, _ in chosen], [branch.depth for _, branch in chosen], len(slots)
-        )
+        self.cache.place(new_slots, [row_of[g] for g, _ in chosen], [branch.depth for _, branch in chosen], len(slots))
 
     def _compute(self, fresh: list[int], row_of: dict[int, int]) -> None:
         fresh = sorted(fresh, key=lambda g: -len(self.groups[g].trunk))

@@ -23,11 +23,11 @@ def default_budget(model: PreTrainedModel) -> int:
     Depends only on the machine and the model, not on what happens to be free: a resumed run must batch alike.
     """
     if model.device.type == "cuda":
-        total = torch.cuda.get_device_properties(model.device).total_memory
+        total = int(torch.cuda.get_device_properties(model.device).total_memory)
     else:
         total = psutil.virtual_memory().total
     share = SHARE_OF_MEMORY.get(model.device.type, 0.4)
-    return max(2**28, int(share * total) - model.get_memory_footprint())
+    return max(2**28, int(share * total) - int(model.get_memory_footprint()))
 
 
 def cache_bytes_per_token(model: PreTrainedModel) -> int:

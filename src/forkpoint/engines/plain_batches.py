@@ -46,17 +46,15 @@ def _decode_batch(
         slots.place(i, Branch(request, len(request.prefix) - 1, request.prefix[-1:]))
     out = model(input_ids=torch.tensor([r.prefix for r in rows], device=model.device), use_cache=True)
     for step in range(sampling.max_tokens):
-        picked = choose(
-            out.logits[:, -1], sampling, slots.hashes, np.full(len(rows), step), [r.key for r in rows]
-        )
+        picked = choose(out.logits[:, -1], sampling, slots.hashes, np.full(len(rows), step), [r.key for r in rows])
         slots.tokens[:, step], slots.logprobs[:, step], slots.gaps[:, step] = (
             picked.tokens, picked.logprobs, picked.gaps,
         )  # fmt: skip
         ended = np.isin(picked.tokens, ends)
         every = np.arange(len(rows))
         ended |= stops.stopped(slots.tokens, every, np.full(len(rows), step + 1), picked.tokens)
-        for i in np.flatnonzero(slots.live & (ended | (step + 1 == sampling.max_tokens))):
-            branch, written = slots.take(int(i), step + 1)
+        for i in np.flatnonzero(slots.live & (ended | (step + 1 == sampling.max_tokens))).tolist():
+            branch, written = slots.take(i, step + 1)
             yield completion(branch.request, written, "stop" if ended[i] else "length", stops)
         if not slots.live.any():
             return

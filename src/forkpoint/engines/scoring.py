@@ -133,7 +133,8 @@ def _describe(
 def _padded(start: int, length: int, part: list[np.ndarray]) -> Scored:
     """Columns of rows start..length of one sequence, with the rows before them filled in as undefined."""
     logprobs, entropy, gaps, policy, top_ids, top_logprobs = (
-        np.concatenate([np.full((start, *c.shape[1:]), -1 if c.dtype.kind == "i" else np.nan, c.dtype), c]) for c in part
+        np.concatenate([np.full((start, *c.shape[1:]), -1 if c.dtype.kind == "i" else np.nan, c.dtype), c])
+        for c in part
     )
     logprobs[length] = policy[length] = np.nan
     return Scored(logprobs, entropy, gaps, policy, top_ids, top_logprobs)

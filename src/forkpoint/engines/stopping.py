@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers.decoders import DecodeStream
+import itertools
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
@@ -35,7 +36,7 @@ def _pieces(tokenizer: Any, token_ids: Sequence[int]) -> Iterable[str]:
         return [stream.step(backend, int(token)) or "" for token in token_ids]
     texts = ["", *(decode(tokenizer, token_ids[: i + 1]) for i in range(len(token_ids)))]
     whole = [max((t for t in texts[: i + 1] if not t.endswith("�")), key=len) for i in range(len(texts))]
-    return [now[len(before) :] for before, now in zip(whole, whole[1:], strict=False)]
+    return [now[len(before) :] for before, now in itertools.pairwise(whole)]
 
 
 class StopCheck:
@@ -77,7 +78,9 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     ids: set[int] = set()
     for source in (getattr(model, "generation_config", None), model.config):
         configured = getattr(source, "eos_token_id", None)
-        ids.update(configured if isinstance(configured, (list, tuple)) else [configured] if configured is not None else [])
+        ids.update(
+            configured if isinstance(configured, (list, tuple)) else [configured] if configured is not None else []
+        )
         if ids:
             break
     if tokenizer.eos_token_id is not None:

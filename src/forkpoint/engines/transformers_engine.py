@@ -45,7 +45,9 @@ class TransformersEngine:
         validate(sampling)
         self._check([r.prefix for r in requests], [r.key for r in requests], sampling.max_tokens)
         if len({r.key for r in requests}) < len(requests):
-            raise UserError("two requests have the same key; each needs its own, since it seeds the request's randomness")
+            raise UserError(
+                "two requests have the same key; each needs its own, since it seeds the request's randomness"
+            )
         stops = StopCheck(self.tokenizer, sampling.stop)
         if self.trunk_refusal:
             return decode_plainly(self.model, stops, self.ends, sampling, requests)
@@ -108,10 +110,12 @@ class TransformersEngine:
                 raise UserError(f"{key} has an empty prompt; the model needs at least one token")
             if longest and len(sequence) + room > longest:
                 raise UserError(
-                    f"{key} has {len(sequence)} tokens and {room} more may follow, but {self.name} reads at most {longest}"
+                    f"{key} has {len(sequence)} tokens and {room} more may follow; {self.name} reads at most {longest}"
                 )
             if not 0 <= min(sequence) <= max(sequence) < config.vocab_size:
-                raise UserError(f"{key} holds token ids outside the vocabulary of {self.name} (0 to {config.vocab_size - 1})")
+                raise UserError(
+                    f"{key} holds token ids outside the vocabulary of {self.name} (0 to {config.vocab_size - 1})"
+                )
 
 
 @torch.inference_mode()

@@ -102,9 +102,7 @@ class TrunkCache:
     def keep_branches(self, slots: list[int]) -> None:
         """Drop all branches but those in the given slots, which are renumbered in that order."""
         index = torch.tensor(slots, device=self.device)
-        self.depth, self.length, self.trunk_of = (
-            old[index] for old in (self.depth, self.length, self.trunk_of)
-        )
+        self.depth, self.length, self.trunk_of = (old[index] for old in (self.depth, self.length, self.trunk_of))
         for store in (self.suffix_keys, self.suffix_values):
             for layer, tensor in store.items():
                 store[layer] = tensor[index]
@@ -251,7 +249,14 @@ def _attention_function(
         raise NotImplementedError(f"attention options {sorted(unknown)}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return cache.attend(
-        int(module.layer_idx), query, key, value, scale, sliding_window, softcap, s_aux  # type: ignore[arg-type]
+        int(module.layer_idx),
+        query,
+        key,
+        value,
+        scale,
+        sliding_window,
+        softcap,
+        s_aux,  # type: ignore[arg-type]
     ), None
 
 

@@ -42,7 +42,7 @@ class Tally:
         )
 
     def figures(self) -> dict[str, Any]:
-        """The strategy's entry in results.json: a Wilson interval, over clusters where a problem has several responses."""
+        """The strategy's entry in results.json: a Wilson interval, clustered where problems have several responses."""
         per_problem = self.responses // len(self.scores)
         return {
             "strategy": self.strategy,

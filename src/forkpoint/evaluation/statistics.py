@@ -90,13 +90,9 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int
     """
     n = len(answers)
     if len(correct) != n or not 1 <= k <= n <= _MOST_VOTES:
-        raise ValueError(
-            f"maj@k needs one verdict per answer and 1 <= k <= n <= {_MOST_VOTES}, but n = {n}, k = {k}"
-        )
+        raise ValueError(f"maj@k needs one verdict per answer and 1 <= k <= n <= {_MOST_VOTES}, but n = {n}, k = {k}")
     counts = Counter(answer for answer in answers if answer is not None)
-    right = {
-        answer for answer, verdict in zip(answers, correct, strict=True) if verdict and answer is not None
-    }
+    right = {answer for answer, verdict in zip(answers, correct, strict=True) if verdict and answer is not None}
     if any(not verdict and answer in right for answer, verdict in zip(answers, correct, strict=True)):
         raise ValueError("equal answers to one problem must have equal verdicts")
     silent = n - counts.total()
@@ -139,9 +135,7 @@ def paired_difference(
     """
     before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if before.shape != after.shape or before.ndim != 1 or len(before) == 0:
-        raise ValueError(
-            f"a paired comparison needs as many scores of b as of a, but got {len(b)} and {len(a)}"
-        )
+        raise ValueError(f"a paired comparison needs as many scores of b as of a, but got {len(b)} and {len(a)}")
     both = np.concatenate([before, after])
     if not ((both >= 0) & (both <= 1)).all():
         raise ValueError("scores must be between 0 and 1")
@@ -175,9 +169,7 @@ def minimum_detectable_difference(
     As no difference exceeds its disagreement, a d that would is found with disagreement = d. At most 1.
     """
     if n <= 0 or not 0 < disagreement <= 1 or not 0 < power < 1:
-        raise ValueError(
-            f"needs n > 0, disagreement in (0, 1], power in (0, 1), but got {n}, {disagreement}, {power}"
-        )
+        raise ValueError(f"needs n > 0, disagreement in (0, 1], power in (0, 1), but got {n}, {disagreement}, {power}")
     z, z_power = _z(level), NormalDist().inv_cdf(power)
 
     def excess(d: float) -> float:  # positive once d is detectable
@@ -228,9 +220,7 @@ def _tango(b: int, c: int, n: int) -> Interval:
     return low, high
 
 
-def _paired_bootstrap(
-    differences: Float[np.ndarray, " problems"], resamples: int, seed: int
-) -> PairedDifference:
+def _paired_bootstrap(differences: Float[np.ndarray, " problems"], resamples: int, seed: int) -> PairedDifference:
     n, rng = len(differences), np.random.default_rng(seed)
     if n < 2:
         raise ValueError("a paired bootstrap needs at least two problems")
@@ -244,9 +234,7 @@ def _paired_bootstrap(
     )
     low, high = np.quantile(means, [0.025, 0.975])
     as_far = int((np.abs(means - seen) >= abs(seen) * (1 - 1e-12)).sum())  # equal up to rounding is as far
-    return PairedDifference(
-        seen, (float(low), float(high)), (1 + as_far) / (1 + resamples), "paired-bootstrap"
-    )
+    return PairedDifference(seen, (float(low), float(high)), (1 + as_far) / (1 + resamples), "paired-bootstrap")
 
 
 def _shared_wins(votes: int, others: Sequence[int], silent: int, rest: int) -> float:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from forkpoint.types import Problem, UserError
 
 LEVELS = (1, 2, 3, 4)
-LEVEL_WEIGHTS = (2, 3, 3, 3)
+LEVEL_WEIGHTS = (1, 2, 3, 3)
 HELD_OUT_ONE_IN = 8
 DEFAULT_TEST_SIZE = 1000
-LARGEST_VALUE = 400
+LARGEST_VALUE = 200
 
 NAMES = (
     "Ada", "Ben", "Cleo", "Dev", "Emil", "Fay", "Gus", "Hana", "Ivan", "Jun",
@@ -108,28 +108,40 @@ def is_held_out(question: str) -> bool:
 
 def _opening(rng: random.Random, level: int) -> tuple[str, int, list[Step], int]:
     """The first sentence, its number, its steps (none or one), and the value that the chain starts from."""
-    start = rng.randint(3, 40)
+    start = rng.randint(3, 30)
     if level > 1 and rng.random() < 0.3:
         if rng.random() < 0.5:
-            more = rng.randint(2, 30)
-            return f"{{o}} has {start} {{i}}. {{n}} has {more} more than {{o}}.", start, [Step(start, "+", more)], start + more
-        times = rng.randint(2, 4)
-        return f"{{o}} has {start} {{i}}. {{n}} has {times} times as many.", start, [Step(start, "*", times)], start * times
+            more = rng.randint(2, 20)
+            return (
+                f"{{o}} has {start} {{i}}. {{n}} has {more} more than {{o}}.",
+                start,
+                [Step(start, "+", more)],
+                start + more,
+            )
+        times = rng.randint(2, 3)
+        return (
+            f"{{o}} has {start} {{i}}. {{n}} has {times} times as many.",
+            start,
+            [Step(start, "*", times)],
+            start * times,
+        )
     return f"{{n}} has {start} {{i}}.", start, [], start
 
 
 def _event(rng: random.Random, value: int, done: int, room: int) -> tuple[str, list[Step]]:
-    """One event and its steps: `value` is the quantity so far, `done` the steps before it, `room` how many may follow."""
+    """One event and its steps: `value` is the quantity so far, `done` the steps before, `room` how many may follow."""
     here: Operand = Ref(done - 1) if done else value
-    kind = rng.choice(("add", "take", "times", "pack", "share") if room > 1 else ("add", "add", "take", "take", "times"))
+    kind = rng.choice(
+        ("add", "take", "times", "pack", "share") if room > 1 else ("add", "add", "take", "take", "times")
+    )
     if kind == "times":
         by = rng.choice((2, 3))
         return TIMES_EVENTS[by], [Step(here, "*", by)]
     if kind in ("pack", "share"):
-        k, m = rng.randint(2, 6), rng.randint(2, 9)
+        k, m = rng.randint(2, 5), rng.randint(2, 6)
         text = rng.choice(PACK_EVENTS if kind == "pack" else SHARE_EVENTS).replace("{k}", str(k)).replace("{m}", str(m))
         return text, [Step(k, "*", m), Step(here, "+" if kind == "pack" else "-", Ref(done))]
-    x = rng.randint(2, 30)
+    x = rng.randint(2, 20)
     text = rng.choice(ADD_EVENTS if kind == "add" else TAKE_EVENTS).replace("{x}", str(x))
     return text, [Step(here, "+" if kind == "add" else "-", x)]
 

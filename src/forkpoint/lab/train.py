@@ -1,7 +1,8 @@
 """How the embedded lab model is made: `forkpoint lab train` runs exactly this.
 
 A Llama-architecture model of about 0.9M parameters learns next-token prediction on the lab corpus, one document a
-row, from random initialisation. Everything is derived from the seed and the number of steps.
+row, from random initialisation; tokens of the question weigh QUESTION_WEIGHT, those of the answer 1. Everything is
+derived from the seed and the number of steps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from forkpoint.lab.corpus import documents
 from forkpoint.lab.tokenizer import train_tokenizer
 
-IGNORE = -100
+QUESTION_WEIGHT = 0.1
 TOKENIZER_DOCUMENTS = 20_000
 
 
@@ -29,9 +30,9 @@ TOKENIZER_DOCUMENTS = 20_000
 class LabRecipe:
     """The sizes and the schedule that the shipped model was trained with."""
 
-    steps: int = 3000
-    batch_documents: int = 96
-    learning_rate: float = 4e-3
+    steps: int = 4000
+    batch_documents: int = 64
+    learning_rate: float = 3e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05
     vocab_size: int = 768
@@ -61,24 +62,27 @@ def build_model(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaF
     return LlamaForCausalLM(config)
 
 
-def batches(
-    recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(input_ids, labels) [B, T] without end: documents of similar length side by side, padding ignored in labels."""
+def batches(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(input_ids, weights) [B, T] without end: documents of similar length side by side, padding weighs nothing."""
     rng = random.Random(recipe.seed)
     source = documents(recipe.seed)
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     while True:
-        texts = [q + a for q, a in itertools.islice(source, recipe.batch_documents * 32)]
-        rows = sorted(([*ids, eos] for ids in tokenizer(texts)["input_ids"]), key=len)
+        texts = list(itertools.islice(source, recipe.batch_documents * 32))
+        questions = tokenizer([q for q, _ in texts])["input_ids"]
+        answers = tokenizer([a for _, a in texts])["input_ids"]
+        rows = sorted(zip(questions, answers, strict=True), key=lambda row: len(row[0]) + len(row[1]))
         chunks = [rows[i : i + recipe.batch_documents] for i in range(0, len(rows), recipe.batch_documents)]
         rng.shuffle(chunks)
         for chunk in chunks:
-            width = max(map(len, chunk))
-            ids = torch.tensor([row + [pad] * (width - len(row)) for row in chunk])
-            lengths = torch.tensor([[len(row)] for row in chunk])
-            labels = torch.where(torch.arange(width)[None] < lengths, ids, IGNORE)
-            yield ids, labels
+            width = max(len(q) + len(a) + 1 for q, a in chunk)
+            fill = [width - len(q) - len(a) - 1 for q, a in chunk]
+            ids = [[*q, *a, eos, *[pad] * f] for (q, a), f in zip(chunk, fill, strict=True)]
+            weights = [
+                [*[QUESTION_WEIGHT] * len(q), *[1.0] * (len(a) + 1), *[0.0] * f]
+                for (q, a), f in zip(chunk, fill, strict=True)
+            ]
+            yield torch.tensor(ids), torch.tensor(weights)
 
 
 def learning_rate(recipe: LabRecipe, step: int) -> float:
@@ -90,14 +94,16 @@ def learning_rate(recipe: LabRecipe, step: int) -> float:
 
 
 def train_step(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, labels: torch.Tensor
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, weights: torch.Tensor
 ) -> float:
-    """One optimizer step on a batch; returns its mean loss per token (nats)."""
+    """One optimizer step on a batch; returns its weighted mean loss per token (nats)."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(ids[:, :-1], use_cache=False).logits
-    loss = cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+    losses = cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    weight = weights[:, 1:].flatten()
+    loss = (losses * weight).sum() / weight.sum()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss.item()
@@ -114,10 +120,10 @@ def train_lab_model(
         model.parameters(), recipe.learning_rate, (0.9, 0.98), weight_decay=recipe.weight_decay
     )
     started, tokens, recent = time.monotonic(), 0, 0.0
-    for step, (ids, labels) in enumerate(itertools.islice(batches(recipe, tokenizer), recipe.steps)):
+    for step, (ids, weights) in enumerate(itertools.islice(batches(recipe, tokenizer), recipe.steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        loss = train_step(model, optimizer, ids, labels)
+        loss = train_step(model, optimizer, ids, weights)
         recent = loss if step == 0 else 0.95 * recent + 0.05 * loss
         tokens += ids.numel()
         if step % 100 == 99 or step == recipe.steps - 1:

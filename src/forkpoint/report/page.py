@@ -64,6 +64,8 @@ def _problems(samples: Path, strategies: list[str], shown: int) -> list[dict[str
         for row in map(json.loads, file):
             per_strategy[row["strategy"]] += 1
             if per_strategy[row["strategy"]] <= shown:
-                entry = problems.setdefault(row["problem_id"], {"question": row["question"], "gold": row["gold"], "rows": []})
+                entry = problems.setdefault(
+                    row["problem_id"], {"question": row["question"], "gold": row["gold"], "rows": []}
+                )
                 entry["rows"].append(row)
     return [{"id": name, **entry} for name, entry in islice(problems.items(), shown)]

@@ -117,9 +117,7 @@ def _signs(item: str) -> list[str]:
 
 def _same_in_any_order(gold: Sequence[str], answer: Sequence[str], leaf: Leaf) -> bool:
     """Whether the items pair off. Repeated items count once: {1, 1} is {1}."""
-    return (
-        len(gold) <= 50 and len(answer) <= 50 and _covers(gold, answer, leaf) and _covers(answer, gold, leaf)
-    )
+    return len(gold) <= 50 and len(answer) <= 50 and _covers(gold, answer, leaf) and _covers(answer, gold, leaf)
 
 
 def _covers(items: Sequence[str], others: Sequence[str], leaf: Leaf) -> bool:

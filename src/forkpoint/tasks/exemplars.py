@@ -104,8 +104,7 @@ _MATH = (
     ),
     _math(
         "For which real numbers $x$ is $3x - 4 < 11$? Give your answer in interval notation.",
-        "Adding $4$ gives $3x < 15$, because $11 + 4 = 15$. Dividing by $3$ gives $x < 5$, because $15 / 3"
-        " = 5$.",
+        "Adding $4$ gives $3x < 15$, because $11 + 4 = 15$. Dividing by $3$ gives $x < 5$, because $15 / 3 = 5$.",
         "(-\\infty,5)",
     ),
 )
@@ -125,15 +124,13 @@ _OPTION = (
         "D",
     ),
     _option(
-        "A shop buys a lamp for $40 and sells it for $50. What is its profit as a percentage of the buying"
-        " price?",
+        "A shop buys a lamp for $40 and sells it for $50. What is its profit as a percentage of the buying price?",
         ("25%", "20%", "10%", "50%", "80%"),
         "The profit is 50 - 40 = 10 dollars. As a percentage of 40 dollars that is 10 * 100 / 40 = 25.",
         "A",
     ),
     _option(
-        "The sides of a rectangle are in the ratio 2 : 3 and its perimeter is 70 cm. How long is the longer"
-        " side?",
+        "The sides of a rectangle are in the ratio 2 : 3 and its perimeter is 70 cm. How long is the longer side?",
         ("7 cm", "14 cm", "21 cm", "28 cm", "35 cm"),
         "The two sides together are 70 / 2 = 35 cm long. One of the 2 + 3 = 5 parts is 35 / 5 = 7 cm. The"
         " longer side is 3 * 7 = 21 cm long.",
@@ -149,8 +146,7 @@ _YESNO = (
     ),
     _yesno(
         "A coin lies heads up. Ana turns it over. Ben turns it over. Is it heads up again?",
-        "The coin is turned over 1 + 1 = 2 times. That is an even number of turns, so it lies as at the"
-        " start.",
+        "The coin is turned over 1 + 1 = 2 times. That is an even number of turns, so it lies as at the start.",
         "yes",
     ),
     _yesno(
@@ -160,8 +156,7 @@ _YESNO = (
     ),
     _yesno(
         "Does a meeting that starts at 10 o'clock and takes 150 minutes end before 12 o'clock?",
-        "From 10 to 12 o'clock there are 2 * 60 = 120 minutes. The meeting takes 150 - 120 = 30 minutes"
-        " more.",
+        "From 10 to 12 o'clock there are 2 * 60 = 120 minutes. The meeting takes 150 - 120 = 30 minutes more.",
         "no",
     ),
 )

@@ -33,9 +33,7 @@ def grade_response(response: str, problem: Problem, *, deadline: float = DEADLIN
             problem.kind,
             f"the gold answer {problem.answer[:80]!r} is not a {problem.kind}",
         )
-    return Grade(
-        answer_key(gold, problem.kind) == answer_key(span.value, problem.kind), span.value, problem.kind
-    )
+    return Grade(answer_key(gold, problem.kind) == answer_key(span.value, problem.kind), span.value, problem.kind)
 
 
 def grade(response: str, gold: str, task: str = "gsm8k") -> Grade:

@@ -35,9 +35,7 @@ def main() -> None:
         request = json.loads(line)
         faulthandler.dump_traceback_later(request["seconds"] + GRACE_SECONDS, exit=True, file=nowhere)
         try:
-            reply: dict[str, object] = {
-                "same": equivalent(request["gold"], request["answer"], same_expression)
-            }
+            reply: dict[str, object] = {"same": equivalent(request["gold"], request["answer"], same_expression)}
         except Exception as error:
             reply = {"error": f"{type(error).__name__} while comparing"}
         faulthandler.cancel_dump_traceback_later()

@@ -89,9 +89,7 @@ def texts(row: Row, name: str, place: str) -> Sequence[str]:
     values = column(row, name, place)
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise UserError(f"{place}: column {name!r} should be a list of strings, got {_kind(values)}")
-    return [
-        checked_text(value, f"{place}: column {name!r}, item {i}") for i, value in enumerate(values, start=1)
-    ]
+    return [checked_text(value, f"{place}: column {name!r}, item {i}") for i, value in enumerate(values, start=1)]
 
 
 def _kind(value: Any) -> str:

@@ -23,15 +23,11 @@ _UNICODE = str.maketrans(
 )  # fmt: skip
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,\s?\\!\s?|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))")
 _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
-_SPACING = re.compile(
-    r"\\(?:[,;:!>]|(?:quad|qquad|displaystyle|limits|hfill|thinspace)(?![A-Za-z]))|(?<!\\)\\ |~"
-)
+_SPACING = re.compile(r"\\(?:[,;:!>]|(?:quad|qquad|displaystyle|limits|hfill|thinspace)(?![A-Za-z]))|(?<!\\)\\ |~")
 _SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?")
 _DELIMITERS = re.compile(r"\\[()]|(?<!\\)\\\[|(?<!\\)\\\](?!\s*\\)|\\?\$|\*\*|[€£₹]")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])")
-_TEXT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|mathit|operatorname|rm)\s*\{([^{}]*)\}"
-)
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|mathit|operatorname|rm)\s*\{([^{}]*)\}")
 _JOINER = re.compile(r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
 _PLAIN_SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
 _PLAIN_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
@@ -39,9 +35,7 @@ _UNIT_POWER = r"(?:\s*(?:\^\s*\{?\s*[0-9]\s*\}?))?"
 _UNIT = re.compile(
     rf"(?<=[0-9}}])\s+(?!pi\b|sin|cos|tan|log|ln\b)[A-Za-z]{{2,}}(?:[ ./]+[A-Za-z]+){{0,4}}\.?{_UNIT_POWER}$"
 )
-_FRAC_ARGUMENTS = re.compile(
-    r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))"
-)
+_FRAC_ARGUMENTS = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))")
 _PERCENT = re.compile(r"\\?%|\s(?:percent|per cent)$")
 _RATIO = re.compile(r"(-?)\s*\\frac\{(-?[0-9]{1,200})\}\{(-?[0-9]{1,200})\}")
 _MIXED = re.compile(r"(-?)\s*([0-9]{1,200})\s*\\frac\{([0-9]{1,200})\}\{([0-9]{1,200})\}")

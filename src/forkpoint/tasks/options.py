@@ -97,12 +97,7 @@ def _marking(before: str, letter: str, after: str) -> Marking:
     if opened and closed:
         function = before.rstrip(" ")[:-1][-1:].isalnum()  # f(a), P(A)
         return "no" if function else "marked"
-    if (
-        letter.islower()
-        or opened
-        or before.rstrip().endswith(_OPERATORS)
-        or after.lstrip().startswith(_OPERATORS)
-    ):
+    if letter.islower() or opened or before.rstrip().endswith(_OPERATORS) or after.lstrip().startswith(_OPERATORS):
         return "no"
     if before and not before[-1].isspace() and before[-1] not in "*\"'{$:#":
         return "no"

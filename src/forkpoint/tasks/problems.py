@@ -53,9 +53,7 @@ def _aqua(row: Row, problem_id: str, place: str) -> Problem:
     options = []
     for i, option in enumerate(texts(row, "options", place)):
         letter = chr(ord("A") + i)
-        options.append(
-            re.sub(rf"^(?:{letter}\s*\)\s*)+", "", option.strip())
-        )  # "A)5", and in the data also "A)A)5"
+        options.append(re.sub(rf"^(?:{letter}\s*\)\s*)+", "", option.strip()))  # "A)5", and in the data also "A)A)5"
     letter = _option_letter(text(row, "correct", place), tuple(options), place)
     return Problem(problem_id, text(row, "question", place), letter, "option", tuple(options))
 
@@ -99,9 +97,7 @@ def load_problems(
         problems = _read_all(read_rows(data), reader, Path(data).stem)
     else:
         if kind not in (None, spec.kind):
-            raise UserError(
-                f"the answers of {task!r} are of kind {spec.kind!r}, not {kind!r}; use the task 'jsonl'"
-            )
+            raise UserError(f"the answers of {task!r} are of kind {spec.kind!r}, not {kind!r}; use the task 'jsonl'")
         assert spec.hub is not None
         assert spec.read is not None
         rows = read_rows(data) if data is not None else _hub_rows(task, spec.hub, split)
@@ -139,9 +135,7 @@ def _jsonl_reader(question: str, answer: str, options: str | None, kind: AnswerK
         choices = tuple(texts(row, options, place)) if options else ()
         if "id" in row:
             problem_id = scalar(row, "id", place)
-        problem = Problem(
-            problem_id, text(row, question, place), scalar(row, answer, place).strip(), kind, choices
-        )
+        problem = Problem(problem_id, text(row, question, place), scalar(row, answer, place).strip(), kind, choices)
         return replace(problem, answer=_gold(problem, answer, place))
 
     return read
@@ -159,9 +153,7 @@ def _gold(problem: Problem, answer_column: str, place: str) -> str:
     if gold is None:
         what = {"number": "a number", "yesno": "yes or no"}[problem.kind]
         hint = "" if problem.kind == "yesno" else " (other answers need another kind: math, option, yesno)"
-        raise UserError(
-            f"{place}: column {answer_column!r} should be {what}, got {problem.answer[:60]!r}{hint}"
-        )
+        raise UserError(f"{place}: column {answer_column!r} should be {what}, got {problem.answer[:60]!r}{hint}")
     return gold
 
 
@@ -178,9 +170,7 @@ def _option_letter(gold: str, options: tuple[str, ...], place: str) -> str:
 
 def _lab(data: str | None, split: str, limit: int | None, seed: int) -> list[Problem]:
     if data is not None:
-        raise UserError(
-            "the task 'lab' makes its own problems and reads no --data; for a file use the task 'jsonl'"
-        )
+        raise UserError("the task 'lab' makes its own problems and reads no --data; for a file use the task 'jsonl'")
     from forkpoint.lab.problems import load_problems as lab_problems
 
     problems: list[Problem] = lab_problems(split=split, limit=limit, seed=seed)

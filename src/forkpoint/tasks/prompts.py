@@ -18,8 +18,7 @@ STYLES = ("plain", "cot", "few-shot", "chat")
 _CHAT_ENDINGS: dict[AnswerKind, str] = {
     "number": "Reason step by step, then end with 'The answer is N.', where N is a number.",
     "math": "Reason step by step, and put your final answer within \\boxed{}.",
-    "option": "Reason step by step, then end with 'The answer is (X).', where X is the letter of"
-    " the right option.",
+    "option": "Reason step by step, then end with 'The answer is (X).', where X is the letter of the right option.",
     "yesno": "Reason step by step, then end with 'The answer is yes.' or 'The answer is no.'",
 }
 
@@ -72,17 +71,13 @@ def check_style(style: str) -> None:
 def _question(problem: Problem) -> str:
     options = [f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(problem.options)]
     return "\n".join(
-        [problem.question.strip(), " ".join(["Options:", *options])]
-        if options
-        else [problem.question.strip()]
+        [problem.question.strip(), " ".join(["Options:", *options])] if options else [problem.question.strip()]
     )
 
 
 def _chat_text(problem: Problem, tokenizer: Any) -> str:
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "") or "of this model"
-        raise UserError(
-            f"the tokenizer {name} has no chat template; use the prompt style plain, cot or few-shot"
-        )
+        raise UserError(f"the tokenizer {name} has no chat template; use the prompt style plain, cot or few-shot")
     message = {"role": "user", "content": f"{_question(problem)}\n\n{_CHAT_ENDINGS[problem.kind]}"}
     return str(tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))

@@ -82,9 +82,7 @@ class Worker:
             timer.cancel()
         if not line.endswith("\n"):
             self.kill()
-            raise WorkerFailure(
-                f"no verdict within {seconds:g} s" if late.is_set() else "the grading process died"
-            )
+            raise WorkerFailure(f"no verdict within {seconds:g} s" if late.is_set() else "the grading process died")
         reply: dict[str, object] = json.loads(line)
         return reply
 

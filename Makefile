@@ -1,0 +1,44 @@
+# Every target does its own set-up: a virtual environment in .venv, versions from constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP_OPTIONS := --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    install, then compare decoding strategies on the embedded model (minutes)"
+	@echo "make test    the test suite"
+	@echo "make lint    formatting, lint and types"
+	@echo "make bench   measure against transformers; writes benchmarks/results/"
+
+# torch first: the version that constraints.txt names, so that nothing else pulls in another build
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt torch
+	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/forkpoint eval --task lab --model lab --limit 300 --out runs/demo \
+		--strategy greedy --strategy cot-decoding:k=10 --strategy self-consistency:n=10 \
+		--strategy sample:temperature=3,top_n_sigma=1 --strategy sample:temperature=3,min_p=0.1 \
+		--strategy sample:temperature=3,top_p=0.9
+	@echo "Open runs/demo/report.html in a browser."
+
+test: $(READY)
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench_samplers.py
+	$(BIN)/python benchmarks/bench_engine.py
+	$(BIN)/python benchmarks/bench_startup.py
+
+clean:
+	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis

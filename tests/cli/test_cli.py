@@ -1,0 +1,137 @@
+"""The command line as a user meets it: help, mistakes, exit codes, YAML."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from forkpoint.cli import main
+from forkpoint.lab import MODEL_DIR
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+    code = main(list(argv))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *argv: str) -> str:
+    """The one sentence with which a command is refused."""
+    code, out, err = run(capsys, *argv)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("forkpoint: ")
+    assert len(err.strip().splitlines()) == 1
+    return err
+
+
+def test_help_is_quick_and_imports_no_torch():
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "forkpoint", "--help"], check=True, capture_output=True)
+    assert time.monotonic() - started < 2  # 0.5 s is measured by the benchmark; this catches a heavy import
+    code = "import sys, forkpoint, forkpoint.cli, forkpoint.cli.eval; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_eval_help_describes_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("--strategy", "--sweep", "cot-decoding:k=10", "few-shot", "--memory_gib", "runs/VERB"):
+        assert word in text
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["evl"], "did you mean 'eval'"),
+    (["eval", "--limt", "3"], "did you mean --limit"),
+    (["eval", "--limit", "three"], "--limit must be a whole number, but is 'three'"),
+    (["eval", "--limit", "0"], "limit"),
+    (["eval", "--strategy", "gredy"], "did you mean 'greedy'"),
+    (["eval", "--strategy", "cot-decoding:kk=2"], "did you mean 'k'"),
+    (["eval", "--task", "gsm9k"], "did you mean 'gsm8k'"),
+    (["eval", "--task", "gsm8k", "--data", "/nowhere.jsonl"], "/nowhere.jsonl"),
+    (["eval", "--prompt", "palin"], "did you mean 'plain'"),
+    (["eval", "--model", "./nowhere"], "not a model directory"),
+    (["eval", "--prompt", "chat", "--limit", "1"], "no chat template"),
+    (["report"], "report takes one directory"),
+    (["report", "/nowhere"], "no finished run"),
+    (["lab", "train", "--steps", "0"], "at least 1"),
+])  # fmt: skip
+def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *argv)
+    assert not any(tmp_path.rglob("results.json"))
+
+
+def test_a_malformed_line_is_named(capsys, tmp_path):
+    data = tmp_path / "seven.jsonl"
+    good = json.dumps({"question": "1 + 1?", "answer": "2"})
+    data.write_text("\n".join([good] * 6 + ["{broken"]) + "\n")
+    assert "seven.jsonl line 7" in refused(capsys, "eval", "--task", "jsonl", "--data", str(data))
+
+
+def test_an_empty_task_is_refused(capsys, tmp_path):
+    data = tmp_path / "empty.jsonl"
+    data.write_text("")
+    assert "holds no problems" in refused(capsys, "eval", "--task", "jsonl", "--data", str(data))
+
+
+def test_a_model_without_tokenizer_is_refused(capsys, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(MODEL_DIR, model, ignore=shutil.ignore_patterns("tokenizer*"))
+    assert "no tokenizer could be loaded" in refused(capsys, "eval", "--model", str(model), "--limit", "1")
+
+
+def test_pickled_weights_are_not_read(capsys, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(MODEL_DIR, model, ignore=shutil.ignore_patterns("*.safetensors"))
+    (model / "pytorch_model.bin").write_bytes(b"not even a pickle")
+    assert "no model could be loaded" in refused(capsys, "eval", "--model", str(model), "--limit", "1")
+
+
+def test_a_directory_in_use_is_refused(capsys, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert "holds files but no run" in refused(capsys, "eval", "--limit", "1", "--out", str(tmp_path))
+
+
+def test_yaml_and_flags(capsys, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("task: lab\nlimit: 3\nstrategy: [greedy, 'cot-decoding:k=2']\nquiet: true\n")
+    out = tmp_path / "out"
+    code, text, _ = run(capsys, "eval", "--config", str(config), "--limit", "4", "--out", str(out))
+    assert code == 0
+    assert "lab on lab, 4 problems" in text
+    results = json.loads((out / "results.json").read_text())
+    assert [s["strategy"] for s in results["strategies"]] == ["greedy", "cot-decoding:k=2"]
+    assert (out / "report.html").exists()
+    config.write_text("stratgy: [greedy]\n")
+    assert "did you mean strategy" in refused(capsys, "eval", "--config", str(config))
+    code, again, _ = run(capsys, "report", str(out))
+    assert code == 0
+    assert again.strip() == str(out / "report.html")
+
+
+def test_the_same_command_finds_its_own_directory_again(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run(capsys, "eval", "--limit", "2", "--strategy", "greedy", "--max-tokens", "40")[0] == 0
+    assert run(capsys, "eval", "--limit", "3", "--strategy", "greedy", "--max-tokens", "40")[0] == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    import forkpoint.cli.eval as verb
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb, "run", interrupted)
+    code, _, err = run(capsys, "eval")
+    assert code == 130
+    assert "goes on from where it was" in err

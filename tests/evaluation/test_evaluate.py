@@ -1,0 +1,166 @@
+"""Whole evaluations: the files, what they add up to, resuming after a kill, and wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import forkpoint
+from forkpoint.evaluation import evaluate as module
+from forkpoint.evaluation.statistics import wilson
+from forkpoint.lab.problems import load_problems
+from forkpoint.tasks import grade
+from forkpoint.types import UserError
+
+STRATEGIES = ["greedy", "cot-decoding:k=5", "sample:n=3,temperature=1", "pass@k:k=2,n=3"]
+
+
+@pytest.fixture(scope="module")
+def finished(lab, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    results = forkpoint.evaluate(lab, load_problems(limit=30), STRATEGIES, task="lab", max_tokens=120, out=out)
+    return out, results
+
+
+def rows_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+
+
+def test_results_follow_from_the_samples(finished):
+    out, results = finished
+    assert json.loads((out / "results.json").read_text()) == results
+    rows = rows_of(out)
+    assert len(rows) == 30 * len(STRATEGIES)
+    for entry in results["strategies"]:
+        mine = [r for r in rows if r["strategy"] == entry["strategy"]]
+        assert entry["n"] == len(mine) == 30
+        assert entry["accuracy"] == pytest.approx(sum(r["score"] for r in mine) / 30)
+        assert entry["tokens_generated"] == sum(r["tokens_generated"] for r in mine)
+    greedy = [r for r in rows if r["strategy"] == "greedy"]
+    right = sum(grade(r["response"], r["gold"]).correct for r in greedy)
+    assert results["strategies"][0]["accuracy"] == right / 30
+    assert results["strategies"][0]["ci95"] == pytest.approx(list(wilson(right, 30)))
+
+
+def test_comparisons_are_paired_with_the_first(finished):
+    _, results = finished
+    accuracy = {s["strategy"]: s["accuracy"] for s in results["strategies"]}
+    assert [c["b"] for c in results["comparisons"]] == STRATEGIES[1:]
+    for c in results["comparisons"]:
+        assert c["a"] == "greedy"
+        assert c["difference"] == pytest.approx(accuracy[c["b"]] - accuracy["greedy"])
+        assert c["p_holm"] >= c["p_value"]
+        assert c["test"] == ("mcnemar-exact" if c["b"] == "cot-decoding:k=5" else "paired-bootstrap")
+
+
+def test_pass_at_k_is_at_least_the_mean(finished):
+    rows = rows_of(finished[0])
+    for row in rows:
+        if row["strategy"].startswith("pass@k"):
+            right = sum(p["correct"] for p in row["paths"])
+            assert row["score"] == pytest.approx({0: 0, 1: 2 / 3, 2: 1, 3: 1}[right])
+        if row["strategy"].startswith("sample"):
+            assert row["score"] == pytest.approx(sum(p["correct"] for p in row["paths"]) / 3)
+
+
+def test_token_ids_spell_the_text(finished, tokenizer):
+    for row in rows_of(finished[0])[::7]:
+        for path in row["paths"]:
+            assert path["text"] in tokenizer.decode(path["token_ids"])
+            assert len(path["tokens"]) == len(path["token_ids"]) == len(path["gaps"])
+            if path["span"] and path["answer"]:
+                assert path["answer"] in "".join(path["tokens"][slice(*path["span"])])
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(lab, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "UNIT_PATHS", 60)
+    problems = load_problems(limit=30)
+    arguments = {"task": "lab", "max_tokens": 120}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    forkpoint.evaluate(lab, problems, STRATEGIES, out=whole, **arguments)
+
+    class StopError(Exception):
+        pass
+
+    def stop_after(n):
+        seen = []
+
+        def progress(*_):
+            seen.append(1)
+            if len(seen) == n:
+                raise StopError
+
+        return progress
+
+    for n in (1, 3, 2):
+        with pytest.raises(StopError):
+            forkpoint.evaluate(lab, problems, STRATEGIES, out=broken, progress=stop_after(n), **arguments)
+    journal = broken / "journal.jsonl"
+    with journal.open("a") as file:
+        file.write('{"unit": [0, 0], "sam')  # what a kill in the middle of a write leaves
+    forkpoint.evaluate(lab, problems, STRATEGIES, out=broken, **arguments)
+    assert (broken / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+    assert not journal.exists()
+
+
+def test_kill_9_at_random_moments_loses_nothing(tmp_path):
+    def command(out):
+        strategies = ("greedy", "sample:temperature=1,n=4", "cot-decoding:k=5")
+        flags = [word for s in strategies for word in ("--strategy", s)]
+        return [sys.executable, "-m", "forkpoint", "eval", "--limit", "400", *flags, "--out", str(out)]
+
+    started = time.monotonic()
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    chance = random.Random(0)
+    for _ in range(5):
+        process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.2, 0.9) * seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    assert (tmp_path / "killed/samples.jsonl").read_bytes() == (tmp_path / "whole/samples.jsonl").read_bytes()
+
+
+def test_another_configuration_is_refused_and_the_same_one_returns_at_once(lab, finished):
+    out, results = finished
+    problems = load_problems(limit=30)
+    assert forkpoint.evaluate(lab, problems, STRATEGIES, task="lab", max_tokens=120, out=out) == results
+    with pytest.raises(UserError, match="seed was 0, now 1"):
+        forkpoint.evaluate(lab, problems, STRATEGIES, task="lab", max_tokens=120, seed=1, out=out)
+    with pytest.raises(UserError, match="problems was"):
+        forkpoint.evaluate(lab, problems[:29], STRATEGIES, task="lab", max_tokens=120, out=out)
+
+
+def test_a_sweep_runs_each_value(lab, tmp_path):
+    results = forkpoint.evaluate(
+        lab, load_problems(limit=8), ["greedy", "cot-decoding"], task="lab", sweep="k=1,3", max_tokens=120
+    )
+    assert [s["strategy"] for s in results["strategies"]] == ["greedy", "cot-decoding:k=1", "cot-decoding:k=3"]
+    assert results["sweep"]["lines"] == [
+        {"strategy": "cot-decoding", "values": [1.0, 3.0], "specs": ["cot-decoding:k=1", "cot-decoding:k=3"]}
+    ]
+    assert results["strategies"][0]["accuracy"] == results["strategies"][1]["accuracy"]
+
+
+@pytest.mark.parametrize(("strategies", "sweep", "message"), [
+    ([], None, "at least one"), (["greedy", "greedy"], None, "twice"), (["greedy"], "k=1,2", "no given strategy"),
+    (["cot-decoding"], "k=1", "OPTION=NUMBER"), (["cot-decoding"], "k=1,x", "OPTION=NUMBER"),
+    (["cot-decoding"], "k=1,1.0", "twice"),
+])  # fmt: skip
+def test_wrong_plans_are_refused(lab, strategies, sweep, message):
+    with pytest.raises(UserError, match=message):
+        forkpoint.evaluate(lab, load_problems(limit=2), strategies, sweep=sweep)
+
+
+def test_no_problems_are_refused(lab):
+    with pytest.raises(UserError, match="no problems"):
+        forkpoint.evaluate(lab, [], ["greedy"])
