@@ -1,6 +1,6 @@
 """Time of each sampler on one step of a large vocabulary, beside transformers' min-p and top-p in one run.
 
-    python benchmarks/bench_samplers.py [--rows 32] [--vocab 151936] [--repeats 15] [--out FILE]
+    python benchmarks/bench_samplers.py [--rows 32] [--vocab 151936] [--repeats 15]
 
 One thread, float32, samplers interleaved, medians: on a shared machine ratios are steadier than milliseconds.
 Prints a table and writes benchmarks/results/samplers.json.
@@ -9,31 +9,18 @@ Prints a table and writes benchmarks/results/samplers.json.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+import machine
 import numpy as np
 import torch
 import transformers
 
 from forkpoint.sampling import MinK, MinP, PLess, TopNSigma, inverse_cdf, policy_logits, uniforms
 from forkpoint.types import Sampling
-
-
-def cpu_model() -> str:
-    """The processor's name as Linux tells it, else as Python does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def contenders(logits: torch.Tensor, u: np.ndarray) -> dict[str, Callable[[], object]]:
@@ -81,7 +68,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "samplers.json")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -99,23 +85,8 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:32}{row['ms']:10.2f}{row['of_min_p']:10.3f}{row['of_top_p']:10.4f}")
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"platform": platform.platform(), "cpu": cpu_model(), "cores": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": np.__version__,
-        },
-        "shape": [args.rows, args.vocab],
-        "dtype": "float32",
-        "threads": 1,
-        "repeats": args.repeats,
-        "samplers": rows,
-    }
-    args.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    settings = {"shape": [args.rows, args.vocab], "dtype": "float32", "repeats": args.repeats}
+    print(machine.save("samplers", settings | {"samplers": rows}))
 
 
 if __name__ == "__main__":

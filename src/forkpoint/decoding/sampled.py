@@ -40,7 +40,7 @@ def beam(engine: Engine, cases: Sequence[Case], sampling: Sampling, *, beams: in
 
 
 def self_consistency(engine: Engine, cases: Sequence[Case], sampling: Sampling, *, n: int) -> list[Outcome]:
-    """n sampled responses vote, each with weight 1 (Wang et al. 2022, arXiv 2203.11171); one without answer abstains."""
+    """n sampled responses vote, each with weight 1 (Wang et al. 2022, arXiv 2203.11171); without answer, none."""
     outcomes = []
     for case, sampled in zip(cases, sample(engine, cases, sampling, n=n), strict=True):
         ballots = count_votes([p.answer for p in sampled.paths], [1.0] * n, case.kind)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from tokenizers.decoders import DecodeStream
-import itertools
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
