@@ -88,19 +88,25 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One response wanted after `prefix`. `key` names it: a request's randomness depends on (seed, key, step) alone."""
+    """One response wanted after `prefix`. `key` names it: a request's randomness depends on (seed, key, step) alone.
+
+    The last `written` tokens of the prefix already belong to the response: they count towards max_tokens, and stop
+    strings are looked for in them too.
+    """
 
     key: str
     prefix: TokenIds
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What an engine generated after a request's prefix.
 
-    `token_ids` hold every generated token, the end-of-sequence token included; `text` leaves out special tokens and
-    everything from the stop string on. `logprobs[i]` (natural log) and `gaps[i]` = p(top1) - p(top2) come from the raw
-    distribution, before temperature and truncation.
+    `token_ids` hold every generated token, the end-of-sequence token included. `text` is that of the whole response,
+    its already written tokens included, without special tokens and without anything from the stop string on.
+    `logprobs[i]` (natural log) and `gaps[i]` = p(top1) - p(top2) come from the raw distribution, before temperature and
+    truncation.
     """
 
     key: str

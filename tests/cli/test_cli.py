@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -30,10 +29,7 @@ def refused(capsys, *argv: str) -> str:
     return err
 
 
-def test_help_is_quick_and_imports_no_torch():
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "forkpoint", "--help"], check=True, capture_output=True)
-    assert time.monotonic() - started < 2  # 0.5 s is measured by the benchmark; this catches a heavy import
+def test_the_command_line_imports_no_torch():
     code = "import sys, forkpoint, forkpoint.cli, forkpoint.cli.eval; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -52,6 +48,15 @@ def test_eval_help_describes_every_option(capsys):
     (["eval", "--limt", "3"], "did you mean --limit"),
     (["eval", "--limit", "three"], "--limit must be a whole number, but is 'three'"),
     (["eval", "--limit", "0"], "limit"),
+    (["eval", "--limit", ""], "--limit must be a whole number, but is ''"),
+    (["eval", "--limit"], "expected one argument"),
+    (["eval", "--max-tokens", "0"], "max_tokens must be a positive whole number"),
+    (["eval", "--kind", "word"], "--kind must be one of 'number'"),
+    (["eval", "--dtype", "float33"], "dtype must be auto"),
+    (["eval", "--memory-gib", "0"], "memory_gib must be above 0"),
+    (["eval", "--config", "/nowhere.yaml"], "--config: File does not exist"),
+    (["eval", "greedy"], "unexpected argument 'greedy'"),
+    (["eval", "--strategy", "cot-decoding:k=100000", "--limit", "1"], "vocabulary"),
     (["eval", "--strategy", "gredy"], "did you mean 'greedy'"),
     (["eval", "--strategy", "cot-decoding:kk=2"], "did you mean 'k'"),
     (["eval", "--task", "gsm9k"], "did you mean 'gsm8k'"),
@@ -109,6 +114,10 @@ def test_yaml_and_flags(capsys, tmp_path):
     assert "lab on lab, 4 problems" in text
     results = json.loads((out / "results.json").read_text())
     assert [s["strategy"] for s in results["strategies"]] == ["greedy", "cot-decoding:k=2"]
+    other = tmp_path / "other"
+    assert run(capsys, "eval", "--strategy", "beam:beams=2", "--config", str(config), "--out", str(other))[0] == 0
+    results = json.loads((other / "results.json").read_text())
+    assert [s["strategy"] for s in results["strategies"]] == ["beam:beams=2"]
     assert (out / "report.html").exists()
     config.write_text("stratgy: [greedy]\n")
     assert "did you mean strategy" in refused(capsys, "eval", "--config", str(config))
@@ -134,4 +143,4 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     monkeypatch.setattr(verb, "run", interrupted)
     code, _, err = run(capsys, "eval")
     assert code == 130
-    assert "goes on from where it was" in err
+    assert "the same command goes on from where it was" in err

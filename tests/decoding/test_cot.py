@@ -10,13 +10,16 @@ import torch
 from tiny_models import build_model, tiny_config
 
 import forkpoint
-from forkpoint.decoding import cot
-from forkpoint.decoding.cot import Fork, choose_path, continue_forks, decode_cases, drop_unusable, dropped_counts
+from forkpoint.decoding import yesno
+from forkpoint.decoding.cot import choose_path, decode_cases, drop_unusable
+from forkpoint.decoding.cot_continuation import APPENDED, _locate
+from forkpoint.decoding.cot_forks import Fork, continue_forks, find_forks
 from forkpoint.decoding.outcome import Case, Path
+from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.engines import load_engine
 from forkpoint.lab.problems import load_problems
-from forkpoint.tasks import render_prompt
-from forkpoint.types import Sampling, UserError
+from forkpoint.tasks import grade, render_prompt
+from forkpoint.types import Completion, Sampling, UserError
 
 GREEDY = Sampling(temperature=0, max_tokens=120, stop=("\n\nQ:", "\nQ:"))
 OPTIONS = {"k": 10, "aggregate": False, "span": "extract", "position": "0"}
@@ -91,7 +94,8 @@ def test_branching_elsewhere_keeps_the_greedy_path_up_to_there(lab, cases, posit
     greedy = generate(lab, cases)
     found = decode_cases(lab, cases, GREEDY, **OPTIONS | {"k": 4, "position": position})
     for outcome, path in zip(found, greedy, strict=True):
-        assert len(outcome.paths) == 4 * (2 if position.startswith("e") else 1)
+        assert len(outcome.paths) == (7 if position.startswith("e") else 4)  # the greedy path once
+        assert len({p.token_ids for p in outcome.paths}) == len(outcome.paths)
         assert outcome.paths[0].token_ids == path.token_ids
         if position == "3":
             at = min(3, len(path.token_ids) - 1)
@@ -100,7 +104,7 @@ def test_branching_elsewhere_keeps_the_greedy_path_up_to_there(lab, cases, posit
 
 
 def test_entropy_positions_are_those_of_highest_entropy(lab, cases):
-    forks, _ = cot.find_forks(lab, cases[:4], GREEDY, 3, "entropy:2")
+    forks, _ = find_forks(lab, cases[:4], GREEDY, 3, "entropy:2")
     for case, its, path in zip(cases[:4], forks, generate(lab, cases[:4]), strict=True):
         logits = lab.model(torch.tensor([[*case.prompt, *path.token_ids]])).logits[0, len(case.prompt) - 1 : -1]
         p = logits.softmax(-1)
@@ -113,13 +117,77 @@ def test_continuation_reads_the_answer_after_the_appended_words(lab, cases):
     located = [p for o in found for p in o.paths if p.dropped is None]
     assert located
     for path in located:
-        assert path.continuation.startswith(" So the answer is")
+        assert path.continuation.startswith(APPENDED)
         start, end = path.span
         spelt = lab.tokenizer.decode(path.token_ids[start:end])
         assert path.answer in spelt
         assert path.confidence == pytest.approx(np.mean(path.gaps[start:end]))
     for path in (p for o in found for p in o.paths if p.dropped == "not aligned"):
         assert not re.search(rf"(?<![\d.]){path.answer}(?![\d])", path.text)
+    for outcome in found:
+        if outcome.paths[outcome.chosen].dropped is None:
+            assert grade(outcome.response, outcome.paths[outcome.chosen].answer).correct
+
+
+def spelt(lab, text: str) -> tuple[int, ...]:
+    return tuple(lab.tokenizer(text)["input_ids"])
+
+
+@pytest.mark.parametrize(("kind", "path_text", "said", "answer", "aligned"), [
+    ("number", " He has 18 eggs left, 18 in all, 4 white.", " 18. Then 2.", "18", "18 in"),
+    ("number", " x is -18 then 7.", " 18.", "18", None),
+    ("number", " It makes 1,000 here.", " 1000.", "1000", "1,000 here"),
+    ("option", " The answer is (A). A car travels on.", " A.", "A", "A). A car"),
+    ("math", " Nothing here.", " 5.", "5", None),
+])  # fmt: skip
+def test_the_continuations_answer_is_aligned_by_meaning(lab, kind, path_text, said, answer, aligned):
+    case = Case("c", (5, 6), kind)
+    tokens, tail_tokens = spelt(lab, path_text), spelt(lab, said)
+    before = Path(tokens, tuple(np.linspace(0.1, 0.9, len(tokens))), path_text, "stop")
+    tail = Completion("k", tail_tokens, (), tuple([0.5] * len(tail_tokens)), said, "stop")
+    located, prefix = _locate(lab, case, before, tail, (5, 6, 7), ())
+    assert located.answer == answer
+    if aligned:
+        assert located.dropped is None
+        rest = lab.tokenizer.decode(tokens[located.span[0] :])
+        assert rest.startswith(aligned)
+        assert prefix == (5, 6, *tokens[: located.span[0]])
+    elif kind == "number":
+        assert located.dropped == "not aligned"
+    else:
+        assert located.confidence == 0.5
+        assert located.span is None
+
+
+def test_a_stop_string_spelt_by_forced_tokens_ends_the_path(lab, cases):
+    stop = Sampling(temperature=0, max_tokens=40, stop=(" The answer",))
+    greedy = parse_strategy("greedy").with_defaults(max_tokens=40, stop=stop.stop).solve(lab, cases)
+    for position in ("0", "1", "2"):
+        found = decode_cases(lab, cases, stop, **OPTIONS | {"k": 1, "position": position})
+        assert [o.paths[0].token_ids for o in found] == [o.paths[0].token_ids for o in greedy]
+        assert [o.response for o in found] == [o.response for o in greedy]
+
+
+def test_branching_late_needs_no_more_room_than_greedy(tiny):
+    prompt = tuple(range(5, 45))
+    sampling = Sampling(temperature=0, max_tokens=512 - len(prompt))
+    (found,) = decode_cases(tiny, [Case("c", prompt)], sampling, **OPTIONS | {"k": 2, "position": "entropy:1"})
+    assert max(len(p.token_ids) for p in found.paths) <= sampling.max_tokens
+
+
+def test_the_first_path_is_greedy_even_at_a_tie(tokenizer):
+    model = build_model(tiny_config(tokenizer, tie_word_embeddings=False))
+    with torch.no_grad():
+        model.lm_head.weight[7] = model.lm_head.weight[300] = 20 * model.lm_head.weight[300]
+    engine = load_engine(model, tokenizer)
+    for token in range(5, 200):
+        (scored,) = engine.score([(token,)], top=2)
+        if set(scored.top_ids[1].tolist()) == {7, 300}:
+            break
+    else:
+        pytest.fail("no prompt made the two tied tokens the top ones")
+    greedy = int(model(torch.tensor([[token]])).logits[0, -1].argmax())
+    assert scored.top_ids[1, 0] == greedy
 
 
 def path(answer, confidence, **more):
@@ -147,46 +215,60 @@ def test_filters_name_their_reason_and_the_greedy_path_remains():
     assert [p.dropped for p in dropped] == ["empty", "length", "question"]
     outcome = choose_path(Case("c", (1,)), dropped, aggregate=True)
     assert outcome.chosen == 0
-    assert dropped_counts([outcome]) == {"empty": 1, "length": 1, "question": 1}
 
 
 def test_an_end_of_sequence_token_forced_first_is_an_empty_path(lab, cases):
-    (paths,) = continue_forks(lab, cases[:1], GREEDY, [[Fork((), (), 0.25, (lab.ends[0],))]])
+    ((paths,), (spent,)) = continue_forks(lab, cases[:1], GREEDY, [[Fork((), (), 0.25, (lab.ends[0],))]])
+    assert spent == 0
     assert drop_unusable(paths[0]).dropped == "empty"
     assert paths[0].token_ids == (lab.ends[0],)
 
 
 def test_a_one_token_answer_that_is_forced_first_has_the_prompts_own_gap(lab, cases):
     seven = lab.tokenizer("7")["input_ids"][0]
-    (paths,) = continue_forks(lab, cases[:1], Sampling(temperature=0, max_tokens=1), [[Fork((), (), 0.25, (seven,))]])
+    one_token = Sampling(temperature=0, max_tokens=1)
+    ((paths,), _) = continue_forks(lab, cases[:1], one_token, [[Fork((), (), 0.25, (seven,))]])
     from forkpoint.decoding.sampled import read_path
 
     read = read_path(lab, cases[0], paths[0], ())
     assert (read.answer, read.span, read.confidence) == ("7", (0, 1), 0.25)
 
 
-def test_yes_no_delta_is_the_difference_of_label_masses(tokenizer):
-    engine = load_engine(build_model(tiny_config(tokenizer)), tokenizer)
-    from forkpoint.decoding.yesno import label_groups, label_mass_differences
-
-    words = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("yes no"))
-    groups = {"yes": (words[0], 40), "no": (words[-1], 41)}
-    label_groups.cache_clear()
+def test_yes_no_delta_is_the_difference_of_label_masses(tiny, monkeypatch):
+    groups = {"yes": (33, 40), "no": (34, 41)}
+    monkeypatch.setattr(yesno, "label_groups", lambda _: groups)
     prompt = tuple(range(10, 20))
     case = Case("c", prompt, "yesno")
-    yes = Path((30, words[0], 31), (0.1, 0.2, 0.3), "x", "stop", answer="yes", span=(1, 2), confidence=0.2)
-    original = label_groups.__wrapped__
-    import forkpoint.decoding.yesno as module
+    yes = Path((30, 33, 31), (0.1, 0.2, 0.3), "x", "stop", answer="yes", span=(1, 2), confidence=0.2)
+    no = Path((30, 34, 31), (0.1, 0.2, 0.3), "x", "stop", answer="no", span=(1, 2), confidence=0.2)
+    ((found, other),) = yesno.label_mass_differences(tiny, [case], [[(yes, (*prompt, 30)), (no, (*prompt, 30))]])
+    with torch.inference_mode():
+        p = tiny.model(torch.tensor([[*prompt, 30]])).logits[0, -1].softmax(-1)
+    expected = float(sum(p[i] for i in groups["yes"]) - sum(p[i] for i in groups["no"]))
+    assert found.confidence == pytest.approx(expected, abs=1e-5)
+    assert other.confidence == pytest.approx(-expected, abs=1e-5)
 
-    module.label_groups = lambda _: groups
-    try:
-        ((found,),) = label_mass_differences(engine, [case], [[yes]])
-    finally:
-        module.label_groups = label_groups
-    assert original(tokenizer).keys() == {"yes", "no"}
-    p = engine.model(torch.tensor([[*prompt, 30]])).logits[0, -1].softmax(-1)
-    expected = sum(p[i] for i in groups["yes"]) - sum(p[i] for i in groups["no"])
-    assert found.confidence == pytest.approx(float(expected), abs=1e-5)
+
+def test_label_groups_hold_the_single_tokens_of_a_label():
+    class Words:
+        """Just enough of a tokenizer."""
+
+        words = ("Yes", " yes", "no", " NO", "yesterday", "not", " y")
+
+        def __len__(self):
+            return len(self.words)
+
+        def batch_decode(self, ids, **_):
+            return [self.words[i] for (i,) in ids]
+
+    assert yesno.label_groups(Words()) == {"yes": (0, 1), "no": (2, 3)}
+
+
+def test_yes_no_cases_run_end_to_end(tiny):
+    cases = [Case("c", tuple(range(10, 20)), "yesno")]
+    for span in ("extract", "continuation"):
+        (found,) = decode_cases(tiny, cases, Sampling(temperature=0, max_tokens=20), **OPTIONS | {"span": span})
+        assert len(found.paths) == 10
 
 
 def test_the_public_function_takes_texts(lab):
@@ -196,7 +278,10 @@ def test_the_public_function_takes_texts(lab):
     assert found.paths[found.chosen].answer == "8"
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"span": "words"}, {"position": "last"}, {"position": "entropy:0"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"k": 0}, {"span": "words"}, {"position": "last"}, {"position": "entropy:0"}, {"k": 10**6}, {"kind": "word"}],
+)
 def test_options_out_of_range_are_one_sentence(lab, options):
-    with pytest.raises(UserError, match="cot-decoding"):
+    with pytest.raises(UserError, match=r"cot-decoding|vocabulary|kind must be"):
         forkpoint.cot_decode(lab, ["Q: x\nA:"], **options)

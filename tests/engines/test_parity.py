@@ -8,6 +8,7 @@ import torch
 from tiny_models import build_model, tiny_config
 from transformers import (
     BloomConfig,
+    DeepseekV3Config,
     Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
@@ -16,6 +17,7 @@ from transformers import (
     MambaConfig,
     MistralConfig,
     PhiConfig,
+    PhimoeConfig,
     Qwen3Config,
 )
 
@@ -73,6 +75,16 @@ PLAIN = {
 }
 
 
+LATENT = {
+    "kv_lora_rank": 16,
+    "q_lora_rank": None,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+    "first_k_dense_replace": 2,
+}
+
+
 def requests_at_many_depths(vocab: int) -> list[Request]:
     trunk = np.random.default_rng(3).integers(2, vocab, 40).tolist()
     forks = [Request(f"{d}/{v}", (*trunk[:d], v)) for d in range(1, 40, 3) for v in (5, 17, 300)]
@@ -125,6 +137,29 @@ def test_scores_equal_a_bare_forward(family, tokenizer):
         np.testing.assert_allclose(s.policy[1:n], policy[range(n - 1), sequence[1:]], atol=2e-4)
 
 
+def test_low_precision_and_many_layers_still_share_a_trunk(tokenizer):
+    for init in (0.02, 0.1):
+        sizes = {"num_hidden_layers": 24, "hidden_size": 128, "intermediate_size": 256}
+        config = tiny_config(tokenizer, **sizes, initializer_range=init)
+        engine = load_engine(build_model(config).to(torch.bfloat16), tokenizer)
+        assert engine.trunk_refusal is None
+        (done,) = engine.generate([Request("a", tuple(range(5, 30)))], Sampling(temperature=0, max_tokens=5))
+        assert len(done.token_ids) == 5
+
+
+@pytest.mark.parametrize(("config", "reason"), [
+    (lambda t: tiny_config(t, PhimoeConfig, num_key_value_heads=2, sliding_window=8, num_local_experts=4), "window"),
+    (lambda t: tiny_config(t, DeepseekV3Config, num_key_value_heads=4, **LATENT), ""),
+])  # fmt: skip
+def test_attention_that_a_trunk_cannot_share_is_found_out(tokenizer, config, reason):
+    model = build_model(config(tokenizer), seed=1)
+    engine = load_engine(model, tokenizer)
+    assert reason in (engine.trunk_refusal or "")
+    prefix = tuple(range(20, 60))
+    (done,) = engine.generate([Request("a", prefix)], Sampling(temperature=0, max_tokens=10))
+    assert done.token_ids == generated(model, prefix, tokenizer, 10)
+
+
 def test_scores_from_a_start_equal_the_whole(tiny):
     sequences = [tuple(range(5, 30)), tuple(range(40, 52)), (9,)]
     whole = list(tiny.score(sequences, top=2))
@@ -153,3 +188,18 @@ def test_beam_search_is_transformers_own(tiny, tokenizer):
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     assert done.token_ids == tuple(out[0, 10:].tolist())
+
+
+def test_beam_search_ignores_the_models_own_penalties_and_heeds_stop_strings(tokenizer):
+    model = build_model(tiny_config(tokenizer))
+    engine = load_engine(model, tokenizer)
+    prefix = tuple(range(10, 20))
+    (greedy,) = engine.generate([Request("a", prefix)], Sampling(temperature=0, max_tokens=12))
+    model.generation_config.repetition_penalty = 1.8
+    (beam,) = engine.beam_search([Request("a", prefix)], 1, Sampling(max_tokens=12))
+    assert beam.token_ids == greedy.token_ids
+    assert model.generation_config.repetition_penalty == 1.8
+    stop = greedy.text[3]
+    (cut,) = engine.beam_search([Request("a", prefix)], 1, Sampling(max_tokens=12, stop=(stop,)))
+    assert cut.finish_reason == "stop"
+    assert cut.text == greedy.text[: greedy.text.index(stop)]

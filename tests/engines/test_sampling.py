@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
+from tiny_models import build_model, tiny_config
 
-from forkpoint.engines import memory
+from forkpoint.engines import decoding_loop, load_engine, scoring
 from forkpoint.engines.decoding_loop import TrunkDecoder
 from forkpoint.types import Request, Sampling, UserError
 
@@ -27,7 +29,7 @@ def test_frequencies_match_the_exact_distribution(tiny, sampling):
     (scored,) = tiny.score([prefix], top=vocab, starts=[len(prefix)])
     tokens = scored.top_ids[-1].tolist()
     policies = tiny.score([(*prefix, t) for t in tokens], sampling=sampling, starts=[len(prefix)] * vocab)
-    expected = np.array([s.policy[-2] for s in policies]) * n
+    expected = np.array([s.policy[-2] for s in policies], dtype=np.float64) * n
     observed = np.array([drawn[t] for t in tokens])
     assert observed[expected == 0].sum() == 0
     common = expected >= 5
@@ -71,41 +73,90 @@ def test_same_tokens_alone_in_a_batch_and_after_a_restart(lab):
     assert other != together
 
 
-def test_few_slots_refill_and_give_the_same_tokens(lab):
+@pytest.mark.parametrize("n_slots", [1, 7, 13, 64])
+def test_few_slots_refill_and_give_the_same_tokens(lab, n_slots, monkeypatch):
     sampling = Sampling(temperature=1.0, max_tokens=30)
     requests = some_requests(120)
     wide = {c.key: c.token_ids for c in lab.generate(requests, sampling)}
-    groups = memory_for_slots(lab, requests, sampling, 13)
-    narrow = TrunkDecoder(lab.model, stops(lab), lab.ends, sampling, groups)
-    assert {c.key: c.token_ids for c in narrow.run(requests)} == wide
+    monkeypatch.setattr(decoding_loop, "live_branches", lambda *_: n_slots)
+    assert {c.key: c.token_ids for c in lab.generate(requests, sampling)} == wide
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_branches_of_unequal_own_lengths_and_ends_run_through(tiny, seed, monkeypatch):
+    monkeypatch.setattr(decoding_loop, "live_branches", lambda *_: 20)
+    trunk = tuple(range(30, 60))
+    requests = [Request(f"short{i}", (*trunk[:20], 5 + i)) for i in range(6)]
+    requests += [Request(f"long{i}", (*trunk, 5, 6, 7 + i)) for i in range(30)]
+    sampling = Sampling(temperature=1.5, max_tokens=12, seed=seed)
+    done = {c.key: c for c in tiny.generate(requests, sampling)}
+    assert done.keys() == {r.key for r in requests}
+    for request in requests[::7]:
+        (alone,) = tiny.generate([request], sampling)
+        assert alone.token_ids == done[request.key].token_ids
+
+
+def test_one_large_and_many_small_groups_make_no_large_grid(tiny):
+    from forkpoint.engines.trunks import by_size, group_requests
+
+    requests = [Request(f"a{i}", (5, 6, 7, 10 + i)) for i in range(100)]
+    requests += [Request(f"b{i}", tuple(range(50 + i, 70 + i))) for i in range(100)]
+    for groups in by_size(group_requests(requests)):
+        n = sum(len(g.branches) for g in groups)
+        assert len(groups) * max(len(g.branches) for g in groups) <= 2 * n
+    assert len(list(tiny.generate(requests, Sampling(max_tokens=3)))) == 200
+
+
+def test_written_tokens_count_as_the_response(lab):
+    prompt = tuple(
+        lab.tokenizer("Q: Tom has 5 apples. Tom buys 3 more. How many apples does Tom have now?\nA:")["input_ids"]
+    )
+    greedy = Sampling(temperature=0, max_tokens=12)
+    (whole,) = lab.generate([Request("a", prompt)], greedy)
+    head = whole.token_ids[:4]
+    (rest,) = lab.generate([Request("b", (*prompt, *head), written=4)], greedy)
+    assert head + rest.token_ids == whole.token_ids
+    assert rest.text == whole.text
+    with pytest.raises(UserError, match="has 12 of at most 12"):
+        list(lab.generate([Request("c", prompt, written=12)], greedy))
+
+
+def test_ids_beyond_the_tokenizer_spell_nothing(tokenizer):
+    model = build_model(tiny_config(tokenizer, vocab_size=len(tokenizer) + 200))
+    engine = load_engine(model, tokenizer)
+    requests = [Request(str(i), (5, 6)) for i in range(50)]
+    done = list(engine.generate(requests, Sampling(temperature=3.0, max_tokens=20, stop=("\nQ:",))))
+    assert max(max(c.token_ids) for c in done) >= len(tokenizer)
+
+
+def test_two_threads_share_an_engine(tiny):
+    requests = some_requests(40)
+    expected = {c.key: c.token_ids for c in tiny.generate(requests, Sampling(max_tokens=20))}
+    sequences = [r.prefix for r in requests]
+    scores = [s.entropy[1:].tolist() for s in tiny.score(sequences)]
+    with ThreadPoolExecutor(2) as pool:
+        generating = pool.submit(lambda: {c.key: c.token_ids for c in tiny.generate(requests, Sampling(max_tokens=20))})
+        scoring = pool.submit(lambda: [s.entropy[1:].tolist() for s in tiny.score(sequences)])
+        assert generating.result() == expected
+        assert scoring.result() == scores
+
+
+def test_a_long_sequence_is_scored_in_pieces(tiny, monkeypatch):
+    sequences = [tuple(range(5, 205)), (9, 8, 7), tuple(range(50, 80))]
+    whole = list(tiny.score(sequences, top=2))
+    monkeypatch.setattr(scoring, "rows_that_fit", lambda *_: 37)
+    for a, b in zip(whole, tiny.score(sequences, top=2), strict=True):
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
+        np.testing.assert_array_equal(a.top_ids, b.top_ids)
 
 
 def stops(engine):
     from forkpoint.engines.stopping import StopCheck
 
-    return StopCheck(engine.tokenizer, ())
-
-
-def memory_for_slots(engine, requests, sampling, slots: int) -> int:
-    """A budget under which exactly `slots` branches are live at once."""
-    from forkpoint.engines.trunks import group_requests
-
-    groups = group_requests(requests)
-    low, high = 1, 2**34
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            fits = memory.live_branches(engine.model, groups, sampling.max_tokens, middle) >= slots
-        except UserError:
-            fits = False
-        low, high = (low, middle) if fits else (middle + 1, high)
-    assert memory.live_branches(engine.model, groups, sampling.max_tokens, low) == slots
-    return low
+    return StopCheck(engine.tokenizer, (), engine.vocab_size)
 
 
 def test_out_of_memory_is_retried_smaller(lab, monkeypatch):
-    from forkpoint.engines import decoding_loop
-
     sampling = Sampling(temperature=1.0, max_tokens=20)
     requests = some_requests(100)
     expected = {c.key: c.token_ids for c in lab.generate(requests, sampling)}
@@ -129,10 +180,6 @@ def test_a_budget_too_small_for_one_response_says_so(lab):
 
 
 def test_broken_weights_are_one_sentence_naming_the_request(tokenizer):
-    from tiny_models import build_model, tiny_config
-
-    from forkpoint.engines import load_engine
-
     model = build_model(tiny_config(tokenizer))
     engine = load_engine(model, tokenizer)
     with torch.no_grad():

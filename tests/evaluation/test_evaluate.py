@@ -16,6 +16,7 @@ import pytest
 import forkpoint
 from forkpoint.evaluation import evaluate as module
 from forkpoint.evaluation.statistics import wilson
+from forkpoint.files import only_process
 from forkpoint.lab.problems import load_problems
 from forkpoint.tasks import grade
 from forkpoint.types import UserError
@@ -136,7 +137,7 @@ def test_another_configuration_is_refused_and_the_same_one_returns_at_once(lab, 
     assert forkpoint.evaluate(lab, problems, STRATEGIES, task="lab", max_tokens=120, out=out) == results
     with pytest.raises(UserError, match="seed was 0, now 1"):
         forkpoint.evaluate(lab, problems, STRATEGIES, task="lab", max_tokens=120, seed=1, out=out)
-    with pytest.raises(UserError, match="problems was"):
+    with pytest.raises(UserError, match="problems was '30"):
         forkpoint.evaluate(lab, problems[:29], STRATEGIES, task="lab", max_tokens=120, out=out)
 
 
@@ -159,6 +160,27 @@ def test_a_sweep_runs_each_value(lab, tmp_path):
 def test_wrong_plans_are_refused(lab, strategies, sweep, message):
     with pytest.raises(UserError, match=message):
         forkpoint.evaluate(lab, load_problems(limit=2), strategies, sweep=sweep)
+
+
+def test_what_would_fail_later_is_refused_before_the_directory_is_claimed(lab, tmp_path):
+    problems = load_problems(limit=2)
+    with pytest.raises(UserError, match="reads at most"):
+        forkpoint.evaluate(lab, problems, ["greedy"], max_tokens=5000, out=tmp_path / "a")
+    with pytest.raises(UserError, match="prompt style"):
+        forkpoint.evaluate(lab, problems, ["greedy"], prompt="palin", out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_two_processes_do_not_share_a_directory(lab, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    with only_process(out), pytest.raises(UserError, match="another process"):
+        forkpoint.evaluate(lab, load_problems(limit=2), ["greedy"], out=out)
+
+
+def test_one_problem_is_enough(lab):
+    results = forkpoint.evaluate(lab, load_problems(limit=1), ["greedy", "sample:n=3"], max_tokens=60)
+    assert results["comparisons"][0]["p_value"] == 1
 
 
 def test_no_problems_are_refused(lab):

@@ -17,11 +17,15 @@ VERBS = {
     "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
     "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
 }
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+RESUMING = {"eval": "; the same command goes on from where it was"}
+DONE, WRONG, INTERRUPTED = 0, 2, 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 wrong usage or input, 1 failed, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 done, 2 wrong usage or input, 130 interrupted.
+
+    A failure that is not the user's is an exception, which leaves the process with 1.
+    """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())
@@ -29,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"forkpoint {__version__}")
         return DONE
+    verb = args[0]
     try:
         verb, rest = _find_verb(args)
         import_module(VERBS[verb][0]).run(rest)
@@ -36,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"forkpoint: {error}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
-        print("forkpoint: stopped; the same command goes on from where it was", file=sys.stderr)
+        print(f"forkpoint: {verb} was stopped{RESUMING.get(verb, '')}", file=sys.stderr)
         return INTERRUPTED
     return DONE
 

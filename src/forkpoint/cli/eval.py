@@ -40,7 +40,7 @@ def run(argv: list[str]) -> None:
     problems, max_tokens = _problems(options)
     from forkpoint.evaluation.evaluate import evaluate, plan
 
-    plan(strategies, options.sweep)  # a wrong strategy is an error before the model is loaded
+    plan(strategies, options.sweep, max_tokens=max_tokens)  # a wrong strategy is an error before the model is loaded
     out = options.out or _default_directory(options, strategies)
     from forkpoint.cli.progress import progress_bar
     from forkpoint.cli.tables import print_evaluation
@@ -70,7 +70,7 @@ def _problems(options: EvalOptions) -> tuple[list[Problem], int]:
         question_column=options.question_column, answer_column=options.answer_column,
         options_column=options.options_column,
     )  # fmt: skip
-    return problems, options.max_tokens or TASKS[options.task].max_tokens
+    return problems, TASKS[options.task].max_tokens if options.max_tokens is None else options.max_tokens
 
 
 def _default_directory(options: EvalOptions, strategies: list[str]) -> Path:

@@ -7,6 +7,7 @@ given by repeating its flag, a true/false field by naming it.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import typing
 from dataclasses import dataclass, fields
@@ -94,35 +95,48 @@ def parse(verb: str, options: type[T], argv: list[str]) -> T:
 
 
 def _spell_out(argv: list[str], hints: dict[str, Any]) -> list[str]:
-    """Repeatable flags as jsonargparse's appending ones, and true/false flags with their value."""
-    spelt = []
-    for i, word in enumerate(argv):
+    """Flags as jsonargparse wants them, after --config so that they override it whatever the order.
+
+    A list's flags become one with all values, a true/false flag gets its value, dashes become underscores.
+    """
+    first: list[str] = []
+    others: list[str] = []
+    lists: dict[str, list[str]] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
         flag, equals, value = word.partition("=")
         name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
-        if name in hints:
-            flag = f"--{name}"
-            if hints[name] == list[str]:
-                flag += "+"
-            following = argv[i + 1] if i + 1 < len(argv) else ""
-            if hints[name] is bool and not equals and following not in ("true", "false"):
-                equals, value = "=", "true"
-        spelt.append(f"{flag}{equals}{value}")
-    return spelt
+        if name == "config":
+            first += [word] if equals or not words else [word, words.pop(0)]
+        elif name not in hints:
+            others.append(word)
+        elif hints[name] is bool and not equals:
+            others.append(f"--{name}={words.pop(0) if words[:1] in (['true'], ['false']) else 'true'}")
+        elif hints[name] == list[str] and (equals or words):
+            lists.setdefault(name, []).append(value if equals else words.pop(0))
+        else:
+            others += [f"--{name}{equals}{value}"] if equals or not words else [f"--{name}", words.pop(0)]
+    return [*first, *others, *(f"--{name}={json.dumps(values)}" for name, values in lists.items())]
 
 
 def _explain(verb: str, message: str, names: list[str]) -> str:
     """jsonargparse's message as one sentence, with the nearest name for an unknown option."""
     if unknown := re.search(r"unrecognized arguments: (\S+)|Option '([^']+)' is not accepted", message):
         given = (unknown[1] or unknown[2]).partition("=")[0]
+        if unknown[1] and not given.startswith("-"):
+            return f"unexpected argument {given!r}; options are given as --NAME VALUE, see forkpoint {verb} --help"
         near = difflib.get_close_matches(given.lstrip("-").replace("-", "_"), names, n=1, cutoff=0.5)
         dashes = "--" if unknown[1] else ""
         hint = f", did you mean {dashes}{near[0]}?" if near else f"; forkpoint {verb} --help lists the options"
         return f"unknown option {given}{hint}"
     key = re.search(r'Parser key "([^"]+)"', message)
-    value = re.search(r"Given value: (.*)|Got value: (.*)", message)
+    value = re.search(r"(?:Given|Got) value: (.*)", message)
     if key and value and key[1] in names:
         wanted = re.findall(r"Expected an? <class '(\w+)'>", message)
         words = {"int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "str": "text"}
+        choices = re.search(r"Literal\[([^\]]*)\]", message)
         kinds = " or ".join(dict.fromkeys(words.get(w, w) for w in wanted if w != "NoneType")) or "another value"
-        return f"--{key[1]} must be {kinds}, but is {(value[1] or value[2]).strip()!r}"
-    return re.sub(r"\s*\n\s*", " ", message).strip()
+        wanted_text = f"one of {choices[1]}" if choices else kinds
+        return f"--{key[1]} must be {wanted_text}, but is {value[1].strip()!r}"
+    return re.sub(r"\s*\n\s*", " ", message.replace('Parser key "config"', "--config")).strip()

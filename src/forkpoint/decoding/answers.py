@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from forkpoint.engines.stopping import cut_at_stop, decode_with_offsets
-from forkpoint.types import Span, TokenIds
+from forkpoint.types import TokenIds
 
 
 def readable(tokenizer: Any, token_ids: TokenIds, stop: tuple[str, ...]) -> tuple[str, list[tuple[int, int]]]:
@@ -25,10 +24,3 @@ def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple
 def mean_gap(gaps: Sequence[float], span: tuple[int, int]) -> float:
     """Δ of Wang & Zhou 2024: the mean of p(top1) - p(top2) over the answer's tokens, from the raw distribution."""
     return sum(gaps[span[0] : span[1]]) / (span[1] - span[0])
-
-
-def find_again(answer: str, text: str) -> Span | None:
-    """The last place in `text` that spells `answer`, not inside a longer word or number; None if there is none."""
-    pattern = rf"(?<![\w.,]){re.escape(answer)}(?![\w]|[.,]\d)"
-    matches = list(re.finditer(pattern, text))
-    return Span(*matches[-1].span(), answer) if matches else None

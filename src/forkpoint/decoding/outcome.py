@@ -9,12 +9,13 @@ from forkpoint.types import AnswerKind, FinishReason, TokenIds
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A prompt to be answered. `id` names it and seeds its randomness; `kind` and `options` say how to read answers."""
+    """A prompt to be answered. `id` names it and seeds its randomness; the rest says how to read and merge answers."""
 
     id: str
     prompt: TokenIds
     kind: AnswerKind = "number"
     options: tuple[str, ...] = ()
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,9 @@ class Path:
     """One decoded path, forced tokens included.
 
     `gaps[i]` is the raw p(top1) - p(top2) where token i was chosen. `answer` is the answer read from the path, `span`
-    the [start, end) tokens that spell it, `confidence` Δ, the mean gap over them. `continuation` is what followed an
-    appended "So the answer is". `dropped` says why a path was left out of the choice; None if it was not.
+    the [start, end) tokens that spell it, `confidence` Δ, the mean gap over them. `continuation` is an appended "So the
+    answer is" with what followed, where it was asked for; it then gives the answer, and `span` is None where the path
+    itself does not spell that. `dropped` says why a path was left out of the choice; None if it was not.
     """
 
     token_ids: TokenIds

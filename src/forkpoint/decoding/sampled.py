@@ -43,7 +43,7 @@ def self_consistency(engine: Engine, cases: Sequence[Case], sampling: Sampling, 
     """n sampled responses vote, each with weight 1 (Wang et al. 2022, arXiv 2203.11171); without answer, none."""
     outcomes = []
     for case, sampled in zip(cases, sample(engine, cases, sampling, n=n), strict=True):
-        ballots = count_votes([p.answer for p in sampled.paths], [1.0] * n, case.kind)
+        ballots = count_votes([p.answer for p in sampled.paths], [1.0] * n, case.kind, case.question)
         chosen = winner(ballots).voters[0] if ballots else 0
         outcomes.append(outcome(case, sampled.paths, chosen, {b.answer: b.weight for b in ballots}))
     return outcomes
@@ -64,10 +64,8 @@ def read_path(engine: Engine, case: Case, path: Path, stop: tuple[str, ...]) -> 
     return replace(path, text=text, answer=found.value, span=span, confidence=mean_gap(path.gaps, span))
 
 
-def outcome(
-    case: Case, paths: Sequence[Path], chosen: int, votes: dict[str, float] | None = None, extra_tokens: int = 0
-) -> Outcome:
-    """An outcome whose response is the chosen path's text, its continuation included."""
+def outcome(case: Case, paths: Sequence[Path], chosen: int, votes: dict[str, float] | None = None) -> Outcome:
+    """An outcome whose response is the chosen path's continuation, where there is one, else its text."""
     path = paths[chosen]
-    tokens = sum(len(p.token_ids) for p in paths) + extra_tokens
-    return Outcome(case.id, tuple(paths), chosen, path.text + (path.continuation or ""), tokens, votes or {})
+    response = path.text if path.continuation is None else path.continuation
+    return Outcome(case.id, tuple(paths), chosen, response, sum(len(p.token_ids) for p in paths), votes or {})

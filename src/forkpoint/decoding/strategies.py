@@ -53,7 +53,9 @@ class Strategy:
     def with_defaults(self, **fields: Any) -> Strategy:
         """The strategy with sampling fields set where its text left them open."""
         left_open = {k: v for k, v in fields.items() if k not in self.fixed}
-        return replace(self, sampling=replace(self.sampling, **left_open))
+        filled = replace(self, sampling=replace(self.sampling, **left_open))
+        _check(filled)
+        return filled
 
     def with_option(self, key: str, value: str) -> Strategy:
         """The strategy of the same text with one option set to another value."""

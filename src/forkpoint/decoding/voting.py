@@ -18,15 +18,17 @@ class Ballot:
     weight: float
 
 
-def count_votes(answers: Sequence[str | None], weights: Sequence[float], kind: AnswerKind) -> list[Ballot]:
-    """Ballots in order of first appearance; answers that are None do not vote."""
+def count_votes(
+    answers: Sequence[str | None], weights: Sequence[float], kind: AnswerKind, question: str = ""
+) -> list[Ballot]:
+    """Ballots in order of first appearance; answers that are None do not vote. The question decides what % means."""
     groups: list[tuple[str, str, list[int]]] = []  # key, spelling, voters
     for voter, answer in enumerate(answers):
         if answer is None:
             continue
         key = answer_key(answer, kind)
         for known, spelling, voters in groups:
-            if key == known or (kind == "math" and same_answer(answer, spelling, kind)):
+            if key == known or (kind == "math" and same_answer(answer, spelling, kind, question=question)):
                 voters.append(voter)
                 break
         else:

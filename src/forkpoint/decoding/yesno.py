@@ -23,31 +23,31 @@ def label_groups(tokenizer: Any) -> dict[str, TokenIds]:
     return {label: tuple(i for i, t in enumerate(texts) if t.strip().lower() == label) for label in LABELS}
 
 
-def label_mass_differences(engine: Engine, cases: Sequence[Case], paths: Sequence[Sequence[Path]]) -> list[list[Path]]:
-    """The paths with, for yes/no cases, Δ = P(labels of the answer) - P(labels of the other) at the answer's token.
+def label_mass_differences(
+    engine: Engine, cases: Sequence[Case], located: Sequence[Sequence[tuple[Path, TokenIds | None]]]
+) -> list[list[Path]]:
+    """The paths with, for yes/no cases, Δ = P(labels of the answer) - P(labels of the other) where the answer begins.
 
-    Exact: the probability of every label token is scored after the tokens before the answer. Paths of other cases,
-    and paths whose label is spelt by several tokens, keep the Δ they have.
+    `located` has each path with the tokens, prompt included, before its answer. Exact: the probability of every label
+    token is scored after those tokens. Paths of other cases and paths without an answer keep the Δ they have.
     """
+    result = [[path for path, _ in its] for its in located]
+    wanted = [
+        (c, i, before)
+        for c, (case, its) in enumerate(zip(cases, located, strict=True))
+        for i, (path, before) in enumerate(its)
+        if case.kind == "yesno" and path.answer and before
+    ]
+    if not wanted:
+        return result
     groups = label_groups(engine.tokenizer)
     members = [(label, token) for label in LABELS for token in groups[label]]
-    wanted = [
-        (c, i)
-        for c, (case, its) in enumerate(zip(cases, paths, strict=True))
-        for i, path in enumerate(its)
-        if case.kind == "yesno" and path.span and path.token_ids[path.span[0]] in {t for _, t in members}
-    ]
-    prefixes = [(*cases[c].prompt, *paths[c][i].token_ids[: paths[c][i].span[0]]) for c, i in wanted]  # type: ignore[index]
-    sequences = [(*prefix, token) for prefix in prefixes for _, token in members]
+    sequences = [(*before, token) for _, _, before in wanted for _, token in members]
     scored = engine.score(sequences, starts=[len(s) - 1 for s in sequences])
-    logprobs = np.array([s.logprobs[-2] for s in scored]).reshape(len(prefixes), len(members))
-    result = [list(its) for its in paths]
-    for (c, i), row in zip(wanted, np.exp(logprobs), strict=True):
-        mass = {
-            label: float(sum(p for (of, _), p in zip(members, row, strict=True) if of == label)) for label in LABELS
-        }
-        answer = result[c][i].answer
-        assert answer in LABELS
+    probabilities = np.exp([s.logprobs[-2] for s in scored]).reshape(len(wanted), len(members))
+    for (c, i, _), row in zip(wanted, probabilities, strict=True):
+        mass = {label: sum(p for (of, _), p in zip(members, row, strict=True) if of == label) for label in LABELS}
+        answer = str(result[c][i].answer)
         other = LABELS[1 - LABELS.index(answer)]
-        result[c][i] = replace(result[c][i], confidence=mass[answer] - mass[other])
+        result[c][i] = replace(result[c][i], confidence=float(mass[answer] - mass[other]))
     return result

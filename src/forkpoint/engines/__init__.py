@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forkpoint.engines.base import Engine
+from forkpoint.types import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +34,11 @@ def load_engine(
     from forkpoint.engines.transformers_engine import TransformersEngine
 
     memory = None if memory_gib is None else int(memory_gib * 2**30)
+    if memory_gib is not None and memory_gib <= 0:
+        raise UserError(f"memory_gib must be above 0, but is {memory_gib}")
     if not isinstance(model, str):
+        if tokenizer is None:
+            raise UserError("a model in memory needs its tokenizer: load_engine(model, tokenizer)")
         return TransformersEngine(model, tokenizer, name=type(model).__name__, memory_bytes=memory)
     loaded, its_tokenizer = load_pretrained(
         model, device=device, dtype=dtype, attn_implementation=attn_implementation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds
@@ -18,6 +18,12 @@ class Engine(Protocol):
     name: str
     tokenizer: Any
     ends: tuple[int, ...]  # the token ids that end a response
+    context: int | None  # most tokens that the model reads, where it says so
+
+    @property
+    def settings(self) -> Mapping[str, str | int | None]:
+        """What else but the name decides the last bits of this engine's results."""
+        ...
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """One completion a request, in the order in which they finish. Keys must be distinct."""

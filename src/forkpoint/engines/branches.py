@@ -25,7 +25,7 @@ class Written:
 class Slots:
     """A fixed number of slots, each empty or holding a live branch. Arrays are [slots] or [slots, width]."""
 
-    _ARRAYS = ("live", "fed", "n_own", "own", "hashes", "tokens", "logprobs", "gaps")
+    _ARRAYS = ("live", "fed", "n_own", "room", "own", "hashes", "tokens", "logprobs", "gaps")
 
     def __init__(self, n_slots: int, max_tokens: int, seed: int) -> None:
         self.seed = seed
@@ -33,6 +33,7 @@ class Slots:
         self.live = np.zeros(n_slots, dtype=bool)
         self.fed = np.zeros(n_slots, dtype=np.int64)  # tokens fed so far, own ones included
         self.n_own = np.ones(n_slots, dtype=np.int64)
+        self.room = np.zeros(n_slots, dtype=np.int64)  # tokens that may still be written when a branch starts
         self.own = np.zeros((n_slots, MAX_OWN), dtype=np.int64)
         self.hashes = np.zeros(n_slots, dtype=np.uint64)
         self.tokens = np.zeros((n_slots, max_tokens), dtype=np.int64)
@@ -48,6 +49,7 @@ class Slots:
         self.live[slot] = True
         self.fed[slot] = 0
         self.n_own[slot] = len(branch.own)
+        self.room[slot] = self.tokens.shape[1] - branch.request.written
         self.own[slot, : len(branch.own)] = branch.own
         self.hashes[slot] = key_hash(self.seed, branch.request.key)
 
@@ -65,8 +67,8 @@ class Slots:
         return np.where(self.fed < self.n_own, own, written)
 
     def advance(self) -> tuple[np.ndarray, np.ndarray]:
-        """Count one more token fed everywhere; returns the slots that now write a token, and its number in each."""
-        self.fed += 1
+        """Count one more token fed; returns the live slots that now write a token, and its number in each."""
+        self.fed[self.live] += 1
         writing = np.flatnonzero(self.live & (self.fed >= self.n_own))
         return writing, (self.fed - self.n_own)[writing]
 

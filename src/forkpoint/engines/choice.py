@@ -45,6 +45,8 @@ def choose(
     Raises UserError naming the request (`keys[i]`) whose logits are NaN or hold no finite value.
     """
     logits = logits.float()
+    if logits.device.type == "mps":  # has no float64, which the draw needs
+        logits = logits.cpu()
     log_z = torch.logsumexp(logits, -1, keepdim=True)
     if not bool(torch.isfinite(log_z).all()):
         bad = int((~torch.isfinite(log_z)).flatten().nonzero()[0])

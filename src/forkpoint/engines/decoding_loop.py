@@ -20,8 +20,8 @@ from forkpoint.engines.choice import choose
 from forkpoint.engines.memory import PREFILL_TOKENS, is_out_of_memory, live_branches
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.trunk_attention import TrunkCache, compute_trunks, trunk_step
-from forkpoint.engines.trunks import Branch, Group, group_requests
-from forkpoint.types import Completion, FinishReason, Request, Sampling
+from forkpoint.engines.trunks import Branch, Group, by_size, group_requests, response_of
+from forkpoint.types import Completion, FinishReason, Request, Sampling, UserError
 
 REFILL_SHARE = 0.25  # admit new branches once this share of the slots is empty
 COMPACT_BELOW = 0.75  # drop empty slots once fewer than this share is live and nothing waits
@@ -38,11 +38,14 @@ class TrunkDecoder:
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Completions as they finish."""
-        waiting = {r.key: r for r in requests}
+        """Completions as they finish; trunks with about as many branches each are decoded together."""
+        for alike in by_size(group_requests(requests)):
+            yield from self._run(alike)
+
+    def _run(self, groups: list[Group]) -> Iterator[Completion]:
+        waiting = {branch.request.key: branch.request for group in groups for branch in group.branches}
         limit: int | None = None
         while waiting:
-            groups = group_requests(list(waiting.values()))
             n_slots = live_branches(self.model, groups, self.sampling.max_tokens, self.budget)
             limit = n_slots if limit is None else min(limit, n_slots)
             try:
@@ -50,9 +53,12 @@ class TrunkDecoder:
                     del waiting[done.key]
                     yield done
             except Exception as error:
-                if not is_out_of_memory(error) or limit == 1:
+                if not is_out_of_memory(error):
                     raise
+                if limit == 1:
+                    raise UserError(f"memory ran out on a single response: {str(error).splitlines()[0]}") from error
                 limit = limit // 2
+            groups = group_requests(list(waiting.values()))
             gc.collect()
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -88,14 +94,24 @@ class TrunkDecoder:
         slots.tokens[writing, number] = picked.tokens
         slots.logprobs[writing, number] = picked.logprobs
         slots.gaps[writing, number] = picked.gaps
-        ended = np.isin(picked.tokens, self.ends)
-        ended |= self.stops.stopped(slots.tokens, writing, number + 1, picked.tokens)
-        finished = ended | (number + 1 == self.sampling.max_tokens)
+        ended = self._ended(slots, writing, number, picked.tokens)
+        finished = ended | (number + 1 == slots.room[writing])
         if finished.any():
             cache.retire(writing[finished].tolist())
         for i in np.flatnonzero(finished):
             branch, written = slots.take(int(writing[i]), int(number[i]) + 1)
             yield completion(branch.request, written, "stop" if ended[i] else "length", self.stops)
+
+    def _ended(self, slots: Slots, writing: np.ndarray, number: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Which of the writing slots are at an end: an end-of-sequence token, or a stop string completed."""
+        ended = np.isin(tokens, self.ends)
+        for i in np.flatnonzero(self.stops.may_end(tokens) & ~ended):
+            branch = slots.branches[writing[i]]
+            assert branch is not None
+            ended[i] = self.stops.stopped(
+                response_of(branch.request, slots.tokens[writing[i], : number[i] + 1].tolist())
+            )
+        return ended
 
 
 class Trunks:
@@ -154,5 +170,5 @@ def _rows(logits: Tensor, rows: np.ndarray) -> Tensor:
 
 def completion(request: Request, written: Written, reason: FinishReason, stops: StopCheck) -> Completion:
     """What a finished branch wrote, as the caller gets it."""
-    text = stops.text(written.tokens)
+    text = stops.text(response_of(request, written.tokens))
     return Completion(request.key, written.tokens, written.logprobs, written.gaps, text, reason)

@@ -26,6 +26,8 @@ def load_pretrained(
     source = str(MODEL_DIR) if name == "lab" else name
     if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
         raise UserError(f"{name} is not a model directory")
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UserError(f"dtype must be auto, float32, bfloat16 or float16, but is {dtype!r}")
     transformers.utils.logging.disable_progress_bar()
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
@@ -39,9 +41,11 @@ def load_pretrained(
     except Exception as error:
         raise UserError(f"no model could be loaded from {name}: {_first_line(error)}") from error
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if getattr(model, "is_quantized", False):  # stands where its quantisation put it
+        return model.eval(), tokenizer
     try:
         return model.to(target).eval(), tokenizer
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(f"{name} could not be moved to device {target!r}: {_first_line(error)}") from error
 
 

@@ -1,11 +1,12 @@
 """Decoding for models that the trunk attention does not fit: batches of prefixes of one length, no shared work.
 
 Every row of a batch has the same length at every step, so that no padding reaches the model and any cache that
-transformers has (recurrent states included) works as it is.
+transformers has (recurrent states included) works as it is. Prompts of many lengths therefore make small batches.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -18,24 +19,40 @@ from transformers.utils import ModelOutput
 from forkpoint.engines.branches import Slots
 from forkpoint.engines.choice import choose
 from forkpoint.engines.decoding_loop import completion
+from forkpoint.engines.memory import is_out_of_memory, live_branches
 from forkpoint.engines.stopping import StopCheck
-from forkpoint.engines.trunks import Branch
-from forkpoint.types import Completion, Request, Sampling
+from forkpoint.engines.trunks import Branch, Group, response_of
+from forkpoint.types import Completion, Request, Sampling, UserError
 
-BATCH = 64
 STATES = ("past_key_values", "cache_params")  # what transformers calls the state, by family
 
 
 @torch.inference_mode()
 def decode_plainly(
-    model: PreTrainedModel, stops: StopCheck, ends: tuple[int, ...], sampling: Sampling, requests: Sequence[Request]
+    model: PreTrainedModel,
+    stops: StopCheck,
+    ends: tuple[int, ...],
+    sampling: Sampling,
+    requests: Sequence[Request],
+    budget: int,
 ) -> Iterator[Completion]:
-    """Completions of all requests, batch by batch, longest prefixes first."""
+    """Completions of all requests, batch by batch, longest prefixes first; out of memory halves a batch."""
     ordered = sorted(requests, key=lambda r: -len(r.prefix))
-    for _, same_length in groupby(ordered, key=lambda r: len(r.prefix)):
-        rows = list(same_length)
-        for start in range(0, len(rows), BATCH):
-            yield from _decode_batch(model, stops, ends, sampling, rows[start : start + BATCH])
+    for _, alike in groupby(ordered, key=lambda r: len(r.prefix)):
+        rows = list(alike)
+        groups = [Group(r.prefix[:-1], (Branch(r, len(r.prefix) - 1, r.prefix[-1:]),)) for r in rows]
+        size = live_branches(model, groups, sampling.max_tokens, budget)
+        batches = deque(rows[start : start + size] for start in range(0, len(rows), size))
+        while batches:
+            batch = batches.popleft()
+            try:
+                yield from list(_decode_batch(model, stops, ends, sampling, batch))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise UserError(f"memory ran out on a single response: {str(error).splitlines()[0]}") from error
+                batches.extendleft([batch[len(batch) // 2 :], batch[: len(batch) // 2]])
 
 
 def _decode_batch(
@@ -46,14 +63,15 @@ def _decode_batch(
         slots.place(i, Branch(request, len(request.prefix) - 1, request.prefix[-1:]))
     out = model(input_ids=torch.tensor([r.prefix for r in rows], device=model.device), use_cache=True)
     for step in range(sampling.max_tokens):
-        picked = choose(out.logits[:, -1], sampling, slots.hashes, np.full(len(rows), step), [r.key for r in rows])
-        slots.tokens[:, step], slots.logprobs[:, step], slots.gaps[:, step] = (
-            picked.tokens, picked.logprobs, picked.gaps,
-        )  # fmt: skip
+        keys = [request.key for request in rows]
+        picked = choose(out.logits[:, -1], sampling, slots.hashes, np.full(len(rows), step), keys)
+        slots.tokens[:, step] = picked.tokens
+        slots.logprobs[:, step] = picked.logprobs
+        slots.gaps[:, step] = picked.gaps
         ended = np.isin(picked.tokens, ends)
-        every = np.arange(len(rows))
-        ended |= stops.stopped(slots.tokens, every, np.full(len(rows), step + 1), picked.tokens)
-        for i in np.flatnonzero(slots.live & (ended | (step + 1 == sampling.max_tokens))).tolist():
+        for i in np.flatnonzero(slots.live & stops.may_end(picked.tokens) & ~ended).tolist():
+            ended[i] = stops.stopped(response_of(rows[i], slots.tokens[i, : step + 1].tolist()))
+        for i in np.flatnonzero(slots.live & (ended | (step + 1 == slots.room))).tolist():
             branch, written = slots.take(i, step + 1)
             yield completion(branch.request, written, "stop" if ended[i] else "length", stops)
         if not slots.live.any():

@@ -1,4 +1,4 @@
-"""What a model says about given tokens: one forward pass over padded batches, vocabulary-sized work only where asked.
+"""What a model says about given tokens: forward passes over padded batches, vocabulary-sized work only where asked.
 
 A hook on the output head lets only the wanted rows of hidden states reach it, so [B, T, V] logits are never made for
 prompts, and whatever a model does to its logits afterwards (soft-capping, scaling) still happens.
@@ -6,8 +6,10 @@ prompts, and whatever a model does to its logits afterwards (soft-capping, scali
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,25 @@ from transformers import PreTrainedModel
 
 from forkpoint.engines.choice import top_two_gap
 from forkpoint.engines.memory import LOGITS_COPIES, is_out_of_memory
+from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.sampling.processors import policy_logits
 from forkpoint.types import Sampling, Scored, TokenIds, UserError
 
 MOST_TOKENS = 16_384  # padded tokens in one forward pass
 PAD = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows first..last of one sequence's `Scored` (row i predicts position i); a long sequence has several."""
+
+    tokens: TokenIds
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> int:
+        return self.last - self.first + 1
 
 
 @torch.inference_mode()
@@ -35,37 +51,63 @@ def score_sequences(
     budget: int,
 ) -> Iterator[Scored]:
     """A `Scored` for each sequence, in order; rows before `starts[i]` stay NaN. Out of memory halves the batches."""
-    for batch in padded_batches(sequences, starts, model.config.get_text_config(decoder=True).vocab_size, budget):
-        scored: dict[int, Scored] = {}
-        pending = [batch]
-        while pending:
-            part = pending.pop()
-            try:
-                scored |= zip(part, _score_batch(model, sequences, starts, part, top, sampling), strict=True)
-            except Exception as error:
-                if not is_out_of_memory(error) or len(part) == 1:
-                    raise
-                pending += [part[: len(part) // 2], part[len(part) // 2 :]]
-        yield from (scored[i] for i in batch)
+    fitting = rows_that_fit(model, budget)
+    for batch in padded_batches(sequences, starts, fitting):
+        work = deque(
+            Stretch(sequences[i], first, min(first + fitting - 1, len(sequences[i])))
+            for i in batch
+            for first in range(starts[i], len(sequences[i]) + 1, fitting)
+        )
+        parts = iter(_score_stretches(model, work, top, sampling))
+        for i in batch:
+            columns = [next(parts) for _ in range(starts[i], len(sequences[i]) + 1, fitting)]
+            whole = [np.concatenate(column) for column in zip(*columns, strict=True)]
+            yield _padded(starts[i], len(sequences[i]), whole)
 
 
-def padded_batches(
-    sequences: Sequence[TokenIds], starts: Sequence[int], vocab_size: int, budget: int
-) -> Iterator[list[int]]:
-    """Runs of consecutive sequences, as indices, whose padded tokens and wanted logits fit."""
-    rows_that_fit = max(1, budget // (LOGITS_COPIES * 4 * vocab_size))
+def rows_that_fit(model: PreTrainedModel, budget: int) -> int:
+    """How many rows of logits may be made at once."""
+    vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
+    return max(1, budget // (LOGITS_COPIES * 4 * vocab_size))
+
+
+def padded_batches(sequences: Sequence[TokenIds], starts: Sequence[int], fitting: int) -> Iterator[list[int]]:
+    """Runs of consecutive sequences, as indices, whose padded tokens and `fitting` wanted rows of logits fit.
+
+    A sequence that alone wants more rows makes a batch of its own.
+    """
     batch: list[int] = []
     width = wanted = 0
     for i, sequence in enumerate(sequences):
         rows = len(sequence) + 1 - starts[i]
         widened = max(width, len(sequence))
-        if batch and (widened * (len(batch) + 1) > MOST_TOKENS or wanted + rows > rows_that_fit):
+        if batch and (widened * (len(batch) + 1) > MOST_TOKENS or wanted + rows > fitting):
             yield batch
             batch, wanted, widened = [], 0, len(sequence)
         batch.append(i)
         width, wanted = widened, wanted + rows
     if batch:
         yield batch
+
+
+def _score_stretches(
+    model: PreTrainedModel, work: deque[Stretch], top: int, sampling: Sampling | None
+) -> list[list[np.ndarray]]:
+    """Columns for each stretch, in order: all stretches of short sequences at once, those of a long one by one."""
+    together = len(work) if len({id(s.tokens) for s in work}) == len(work) else 1
+    pending = deque(list(work)[start : start + together] for start in range(0, len(work), together))
+    done: list[list[np.ndarray]] = []
+    while pending:
+        part = pending.popleft()
+        try:
+            done += _score_batch(model, part, top, sampling)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise UserError(f"memory ran out on a single sequence: {str(error).splitlines()[0]}") from error
+            pending.extendleft([part[len(part) // 2 :], part[: len(part) // 2]])
+    return done
 
 
 @contextmanager
@@ -75,11 +117,12 @@ def _only_rows(model: PreTrainedModel, rows: Int64[Tensor, " n"]) -> Iterator[No
     def select(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].flatten(0, 1)[rows][None], *inputs[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
+    with forward_lock:
+        handle = model.get_output_embeddings().register_forward_pre_hook(select)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def logits_at(model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Tensor, " n"]) -> Float[Tensor, "n V"]:
@@ -90,23 +133,17 @@ def logits_at(model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Ten
 
 
 def _score_batch(
-    model: PreTrainedModel,
-    sequences: Sequence[TokenIds],
-    starts: Sequence[int],
-    batch: list[int],
-    top: int,
-    sampling: Sampling | None,
-) -> list[Scored]:
-    width = max(len(sequences[i]) for i in batch)
-    ids = torch.tensor([[*sequences[i], *[PAD] * (width - len(sequences[i]))] for i in batch])
-    rows = torch.cat([torch.arange(starts[i] - 1, len(sequences[i])) + b * width for b, i in enumerate(batch)])
-    # the token that each row predicts; the row after the last predicts none and gets a dummy
-    targets = torch.cat([torch.tensor([*sequences[i][starts[i] :], PAD]) for i in batch])
+    model: PreTrainedModel, batch: Sequence[Stretch], top: int, sampling: Sampling | None
+) -> list[list[np.ndarray]]:
+    width = max(len(s.tokens) for s in batch)
+    ids = torch.tensor([[*s.tokens, *[PAD] * (width - len(s.tokens))] for s in batch])
+    rows = torch.cat([torch.arange(s.first - 1, s.last) + b * width for b, s in enumerate(batch)])
+    # the token that each row predicts; the row after the last token predicts none and gets a dummy
+    targets = torch.cat([torch.tensor([*s.tokens, PAD][s.first : s.last + 1]) for s in batch])
     logits = logits_at(model, ids.to(model.device), rows.to(model.device)).float()
     table = _describe(logits, targets.to(model.device)[:, None], top, sampling)
-    ends = np.cumsum([len(sequences[i]) + 1 - starts[i] for i in batch])
-    parts = zip(*(np.split(column, ends[:-1]) for column in table), strict=True)
-    return [_padded(starts[i], len(sequences[i]), list(part)) for i, part in zip(batch, parts, strict=True)]
+    ends = np.cumsum([s.rows for s in batch])[:-1]
+    return [list(part) for part in zip(*(np.split(column, ends) for column in table), strict=True)]
 
 
 def _describe(
@@ -120,13 +157,16 @@ def _describe(
     p = (logits - log_z).exp_()
     # Σ p (log Z - l), where p = 0 contributes nothing even for l = -inf
     entropy = log_z.squeeze(-1) - torch.linalg.vecdot(p, logits.clamp(min=torch.finfo(torch.float32).min))
-    _, gaps = top_two_gap(logits, log_z)
+    best, gaps = top_two_gap(logits, log_z)
     if sampling is None:
         policy = torch.full_like(logprobs, float("nan"))
     else:
         policy = torch.softmax(policy_logits(logits, sampling), -1).gather(-1, targets).squeeze(-1)
-    best = logits.topk(top, -1) if top else torch.return_types.topk((logits[:, :0], targets[:, :0]))
-    columns = (logprobs, entropy, gaps, policy, best.indices, best.values - log_z)
+    if top:  # the argmax first, so that of equals it is the one that greedy decoding takes
+        top_ids = logits.scatter(-1, best, float("inf")).topk(top, -1).indices
+    else:
+        top_ids = best[:, :0]
+    columns = (logprobs, entropy, gaps, policy, top_ids, logits.gather(-1, top_ids) - log_z)
     return [c.cpu().numpy() for c in columns]
 
 

@@ -42,18 +42,18 @@ def _pieces(tokenizer: Any, token_ids: Sequence[int]) -> Iterable[str]:
 class StopCheck:
     """Finds where a response contains a stop string, decoding only when its last token could complete one."""
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...]) -> None:
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...], vocab_size: int) -> None:
         self.tokenizer, self.stop = tokenizer, stop
-        self._may_end = _tokens_holding(tokenizer, frozenset(s[-1] for s in stop)) if stop else None
+        self._may_end = _tokens_holding(tokenizer, frozenset(s[-1] for s in stop), vocab_size) if stop else None
 
-    def stopped(self, tokens: np.ndarray, rows: np.ndarray, written: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Of `rows`, whether each now holds a stop string: tokens [slots, W], written and last token [rows]."""
-        found = np.zeros(len(rows), dtype=bool)
-        if self._may_end is not None:
-            for i in np.flatnonzero(self._may_end[last]):
-                text = decode(self.tokenizer, tokens[rows[i], : written[i]].tolist())
-                found[i] = any(s in text for s in self.stop)
-        return found
+    def may_end(self, last: np.ndarray) -> np.ndarray:
+        """Whether each of these last tokens could complete a stop string."""
+        return np.zeros(len(last), dtype=bool) if self._may_end is None else self._may_end[last]
+
+    def stopped(self, token_ids: Sequence[int]) -> bool:
+        """Whether a response holds a stop string."""
+        text = decode(self.tokenizer, token_ids)
+        return any(s in text for s in self.stop)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The response's text, cut before the first stop string."""
@@ -66,11 +66,16 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=8)
-def _tokens_holding(tokenizer: Any, characters: frozenset[str]) -> np.ndarray:
-    """Which token ids [V] may complete one of the characters; byte fragments may complete any non-ASCII one."""
+def _tokens_holding(tokenizer: Any, characters: frozenset[str], vocab_size: int) -> np.ndarray:
+    """Which token ids [V] may complete one of the characters; byte fragments may complete any non-ASCII one.
+
+    Models often have a few more ids than their tokenizer; those spell nothing.
+    """
     ascii_only = all(c.isascii() for c in characters)
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
-    return np.array([not ascii_only or any(c in text for c in characters) for text in texts])
+    table = np.zeros(max(vocab_size, len(texts)), dtype=bool)
+    table[: len(texts)] = [not ascii_only or any(c in text for c in characters) for text in texts]
+    return table
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ width, S suffix width, D head dimension.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,9 @@ SUFFIX_BLOCK = 32
 _HARMLESS_OPTIONS = {
     "dropout", "position_ids", "use_cache", "is_causal", "output_attentions", "output_router_logits", "cache_position"
 }  # fmt: skip
+
+forward_lock = threading.RLock()
+"""Held during a forward pass that changes the model for its duration; two threads may share an engine."""
 
 _active: ContextVar[TrunkCache | None] = ContextVar("forkpoint_trunk_cache", default=None)
 
@@ -46,6 +50,9 @@ class TrunkCache:
         self.depth = torch.empty(0, dtype=torch.long, device=device)
         self.length = torch.empty(0, dtype=torch.long, device=device)
         self.trunk_of = torch.empty(0, dtype=torch.long, device=device)
+        self.live = torch.empty(0, dtype=torch.bool, device=device)
+        self.windows: set[int] = set()  # sliding windows that layers asked for
+        self._stale = True  # whether the grid must be laid out again
         self.width = 1  # suffix columns in use this step
         self.capacity = 0
 
@@ -76,6 +83,7 @@ class TrunkCache:
         renumber = torch.full((max(rows) + 1,), -1, dtype=torch.long, device=self.device)
         renumber[index] = torch.arange(len(rows), device=self.device)
         self.trunk_of = renumber[self.trunk_of]
+        self._stale = True
 
     # ---- branches -----------------------------------------------------------------------------------------------
 
@@ -83,26 +91,31 @@ class TrunkCache:
         """Start fresh branches in the given slots, widening to `n_slots` slots where needed."""
         grow = n_slots - self.depth.shape[0]
         if grow > 0:
-            zeros = torch.zeros(grow, dtype=torch.long, device=self.device)
-            self.depth, self.length, self.trunk_of = (
-                torch.cat([old, zeros]) for old in (self.depth, self.length, self.trunk_of)
+            self.depth, self.length, self.trunk_of, self.live = (
+                torch.cat([old, old.new_zeros(grow)]) for old in (self.depth, self.length, self.trunk_of, self.live)
             )
             self._resize_suffixes(n_slots, self.capacity)
         index = torch.tensor(slots, device=self.device)
         self.trunk_of[index] = torch.tensor(trunks, device=self.device)
         self.depth[index] = torch.tensor(depths, device=self.device)
         self.length[index] = 0
+        self.live[index] = True
+        self._stale = True
 
     def retire(self, slots: list[int]) -> None:
-        """Let empty slots take no columns: they still run along until they are refilled or dropped."""
+        """Let empty slots take no columns and not grow: they run along until they are refilled or dropped."""
         index = torch.tensor(slots, device=self.device)
         self.depth[index] = 0
         self.length[index] = 0
+        self.live[index] = False
 
     def keep_branches(self, slots: list[int]) -> None:
         """Drop all branches but those in the given slots, which are renumbered in that order."""
         index = torch.tensor(slots, device=self.device)
-        self.depth, self.length, self.trunk_of = (old[index] for old in (self.depth, self.length, self.trunk_of))
+        self.depth, self.length, self.trunk_of, self.live = (
+            old[index] for old in (self.depth, self.length, self.trunk_of, self.live)
+        )
+        self._stale = True
         for store in (self.suffix_keys, self.suffix_values):
             for layer, tensor in store.items():
                 store[layer] = tensor[index]
@@ -122,13 +135,13 @@ class TrunkCache:
         self.width = int(self.length.max()) + 1
         if self.width > self.capacity:
             self._resize_suffixes(self.depth.shape[0], -(-self.width // SUFFIX_BLOCK) * SUFFIX_BLOCK)
-        self._lay_out_grid()
+        if self._stale:
+            self._lay_out_grid()
         self._biases: dict[tuple[int | None, torch.dtype], tuple[Tensor | None, Tensor | None]] = {}
-        self._rows = torch.arange(self.depth.shape[0], device=self.device)
         return (self.depth + self.length)[:, None]
 
     def end_step(self) -> None:
-        self.length += 1
+        self.length += self.live
 
     def _lay_out_grid(self) -> None:
         """Where each branch stands in the [G, B] grid that meets the trunks: `_cell` [N], and its inverse `_branch`."""
@@ -147,6 +160,8 @@ class TrunkCache:
         self._cell = cell
         self._branch = torch.zeros(n_trunks * self._per_trunk, dtype=torch.long, device=self.device)
         self._branch[cell] = torch.arange(n, device=self.device)
+        self._rows = torch.arange(n, device=self.device)
+        self._stale = False
 
     def _to_grid(self, x: Tensor, n_trunks: int) -> Tensor:
         """[N, K, R, W] -> [G, K, R*B, W]"""
@@ -248,16 +263,10 @@ def _attention_function(
     if unknown := {name for name, given in options.items() if given is not None} - _HARMLESS_OPTIONS:
         raise NotImplementedError(f"attention options {sorted(unknown)}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return cache.attend(
-        int(module.layer_idx),
-        query,
-        key,
-        value,
-        scale,
-        sliding_window,
-        softcap,
-        s_aux,  # type: ignore[arg-type]
-    ), None
+    if sliding_window is not None:
+        cache.windows.add(sliding_window)
+    layer: Any = module.layer_idx
+    return cache.attend(int(layer), query, key, value, scale, sliding_window, softcap, s_aux), None
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention_function)
@@ -266,14 +275,15 @@ AttentionInterface.register(IMPLEMENTATION, _attention_function)
 @contextmanager
 def _using(model: PreTrainedModel, cache: TrunkCache) -> Iterator[None]:
     """Route the model's attention through the cache for the duration of one forward pass."""
-    native = model.config._attn_implementation
-    token = _active.set(cache)
-    model.config._attn_implementation = IMPLEMENTATION
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = native
-        _active.reset(token)
+    with forward_lock:
+        native = model.config._attn_implementation
+        token = _active.set(cache)
+        model.config._attn_implementation = IMPLEMENTATION
+        try:
+            yield
+        finally:
+            model.config._attn_implementation = native
+            _active.reset(token)
 
 
 def trunk_step(model: PreTrainedModel, cache: TrunkCache, tokens: Tensor) -> Tensor:

@@ -69,3 +69,19 @@ def group_requests(requests: Sequence[Request]) -> list[Group]:
         members[index].append(Branch(request, depth, prefix[depth:]))
     groups = [Group(trunk, tuple(branches)) for trunk, branches in zip(trunks, members, strict=True)]
     return sorted(groups, key=lambda g: (-len(g.branches).bit_length(), -len(g.trunk)))
+
+
+def by_size(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups apart by the power of two that their number of branches lies under, in the order given.
+
+    Branches meet their trunks in a grid of [trunks, most branches of one]: with sizes alike, half of it is in use.
+    """
+    alike: dict[int, list[Group]] = {}
+    for group in groups:
+        alike.setdefault(len(group.branches).bit_length(), []).append(group)
+    return list(alike.values())
+
+
+def response_of(request: Request, generated: Sequence[int]) -> list[int]:
+    """The tokens of a request's whole response: those already written, then the generated ones."""
+    return [*request.prefix[len(request.prefix) - request.written :], *generated]

@@ -19,7 +19,7 @@ from forkpoint.engines import Engine
 from forkpoint.evaluation.results import Tally, summarize
 from forkpoint.evaluation.samples import sample_row
 from forkpoint.evaluation.sweep import expand, parse_sweep
-from forkpoint.files import JOURNAL, Journal, claim_directory, read_json, to_json, write_whole
+from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
 from forkpoint.tasks import render_prompt, stop_strings
 from forkpoint.types import Problem, UserError
 
@@ -51,38 +51,60 @@ def evaluate(
     Returns the content of results.json. Raises UserError for no problems, repeated ids, unknown or repeated
     strategies.
     """
+    planned, lines = plan(strategies, sweep, max_tokens=max_tokens, stop=stop_strings(prompt), seed=seed)
+    cases = _cases(engine, problems, prompt, planned)
+    run = {"model": engine.name, "task": task, "prompt": prompt, "seed": seed, "max_tokens": max_tokens}
+    identity = run | {"engine": dict(engine.settings), "strategies": [s.spec for s in planned], "sweep": sweep}
+    if sweep is not None:
+        run["sweep"] = {"option": parse_sweep(sweep).option, "lines": lines}
+
+    def finish(journal: Journal) -> dict[str, Any]:
+        _run_units(engine, problems, cases, planned, journal, progress)
+        return summarize(run, _tallies(planned, journal))
+
+    if out is None:
+        return finish(Journal(None))
+    claim_directory(out, identity | {"problems": _fingerprint(problems)})
+    with only_process(out):
+        if not (out / RESULTS).exists():
+            journal = Journal(out / JOURNAL)
+            results = finish(journal)
+            write_whole(out / SAMPLES, (to_json(row) + "\n" for entry in journal for row in entry["samples"]))
+            write_whole(out / RESULTS, to_json(results, indent=2) + "\n")
+        (out / JOURNAL).unlink(missing_ok=True)
+    return dict(read_json(out / RESULTS))
+
+
+def _cases(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Sequence[Strategy]) -> list[Case]:
+    """The problems as prompts, all checked before anything is decoded or written."""
     if not problems:
         raise UserError("there are no problems to evaluate")
     if len({p.id for p in problems}) < len(problems):
         raise UserError("two problems have the same id; each needs its own")
-    planned, lines = plan(strategies, sweep)
-    run = {"model": engine.name, "task": task, "prompt": prompt, "seed": seed, "max_tokens": max_tokens}
-    if out is not None:
-        claim_directory(out, run | {"strategies": [s.spec for s in planned], "problems": _fingerprint(problems)})
-        if (out / RESULTS).exists():
-            return dict(read_json(out / RESULTS))
-    stop = stop_strings(prompt)
-    planned = [s.with_defaults(max_tokens=max_tokens, stop=stop, seed=seed) for s in planned]
-    cases = [Case(p.id, render_prompt(p, prompt, engine.tokenizer), p.kind, p.options) for p in problems]
-    journal = Journal(out / JOURNAL if out else None)
-    _run_units(engine, problems, cases, planned, journal, progress)
-    results = summarize(run, _tallies(planned, journal))
-    if sweep is not None:
-        results["sweep"] = {"option": parse_sweep(sweep).option, "lines": lines}
-    if out is not None:
-        write_whole(out / SAMPLES, (to_json(row) + "\n" for entry in journal for row in entry["samples"]))
-        write_whole(out / RESULTS, to_json(results, indent=2) + "\n")
-        (out / JOURNAL).unlink()
-    return results
+    cases = [Case(p.id, render_prompt(p, prompt, engine.tokenizer), p.kind, p.options, p.question) for p in problems]
+    room = max(s.sampling.max_tokens for s in planned)
+    for case in cases:
+        if engine.context and len(case.prompt) + room > engine.context:
+            raise UserError(
+                f"the prompt of {case.id} has {len(case.prompt)} tokens and a response may have {room}, "
+                f"but {engine.name} reads at most {engine.context}"
+            )
+    return cases
 
 
 def _fingerprint(problems: Sequence[Problem]) -> str:
-    """A hash of the problems, so that a run is not resumed on others."""
-    return hashlib.blake2b(to_json([asdict(p) for p in problems]).encode(), digest_size=16).hexdigest()
+    """The number of problems and a hash, so that a run is not resumed on others."""
+    digest = hashlib.blake2b(to_json([asdict(p) for p in problems]).encode(), digest_size=8).hexdigest()
+    return f"{len(problems)} (contents {digest})"
 
 
-def plan(specs: Sequence[str], sweep: str | None = None) -> tuple[list[Strategy], list[dict[str, object]]]:
-    """The strategies to run and the lines of the sweep's plot. Raises UserError as `evaluate` does."""
+def plan(
+    specs: Sequence[str], sweep: str | None = None, **defaults: Any
+) -> tuple[list[Strategy], list[dict[str, object]]]:
+    """The strategies to run and the lines of the sweep's plot; `defaults` are sampling fields that specs leave open.
+
+    Raises UserError as `evaluate` does.
+    """
     strategies = [parse_strategy(spec) for spec in specs]
     lines: list[dict[str, object]] = []
     if not strategies:
@@ -92,7 +114,7 @@ def plan(specs: Sequence[str], sweep: str | None = None) -> tuple[list[Strategy]
     twice = [s.spec for i, s in enumerate(strategies) if s.spec in {t.spec for t in strategies[:i]}]
     if twice:
         raise UserError(f"the strategy {twice[0]} is given twice")
-    return strategies, lines
+    return [s.with_defaults(**defaults) for s in strategies], lines
 
 
 def _units(strategies: Sequence[Strategy], n_problems: int) -> Iterator[tuple[int, slice]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,18 +28,16 @@ class Tally:
     grading_errors: int = 0
     tokens_generated: int = 0
     seconds: float = 0.0
-    dropped_paths: Counter[str] | None = None
+    dropped_paths: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: dict[str, Any], graded_paths: bool) -> None:
         """Count one row."""
         self.scores.append(row["score"])
         self.responses += len(row["paths"]) if graded_paths else 1
         self.extraction_failures += row["extraction_failures"]
-        self.grading_errors += row["grade"]["error"] is not None
+        self.grading_errors += row["grading_errors"]
         self.tokens_generated += row["tokens_generated"]
-        self.dropped_paths = (self.dropped_paths or Counter()) + Counter(
-            path["dropped"] for path in row["paths"] if path["dropped"]
-        )
+        self.dropped_paths.update(path["dropped"] for path in row["paths"] if path["dropped"])
 
     def figures(self) -> dict[str, Any]:
         """The strategy's entry in results.json: a Wilson interval, clustered where problems have several responses."""
@@ -52,7 +50,7 @@ class Tally:
             "responses": self.responses,
             "extraction_failures": self.extraction_failures,
             "grading_errors": self.grading_errors,
-            "dropped_paths": dict(sorted((self.dropped_paths or {}).items())),
+            "dropped_paths": dict(sorted(self.dropped_paths.items())),
             "tokens_generated": self.tokens_generated,
             "seconds": round(self.seconds, 3),
         }

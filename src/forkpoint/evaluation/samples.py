@@ -26,7 +26,7 @@ def sample_row(tokenizer: Any, problem: Problem, prompt: TokenIds, strategy: Str
     if strategy.graded_paths():
         for row, path in zip(paths, outcome.paths, strict=True):
             verdict = grade_response(path.text, problem)
-            row |= {"correct": verdict.correct, "extracted": verdict.extracted}
+            row |= {"correct": verdict.correct, "extracted": verdict.extracted, "error": verdict.error}
     return {
         "problem_id": problem.id,
         "strategy": strategy.spec,
@@ -38,6 +38,7 @@ def sample_row(tokenizer: Any, problem: Problem, prompt: TokenIds, strategy: Str
         "correct": grade.correct,
         "score": _score(strategy, grade.correct, paths),
         "extraction_failures": _failures(strategy, grade.extracted, paths),
+        "grading_errors": _errors(strategy, grade.error, paths),
         "grade": asdict(grade),
         "chosen": outcome.chosen,
         "votes": {answer: round(weight, 6) for answer, weight in outcome.votes.items()},
@@ -58,6 +59,13 @@ def _failures(strategy: Strategy, extracted: str | None, paths: list[Row]) -> in
     if strategy.graded_paths():
         return sum(path["extracted"] is None for path in paths)
     return int(extracted is None)
+
+
+def _errors(strategy: Strategy, error: str | None, paths: list[Row]) -> int:
+    """Responses, of those that count, whose grading failed."""
+    if strategy.graded_paths():
+        return sum(path["error"] is not None for path in paths)
+    return int(error is not None)
 
 
 def _path_row(tokenizer: Any, path: Path) -> Row:

@@ -32,7 +32,8 @@ class LabRecipe:
 
     steps: int = 4000
     batch_documents: int = 64
-    learning_rate: float = 3e-3
+    matrix_learning_rate: float = 0.02
+    other_learning_rate: float = 4e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05
     vocab_size: int = 768
@@ -85,27 +86,47 @@ def batches(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[t
             yield torch.tensor(ids), torch.tensor(weights)
 
 
-def learning_rate(recipe: LabRecipe, step: int) -> float:
-    """Linear warm-up, then cosine to a twentieth of the peak."""
+def build_optimizers(recipe: LabRecipe, model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embeddings and norms; "peak" holds each one's learning rate."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if all(p is not m for m in matrices)]
+    muon = torch.optim.Muon(
+        [{"params": matrices, "peak": recipe.matrix_learning_rate}], weight_decay=recipe.weight_decay
+    )
+    adamw = torch.optim.AdamW(
+        [{"params": others, "peak": recipe.other_learning_rate}], betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    )
+    return [muon, adamw]
+
+
+def schedule(recipe: LabRecipe, step: int) -> float:
+    """The share of the peak learning rates at a step: linear warm-up, then cosine to a twentieth."""
     if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+        return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def train_step(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, weights: torch.Tensor
+    model: LlamaForCausalLM,
+    optimizers: list[torch.optim.Optimizer],
+    share: float,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
 ) -> float:
-    """One optimizer step on a batch; returns its weighted mean loss per token (nats)."""
+    """One step at a share of the peak learning rates; returns the batch's weighted mean loss per token (nats)."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(ids[:, :-1], use_cache=False).logits
     losses = cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     weight = weights[:, 1:].flatten()
     loss = (losses * weight).sum() / weight.sum()
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak"]
+        optimizer.step()
     return loss.item()
 
 
@@ -116,14 +137,10 @@ def train_lab_model(
     texts = (q + a for q, a in itertools.islice(documents(recipe.seed), TOKENIZER_DOCUMENTS))
     tokenizer = train_tokenizer(texts, recipe.vocab_size)
     model = build_model(recipe, tokenizer).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), recipe.learning_rate, (0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    optimizers = build_optimizers(recipe, model)
     started, tokens, recent = time.monotonic(), 0, 0.0
     for step, (ids, weights) in enumerate(itertools.islice(batches(recipe, tokenizer), recipe.steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        loss = train_step(model, optimizer, ids, weights)
+        loss = train_step(model, optimizers, schedule(recipe, step), ids, weights)
         recent = loss if step == 0 else 0.95 * recent + 0.05 * loss
         tokens += ids.numel()
         if step % 100 == 99 or step == recipe.steps - 1:

@@ -6,7 +6,6 @@ Everything is in the one file: no script, no network. Jinja2 escapes whatever mo
 from __future__ import annotations
 
 import json
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from forkpoint.report.figures import sweep_figure
 from forkpoint.types import UserError
 
 PROBLEMS_SHOWN = 100
+TOKENS_SHOWN = 250_000  # keeps the page near 20 MB
 SHADES = 10  # steps from sure (0, no shade) to unsure (9)
 
 
@@ -28,17 +28,20 @@ def write_report(run: Path) -> Path:
 
     Raises UserError where the directory holds no finished run.
     """
-    if not (run / RESULTS).is_file():
-        raise UserError(f"{run} holds no finished run: there is no {RESULTS}")
+    for name in (RESULTS, SAMPLES):
+        if not (run / name).is_file():
+            raise UserError(f"{run} holds no finished run: there is no {name}")
     results = read_json(run / RESULTS)
-    shown = min(PROBLEMS_SHOWN, results["n_problems"])
-    page = _environment().get_template("eval.html.j2").render(
-        results=results,
-        version=__version__,
-        figure=Markup(sweep_figure(results)) if "sweep" in results else None,
-        problems=_problems(run / SAMPLES, [s["strategy"] for s in results["strategies"]], shown),
-        shown=shown,
-    )  # fmt: skip
+    page = (
+        _environment()
+        .get_template("eval.html.j2")
+        .render(
+            results=results,
+            version=__version__,
+            figure=Markup(sweep_figure(results)) if "sweep" in results else None,
+            problems=_problems(run / SAMPLES, results),
+        )
+    )
     target = run / "report.html"
     write_whole(target, page)
     return target
@@ -56,16 +59,19 @@ def _environment() -> Environment:
     return environment
 
 
-def _problems(samples: Path, strategies: list[str], shown: int) -> list[dict[str, Any]]:
-    """The first problems with their rows, one a strategy, in the order of the run."""
+def _problems(samples: Path, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The first problems, as many as the page holds, each with its rows, one a strategy, in the order of the run."""
     problems: dict[str, dict[str, Any]] = {}
-    per_strategy = dict.fromkeys(strategies, 0)
     with samples.open(encoding="utf-8") as file:
         for row in map(json.loads, file):
-            per_strategy[row["strategy"]] += 1
-            if per_strategy[row["strategy"]] <= shown:
-                entry = problems.setdefault(
-                    row["problem_id"], {"question": row["question"], "gold": row["gold"], "rows": []}
-                )
-                entry["rows"].append(row)
-    return [{"id": name, **entry} for name, entry in islice(problems.items(), shown)]
+            if row["problem_id"] in problems or len(problems) < PROBLEMS_SHOWN:
+                entry = {"id": row["problem_id"], "question": row["question"], "gold": row["gold"], "rows": []}
+                problems.setdefault(row["problem_id"], entry)["rows"].append(row)
+    shown: list[dict[str, Any]] = []
+    tokens = 0
+    for problem in problems.values():
+        tokens += sum(len(path["tokens"]) for row in problem["rows"] for path in row["paths"])
+        if shown and tokens > TOKENS_SHOWN:
+            break
+        shown.append(problem)
+    return shown

@@ -35,8 +35,8 @@ __all__ = ["TopNSigma", "build_processors", "policy_logits", "validate"]
 def build_processors(sampling: Sampling) -> LogitsProcessorList:
     """The policy as logits processors in the documented order, temperature included; empty when greedy.
 
-    For `model.generate(logits_processor=..., do_sample=True)` leave generate's own temperature and
-    truncations at their defaults: they would apply on top. Raises UserError for values out of range.
+    For `model.generate(logits_processor=..., do_sample=True)` turn generate's own truncations off, which would apply on
+    top: pass top_k=0 (its default is 50) and no temperature or top_p. Raises UserError for values out of range.
     """
     return LogitsProcessorList(_chain(sampling))
 

@@ -4,18 +4,21 @@ Knows nothing of models. Importing this room imports neither torch nor transform
 Hub is asked when problems are loaded from it, and algebra runs in processes of its own.
 """
 
+from forkpoint.tasks.alignment import find_answer
 from forkpoint.tasks.answers import answer_key, same_answer
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.grading import grade, grade_response
 from forkpoint.tasks.problems import TASKS, TaskSpec, load_problems, task_spec
-from forkpoint.tasks.prompts import STYLES, prompt_text, render_prompt, stop_strings
+from forkpoint.tasks.prompts import STYLES, encode, prompt_text, render_prompt, stop_strings
 
 __all__ = [
     "STYLES",
     "TASKS",
     "TaskSpec",
     "answer_key",
+    "encode",
     "extract",
+    "find_answer",
     "grade",
     "grade_response",
     "load_problems",

@@ -48,7 +48,7 @@ def _number(text: str) -> Span | None:
     box = find_box(text)
     if box is not None:
         found = last_match(NUMBER, text, *box)
-        return _number_span(found) if found else None
+        return number_span(found) if found else None
     after = after_marker(text)
     if after is not None:
         start, end, line_end = after
@@ -56,12 +56,12 @@ def _number(text: str) -> Span | None:
         for low, high in ((equals + 1, end), (start, end), (start, line_end)):
             found = NUMBER.search(text, low, high) if low else None
             if found:
-                return _number_span(found)
+                return number_span(found)
     found = last_match(NUMBER, text, 0, len(text))
-    return _number_span(found) if found else None
+    return number_span(found) if found else None
 
 
-def _number_span(found: re.Match[str]) -> Span:
+def number_span(found: re.Match[str]) -> Span:
     signed = found["sign"] or found["far_sign"]
     return Span(found.start() if signed else found.start("body"), found.end(), canonical_match(found))
 
@@ -96,7 +96,7 @@ def _math(text: str) -> Span | None:
     number = last_match(NUMBER, text, 0, len(text))
     if segments and (number is None or number.end() <= segments[-1][1]):
         return trimmed(text, *segments[-1])
-    return _number_span(number) if number else None
+    return number_span(number) if number else None
 
 
 def _has_digit(text: str) -> bool:

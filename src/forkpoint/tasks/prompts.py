@@ -33,6 +33,11 @@ def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
     text = prompt_text(problem, style, tokenizer)
     if style == "chat":  # the template has written its special tokens itself
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return encode(text, tokenizer)
+
+
+def encode(text: str, tokenizer: Any) -> TokenIds:
+    """A text prompt as token ids: with what the tokenizer puts in front, without an end-of-sequence token behind."""
     ids = list(tokenizer(text)["input_ids"])
     end = getattr(tokenizer, "eos_token_id", None)
     if end is not None and len(ids) > 1 and ids[-1] == end:  # no prompt's own text ends in it
