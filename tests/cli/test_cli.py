@@ -39,7 +39,7 @@ def test_eval_help_describes_every_option(capsys):
         main(["eval", "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for word in ("--strategy", "--sweep", "cot-decoding:k=10", "few-shot", "--memory_gib", "runs/VERB"):
+    for word in ("--strategy", "--sweep", "cot-decoding:k=10", "template", "--memory_gib", "(default:"):
         assert word in text
 
 
@@ -144,3 +144,16 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     code, _, err = run(capsys, "eval")
     assert code == 130
     assert "the same command goes on from where it was" in err
+
+
+def test_broken_weights_are_one_sentence(capsys, tmp_path, tokenizer):
+    from tiny_models import build_model, tiny_config
+
+    model = build_model(tiny_config(tokenizer))
+    model.model.norm.weight.data.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    out = str(tmp_path / "out")
+    assert "are NaN or infinite" in refused(
+        capsys, "eval", "--model", str(tmp_path / "model"), "--limit", "2", "--out", out
+    )

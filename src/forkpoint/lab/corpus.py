@@ -13,7 +13,7 @@ from forkpoint.lab.problems import LabProblem, WorkedStep, stream, work_out
 
 SLIPS = (-10, -2, -1, 1, 2, 10)
 SLIP_PROBABILITY = 0.2
-DIRECT_SHARE = 0.45
+DIRECT_SHARE = 0.4
 
 # (opening, word before each step but the first, weight); the first one is what the zero-shot prompt says.
 OPENINGS = (

@@ -2,7 +2,7 @@
 
 A problem is a short chain of events around one quantity. Its solution is a list of arithmetic steps that refer to
 each other, so that a slip in one step is carried on by the later ones. The split is a property of the question's
-text alone: a question belongs to the held-out half or to training, whatever seed produced it.
+text alone: a question belongs to the held-out eighth or to training, whatever seed produced it.
 
 Knows nothing of models or tokens.
 """
@@ -20,7 +20,7 @@ LEVELS = (1, 2, 3, 4)
 LEVEL_WEIGHTS = (1, 2, 3, 3)
 HELD_OUT_ONE_IN = 8
 DEFAULT_TEST_SIZE = 1000
-LARGEST_VALUE = 200
+LARGEST_VALUE = 300
 
 NAMES = (
     "Ada", "Ben", "Cleo", "Dev", "Emil", "Fay", "Gus", "Hana", "Ivan", "Jun",
@@ -108,10 +108,10 @@ def is_held_out(question: str) -> bool:
 
 def _opening(rng: random.Random, level: int) -> tuple[str, int, list[Step], int]:
     """The first sentence, its number, its steps (none or one), and the value that the chain starts from."""
-    start = rng.randint(3, 30)
+    start = rng.randint(3, 40)
     if level > 1 and rng.random() < 0.3:
         if rng.random() < 0.5:
-            more = rng.randint(2, 20)
+            more = rng.randint(2, 30)
             return (
                 f"{{o}} has {start} {{i}}. {{n}} has {more} more than {{o}}.",
                 start,
@@ -138,10 +138,10 @@ def _event(rng: random.Random, value: int, done: int, room: int) -> tuple[str, l
         by = rng.choice((2, 3))
         return TIMES_EVENTS[by], [Step(here, "*", by)]
     if kind in ("pack", "share"):
-        k, m = rng.randint(2, 5), rng.randint(2, 6)
+        k, m = rng.randint(2, 5), rng.randint(2, 8)
         text = rng.choice(PACK_EVENTS if kind == "pack" else SHARE_EVENTS).replace("{k}", str(k)).replace("{m}", str(m))
         return text, [Step(k, "*", m), Step(here, "+" if kind == "pack" else "-", Ref(done))]
-    x = rng.randint(2, 20)
+    x = rng.randint(2, 30)
     text = rng.choice(ADD_EVENTS if kind == "add" else TAKE_EVENTS).replace("{x}", str(x))
     return text, [Step(here, "+" if kind == "add" else "-", x)]
 

@@ -1,8 +1,10 @@
 """How the embedded lab model is made: `forkpoint lab train` runs exactly this.
 
 A Llama-architecture model of about 0.9M parameters learns next-token prediction on the lab corpus, one document a
-row, from random initialisation; tokens of the question weigh QUESTION_WEIGHT, those of the answer 1. Everything is
-derived from the seed and the number of steps.
+row, from random initialisation; tokens of the question weigh QUESTION_WEIGHT, those of the answer 1. LABEL_SMOOTHING
+stands for the noise of real text: it gives every token a small chance everywhere, and so logits the shape that they
+have in large models, a narrow bulk with a few outliers about ten standard deviations above. Everything is derived from
+the seed and the number of steps.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from forkpoint.lab.corpus import documents
 from forkpoint.lab.tokenizer import train_tokenizer
 
 QUESTION_WEIGHT = 0.1
+LABEL_SMOOTHING = 1e-3
 TOKENIZER_DOCUMENTS = 20_000
 
 
@@ -117,7 +120,9 @@ def train_step(
     """One step at a share of the peak learning rates; returns the batch's weighted mean loss per token (nats)."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(ids[:, :-1], use_cache=False).logits
-    losses = cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    losses = cross_entropy(
+        logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none", label_smoothing=LABEL_SMOOTHING
+    )
     weight = weights[:, 1:].flatten()
     loss = (losses * weight).sum() / weight.sum()
     model.zero_grad(set_to_none=True)
