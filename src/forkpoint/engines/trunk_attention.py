@@ -53,6 +53,7 @@ class TrunkCache:
         self.live = torch.empty(0, dtype=torch.bool, device=device)
         self.windows: set[int] = set()  # sliding windows that layers asked for
         self._stale = True  # whether the grid must be laid out again
+        self._trunk_bias: dict[int | None, Tensor | None] = {}  # by window
         self.width = 1  # suffix columns in use this step
         self.capacity = 0
 
@@ -108,6 +109,7 @@ class TrunkCache:
         self.depth[index] = 0
         self.length[index] = 0
         self.live[index] = False
+        self._trunk_bias.clear()
 
     def keep_branches(self, slots: list[int]) -> None:
         """Drop all branches but those in the given slots, which are renumbered in that order."""
@@ -137,7 +139,8 @@ class TrunkCache:
             self._resize_suffixes(self.depth.shape[0], -(-self.width // SUFFIX_BLOCK) * SUFFIX_BLOCK)
         if self._stale:
             self._lay_out_grid()
-        self._biases: dict[tuple[int | None, torch.dtype], tuple[Tensor | None, Tensor | None]] = {}
+        self._suffix_bias: dict[int | None, Tensor | None] = {}
+        self._trunk_bias = {w: bias for w, bias in self._trunk_bias.items() if w is None}  # windows move on
         return (self.depth + self.length)[:, None]
 
     def end_step(self) -> None:
@@ -161,14 +164,15 @@ class TrunkCache:
         self._branch = torch.zeros(n_trunks * self._per_trunk, dtype=torch.long, device=self.device)
         self._branch[cell] = torch.arange(n, device=self.device)
         self._rows = torch.arange(n, device=self.device)
+        self._trunk_bias.clear()
         self._stale = False
 
-    def _to_grid(self, x: Tensor, n_trunks: int) -> Tensor:
+    def _to_grid(self, x: Tensor) -> Tensor:
         """[N, K, R, W] -> [G, K, R*B, W]"""
         cells = x if self._in_order else x[self._branch]
         _, k, r, w = cells.shape
-        grid = cells.view(n_trunks, self._per_trunk, k, r, w).permute(0, 2, 3, 1, 4)
-        return grid.reshape(n_trunks, k, r * self._per_trunk, w)
+        grid = cells.view(-1, self._per_trunk, k, r, w).permute(0, 2, 3, 1, 4)
+        return grid.reshape(-1, k, r * self._per_trunk, w)
 
     def _from_grid(self, x: Tensor, r: int) -> Tensor:
         """[G, K, R*B, W] -> [N, K, R, W]"""
@@ -178,19 +182,24 @@ class TrunkCache:
             return cells.reshape(g * self._per_trunk, k, r, w)
         return cells[self._cell // self._per_trunk, self._cell % self._per_trunk]
 
-    def _bias(self, layer: int, window: int | None, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-        """What to add to the scores over trunk [N, 1, 1, T] and suffix [N, 1, 1, S]; None where all is seen."""
-        key = (window, dtype)
-        if key not in self._biases:
+    def _biases(self, layer: int, window: int | None) -> tuple[Tensor | None, Tensor | None]:
+        """What to add to the scores over the trunks [G, 1, 1, B, T] and the suffixes [N, 1, 1, S]; None for nothing."""
+        if window not in self._trunk_bias:
             trunk_columns = torch.arange(self.trunk_keys[layer].shape[2], device=self.device)
-            suffix_columns = torch.arange(self.width, device=self.device)
-            seen_trunk = trunk_columns[None] < self.depth[:, None]
-            seen_suffix = suffix_columns[None] <= self.length[:, None]
+            seen = trunk_columns[None] < self.depth[:, None]
             if window is not None:
-                seen_trunk &= (self.depth + self.length)[:, None] - trunk_columns[None] < window
-                seen_suffix &= self.length[:, None] - suffix_columns[None] < window
-            self._biases[key] = (_as_bias(seen_trunk, dtype), _as_bias(seen_suffix, dtype))
-        return self._biases[key]
+                seen &= (self.depth + self.length)[:, None] - trunk_columns[None] < window
+            cells = seen if self._in_order else seen[self._branch]
+            bias = _as_bias(cells.view(-1, self._per_trunk, cells.shape[1]))
+            self._trunk_bias[window] = None if bias is None else bias[:, None, None]
+        if window not in self._suffix_bias:
+            suffix_columns = torch.arange(self.width, device=self.device)
+            seen = suffix_columns[None] <= self.length[:, None]
+            if window is not None:
+                seen &= self.length[:, None] - suffix_columns[None] < window
+            bias = _as_bias(seen)
+            self._suffix_bias[window] = None if bias is None else bias[:, None, None]
+        return self._trunk_bias[window], self._suffix_bias[window]
 
     def attend(
         self,
@@ -203,29 +212,36 @@ class TrunkCache:
         softcap: float | None,
         sinks: Tensor | None,
     ) -> Tensor:
-        """Attention output [N, 1, H, Dv] of one layer for query [N, H, 1, D] and the new key and value [N, K, 1, D]."""
+        """Attention output [N, 1, H, Dv] of one layer for query [N, H, 1, D] and the new key and value [N, K, 1, D].
+
+        The softmax over both parts shares its maximum and its sum, so the parts stay in their own layouts.
+        """
         n, h, _, d = query.shape
         k = key.shape[1]
+        r = h // k
         suffix_k, suffix_v = self._append(layer, key, value)
         trunk_k, trunk_v = self.trunk_keys[layer], self.trunk_values[layer]
-        q = query.view(n, k, h // k, d) * scaling
-        over_trunk = self._from_grid(self._to_grid(q, trunk_k.shape[0]) @ trunk_k.transpose(2, 3), h // k)
-        over_suffix = q @ suffix_k.transpose(2, 3)
+        q = query.view(n, k, r, d) * scaling
+        over_trunk = (self._to_grid(q) @ trunk_k.transpose(2, 3)).float()  # [G, K, R*B, T]
+        over_suffix = (q @ suffix_k.transpose(2, 3)).float()  # [N, K, R, S]
         if softcap is not None:
             over_trunk, over_suffix = (softcap * torch.tanh(s / softcap) for s in (over_trunk, over_suffix))
-        trunk_bias, suffix_bias = self._bias(layer, window, q.dtype)
+        trunk_bias, suffix_bias = self._biases(layer, window)
         if trunk_bias is not None:
-            over_trunk = over_trunk + trunk_bias
+            over_trunk.view(-1, k, r, self._per_trunk, over_trunk.shape[-1]).add_(trunk_bias)
         if suffix_bias is not None:
-            over_suffix = over_suffix + suffix_bias
-        parts = [over_trunk, over_suffix]
+            over_suffix.add_(suffix_bias)
+        top = torch.maximum(over_suffix.amax(-1, True), self._from_grid(over_trunk.amax(-1, True), r))
         if sinks is not None:
-            parts.append(sinks.view(1, k, h // k, 1).to(q.dtype).expand(n, -1, -1, -1))
-        weights = torch.softmax(torch.cat(parts, -1), -1, dtype=torch.float32).to(q.dtype)
-        t, s = over_trunk.shape[-1], over_suffix.shape[-1]
-        from_trunk = self._from_grid(self._to_grid(weights[..., :t], trunk_v.shape[0]) @ trunk_v, h // k)
-        out = from_trunk + weights[..., t : t + s] @ suffix_v
-        return out.reshape(n, 1, h, out.shape[-1])
+            sink = sinks.view(1, k, r, 1).float()
+            top = torch.maximum(top, sink)
+        suffix_weights = over_suffix.sub_(top).exp_()
+        trunk_weights = over_trunk.sub_(self._to_grid(top)).exp_()
+        total = suffix_weights.sum(-1, True) + self._from_grid(trunk_weights.sum(-1, True), r)
+        if sinks is not None:
+            total = total + (sink - top).exp()
+        out = self._from_grid(trunk_weights.to(q.dtype) @ trunk_v, r) + suffix_weights.to(q.dtype) @ suffix_v
+        return (out / total.to(q.dtype)).reshape(n, 1, h, out.shape[-1])
 
     def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new token's key and value; returns the suffix columns in use, [N, K, S, D] each."""
@@ -236,12 +252,11 @@ class TrunkCache:
         return self.suffix_keys[layer][:, :, : self.width], self.suffix_values[layer][:, :, : self.width]
 
 
-def _as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """0 where seen and -inf elsewhere, [N, 1, 1, W]; None where everything is seen."""
+def _as_bias(seen: Tensor) -> Tensor | None:
+    """0 where seen and -inf elsewhere, float32; None where everything is seen."""
     if bool(seen.all()):
         return None
-    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
-    return bias[:, None, None, :]
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))
 
 
 def _attention_function(

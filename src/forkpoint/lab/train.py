@@ -67,7 +67,7 @@ def build_model(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaF
 
 
 def batches(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(input_ids, weights) [B, T] without end: documents of similar length side by side, padding weighs nothing."""
+    """(input_ids, weights) [B, T] without end: questions of similar length side by side, padding weighs nothing."""
     rng = random.Random(recipe.seed)
     source = documents(recipe.seed)
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -75,7 +75,8 @@ def batches(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[t
         texts = list(itertools.islice(source, recipe.batch_documents * 32))
         questions = tokenizer([q for q, _ in texts])["input_ids"]
         answers = tokenizer([a for _, a in texts])["input_ids"]
-        rows = sorted(zip(questions, answers, strict=True), key=lambda row: len(row[0]) + len(row[1]))
+        # by the question alone: batches of answers of one length would weigh the kinds of answer differently
+        rows = sorted(zip(questions, answers, strict=True), key=lambda row: len(row[0]))
         chunks = [rows[i : i + recipe.batch_documents] for i in range(0, len(rows), recipe.batch_documents)]
         rng.shuffle(chunks)
         for chunk in chunks:
