@@ -9,10 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+WIDTH_OF_FILES = 120
+
 
 def print_evaluation(results: dict[str, Any]) -> None:
     """The strategies with their figures, then each compared with the first."""
     console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console = Console(width=WIDTH_OF_FILES)
     n = results["n_problems"]
     console.print(_accuracies(results, f"{results['model']} on {results['task']}, {n} problems"))
     if results["comparisons"]:
@@ -25,7 +29,7 @@ def _accuracies(results: dict[str, Any], title: str) -> Table:
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("strategy", overflow="fold", min_width=18)
     for column in ("accuracy", "95% interval", "no answer", "tokens", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for s in results["strategies"]:
         lo, hi = s["ci95"]
         table.add_row(
@@ -37,14 +41,17 @@ def _accuracies(results: dict[str, Any], title: str) -> Table:
 
 def _comparisons(results: dict[str, Any]) -> Table:
     first = results["comparisons"][0]["a"]
-    table = Table(title=Text(f"against {first}"), box=box.SIMPLE_HEAD, title_justify="left")
+    tests = " and ".join(sorted({c["test"] for c in results["comparisons"]}))
+    table = Table(
+        title=Text(f"against {first}, problem by problem ({tests})"), box=box.SIMPLE_HEAD, title_justify="left"
+    )
     table.add_column("strategy", overflow="fold", min_width=18)
-    for column in ("difference", "95% interval", "p", "p (Holm)", "test"):
-        table.add_column(column, justify="right")
+    for column in ("difference", "95% interval", "p", "p (Holm)"):
+        table.add_column(column, justify="right", no_wrap=True)
     for c in results["comparisons"]:
         lo, hi = c["ci95"]
         table.add_row(
             Text(c["b"]), f"{100 * c['difference']:+.1f}", f"{100 * lo:+.1f} to {100 * hi:+.1f}",
-            f"{c['p_value']:.2g}", f"{c['p_holm']:.2g}", c["test"],
+            f"{c['p_value']:.2g}", f"{c['p_holm']:.2g}",
         )  # fmt: skip
     return table
