@@ -20,7 +20,7 @@ import torch
 from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.engines import load_engine
-from forkpoint.engines.scoring import padded_batches
+from forkpoint.engines.scoring import padded_batches, rows_that_fit
 from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.lab.problems import load_problems
 from forkpoint.tasks import render_prompt
@@ -50,6 +50,7 @@ def trunk(engine: TransformersEngine, branches: int, repeats: int) -> dict[str, 
     sampling = Sampling(temperature=1.0, max_tokens=NEW_TOKENS)
     endless = TransformersEngine(engine.model, engine.tokenizer)
     endless.ends = ()
+    engine.model.generation_config.eos_token_id = None
 
     def ours() -> None:
         assert sum(len(c.token_ids) for c in endless.generate(requests, sampling)) == branches * NEW_TOKENS
@@ -57,7 +58,7 @@ def trunk(engine: TransformersEngine, branches: int, repeats: int) -> dict[str, 
     def peer() -> None:
         out = engine.model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, num_return_sequences=branches,
-            max_new_tokens=NEW_TOKENS, eos_token_id=-1, pad_token_id=1,
+            max_new_tokens=NEW_TOKENS, pad_token_id=1,
         )  # fmt: skip
         assert out.shape == (branches, TRUNK + NEW_TOKENS)
 
@@ -95,10 +96,10 @@ def scoring(engine: TransformersEngine, repeats: int) -> dict[str, float]:
     prompts = [render_prompt(p, "plain", engine.tokenizer) for p in load_problems(limit=800)]
     sequences = sorted(prompts, key=len)
     starts = [1] * len(sequences)
-    vocab = engine.model.config.vocab_size
+    fitting = rows_that_fit(engine.model, engine.memory_bytes)
 
     def bare() -> None:
-        for batch in padded_batches(sequences, starts, vocab, engine.memory_bytes):
+        for batch in padded_batches(sequences, starts, fitting):
             width = max(len(sequences[i]) for i in batch)
             ids = torch.tensor([[*sequences[i], *[0] * (width - len(sequences[i]))] for i in batch])
             engine.model(ids, use_cache=False)
@@ -116,10 +117,10 @@ def main() -> None:
     engine = load_engine("lab", device="cpu")
     assert isinstance(engine, TransformersEngine)
     figures = {
-        "trunk_64": trunk(engine, 64, options.repeats),
-        "trunk_512": trunk(engine, 512, options.repeats),
         "score": scoring(engine, 3 * options.repeats),
         "cot_decoding_100_problems_k10": cot_decoding(engine, options.problems),
+        "trunk_64": trunk(engine, 64, options.repeats),
+        "trunk_512": trunk(engine, 512, options.repeats),
     }
     for name, measured in figures.items():
         print(f"{name:32}", "  ".join(f"{key} {value:,}" for key, value in measured.items()))

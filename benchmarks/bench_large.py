@@ -48,6 +48,7 @@ def build(device: str) -> TransformersEngine:
     engine = TransformersEngine(model, AutoTokenizer.from_pretrained(MODEL_DIR), name="qwen2.5-0.5b shape")
     assert engine.trunk_refusal is None, engine.trunk_refusal
     engine.ends = ()
+    model.generation_config.eos_token_id = None
     return engine
 
 
@@ -59,7 +60,7 @@ def contenders(
     draw = torch.Generator().manual_seed(0)
     trunk = torch.randint(2, 400, (1, TRUNK), generator=draw).to(device)
     prompts = torch.randint(2, 400, (problems, TRUNK), generator=draw).to(device)
-    common = {"max_new_tokens": new_tokens, "pad_token_id": 1, "eos_token_id": -1}
+    common = {"max_new_tokens": new_tokens, "pad_token_id": 1}
 
     def sample_ours() -> int:
         requests = [Request(str(i), tuple(trunk[0].tolist())) for i in range(branches)]

@@ -153,7 +153,7 @@ def test_a_long_sequence_is_scored_in_pieces(tiny, monkeypatch):
 def stops(engine):
     from forkpoint.engines.stopping import StopCheck
 
-    return StopCheck(engine.tokenizer, (), engine.vocab_size)
+    return StopCheck(engine.tokenizer, (), engine.ends, engine.vocab_size)
 
 
 def test_out_of_memory_is_retried_smaller(lab, monkeypatch):
@@ -176,7 +176,7 @@ def test_out_of_memory_is_retried_smaller(lab, monkeypatch):
 
 def test_a_budget_too_small_for_one_response_says_so(lab):
     with pytest.raises(UserError, match="more than the memory budget"):
-        list(TrunkDecoder(lab.model, stops(lab), lab.ends, Sampling(max_tokens=100), 1000).run(some_requests(3)))
+        list(TrunkDecoder(lab.model, stops(lab), Sampling(max_tokens=100), 1000).run(some_requests(3)))
 
 
 def test_broken_weights_are_one_sentence_naming_the_request(tokenizer):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forkpoint.engines.trunks import MAX_OWN, Branch
+from forkpoint.engines.trunks import MAX_OWN, Branch, response_of
 from forkpoint.sampling.draw import key_hash
 
 
@@ -71,6 +71,18 @@ class Slots:
         self.fed[self.live] += 1
         writing = np.flatnonzero(self.live & (self.fed >= self.n_own))
         return writing, (self.fed - self.n_own)[writing]
+
+    def key(self, slot: int) -> str:
+        """The key of the request in a slot."""
+        branch = self.branches[slot]
+        assert branch is not None
+        return branch.request.key
+
+    def response(self, slot: int) -> list[int]:
+        """The tokens of a slot's response so far, those that its request brought along included."""
+        branch = self.branches[slot]
+        assert branch is not None
+        return response_of(branch.request, self.tokens[slot, : self.fed[slot] - self.n_own[slot] + 1].tolist())
 
     def take(self, slot: int, count: int) -> tuple[Branch, Written]:
         """Empty a slot; returns its branch and the first `count` tokens it wrote."""

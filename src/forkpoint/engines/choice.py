@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,11 @@ from jaxtyping import Float, Int64, UInt64
 from torch import Tensor
 
 from forkpoint.sampling.draw import inverse_cdf, uniforms
+from forkpoint.sampling.gaps import row_blocks
 from forkpoint.sampling.processors import policy_logits
 from forkpoint.types import Sampling, UserError
+
+LEAST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +27,39 @@ class Picked:
     gaps: np.ndarray
 
 
-def top_two_gap(
-    logits: Float[Tensor, "rows V"], log_z: Float[Tensor, "rows 1"]
-) -> tuple[Int64[Tensor, "rows 1"], Float[Tensor, " rows"]]:
-    """The argmax (the first, if several) of each row and p(top1) - p(top2)."""
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """What rows of logits say: the argmax (the first, if several) [n, 1], log Σ exp [n, 1], p(top1) - p(top2) [n], and
+    the entropy in nats [n].
+    """
+
+    best: Tensor
+    log_z: Tensor
+    gaps: Tensor
+    entropy: Tensor
+
+
+def row_facts(logits: Float[Tensor, "n V"], *, with_entropy: bool) -> RowFacts:
+    """The facts of float32 logits, in blocks of rows that fit a core's cache; the entropy (else empty) where asked for.
+
+    A row with NaN or without a finite maximum gets a log_z that is not finite.
+    """
+    blocks = [_block_facts(logits[rows], with_entropy) for rows in row_blocks(logits)]
+    return RowFacts(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+
+
+def _block_facts(logits: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     first, best = logits.max(-1, keepdim=True)
-    second = logits.scatter(-1, best, float("-inf")).amax(-1, keepdim=True)
-    return best, ((first - log_z).exp() - (second - log_z).exp()).squeeze(-1)
+    below = logits - first
+    weights = below.exp()
+    z = weights.sum(-1, keepdim=True)
+    log_z = z.log()
+    if with_entropy:  # log z - Σ p below, where a weight of 0 adds nothing, even for a logit of -inf
+        entropy = log_z.squeeze(-1) - torch.linalg.vecdot(weights, below.clamp_(min=LEAST)) / z.squeeze(-1)
+    else:
+        entropy = log_z[:0, 0]
+    second = weights.scatter_(-1, best, 0.0).amax(-1)
+    return best, first + log_z, (1.0 - second) / z.squeeze(-1), entropy
 
 
 def choose(
@@ -38,26 +67,26 @@ def choose(
     sampling: Sampling,
     hashes: UInt64[np.ndarray, " rows"],
     steps: Int64[np.ndarray, " rows"],
-    keys: Sequence[str],
+    key_of: Callable[[int], str],
 ) -> Picked:
     """Greedy or sampled tokens; row i uses the uniform number of (hashes[i], steps[i]).
 
-    Raises UserError naming the request (`keys[i]`) whose logits are NaN or hold no finite value.
+    Raises UserError naming the request (`key_of(i)`) whose logits are NaN or hold no finite value.
     """
     logits = logits.float()
     if logits.device.type == "mps":  # has no float64, which the draw needs
         logits = logits.cpu()
-    log_z = torch.logsumexp(logits, -1, keepdim=True)
+    facts = row_facts(logits, with_entropy=False)
+    log_z = facts.log_z
     if not bool(torch.isfinite(log_z).all()):
         bad = int((~torch.isfinite(log_z)).flatten().nonzero()[0])
         raise UserError(
-            f"the model's logits for request {keys[bad]!r} are NaN or infinite at generated token {int(steps[bad])}: "
+            f"the model's logits for request {key_of(bad)!r} are NaN or infinite at generated token {int(steps[bad])}: "
             "its weights or its precision are broken"
         )
-    best, gaps = top_two_gap(logits, log_z)
     if sampling.temperature == 0:
-        tokens = best
+        tokens = facts.best
     else:
         tokens = inverse_cdf(policy_logits(logits, sampling), uniforms(hashes, steps))[:, None]
     logprobs = logits.gather(-1, tokens) - log_z
-    return Picked(tokens.squeeze(-1).cpu().numpy(), logprobs.squeeze(-1).cpu().numpy(), gaps.cpu().numpy())
+    return Picked(tokens.squeeze(-1).cpu().numpy(), logprobs.squeeze(-1).cpu().numpy(), facts.gaps.cpu().numpy())

@@ -30,11 +30,8 @@ COMPACT_BELOW = 0.75  # drop empty slots once fewer than this share is live and 
 class TrunkDecoder:
     """Generates completions for requests; one object serves one call of `generate`."""
 
-    def __init__(
-        self, model: PreTrainedModel, stops: StopCheck, ends: tuple[int, ...], sampling: Sampling, budget: int
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, stops: StopCheck, sampling: Sampling, budget: int) -> None:
         self.model, self.stops, self.sampling, self.budget = model, stops, sampling, budget
-        self.ends = np.array(ends, dtype=np.int64)
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> Iterator[Completion]:
@@ -52,6 +49,7 @@ class TrunkDecoder:
                 for done in self._decode(groups, limit):
                     del waiting[done.key]
                     yield done
+                return
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -59,13 +57,14 @@ class TrunkDecoder:
                     raise UserError(f"memory ran out on a single response: {str(error).splitlines()[0]}") from error
                 limit = limit // 2
             groups = group_requests(list(waiting.values()))
-            gc.collect()
+            gc.collect()  # what the failed step held
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _decode(self, groups: list[Group], n_slots: int) -> Iterator[Completion]:
         queue = deque((g, branch) for g, group in enumerate(groups) for branch in group.branches)
-        trunks = Trunks(self.model, groups)
+        longest_own = max(len(branch.own) for _, branch in queue)
+        trunks = Trunks(self.model, groups, longest_own + self.sampling.max_tokens)
         slots = Slots(n_slots, self.sampling.max_tokens, self.sampling.seed)
         while queue or slots.live.any():
             empty = np.flatnonzero(~slots.live)
@@ -89,12 +88,13 @@ class TrunkDecoder:
         writing, number = slots.advance()
         if not len(writing):
             return
-        keys = [branch.request.key for slot in writing if (branch := slots.branches[slot])]
-        picked = choose(_rows(logits, writing), self.sampling, slots.hashes[writing], number, keys)
+        picked = choose(
+            _rows(logits, writing), self.sampling, slots.hashes[writing], number, lambda i: slots.key(int(writing[i]))
+        )
         slots.tokens[writing, number] = picked.tokens
         slots.logprobs[writing, number] = picked.logprobs
         slots.gaps[writing, number] = picked.gaps
-        ended = self._ended(slots, writing, number, picked.tokens)
+        ended = self.stops.ended(picked.tokens, lambda i: slots.response(int(writing[i])))
         finished = ended | (number + 1 == slots.room[writing])
         if finished.any():
             cache.retire(writing[finished].tolist())
@@ -102,24 +102,13 @@ class TrunkDecoder:
             branch, written = slots.take(int(writing[i]), int(number[i]) + 1)
             yield completion(branch.request, written, "stop" if ended[i] else "length", self.stops)
 
-    def _ended(self, slots: Slots, writing: np.ndarray, number: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Which of the writing slots are at an end: an end-of-sequence token, or a stop string completed."""
-        ended = np.isin(tokens, self.ends)
-        for i in np.flatnonzero(self.stops.may_end(tokens) & ~ended):
-            branch = slots.branches[writing[i]]
-            assert branch is not None
-            ended[i] = self.stops.stopped(
-                response_of(branch.request, slots.tokens[writing[i], : number[i] + 1].tolist())
-            )
-        return ended
-
 
 class Trunks:
     """The trunks in use: which row of the cache holds which group, and which row each slot's branch hangs on."""
 
-    def __init__(self, model: PreTrainedModel, groups: list[Group]) -> None:
+    def __init__(self, model: PreTrainedModel, groups: list[Group], most_columns: int) -> None:
         self.model, self.groups = model, groups
-        self.cache = TrunkCache(model.device)
+        self.cache = TrunkCache(model.device, most_columns)
         self.rows: list[int | None] = []  # row -> the group whose trunk it holds
         self.row_of_slot: dict[int, int] = {}
 

@@ -31,7 +31,6 @@ STATES = ("past_key_values", "cache_params")  # what transformers calls the stat
 def decode_plainly(
     model: PreTrainedModel,
     stops: StopCheck,
-    ends: tuple[int, ...],
     sampling: Sampling,
     requests: Sequence[Request],
     budget: int,
@@ -46,7 +45,7 @@ def decode_plainly(
         while batches:
             batch = batches.popleft()
             try:
-                yield from list(_decode_batch(model, stops, ends, sampling, batch))
+                yield from list(_decode_batch(model, stops, sampling, batch))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -56,21 +55,19 @@ def decode_plainly(
 
 
 def _decode_batch(
-    model: PreTrainedModel, stops: StopCheck, ends: tuple[int, ...], sampling: Sampling, rows: list[Request]
+    model: PreTrainedModel, stops: StopCheck, sampling: Sampling, rows: list[Request]
 ) -> Iterator[Completion]:
     slots = Slots(len(rows), sampling.max_tokens, sampling.seed)
     for i, request in enumerate(rows):
         slots.place(i, Branch(request, len(request.prefix) - 1, request.prefix[-1:]))
     out = model(input_ids=torch.tensor([r.prefix for r in rows], device=model.device), use_cache=True)
     for step in range(sampling.max_tokens):
-        keys = [request.key for request in rows]
-        picked = choose(out.logits[:, -1], sampling, slots.hashes, np.full(len(rows), step), keys)
+        steps = np.full(len(rows), step)
+        picked = choose(out.logits[:, -1], sampling, slots.hashes, steps, lambda i: rows[i].key)
         slots.tokens[:, step] = picked.tokens
         slots.logprobs[:, step] = picked.logprobs
         slots.gaps[:, step] = picked.gaps
-        ended = np.isin(picked.tokens, ends)
-        for i in np.flatnonzero(slots.live & stops.may_end(picked.tokens) & ~ended).tolist():
-            ended[i] = stops.stopped(response_of(rows[i], slots.tokens[i, : step + 1].tolist()))
+        ended = stops.ended(picked.tokens, lambda i: response_of(rows[i], slots.tokens[i, : step + 1].tolist()))  # noqa: B023
         for i in np.flatnonzero(slots.live & (ended | (step + 1 == slots.room))).tolist():
             branch, written = slots.take(i, step + 1)
             yield completion(branch.request, written, "stop" if ended[i] else "length", stops)

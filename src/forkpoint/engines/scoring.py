@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from forkpoint.engines.choice import top_two_gap
+from forkpoint.engines.choice import row_facts
 from forkpoint.engines.memory import LOGITS_COPIES, is_out_of_memory
 from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.sampling.processors import policy_logits
@@ -150,23 +150,20 @@ def _describe(
     logits: Float[Tensor, "n V"], targets: Int64[Tensor, "n 1"], top: int, sampling: Sampling | None
 ) -> list[np.ndarray]:
     """Columns of `Scored`, in its field order, for the given rows."""
-    log_z = torch.logsumexp(logits, -1, keepdim=True)
-    if not bool(torch.isfinite(log_z).all()):
+    facts = row_facts(logits, with_entropy=True)
+    if not bool(torch.isfinite(facts.log_z).all()):
         raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
-    logprobs = (logits.gather(-1, targets) - log_z).squeeze(-1)
-    p = (logits - log_z).exp_()
-    # Σ p (log Z - l), where p = 0 contributes nothing even for l = -inf
-    entropy = log_z.squeeze(-1) - torch.linalg.vecdot(p, logits.clamp(min=torch.finfo(torch.float32).min))
-    best, gaps = top_two_gap(logits, log_z)
+    logprobs = (logits.gather(-1, targets) - facts.log_z).squeeze(-1)
     if sampling is None:
         policy = torch.full_like(logprobs, float("nan"))
     else:
         policy = torch.softmax(policy_logits(logits, sampling), -1).gather(-1, targets).squeeze(-1)
     if top:  # the argmax first, so that of equals it is the one that greedy decoding takes
-        top_ids = logits.scatter(-1, best, float("inf")).topk(top, -1).indices
+        top_ids = logits.scatter(-1, facts.best, float("inf")).topk(top, -1).indices
     else:
-        top_ids = best[:, :0]
-    columns = (logprobs, entropy, gaps, policy, top_ids, logits.gather(-1, top_ids) - log_z)
+        top_ids = facts.best[:, :0]
+    top_logprobs = logits.gather(-1, top_ids) - facts.log_z
+    columns = (logprobs, facts.entropy, facts.gaps, policy, top_ids, top_logprobs)
     return [c.cpu().numpy() for c in columns]
 
 

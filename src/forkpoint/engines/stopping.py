@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,15 +40,24 @@ def _pieces(tokenizer: Any, token_ids: Sequence[int]) -> Iterable[str]:
 
 
 class StopCheck:
-    """Finds where a response contains a stop string, decoding only when its last token could complete one."""
+    """Says where a response ends: at an end-of-sequence token, or where it contains a stop string.
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...], vocab_size: int) -> None:
+    For stop strings a response is decoded only when its last token could complete one.
+    """
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...], ends: tuple[int, ...], vocab_size: int) -> None:
         self.tokenizer, self.stop = tokenizer, stop
+        self._ends = np.zeros(vocab_size, dtype=bool)
+        self._ends[list(ends)] = True
         self._may_end = _tokens_holding(tokenizer, frozenset(s[-1] for s in stop), vocab_size) if stop else None
 
-    def may_end(self, last: np.ndarray) -> np.ndarray:
-        """Whether each of these last tokens could complete a stop string."""
-        return np.zeros(len(last), dtype=bool) if self._may_end is None else self._may_end[last]
+    def ended(self, last: np.ndarray, response: Callable[[int], Sequence[int]]) -> np.ndarray:
+        """Whether responses are at an end, given their last tokens and, on demand, all tokens of the i-th."""
+        ended: np.ndarray = self._ends[last]
+        if self._may_end is not None:
+            for i in np.flatnonzero(self._may_end[last] & ~ended).tolist():
+                ended[i] = self.stopped(response(i))
+        return ended
 
     def stopped(self, token_ids: Sequence[int]) -> bool:
         """Whether a response holds a stop string."""

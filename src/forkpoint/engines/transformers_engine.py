@@ -70,10 +70,10 @@ class TransformersEngine:
             raise UserError(
                 "two requests have the same key; each needs its own, since it seeds the request's randomness"
             )
-        stops = StopCheck(self.tokenizer, sampling.stop, self.vocab_size)
+        stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
         if self.trunk_refusal:
-            return decode_plainly(self.model, stops, self.ends, sampling, requests, self.memory_bytes)
-        return TrunkDecoder(self.model, stops, self.ends, sampling, self.memory_bytes).run(requests)
+            return decode_plainly(self.model, stops, sampling, requests, self.memory_bytes)
+        return TrunkDecoder(self.model, stops, sampling, self.memory_bytes).run(requests)
 
     def score(
         self,
@@ -100,7 +100,7 @@ class TransformersEngine:
         validate(sampling)
         for request in requests:
             self._check(request.prefix, request.key, sampling.max_tokens)
-        stops = StopCheck(self.tokenizer, sampling.stop, self.vocab_size)
+        stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
         return (self._best_beam(request, num_beams, sampling, stops) for request in requests)
 
     @torch.inference_mode()
@@ -158,7 +158,7 @@ def why_no_trunk(model: PreTrainedModel) -> str | None:
     """None if a trunk step reproduces the model's own logits on a tiny input, else the reason in words."""
     tokens = tuple(range(2, 8))
     try:
-        cache = TrunkCache(model.device)
+        cache = TrunkCache(model.device, most_columns=2)
         cache.store_trunks([0], compute_trunks(model, [tokens[:4]]), 1)
         cache.place([0, 1], [0, 0], [4, 2], 2)
         for column in (4, 5):

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
 IMPLEMENTATION = "forkpoint_trunk"
-SUFFIX_BLOCK = 32
+LEAST_CAPACITY = 32  # columns of a suffix at first; doubled when they are full
 # options that say nothing about one decoding step in evaluation mode
 _HARMLESS_OPTIONS = {
     "dropout", "position_ids", "use_cache", "is_causal", "output_attentions", "output_router_logits", "cache_position"
@@ -41,8 +41,9 @@ class TrunkCache:
     which trunk it hangs on. Branches are added, dropped and replaced between steps.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, most_columns: int) -> None:
         self.device = device
+        self.most_columns = most_columns  # that a suffix can come to have
         self.trunk_keys: dict[int, Tensor] = {}  # layer -> [G, K, T, D]
         self.trunk_values: dict[int, Tensor] = {}
         self.suffix_keys: dict[int, Tensor] = {}  # layer -> [N, K, S, D]
@@ -134,9 +135,10 @@ class TrunkCache:
 
     def begin_step(self) -> Tensor:
         """Make room for one more token a branch and lay out the masks; returns the positions [N, 1] of the tokens."""
-        self.width = int(self.length.max()) + 1
+        longest = int(self.length.max())
+        self.width, self._even = longest + 1, longest == int(self.length.min())
         if self.width > self.capacity:
-            self._resize_suffixes(self.depth.shape[0], -(-self.width // SUFFIX_BLOCK) * SUFFIX_BLOCK)
+            self._resize_suffixes(self.depth.shape[0], min(self.most_columns, max(LEAST_CAPACITY, 2 * self.capacity)))
         if self._stale:
             self._lay_out_grid()
         self._suffix_bias: dict[int | None, Tensor | None] = {}
@@ -192,6 +194,8 @@ class TrunkCache:
             cells = seen if self._in_order else seen[self._branch]
             bias = _as_bias(cells.view(-1, self._per_trunk, cells.shape[1]))
             self._trunk_bias[window] = None if bias is None else bias[:, None, None]
+        if window is None and self._even:
+            self._suffix_bias[window] = None
         if window not in self._suffix_bias:
             suffix_columns = torch.arange(self.width, device=self.device)
             seen = suffix_columns[None] <= self.length[:, None]
@@ -248,7 +252,10 @@ class TrunkCache:
         for store, new in ((self.suffix_keys, key), (self.suffix_values, value)):
             if layer not in store:
                 store[layer] = new.new_zeros(new.shape[0], new.shape[1], self.capacity, new.shape[3])
-            store[layer][self._rows, :, self.length] = new[:, :, 0]
+            if self._even:
+                store[layer][:, :, self.width - 1] = new[:, :, 0]
+            else:
+                store[layer][self._rows, :, self.length] = new[:, :, 0]
         return self.suffix_keys[layer][:, :, : self.width], self.suffix_values[layer][:, :, : self.width]
 
 
