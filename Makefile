@@ -22,7 +22,8 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/forkpoint eval --task lab --model lab --limit 300 --out runs/demo \
-		--strategy greedy --strategy cot-decoding:k=10 --strategy self-consistency:n=10 \
+		--strategy greedy --strategy cot-decoding:k=10 --strategy cot-decoding:k=10,aggregate=true \
+		--strategy self-consistency:n=10 \
 		--strategy sample:temperature=3,top_n_sigma=1 --strategy sample:temperature=3,min_p=0.1 \
 		--strategy sample:temperature=3,top_p=0.9
 	@echo "Open runs/demo/report.html in a browser."

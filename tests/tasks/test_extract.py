@@ -102,6 +102,8 @@ GOLDEN: list[tuple[AnswerKind, str, str | None, str]] = [
     ("option", "The answer is a car", None, ""),
     ("option", "where f(a) is D/(M-3)", None, ""),
     ("option", "(F)", None, ""),
+    ("option", "I cannot say.\nQ: How many?\nA: The answer is", None, ""),
+    ("option", "It is (C).\nQ: How many?\nA: Five.", "C", "C"),
     # yes and no
     ("yesno", "Yes, no, yes", "yes", "yes"),
     ("yesno", "So it is NO.", "no", "NO"),

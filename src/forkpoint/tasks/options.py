@@ -2,7 +2,8 @@
 
 A letter is taken where it is marked as an option ("(B)", "(b)", "[B]", "B)", "B.", "B:", "option B", "B"
 alone on its line); after a final-answer marker a bare capital will do ("the answer is B, as shown"), and so
-will an option's own text. Articles and variables are never options: "A car ...", "f(a)", "D/(M-3)".
+will an option's own text. Articles, variables and the "A:" of a next "Q: ... A:" are never options: "A car ...", "f(a)",
+"D/(M-3)".
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ def _marking(before: str, letter: str, after: str) -> Marking:
     if letter.islower() or opened or before.rstrip().endswith(_OPERATORS) or after.lstrip().startswith(_OPERATORS):
         return "no"
     if before and not before[-1].isspace() and before[-1] not in "*\"'{$:#":
+        return "no"
+    if letter == "A" and after.startswith(":") and re.search(r"\n\s*$", before):  # a base model's next "Q: ... A:"
         return "no"
     if closed or re.match(r"[.:](?:\s|\*|$)", after) or _NAMED_BEFORE.search(before):
         return "marked"
