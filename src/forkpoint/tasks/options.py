@@ -2,8 +2,8 @@
 
 A letter is taken where it is marked as an option ("(B)", "(b)", "[B]", "B)", "B.", "B:", "option B", "B"
 alone on its line); after a final-answer marker a bare capital will do ("the answer is B, as shown"), and so
-will an option's own text. Articles, variables and the "A:" of a next "Q: ... A:" are never options: "A car ...", "f(a)",
-"D/(M-3)".
+will an option's own text. Articles, variables and the "A:" of a next "Q: ... A:" are never options: "A car ...",
+"f(a)", "D/(M-3)".
 """
 
 from __future__ import annotations
