@@ -228,9 +228,12 @@ def test_bootstrap_is_repeatable_and_seeded() -> None:
     assert paired_difference(a, a).ci95 == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [([], []), ([1], [1, 0]), ([0.5], [0.5]), ([2, 0], [1, 0]), ([math.nan, 0], [1, 0])]
-)
+def test_one_problem_says_nothing_of_others() -> None:
+    found = paired_difference([0.5], [0.75])
+    assert (found.difference, found.ci95, found.p_value) == (0.25, (-1.0, 1.0), 1.0)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1], [1, 0]), ([2, 0], [1, 0]), ([math.nan, 0], [1, 0])])
 def test_paired_difference_refuses_nonsense(a: list[float], b: list[float]) -> None:
     with pytest.raises(ValueError):
         paired_difference(a, b)
