@@ -6,8 +6,7 @@ other way round. Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -135,30 +134,6 @@ class Scored:
     policy: np.ndarray
     top_ids: np.ndarray
     top_logprobs: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class Trajectory:
-    """A graded response to a problem, as token ids."""
-
-    problem_id: str
-    prompt_ids: TokenIds
-    token_ids: TokenIds
-    text: str
-    grade: Grade
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """A number per token, several named columns wide, aligned to `token_ids`: confidence gap, entropy, loss, ..."""
-
-    token_ids: TokenIds
-    columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, column in self.columns.items():
-            if len(column) != len(self.token_ids):
-                raise ValueError(f"column {name!r} has {len(column)} values for {len(self.token_ids)} tokens")
 
 
 def sampling_fields() -> dict[str, type]:

@@ -34,6 +34,10 @@ forward_lock = threading.RLock()
 _active: ContextVar[TrunkCache | None] = ContextVar("forkpoint_trunk_cache", default=None)
 
 
+class CannotShareError(Exception):
+    """The model's attention asks for what branches of a trunk cannot be given; the probe at load finds out."""
+
+
 class TrunkCache:
     """Keys and values of G trunks and N branch suffixes for every layer of a model.
 
@@ -63,7 +67,7 @@ class TrunkCache:
     def store_trunks(self, rows: list[int], computed: DynamicCache, n_rows: int) -> None:
         """Keep freshly computed trunks in the given rows, widening the store to `n_rows` rows where needed."""
         if not computed.layers:
-            raise NotImplementedError("the model keeps no keys and values")
+            raise CannotShareError("the model keeps no keys and values")
         index = torch.tensor(rows, device=self.device)
         for layer, entry in enumerate(computed.layers):
             for store, new in ((self.trunk_keys, entry.keys), (self.trunk_values, entry.values)):
@@ -281,9 +285,9 @@ def _attention_function(
     """The transformers attention interface's view of TrunkCache.attend."""
     cache = _active.get()
     if cache is None or attention_mask is not None:
-        raise NotImplementedError("trunk attention runs inside a trunk step and makes its own mask")
+        raise CannotShareError("trunk attention runs inside a trunk step and makes its own mask")
     if unknown := {name for name, given in options.items() if given is not None} - _HARMLESS_OPTIONS:
-        raise NotImplementedError(f"attention options {sorted(unknown)}")
+        raise CannotShareError(f"attention options {sorted(unknown)}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if sliding_window is not None:
         cache.windows.add(sliding_window)
