@@ -17,7 +17,7 @@ help:
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt torch
-	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[train,dev]"
 	touch $@
 
 demo: $(READY)

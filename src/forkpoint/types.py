@@ -117,15 +117,41 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One graded response to a problem, as token ids.
+
+    `id` names it within a run. `token_ids` hold the end-of-sequence token where the response ended with one; `answer`
+    is what was read from the response, None where nothing was found.
+    """
+
+    id: str
+    problem: Problem
+    prompt_ids: TokenIds
+    token_ids: TokenIds
+    answer: str | None
+    correct: bool
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Named columns of one number a token, aligned to a trajectory's token ids. NaN where a token has no score."""
+
+    trajectory: Trajectory
+    columns: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What a model says about a given sequence of n tokens.
 
     Row i of every array describes the distribution that predicts position i from the tokens before it; row n predicts
     the token after the last. Row 0 has no context and is NaN (top_ids: -1), as are rows before the asked-for start.
     `logprobs` and `policy` concern the sequence's own token, so their row n is NaN. `policy` is its probability under
-    the sampling asked for (after temperature and truncation), all NaN when none was given.
+    the sampling asked for (after temperature and truncation), and `top_policy` that of each of the `top_ids`; all NaN
+    when no sampling was given.
 
-    Shapes: logprobs, entropy, gaps, policy [n+1]; top_ids, top_logprobs [n+1, top]. Entropy in nats.
+    Shapes: logprobs, entropy, gaps, policy [n+1]; top_ids, top_logprobs, top_policy [n+1, top]. Entropy in nats.
     """
 
     logprobs: np.ndarray
@@ -134,6 +160,7 @@ class Scored:
     policy: np.ndarray
     top_ids: np.ndarray
     top_logprobs: np.ndarray
+    top_policy: np.ndarray
 
 
 def sampling_fields() -> dict[str, type]:

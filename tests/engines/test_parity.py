@@ -135,6 +135,7 @@ def test_scores_equal_a_bare_forward(family, tokenizer):
         weights = np.where(kept, np.exp((raw - raw.max(-1, keepdims=True)) / 1.7), 0)
         policy = weights / weights.sum(-1, keepdims=True)
         np.testing.assert_allclose(s.policy[1:n], policy[range(n - 1), sequence[1:]], atol=2e-4)
+        np.testing.assert_allclose(s.top_policy[1:], np.take_along_axis(policy, s.top_ids[1:], 1), atol=2e-4)
 
 
 def test_low_precision_and_many_layers_still_share_a_trunk(tokenizer):

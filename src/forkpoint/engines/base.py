@@ -18,6 +18,7 @@ class Engine(Protocol):
     name: str
     tokenizer: Any
     ends: tuple[int, ...]  # the token ids that end a response
+    vocab_size: int  # ids go from 0 to vocab_size - 1
     context: int | None  # most tokens that the model reads, where it says so
 
     @property
@@ -39,8 +40,8 @@ class Engine(Protocol):
     ) -> Iterator[Scored]:
         """What the model says about each sequence, in the order given.
 
-        `top` alternatives are kept a position; `policy` is filled when `sampling` is given; rows before
-        `starts[i]` (default 1) are left NaN and cost no vocabulary-sized work.
+        `top` alternatives are kept a position; `policy` and `top_policy` are filled when `sampling` is given; rows
+        before `starts[i]` (default 1) are left NaN and cost no vocabulary-sized work.
         """
         ...
 

@@ -6,6 +6,7 @@ prompts, and whatever a model does to its logits afterwards (soft-capping, scali
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -154,24 +155,25 @@ def _describe(
     if not bool(torch.isfinite(facts.log_z).all()):
         raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
     logprobs = (logits.gather(-1, targets) - facts.log_z).squeeze(-1)
-    if sampling is None:
-        policy = torch.full_like(logprobs, float("nan"))
-    else:
-        policy = torch.softmax(policy_logits(logits, sampling), -1).gather(-1, targets).squeeze(-1)
     if top:  # the argmax first, so that of equals it is the one that greedy decoding takes
         top_ids = logits.scatter(-1, facts.best, float("inf")).topk(top, -1).indices
     else:
         top_ids = facts.best[:, :0]
     top_logprobs = logits.gather(-1, top_ids) - facts.log_z
-    columns = (logprobs, facts.entropy, facts.gaps, policy, top_ids, top_logprobs)
+    if sampling is None:
+        policy, top_policy = torch.full_like(logprobs, math.nan), torch.full_like(top_logprobs, math.nan)
+    else:
+        probabilities = torch.softmax(policy_logits(logits, sampling), -1)
+        policy, top_policy = probabilities.gather(-1, targets).squeeze(-1), probabilities.gather(-1, top_ids)
+    columns = (logprobs, facts.entropy, facts.gaps, policy, top_ids, top_logprobs, top_policy)
     return [c.cpu().numpy() for c in columns]
 
 
 def _padded(start: int, length: int, part: list[np.ndarray]) -> Scored:
     """Columns of rows start..length of one sequence, with the rows before them filled in as undefined."""
-    logprobs, entropy, gaps, policy, top_ids, top_logprobs = (
+    logprobs, entropy, gaps, policy, top_ids, top_logprobs, top_policy = (
         np.concatenate([np.full((start, *c.shape[1:]), -1 if c.dtype.kind == "i" else np.nan, c.dtype), c])
         for c in part
     )
     logprobs[length] = policy[length] = np.nan
-    return Scored(logprobs, entropy, gaps, policy, top_ids, top_logprobs)
+    return Scored(logprobs, entropy, gaps, policy, top_ids, top_logprobs, top_policy)
