@@ -15,7 +15,20 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
-Interval = tuple[float, float]
+from forkpoint.proportions import Interval, clustered_interval, normal_quantile, pass_at_k, wilson
+
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "clustered_interval",
+    "holm",
+    "maj_at_k",
+    "mcnemar_exact",
+    "minimum_detectable_difference",
+    "paired_difference",
+    "pass_at_k",
+    "wilson",
+]
 
 _BOOTSTRAP_BLOCK = 2**22  # resampled problems held in memory at a time
 _MOST_VOTES = 1000  # C(1000, 500) still fits a float64
@@ -30,54 +43,6 @@ class PairedDifference:
     ci95: Interval
     p_value: float
     test: str
-
-
-def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
-    """Score interval (Wilson 1927) for a share of `successes` in `n` independent trials, 0 and n included."""
-    if n <= 0:
-        raise ValueError(f"an interval needs at least one trial, but n is {n}")
-    if not 0 <= successes <= n:
-        raise ValueError(f"successes must be between 0 and n = {n}, but are {successes}")
-    z2 = _z(level) ** 2
-    share = successes / n
-    center = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2) / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return (0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half)
-
-
-def clustered_interval(scores: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
-    """Interval for an accuracy when problems were answered several times; scores[i], 0 to 1, are problem i's.
-
-    Answers to one problem are not independent, so their number is replaced by the effective one: p (1 - p)
-    over the variance of the mean as estimated between problems (the effective sample size of Korn & Graubard
-    1998, Survey Methodology 24), kept between the number of problems and the number of answers, and put into
-    Wilson's interval. p is the mean of the problems' means: each problem counts the same. One answer each
-    gives `wilson` exactly.
-    """
-    if not scores or not all(len(row) for row in scores):
-        raise ValueError("a clustered interval needs at least one problem and one score for each")
-    means = np.array([np.mean(row) for row in scores], dtype=np.float64)
-    if not ((means >= 0) & (means <= 1)).all():
-        raise ValueError("scores must be between 0 and 1")
-    problems, answers = len(scores), sum(len(row) for row in scores)
-    p = float(means.mean())
-    variance = float(means.var(ddof=1)) / problems if problems > 1 else math.inf
-    effective = p * (1 - p) / variance if variance > 0 else (answers if 0 < p < 1 else problems)
-    effective = min(max(effective, problems), answers)
-    return wilson(p * effective, effective, level)
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that at least one of k answers is right, of n sampled answers with c right, unbiased.
-
-    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k), as a product, which neither overflows
-    nor cancels.
-    """
-    if not (1 <= k <= n and 0 <= c <= n):
-        raise ValueError(f"pass@k needs 1 <= k <= n and 0 <= c <= n, but n = {n}, c = {c}, k = {k}")
-    if c > n - k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
 def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
@@ -170,20 +135,13 @@ def minimum_detectable_difference(
     """
     if n <= 0 or not 0 < disagreement <= 1 or not 0 < power < 1:
         raise ValueError(f"needs n > 0, disagreement in (0, 1], power in (0, 1), but got {n}, {disagreement}, {power}")
-    z, z_power = _z(level), NormalDist().inv_cdf(power)
+    z, z_power = normal_quantile(level), NormalDist().inv_cdf(power)
 
     def excess(d: float) -> float:  # positive once d is detectable
         share = max(disagreement, d)
         return math.sqrt(n) * d - z * math.sqrt(share) - z_power * math.sqrt(max(0.0, share - d * d))
 
     return 1.0 if excess(1.0) < 0 else _root(excess, 0.0, 1.0)
-
-
-def _z(level: float) -> float:
-    """The normal quantile that leaves 1 - level outside on both sides together."""
-    if not 0 < level < 1:
-        raise ValueError(f"a confidence level must be between 0 and 1, but is {level}")
-    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def _root(function: Callable[[float], float], negative: float, positive: float) -> float:
@@ -205,7 +163,7 @@ def _tango(b: int, c: int, n: int) -> Interval:
     The statistic is (b - c - n d) / sqrt(n (2q + d (1 - d))), q the likeliest share of c given d: the root of
     a quadratic (Tango 1998, section 2). It falls as d grows.
     """
-    z = _z(0.95)
+    z = normal_quantile(0.95)
 
     def statistic(d: float) -> float:
         linear = (2 * n - b + c) * d - b - c

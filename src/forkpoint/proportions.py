@@ -1,0 +1,69 @@
+"""Shares of right answers: their intervals, and pass@k.
+
+Plain numbers in, plain numbers out; every room may import this. Bad arguments are a ValueError of one sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+Interval = tuple[float, float]
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Score interval (Wilson 1927) for a share of `successes` in `n` independent trials, 0 and n included."""
+    if n <= 0:
+        raise ValueError(f"an interval needs at least one trial, but n is {n}")
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must be between 0 and n = {n}, but are {successes}")
+    z2 = normal_quantile(level) ** 2
+    share = successes / n
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2) / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return (0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half)
+
+
+def clustered_interval(scores: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
+    """Interval for an accuracy when problems were answered several times; scores[i], 0 to 1, are problem i's.
+
+    Answers to one problem are not independent, so their number is replaced by the effective one: p (1 - p)
+    over the variance of the mean as estimated between problems (the effective sample size of Korn & Graubard
+    1998, Survey Methodology 24), kept between the number of problems and the number of answers, and put into
+    Wilson's interval. p is the mean of the problems' means: each problem counts the same. One answer each
+    gives `wilson` exactly.
+    """
+    if not scores or not all(len(row) for row in scores):
+        raise ValueError("a clustered interval needs at least one problem and one score for each")
+    means = np.array([np.mean(row) for row in scores], dtype=np.float64)
+    if not ((means >= 0) & (means <= 1)).all():
+        raise ValueError("scores must be between 0 and 1")
+    problems, answers = len(scores), sum(len(row) for row in scores)
+    p = float(means.mean())
+    variance = float(means.var(ddof=1)) / problems if problems > 1 else math.inf
+    effective = p * (1 - p) / variance if variance > 0 else (answers if 0 < p < 1 else problems)
+    effective = min(max(effective, problems), answers)
+    return wilson(p * effective, effective, level)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that at least one of k answers is right, of n sampled answers with c right, unbiased.
+
+    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k), as a product, which neither overflows
+    nor cancels.
+    """
+    if not (1 <= k <= n and 0 <= c <= n):
+        raise ValueError(f"pass@k needs 1 <= k <= n and 0 <= c <= n, but n = {n}, c = {c}, k = {k}")
+    if c > n - k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+
+
+def normal_quantile(level: float) -> float:
+    """The normal quantile that leaves 1 - level outside on both sides together."""
+    if not 0 < level < 1:
+        raise ValueError(f"a confidence level must be between 0 and 1, but is {level}")
+    return NormalDist().inv_cdf((1 + level) / 2)
