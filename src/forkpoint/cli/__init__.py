@@ -14,10 +14,12 @@ from forkpoint.types import UserError
 
 VERBS = {
     "eval": ("forkpoint.cli.eval", "compare decoding strategies on a task, with statistics and a report"),
+    "contrast": ("forkpoint.cli.contrast", "score tokens by models tuned on right and on wrong responses"),
     "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
     "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
 }
-RESUMING = {"eval": "; the same command goes on from where it was"}
+_GOES_ON = "; the same command goes on from where it was"
+RESUMING = {"eval": _GOES_ON, "contrast": _GOES_ON}
 DONE, WRONG, INTERRUPTED = 0, 2, 130
 
 

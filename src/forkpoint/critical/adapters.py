@@ -1,0 +1,212 @@
+"""LoRA adapters tuned on given responses, by TRL's SFT trainer and PEFT, on a model that is in use.
+
+Token ids are fed as they are, the loss is on the response only, and the model is itself again afterwards: the adapter
+lives in its own directory, as safetensors.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from forkpoint.engines.memory import is_out_of_memory
+from forkpoint.files import read_json, to_json, write_whole
+from forkpoint.types import Trajectory, UserError
+
+FACTS = "training.json"
+LOSSES = 20  # how many mean losses are kept of a training, one a stretch of steps
+NEEDED = ("accelerate", "peft", "trl")
+Step = Callable[[int, int, int], None]
+"""Called after each optimizer step with the steps done, the steps in all, and the response tokens seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How an adapter is tuned; the defaults but `batch_size` are the paper's (arXiv 2411.19943), α / rank = 2.
+
+    `modules` are the names of the linear layers that get a low-rank update ("up_proj", ...); none are those within the
+    layers' MLPs. The learning rate falls to 0 along a cosine; `batch_size` counts responses a step.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    learning_rate: float = 3e-4
+    epochs: float = 1.0
+    batch_size: int = 8
+    modules: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def require_training() -> None:
+    """UserError where the libraries of the extra `train` are missing."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(f'{" and ".join(missing)} must be installed to tune adapters: pip install "forkpoint[train]"')
+
+
+def check_tuning(tuning: Tuning, model: PreTrainedModel) -> list[str]:
+    """The full names of the layers to adapt. UserError for numbers out of range and names that are not there."""
+    for name in ("rank", "alpha", "learning_rate", "epochs", "batch_size"):
+        if not (math.isfinite(value := getattr(tuning, name)) and value > 0):
+            raise UserError(f"{name} must be above 0, but is {value}")
+    if torch.cuda.device_count() > 1 and model.device.type == "cuda":
+        raise UserError("adapters are tuned on one GPU, but several are visible: choose one with CUDA_VISIBLE_DEVICES")
+    linear = {
+        name: name.split(".")
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
+    }
+    if not tuning.modules:
+        found = [name for name, path in linear.items() if "mlp" in path]
+        if not found:
+            raise UserError(
+                "the model has no linear layers named mlp; name the ones to adapt with --modules, "
+                f"of {', '.join(sorted({path[-1] for path in linear.values()}))}"
+            )
+        return found
+    for wanted in tuning.modules:
+        if not any(path[-1] == wanted for path in linear.values()):
+            names = ", ".join(sorted({path[-1] for path in linear.values()}))
+            raise UserError(f"the model has no linear layer {wanted!r} that could be adapted; it has {names}")
+    return [name for name, path in linear.items() if path[-1] in tuning.modules]
+
+
+def tune_adapter(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    responses: Sequence[Trajectory],
+    tuning: Tuning,
+    out: Path,
+    step: Step | None = None,
+) -> dict[str, Any]:
+    """Tune one adapter on the responses and keep it in the directory `out`, whole or not at all.
+
+    Where `out` is there already, it is taken as it is. Returns what is known of the training: the number of
+    `responses`, `tokens` (of responses) and `steps`, and `losses`, the mean loss a response token (nats) over
+    successive stretches of steps. Raises UserError as `check_tuning` does, and where memory runs out.
+    """
+    if not out.exists():
+        layers = check_tuning(tuning, model)
+        with lent(model, tokenizer):
+            trainer = _trainer(model, tokenizer, responses, tuning, layers, step)
+            try:
+                trainer.train()
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise UserError(
+                        f"memory ran out while an adapter was tuned in batches of {tuning.batch_size}: "
+                        "lower it with --batch-size"
+                    ) from error
+                raise
+            finally:
+                adapted = trainer.model
+                trainer.accelerator.free_memory()
+            losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
+            if not all(map(math.isfinite, losses)):
+                raise UserError(f"the training of the {out.name} model diverged: lower --learning-rate")
+            facts = {
+                "responses": len(responses),
+                "tokens": sum(len(r.token_ids) for r in responses),
+                "steps": trainer.state.global_step,
+                "losses": losses,
+            }
+            _save(adapted, facts, out)
+            adapted.unload()
+    return dict(read_json(out / FACTS))
+
+
+@contextmanager
+def lent(model: PreTrainedModel, tokenizer: Any = None) -> Iterator[None]:
+    """Take back, at the end, whatever PEFT and TRL leave on a model and its tokenizer."""
+    settings = [(owner, copy.deepcopy(vars(owner))) for owner in (model.config, model.generation_config)]
+    attributes = set(vars(model))
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    pad = None if tokenizer is None else tokenizer.pad_token
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between TRL, PEFT and transformers, not the user's
+            yield
+    finally:
+        for name in set(vars(model)) - attributes:
+            delattr(model, name)
+        for owner, values in settings:
+            vars(owner).clear()
+            vars(owner).update(values)
+        for parameter, wanted in trainable:
+            parameter.requires_grad_(wanted)
+            parameter.grad = None
+        if tokenizer is not None:
+            tokenizer.pad_token = pad
+        model.eval()
+
+
+def _trainer(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    responses: Sequence[Trajectory],
+    tuning: Tuning,
+    layers: list[str],
+    step: Step | None,
+) -> Any:
+    """TRL's trainer over rows of token ids and labels; it writes nothing, and prints nothing on stdout."""
+    import datasets
+    from peft import LoraConfig
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    steps = max(1, math.ceil(tuning.epochs * math.ceil(len(responses) / tuning.batch_size)))
+    tokens_a_step = sum(len(r.token_ids) for r in responses) * tuning.epochs / steps
+
+    class Report(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if step:
+                step(state.global_step, state.max_steps, round(state.global_step * tokens_a_step))
+
+    rows = [
+        {"input_ids": [*r.prompt_ids, *r.token_ids], "labels": [*[-100] * len(r.prompt_ids), *r.token_ids]}
+        for r in responses
+    ]
+    settings = SFTConfig(
+        output_dir=tempfile.gettempdir(), learning_rate=tuning.learning_rate, lr_scheduler_type="cosine",
+        num_train_epochs=tuning.epochs, per_device_train_batch_size=tuning.batch_size, max_length=None,
+        logging_steps=math.ceil(steps / LOSSES), seed=tuning.seed, gradient_checkpointing=False,
+        bf16=model.dtype == torch.bfloat16, fp16=model.dtype == torch.float16, use_cpu=model.device.type == "cpu",
+        save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    lora = LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, target_modules=layers, task_type="CAUSAL_LM")
+    trainer = SFTTrainer(
+        model=model, args=settings, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer,
+        peft_config=lora, callbacks=[Report()],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _save(adapted: Any, facts: dict[str, Any], out: Path) -> None:
+    """The adapter and its facts in a directory that appears when all of it is on disk."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    adapted.save_pretrained(partial, save_embedding_layers=False)
+    (partial / "README.md").unlink(missing_ok=True)  # a form without content
+    config = json.loads((partial / "adapter_config.json").read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])  # a set: in another order in every process
+    write_whole(partial / "adapter_config.json", to_json(config, indent=2) + "\n")
+    write_whole(partial / FACTS, to_json(facts, indent=2) + "\n")
+    weights = partial / "adapter_model.safetensors"
+    weights.chmod((partial / FACTS).stat().st_mode)
+    with weights.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, out)

@@ -1,0 +1,114 @@
+"""The two sets of samples that the positive and the negative model are tuned on; pure choice, no model.
+
+Source: Critical Tokens Matter (arXiv 2411.19943), section 3.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from forkpoint.tasks import answer_key
+from forkpoint.types import Trajectory, UserError
+
+NEGATIVE_SHARE = 0.5  # of a question's wrong samples that the chosen wrong answers must cover, as in the paper
+Group = list[Trajectory]
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastSets:
+    """Responses to tune the positive and the negative model on, and how many samples were left out for which reason."""
+
+    positive: list[Trajectory]
+    negative: list[Trajectory]
+    counts: dict[str, int]
+    dropped: dict[str, int]
+
+
+def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
+    """Positive and negative set of graded samples, several a question.
+
+    Positive: of each question, one of the responses with its most frequent correct answer. Negative: one response for
+    each of its most frequent wrong answers, the most frequent first, until these answers cover half of the question's
+    wrong responses that hold an answer. Equal answers are merged by `answer_key`; of equally frequent ones the one that
+    was sampled first goes first. Which response stands for an answer is drawn from (seed, question, answer) alone.
+
+    Raises UserError where either set would be empty.
+    """
+    questions = _grouped(samples, lambda s: s.problem.id)
+    positive: list[Trajectory] = []
+    negative: list[Trajectory] = []
+    dropped = dict.fromkeys(("other_correct", "same_wrong_answer", "rarer_wrong_answer", "no_answer"), 0)
+    for question in questions:
+        correct = [s for s in question if s.correct]
+        wrong = [s for s in question if not s.correct and s.answer is not None]
+        dropped["no_answer"] += sum(not s.correct and s.answer is None for s in question)
+        if correct:
+            positive.append(_one_of(_by_frequency(correct)[0], seed))
+            dropped["other_correct"] += len(correct) - 1
+        chosen = _most_frequent(wrong)
+        negative += [_one_of(group, seed) for group in chosen]
+        covered = sum(map(len, chosen))
+        dropped["same_wrong_answer"] += covered - len(chosen)
+        dropped["rarer_wrong_answer"] += len(wrong) - covered
+    _check(samples, positive, negative)
+    counts = {
+        "questions": len(questions),
+        "samples": len(samples),
+        "correct": sum(s.correct for s in samples),
+        "wrong": sum(not s.correct for s in samples),
+        "questions_without_correct": sum(not any(s.correct for s in q) for q in questions),
+        "questions_without_wrong": sum(all(s.correct for s in q) for q in questions),
+        "positive": len(positive),
+        "negative": len(negative),
+    }
+    return ContrastSets(positive, negative, counts, dropped)
+
+
+def _check(samples: Sequence[Trajectory], positive: Group, negative: Group) -> None:
+    if not samples:
+        raise UserError("there are no samples to tune a positive and a negative model on")
+    if not positive:
+        raise UserError(
+            f"none of the {len(samples)} samples is correct, so there is nothing to tune the positive model on; "
+            "sample more responses a question, easier questions, or at a lower temperature"
+        )
+    if not negative:
+        what = (
+            f"all {len(samples)} samples are correct"
+            if all(s.correct for s in samples)
+            else "none of the wrong samples holds an answer"
+        )
+        raise UserError(
+            f"{what}, so there is nothing to tune the negative model on; "
+            "sample more responses a question, harder questions, or at a higher temperature"
+        )
+
+
+def _most_frequent(wrong: Group) -> list[Group]:
+    """The groups of equal answers, the most frequent first, that together cover NEGATIVE_SHARE of the responses."""
+    chosen: list[Group] = []
+    for group in _by_frequency(wrong):
+        if sum(map(len, chosen)) >= NEGATIVE_SHARE * len(wrong):
+            break
+        chosen.append(group)
+    return chosen
+
+
+def _by_frequency(responses: Group) -> list[Group]:
+    """Responses grouped by their answer, the most frequent first."""
+    groups = _grouped(responses, lambda s: None if s.answer is None else answer_key(s.answer, s.problem.kind))
+    return sorted(groups, key=len, reverse=True)
+
+
+def _grouped(responses: Sequence[Trajectory], key: Callable[[Trajectory], Hashable]) -> list[Group]:
+    """Responses with one key side by side, in the order in which the keys first appear."""
+    groups: dict[Hashable, Group] = {}
+    for response in responses:
+        groups.setdefault(key(response), []).append(response)
+    return list(groups.values())
+
+
+def _one_of(group: Group, seed: int) -> Trajectory:
+    return random.Random(f"{seed}/{group[0].problem.id}/{group[0].answer}").choice(group)
