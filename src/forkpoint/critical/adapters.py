@@ -103,28 +103,10 @@ def tune_adapter(
         with lent(model, tokenizer):
             trainer = _trainer(model, tokenizer, responses, tuning, layers, step)
             try:
-                trainer.train()
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise UserError(
-                        f"memory ran out while an adapter was tuned in batches of {tuning.batch_size}: "
-                        "lower it with --batch-size"
-                    ) from error
-                raise
+                facts = _train(trainer, responses, tuning)
+                _save(trainer.model, facts, out)
             finally:
-                adapted = trainer.model
-                trainer.accelerator.free_memory()
-            losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
-            if not all(map(math.isfinite, losses)):
-                raise UserError(f"the training of the {out.name} model diverged: lower --learning-rate")
-            facts = {
-                "responses": len(responses),
-                "tokens": sum(len(r.token_ids) for r in responses),
-                "steps": trainer.state.global_step,
-                "losses": losses,
-            }
-            _save(adapted, facts, out)
-            adapted.unload()
+                trainer.model.unload()
     return dict(read_json(out / FACTS))
 
 
@@ -185,6 +167,7 @@ def _trainer(
         logging_steps=math.ceil(steps / LOSSES), seed=tuning.seed, gradient_checkpointing=False,
         bf16=model.dtype == torch.bfloat16, fp16=model.dtype == torch.float16, use_cpu=model.device.type == "cpu",
         save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+        logging_nan_inf_filter=False,
     )  # fmt: skip
     lora = LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, target_modules=layers, task_type="CAUSAL_LM")
     trainer = SFTTrainer(
@@ -193,6 +176,27 @@ def _trainer(
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _train(trainer: Any, responses: Sequence[Trajectory], tuning: Tuning) -> dict[str, Any]:
+    """Train to the end; what is known of the training."""
+    try:
+        trainer.train()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"memory ran out while an adapter was tuned on {tuning.batch_size} responses a step: lower --batch-size"
+            ) from error
+        raise
+    losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
+    if not all(map(math.isfinite, losses)):
+        raise UserError("the loss of an adapter's training is not finite: lower --learning-rate")
+    return {
+        "responses": len(responses),
+        "tokens": sum(len(r.token_ids) for r in responses),
+        "steps": trainer.state.global_step,
+        "losses": losses,
+    }
 
 
 def _save(adapted: Any, facts: dict[str, Any], out: Path) -> None:
