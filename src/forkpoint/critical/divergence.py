@@ -52,8 +52,6 @@ def other_tokens(engine: Engine, forks: Sequence[Fork], sampling: Sampling) -> l
     pending = []
     for i, fork in enumerate(forks):
         policy, at = fork.policy, fork.position
-        if policy.own[at] >= 1:
-            continue
         all_named = policy.outside[at] == 0
         drawn[i] = _pick(policy.ids[at], policy.probs[at], fork, all_named)
         if drawn[i] is None and not all_named:

@@ -1,0 +1,158 @@
+"""The replacement experiment of arXiv 2411.19943, section 2: does another token in its place rescue the response?
+
+From a wrong trajectory with critical token y_c, n responses continue after y_c, and n others take a token other than
+y_c there: pass@k of the latter jumps, and that of the former stays near 0, if y_c was what decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from forkpoint.critical.divergence import Fork, other_tokens
+from forkpoint.critical.policy import Policy, policies
+from forkpoint.critical.rollouts import Rollout, Start, roll_out
+from forkpoint.engines import Engine
+from forkpoint.engines.stopping import decode_with_offsets
+from forkpoint.proportions import Interval, clustered_interval, pass_at_k
+from forkpoint.sampling.draw import key_hash, uniforms
+from forkpoint.types import Sampling, Trajectory
+
+Row = dict[str, Any]
+ROLLOUTS = 64  # section 2 of the paper
+UNTRUNCATED = Sampling()
+_BLOCK = 2**22  # resampled problems held in memory at a time
+
+
+def replace_critical(
+    engine: Engine,
+    found: Iterable[tuple[Trajectory, Policy, int]],
+    sampling: Sampling,
+    *,
+    n: int = ROLLOUTS,
+    together: int = 32,
+) -> Iterator[Row]:
+    """A row for each (trajectory, its policy under `sampling`, index c of its critical token), in order.
+
+    A row holds `id`, `problem_id`, `critical_index`, `n`; `without` and `with`: how many of n fresh rollouts are
+    correct without replacement (from the prefix that ends with y_c) and with it (after the tokens before y_c and
+    another one); `replaced`: n of {token_id, token, correct}; and `tokens_generated`. Other tokens are drawn from the
+    policy with y_c's probability set to zero, renormalised; where the policy's truncation leaves no other token, from
+    the model's own distribution at temperature 1 (`untruncated` is then true). Rollouts are independent of those that
+    made the labels, and every draw is a function of (seed, trajectory id, rollout number), whatever `together` is.
+    """
+    source = iter(found)
+    while batch := list(islice(source, together)):
+        drawn = _replacements(engine, batch, sampling, n)
+        starts = []
+        for (trajectory, _, c), (tokens, _) in zip(batch, drawn, strict=True):
+            starts += [Start(f"{trajectory.id}/kept/{i}", trajectory, c + 1) for i in range(n)]
+            starts += [Start(f"{trajectory.id}/replaced/{i}", trajectory, c, (v,)) for i, v in enumerate(tokens)]
+        done = {rollout.key: rollout for rollout in roll_out(engine, starts, sampling)}
+        for (trajectory, _, c), (tokens, untruncated) in zip(batch, drawn, strict=True):
+            yield _row(engine, trajectory, c, tokens, done) | {"untruncated": untruncated}
+
+
+def replacement_table(rows: Sequence[Row], *, resamples: int = 10_000, seed: int = 0) -> list[Row]:
+    """pass@k for k = 1..n, averaged over the rows: {k, without, without_ci95, with, with_ci95} for each k.
+
+    pass@k is the unbiased estimator 1 - C(n-c, k) / C(n, k). Intervals are percentiles of a bootstrap that resamples
+    problems with all their rows; the same rows and seed give the same numbers. Where the rows show no variation, or
+    come from one problem, resampling says nothing, and the interval is `clustered_interval`'s.
+    """
+    if not rows:
+        return []
+    n = min(row["n"] for row in rows)
+    problems = [row["problem_id"] for row in rows]
+    arms = {}
+    for arm in ("without", "with"):
+        table = np.array([[pass_at_k(row["n"], row[arm], k) for k in range(1, n + 1)] for row in rows])
+        arms[arm] = (table.mean(0), _intervals(table, problems, resamples, seed))
+    return [
+        {"k": k + 1} | {f"{arm}{end}": value for arm, (mean, intervals) in arms.items()
+                        for end, value in (("", float(mean[k])), ("_ci95", list(intervals[k])))}
+        for k in range(n)
+    ]  # fmt: skip
+
+
+def _replacements(
+    engine: Engine, batch: Sequence[tuple[Trajectory, Policy, int]], sampling: Sampling, n: int
+) -> list[tuple[list[int], bool]]:
+    """For each trajectory n other tokens, and whether they had to come from the untruncated distribution."""
+    tokens = _others(engine, batch, sampling, sampling.seed, n)
+    bare = [i for i, drawn in enumerate(tokens) if None in drawn]
+    trajectories = [batch[i][0] for i in bare]
+    wider = list(policies(engine, trajectories, UNTRUNCATED))
+    again = [(t, policy, batch[i][2]) for t, policy, i in zip(trajectories, wider, bare, strict=True)]
+    for i, drawn in zip(bare, _others(engine, again, UNTRUNCATED, sampling.seed, n), strict=True):
+        tokens[i] = drawn
+    found = []
+    for i, ((trajectory, policy, c), drawn) in enumerate(zip(batch, tokens, strict=True)):
+        # even at temperature 1 all others may have probability 0 in float32: then the most probable one
+        likeliest = next(int(v) for v in policy.ids[c] if v != trajectory.token_ids[c])
+        found.append(([likeliest if v is None else v for v in drawn], i in bare))
+    return found
+
+
+def _others(
+    engine: Engine, batch: Sequence[tuple[Trajectory, Policy, int]], sampling: Sampling, seed: int, n: int
+) -> list[list[int | None]]:
+    forks = []
+    for trajectory, policy, c in batch:
+        keys = [f"{trajectory.id}/replaced/{i}/token" for i in range(n)]
+        u = uniforms(np.array([key_hash(seed, key) for key in keys], dtype=np.uint64), 0)
+        forks += [Fork(trajectory, policy, c, float(v)) for v in u]
+    drawn = other_tokens(engine, forks, sampling)
+    return [drawn[start : start + n] for start in range(0, len(drawn), n)]
+
+
+def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], done: dict[str, Rollout]) -> Row:
+    kept = [done[f"{trajectory.id}/kept/{i}"] for i in range(len(tokens))]
+    replaced = [done[f"{trajectory.id}/replaced/{i}"] for i in range(len(tokens))]
+    pieces = {v: _piece(engine, (*trajectory.token_ids[:c], v)) for v in set(tokens)}
+    return {
+        "id": trajectory.id,
+        "problem_id": trajectory.problem.id,
+        "critical_index": c,
+        "n": len(tokens),
+        "without": sum(rollout.correct for rollout in kept),
+        "with": sum(rollout.correct for rollout in replaced),
+        "replaced": [
+            {"token_id": v, "token": pieces[v], "correct": rollout.correct}
+            for v, rollout in zip(tokens, replaced, strict=True)
+        ],
+        "tokens_generated": sum(rollout.generated for rollout in (*kept, *replaced)),
+    }
+
+
+def _piece(engine: Engine, token_ids: Sequence[int]) -> str:
+    """The characters that the last of these tokens contributes."""
+    text, offsets = decode_with_offsets(engine.tokenizer, token_ids)
+    return text[slice(*offsets[-1])]
+
+
+def _intervals(
+    table: Float64[np.ndarray, "rows n"], problems: Sequence[str], resamples: int, seed: int
+) -> list[Interval]:
+    """A 95% interval for each column's mean, resampling problems with all their rows."""
+    names = {name: i for i, name in enumerate(dict.fromkeys(problems))}
+    problem = np.array([names[name] for name in problems])
+    counts = np.bincount(problem)
+    sums = np.zeros((len(names), table.shape[1]))
+    np.add.at(sums, problem, table)
+    rng, means = np.random.default_rng(seed), []
+    step = max(1, _BLOCK // len(names))
+    for start in range(0, resamples, step):
+        times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), min(step, resamples - start))
+        means.append((times @ sums) / (times @ counts)[:, None])
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
+    return [
+        clustered_interval([column[problem == i].tolist() for i in range(len(names))])
+        if len(names) == 1 or np.ptp(column) == 0
+        else (float(low[k]), float(high[k]))
+        for k, column in enumerate(table.T)
+    ]

@@ -1,0 +1,49 @@
+"""The replacement experiment's chart: pass@k with and without the critical token replaced, drawn by matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+# Dark and light, whole and dashed: readable in grey too.
+_LINES: dict[str, dict[str, Any]] = {
+    "with": {"color": "#1b6ca8", "marker": "o", "linestyle": "-", "label": "critical token replaced"},
+    "without": {"color": "#d98c2b", "marker": "s", "linestyle": "--", "label": "not replaced"},
+}
+
+
+def replacement_svg(table: Sequence[dict[str, Any]]) -> str:
+    """The chart of a `replacement_table` (not empty) as an <svg> element; the same table gives the same text."""
+    text = _drawn(table, "svg").decode("utf-8")
+    return text[text.index("<svg") :]
+
+
+def replacement_png(table: Sequence[dict[str, Any]], dpi: int = 160) -> bytes:
+    """The same chart as a PNG file's bytes."""
+    return _drawn(table, "png", dpi)
+
+
+def _drawn(table: Sequence[dict[str, Any]], kind: str, dpi: int = 100) -> bytes:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    k = [row["k"] for row in table]
+    powers = [2**i for i in range(k[-1].bit_length())]
+    for arm, style in _LINES.items():
+        low, high = ([100 * row[f"{arm}_ci95"][side] for row in table] for side in (0, 1))
+        axes.fill_between(k, low, high, color=style["color"], alpha=0.2, lw=0)
+        mean = [100 * row[arm] for row in table]
+        axes.plot(k, mean, lw=1.6, markersize=4, markevery=[p - 1 for p in powers], **style)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(powers, [str(p) for p in powers])
+    axes.set(xlabel="k", ylabel="pass@k (%)", ylim=(-2, 102))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", lw=0.4)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "forkpoint"}):
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return buffer.getvalue()
