@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from forkpoint.cli import _find_verb
+from forkpoint.cli.contrast import ContrastOptions
 from forkpoint.cli.eval import EvalOptions
 from forkpoint.cli.lab_train import LabTrainOptions
 from forkpoint.cli.options import parse
@@ -74,6 +75,8 @@ def test_commands_parse(page, workplace):
             check_eval(parse(verb, EvalOptions, rest))
         elif verb == "lab train":
             parse(verb, LabTrainOptions, rest)
+        elif verb == "contrast":
+            parse(verb, ContrastOptions, rest)
         else:
             assert verb == "report"
             assert len(rest) == 1
@@ -110,6 +113,11 @@ def test_every_sampler_field_is_documented():
 def test_every_eval_option_is_documented():
     for option in fields(EvalOptions):
         assert table_row("evaluation", f"--{option.name.replace('_', '-')}"), option.name
+
+
+def test_every_contrast_option_is_documented():
+    for option in fields(ContrastOptions):
+        assert table_row("contrast", f"--{option.name.replace('_', '-')}"), option.name
 
 
 def test_every_task_is_documented_with_its_length():

@@ -31,10 +31,9 @@ def print_contrast(summary: dict[str, Any]) -> None:
         f"{100 * sets['correct'] / sets['samples']:.1f}% correct"
     )
     for name, training in summary["training"].items():
-        losses = training["losses"]
+        loss = sum(training["losses"]) / len(training["losses"])
         console.print(
-            f"{name} model: {training['responses']:,} responses, {training['steps']:,} steps, "
-            f"loss {losses[0]:.4f} to {losses[-1]:.4f}"
+            f"{name} model: {training['responses']:,} responses, {training['steps']:,} steps, mean loss {loss:.4f}"
         )
     console.print(f"scored: {scored['tokens']:,} tokens of {scored['trajectories']:,} trajectories")
     if summary["agreement"]:
