@@ -1,0 +1,123 @@
+"""What the token viewer is given: trajectories with a number a token, as compact JSON, and how to shade by each score.
+
+The viewer itself is the SCRIPTS in templates/; any page may embed it. It knows these keys
+only, so rows may hold others. Numbers keep four significant digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forkpoint.report.rendering import script_json
+
+STYLES = ("base.css", "viewer.css")
+SCRIPTS = ("dom.js", "curve.js", "panel.js", "text.js", "viewer.js")
+BYTES_SHOWN = 20_000_000  # of trajectories: keeps the page under 25 MB
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A score that tokens can be shaded by: `light` is the value without shade, `strong` that of the strongest shade.
+
+    A `strong` of None stands for the largest value in the run. "success" and "drop" are read off the curve, every
+    other key names a column of the rows.
+    """
+
+    key: str
+    label: str
+    light: float
+    strong: float | None
+
+
+SCORES = (
+    Score("success", "success after the token", 1, 0),
+    Score("drop", "drop of success at the token", 0, 0.5),
+    Score("policy_prob", "policy probability π", 1, 0),
+    Score("entropy", "entropy in nats", 0, None),
+    Score("s", "contrastive score s", 1, 0),
+    Score("gap", "gap between the two likeliest", 1, 0),
+)
+COLUMNS = ("policy_prob", "logprob", "entropy", "gap", "s")
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerData:
+    """JSON that is safe inside a <script> element, and how many trajectories it holds out of how many."""
+
+    json: str
+    shown: int
+    total: int
+
+
+def viewer_data(rows: Iterable[Row]) -> ViewerData:
+    """The viewer's data for the first rows, as many as a page holds."""
+    parts: list[str] = []
+    largest: dict[str, float] = {}
+    size = total = 0
+    full = False
+    for row in rows:
+        total += 1
+        part = "" if full else script_json(_compact(row))
+        size += len(part.encode())
+        full = full or (size > BYTES_SHOWN and bool(parts))
+        if full:
+            continue
+        parts.append(part)
+        for key in ("success", *COLUMNS):
+            values = [value for value in map(_short, row.get(key) or ()) if value is not None]
+            largest[key] = max([largest.get(key, -math.inf), *values])
+    text = f'{{"scores":{script_json(_scores(largest))},"trajectories":[{",".join(parts)}]}}'
+    return ViewerData(text, len(parts), total)
+
+
+def _scores(largest: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The scores of which the trajectories hold a value, given the largest value of each column."""
+    scores = []
+    for score in SCORES:
+        top = largest.get("success" if score.key == "drop" else score.key, -math.inf)
+        if top > -math.inf:
+            strong = score.strong if score.strong is not None else top if top > score.light else score.light + 1
+            scores.append({"key": score.key, "label": score.label, "light": score.light, "strong": strong})
+    return scores
+
+
+def _compact(row: Row) -> dict[str, Any]:
+    """One trajectory as the viewer reads it; absent values and columns are left out."""
+    kept = {key: row.get(key) for key in ("question", "gold", "answer", "correct", "status", "rollouts")}
+    intervals = [pair or (None, None) for pair in row.get("success_ci") or ()]
+    kept |= {
+        "finish": row.get("finish_reason"),
+        "generated": row.get("tokens_generated"),
+        "critical": row.get("critical_index"),
+        "success": _shorts(row.get("success")),
+        "low": _shorts(low for low, _ in intervals),
+        "high": _shorts(high for _, high in intervals),
+        "columns": {key: _shorts(row[key]) for key in COLUMNS if row.get(key)},
+        "alternatives": [_alternative(a) for a in row.get("alternatives") or ()],
+    }
+    known = {key: value for key, value in kept.items() if value not in (None, [])}
+    name = row["id"].encode(errors="replace").decode()  # half a surrogate pair cannot be part of a link
+    return known | {"id": name, "ids": row["token_ids"], "tokens": row["tokens"]}
+
+
+def _alternative(row: Row) -> list[Any]:
+    """[position, token id, token, policy probability, share of rollouts that ended correct, rollouts]."""
+    prob, success = _short(row.get("policy_prob")), _short(row.get("success"))
+    return [row["position"], row["token_id"], row["token"], prob, success, row.get("n") or 0]
+
+
+def _shorts(values: Iterable[Any] | None) -> list[float | int | None]:
+    return [_short(value) for value in values or ()]
+
+
+def _short(value: Any) -> float | int | None:
+    """A number in few characters; None where there is none."""
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.4g}")
+    return int(short) if short.is_integer() else short

@@ -1,0 +1,110 @@
+"""A headless Chromium, spoken to over a pipe in its DevTools protocol: what a page does, logs and asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "--hide-scrollbars",
+)  # fmt: skip
+
+
+class Page:
+    """One tab. `events` holds everything that the browser reported so far."""
+
+    def __init__(self, write: int, read: int) -> None:
+        self._write, self._read, self._last, self._rest = write, read, 0, b""
+        self.session: str | None = None
+        self.events: list[dict[str, Any]] = []
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """The result of a protocol command."""
+        self._last += 1
+        message = {"id": self._last, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while (answer := self._receive()).get("id") != self._last:
+            self.events.append(answer)
+        assert "error" not in answer, (method, answer)
+        return answer["result"]
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            piece = os.read(self._read, 1 << 20)
+            assert piece, "the browser ended"
+            self._rest += piece
+        message, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(message)
+
+    def open(self, url: str) -> None:
+        """Go to an address and wait until it has loaded; what happened before is forgotten."""
+        self.events.clear()
+        self.call("Page.navigate", url=url)
+        while not any(e["method"] == "Page.loadEventFired" for e in self.events):
+            self.events.append(self._receive())
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression, waited for where it is a promise."""
+        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def press(self, *keys: str) -> None:
+        """Press keys, by their DOM names, one after the other."""
+        for key in keys:
+            text = {"text": key} if len(key) == 1 else {}
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def requests(self) -> list[str]:
+        """The addresses that were asked for."""
+        return [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """Errors, warnings and everything else on the console, refused scripts included."""
+        kinds = (
+            "Runtime.consoleAPICalled",
+            "Runtime.exceptionThrown",
+            "Log.entryAdded",
+            "Page.javascriptDialogOpening",
+        )
+        return [e["params"] for e in self.events if e["method"] in kinds]
+
+
+@contextmanager
+def browser(profile: Path, width: int = 1280, height: int = 1000) -> Iterator[Page]:
+    """A fresh browser with one empty tab of the given size."""
+    assert CHROMIUM
+    read_in, write_in = os.pipe()
+    read_out, write_out = os.pipe()
+    command = 'exec "$0" "$@" 3<&' + str(read_in) + " 4>&" + str(write_out)
+    arguments = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+    process = subprocess.Popen(
+        ["bash", "-c", command, *arguments],
+        pass_fds=(read_in, write_out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(read_in), os.close(write_out)
+    page = Page(write_in, read_out)
+    try:
+        target = page.call("Target.createTarget", url="about:blank")["targetId"]
+        page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            page.call(f"{domain}.enable")
+        page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        yield page
+    finally:
+        process.terminate()
+        process.wait()
+        os.close(write_in), os.close(read_out)
