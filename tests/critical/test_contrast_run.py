@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import build_model, tiny_config
+from transformers import GPT2Config, OPTConfig
 
 from forkpoint.cli import main
 from forkpoint.critical import adapters
@@ -21,7 +23,7 @@ from forkpoint.critical.adapters import Tuning, tune_adapter
 from forkpoint.critical.contrast import Contrasting, estimate, read_references
 from forkpoint.critical.trajectories import load_trajectories, sample_trajectories, trajectory_row
 from forkpoint.lab.problems import load_problems
-from forkpoint.types import Sampling, UserError
+from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
 SETTINGS = Contrasting(n=6, sampling=Sampling(max_tokens=100), tuning=Tuning(epochs=2, batch_size=4))
 COMMAND = ["contrast", "--train-limit", "12", "--n", "6", "--max-tokens", "100", "--epochs", "2", "--batch-size", "4"]
@@ -146,6 +148,20 @@ def test_tuning_leaves_the_model_as_it_was_and_is_repeatable(lab, training, tmp_
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
 
 
+def test_other_names_of_layers(tokenizer, tmp_path):
+    """GPT-2's layers are no nn.Linear; OPT's MLPs are not called so, and must be named."""
+    one = Trajectory("t", Problem("p", "?", "1", "number"), (2, 3, 4), (5, 6), None, False, "length")
+    sizes = {"n_positions": 64, "n_embd": 32}
+    gpt2 = build_model(tiny_config(tokenizer, GPT2Config, **sizes))
+    layers = [f"transformer.h.{i}.mlp.{name}" for i in range(2) for name in ("c_fc", "c_proj")]
+    assert adapters.check_tuning(Tuning(), gpt2) == layers
+    assert tune_adapter(gpt2, tokenizer, [one], Tuning(), tmp_path / "gpt2")["steps"] == 1
+    opt = build_model(tiny_config(tokenizer, OPTConfig, ffn_dim=48, word_embed_proj_dim=32))
+    with pytest.raises(UserError, match="name the ones to adapt with --modules, of fc1, fc2, k_proj"):
+        adapters.check_tuning(Tuning(), opt)
+    assert len(adapters.check_tuning(Tuning(modules=("fc1", "fc2")), opt)) == 4
+
+
 class StopError(Exception):
     pass
 
@@ -153,6 +169,7 @@ class StopError(Exception):
 def test_an_interrupted_run_resumes_to_the_same_bytes(lab, training, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SAMPLED_UNIT", 24)
     monkeypatch.setattr(module, "SCORED_UNIT", 10)
+    training = training[:8]
     calls: list[str] = []
     estimate(lab, training, SETTINGS, tmp_path / "whole", progress=lambda label, *_: calls.append(label))
     broken = tmp_path / "broken"
@@ -225,7 +242,8 @@ def test_the_problems_to_score_are_left_out_of_the_training_ones(lab, critical, 
     """With one split for both, training takes the first problems that are not scored."""
     out = tmp_path / "out"
     scored = {row["problem_id"] for row in rows_of(critical)}
-    common = ["--limit", "12", "--trajectories", str(critical), "--train-split", "test", "--out", str(out)]
+    common = ["--limit", "12", "--trajectories", str(critical), "--train-split", "test", "--epochs", "1"]
+    common += ["--out", str(out)]
     assert main([*COMMAND, *common]) == 0
     sampled = list(dict.fromkeys(row["problem_id"] for row in rows_of(out / "samples.jsonl")))
     assert sampled == [p.id for p in load_problems(limit=40) if p.id not in scored][:12]
@@ -319,3 +337,12 @@ def test_the_scores_can_be_read_as_trajectories(lab, finished):
     out, _ = finished
     read = load_trajectories(out / "scores.jsonl", load_problems(limit=12), lab)
     assert [t.id for t in read] == [row["id"] for row in rows_of(out / "scores.jsonl")]
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys\nfrom forkpoint.cli import main\n"
+        "try: main(['contrast', '--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -6,14 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from forkpoint.cli.options import EngineOptions, RunOptions, TaskOptions, parse
 from forkpoint.files import to_json
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
-
-if TYPE_CHECKING:
-    from forkpoint.critical.contrast import Contrasting
 
 
 @dataclass(frozen=True)
@@ -70,16 +66,20 @@ class ContrastOptions(RunOptions, TaskOptions, EngineOptions):
 def run(argv: list[str]) -> None:
     """Parse the arguments, tune and score, print the figures."""
     options = parse("contrast", ContrastOptions, argv)
-    from forkpoint.critical.adapters import require_training
+    from forkpoint.critical.adapters import Tuning, require_training
 
     require_training()  # before anything is loaded
     from forkpoint.cli.contrast_tables import print_contrast
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.critical.contrast import CRITICAL, estimate, read_references
+    from forkpoint.critical.contrast import CRITICAL, Contrasting, estimate, read_references
     from forkpoint.critical.trajectories import load_trajectories
     from forkpoint.engines import load_engine
 
-    settings = _settings(options)
+    tuning = Tuning(
+        options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,
+        tuple(options.modules), options.seed,
+    )  # fmt: skip
+    settings = Contrasting(options.prompt, options.n, options.beta, _sampling(options), tuning)
     source = options.trajectories or options.against
     problems = [] if source is None else _problems(options, options.split, options.data, options.limit)
     references = None
@@ -105,9 +105,7 @@ def run(argv: list[str]) -> None:
     print(f"\n{out / 'scores.jsonl'}")
 
 
-def _settings(options: ContrastOptions) -> Contrasting:
-    from forkpoint.critical.adapters import Tuning
-    from forkpoint.critical.contrast import Contrasting
+def _sampling(options: ContrastOptions) -> Sampling:
     from forkpoint.sampling.limits import validate
     from forkpoint.tasks import stop_strings, task_spec
 
@@ -119,11 +117,7 @@ def _settings(options: ContrastOptions) -> Contrasting:
         seed=options.seed,
     )
     validate(sampling)
-    tuning = Tuning(
-        options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,
-        tuple(options.modules), options.seed,
-    )  # fmt: skip
-    return Contrasting(options.prompt, options.n, options.beta, sampling, tuning)
+    return sampling
 
 
 def _problems(options: ContrastOptions, split: str, data: str | None, limit: int | None) -> list[Problem]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from forkpoint.engines.memory import is_out_of_memory
 from forkpoint.files import read_json, to_json, write_whole
@@ -67,7 +68,7 @@ def check_tuning(tuning: Tuning, model: PreTrainedModel) -> list[str]:
     linear = {
         name: name.split(".")
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
     }
     if not tuning.modules:
         found = [name for name, path in linear.items() if "mlp" in path]

@@ -82,7 +82,9 @@ def estimate(
     trajectories that are too long or do not fit the references, and sets that come out empty.
     """
     require_training()
-    model_engine = _checked(engine, problems, settings, [*(samples or ()), *(trajectories or ())])
+    model_engine = _checked(
+        engine, problems if samples is None else (), settings, [*(samples or ()), *(trajectories or ())]
+    )
     _check_references(trajectories, references)
     run = {"verb": "contrast", "model": engine.name, "task": task, **_plain(settings)}
     identity = {
