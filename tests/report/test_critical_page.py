@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
+from importlib import resources
 
 import pytest
 from made_up_run import made_up_rows, write_run
@@ -13,6 +15,7 @@ from test_report import HOSTILE, Tags
 
 from forkpoint.cli import main
 from forkpoint.report import write_report
+from forkpoint.report.rendering import SHADES
 from forkpoint.report.viewer import viewer_data
 from forkpoint.types import UserError
 
@@ -179,3 +182,30 @@ def test_a_broken_row_is_named(rows, tmp_path):
         (run / "critical.jsonl").write_text(line + "\n")
         with pytest.raises(UserError, match=r"critical\.jsonl, line 1"):
             write_report(run)
+
+
+def luminance(colour):
+    """Relative luminance of an sRGB colour (WCAG 2.2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_shades_are_told_apart_in_grey_and_text_stays_legible_on_them():
+    css = (resources.files("forkpoint.report") / "templates" / "base.css").read_text()
+    alphas = [float(a) for a in re.findall(r"--a: ([.\d]+)", css)]
+    assert len(alphas) == SHADES - 1
+    for theme in (css.splitlines()[0], css.splitlines()[1]):
+        value = dict(re.findall(r"--(\w+): ([^;]+);", theme))
+        colours = {}
+        for name in ("ink", "paper"):
+            digits = value[name][1:] if len(value[name]) == 7 else "".join(c * 2 for c in value[name][1:])
+            colours[name] = bytes.fromhex(digits)
+        mark = [int(c) for c in value["mark"].split(",")]
+        grounds = [[a * m + (1 - a) * p for m, p in zip(mark, colours["paper"], strict=True)] for a in (0, *alphas)]
+        levels = [luminance(ground) for ground in grounds]
+        steps = [abs(b - a) for a, b in itertools.pairwise(levels)]
+        assert levels == sorted(levels, reverse=levels[0] > levels[-1])
+        assert min(steps) > 0.001
+        for level in levels:
+            low, high = sorted((level, luminance(colours["ink"])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5

@@ -59,18 +59,17 @@ def viewer_data(rows: Iterable[Row]) -> ViewerData:
     parts: list[str] = []
     largest: dict[str, float] = {}
     size = total = 0
-    full = False
-    for row in rows:
-        total += 1
-        part = "" if full else script_json(_compact(row))
+    for total, row in enumerate(rows, 1):
+        if total > len(parts) + 1:
+            continue  # the page is full: only count
+        trajectory = _compact(row)
+        part = script_json(trajectory)
         size += len(part.encode())
-        full = full or (size > BYTES_SHOWN and bool(parts))
-        if full:
+        if parts and size > BYTES_SHOWN:
             continue
         parts.append(part)
-        for key in ("success", *COLUMNS):
-            values = [value for value in map(_short, row.get(key) or ()) if value is not None]
-            largest[key] = max([largest.get(key, -math.inf), *values])
+        for key, values in (("success", trajectory.get("success", [])), *trajectory["columns"].items()):
+            largest[key] = max([largest.get(key, -math.inf), *(value for value in values if value is not None)])
     text = f'{{"scores":{script_json(_scores(largest))},"trajectories":[{",".join(parts)}]}}'
     return ViewerData(text, len(parts), total)
 

@@ -34,6 +34,6 @@ const alternativesTable = (trajectory, t) => {
   const cells = (row) => [element("code", {}, spelled(row[2], row[1])), probability(row[3]),
                           row === own || row[5] ? percent(row[4]) : "–", row === own ? "its own" : String(row[5])];
   const line = (row) => element("tr", { class: row === own ? "own" : null }, ...cells(row).map((c) => element("td", {}, c)));
-  const head = element("tr", {}, ...["token", "π", "success", "rollouts"].map((c) => element("th", {}, c)));
+  const head = element("tr", {}, ...["token", "π", trajectory.correct ? "ended correct" : "rescued", "rollouts"].map((c) => element("th", {}, c)));
   return [element("div", { class: "wide" }, element("table", {}, head, ...rows.map(line)))];
 };

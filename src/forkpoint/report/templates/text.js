@@ -42,10 +42,11 @@ const showLegend = (box, { light, strong }) => {
 
 /** Which problem this is, and how the response ended. */
 const showFacts = (box, trajectory) => {
-  const { id, question, gold, answer, correct, status, critical, finish } = trajectory;
+  const { id, question, gold, answer, correct, status, critical, finish, rollouts, generated } = trajectory;
   const verdict = answer == null ? "No answer" : `Answer ${answer}`;
   const found = critical == null ? { none: "no critical token", undecided: "undecided" }[status] : `critical token at ${critical}`;
-  const facts = [`Gold ${gold ?? "not known"}`, found, finish === "length" && "cut off at the length limit"].filter(Boolean);
+  const facts = [`Gold ${gold ?? "not known"}`, found, finish === "length" && "cut off at the length limit",
+                 rollouts != null && `${rollouts} rollouts`, generated != null && `${generated} tokens generated`].filter(Boolean);
   box.replaceChildren(
     element("h3", {}, String(id)),
     element("p", { class: "text" }, question ?? ""),
