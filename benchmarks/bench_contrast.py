@@ -141,12 +141,12 @@ def main() -> None:
             printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             figures[way] = json.loads(printed.splitlines()[-1])
             figures[way]["peak_over_one_model_and_adapters"] = round(figures[way]["peak_mib"] / (one + adapters), 3)
-        difference = np.abs(np.load(folder / "shared.npy") - np.load(folder / "two_models.npy")).max()
+        difference = np.abs(np.log(np.load(folder / "shared.npy")) - np.log(np.load(folder / "two_models.npy"))).max()
     notes = sizes | {"prompt": PROMPT, "response": RESPONSE}
     notes |= {
         "model_mib": round(one, 1),
         "adapters_mib": round(adapters, 1),
-        "largest_difference_in_s": float(difference),
+        "largest_difference_in_log_s": float(difference),
     }
     for way, measured in figures.items():
         print(f"{way:12}", "  ".join(f"{key} {value:,}" for key, value in measured.items()))

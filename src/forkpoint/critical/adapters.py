@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from forkpoint.engines.memory import is_out_of_memory
+from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.files import read_json, to_json, write_whole
 from forkpoint.types import Trajectory, UserError
 
@@ -101,7 +102,7 @@ def tune_adapter(
     """
     if not out.exists():
         layers = check_tuning(tuning, model)
-        with lent(model, tokenizer):
+        with forward_lock, lent(model, tokenizer):  # another thread must not meet the adapter
             trainer = _trainer(model, tokenizer, responses, tuning, layers, step)
             try:
                 facts = _train(trainer, responses, tuning)

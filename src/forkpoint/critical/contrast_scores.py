@@ -34,7 +34,7 @@ from forkpoint.types import Sampling, TokenScores, Trajectory, UserError
 
 VOCAB_CHUNK = 4096  # columns of the output matrix at once
 CHUNK_COPIES = 6  # float32 [n, v] held at once: both models' logits, their combination, and the sums' temporaries
-LEAST_BUDGET, MODEL_SHARE = 2**26, 0.1  # bytes that a pass may take beside the model: the larger of the two
+LEAST_BUDGET, MODEL_SHARE = 2**26, 0.05  # bytes that a pass may take beside the model: the larger of the two
 MOST_TOKENS = 16_384  # padded tokens in one forward pass
 
 
@@ -136,7 +136,7 @@ def shared_base(model: PreTrainedModel, positive: Path, negative: Path) -> Itera
 
     from forkpoint.critical.adapters import lent
 
-    with lent(model):
+    with forward_lock, lent(model):  # another thread must not meet the adapters
         adapted = PeftModel.from_pretrained(model, str(positive), adapter_name="positive")
         adapted.load_adapter(str(negative), adapter_name="negative")
         adapted.eval()
