@@ -29,10 +29,11 @@ from jaxtyping import Float64, Int64
 from forkpoint.critical.divergence import Fork, divergence_positions, other_tokens
 from forkpoint.critical.policy import Policy
 from forkpoint.critical.rollouts import Start, roll_out
+from forkpoint.critical.trajectories import finished
 from forkpoint.engines import Engine
 from forkpoint.proportions import wilson
 from forkpoint.sampling.draw import key_hash, uniforms
-from forkpoint.types import Sampling, Trajectory, UserError
+from forkpoint.types import Sampling, Trajectory
 
 ROLLOUTS, RECOVERABLE = 64, 4  # section 2 of the paper: 4/64 is the least that is 5% or more
 CHUNK = 16  # rollouts that a trajectory has in the engine at a time, about; a recoverable prefix seldom needs more
@@ -81,7 +82,7 @@ def paper_labels(
     """The label of each trajectory with its policy under `sampling`, in the order in which they are found.
 
     `together` trajectories are in memory, and worked on, at once; it changes nothing but speed. `chunk` changes what is
-    spent, not what is counted. Raises UserError for a wrong trajectory longer than sampling.max_tokens.
+    spent, not what is counted. Raises UserError for a trajectory longer than sampling.max_tokens.
     """
     if not 1 <= recoverable <= rollouts or chunk < 1 or together < 1:
         raise ValueError(f"needs 1 <= recoverable <= rollouts, but got {recoverable} and {rollouts}")
@@ -159,15 +160,10 @@ class _Drawn:
 
 def _scan(pair: tuple[Trajectory, Policy], sampling: Sampling, rollouts: int, recoverable: int) -> _Scan:
     trajectory, policy = pair
-    n = len(trajectory.token_ids)
-    if n > sampling.max_tokens and not trajectory.correct:
-        raise UserError(
-            f"trajectory {trajectory.id} has {n} tokens, more than the {sampling.max_tokens} that a rollout may have"
-        )
-    finished = trajectory.finish_reason == "stop" or n >= sampling.max_tokens
-    last = 0 if trajectory.correct else n - 1 if finished else n
+    n, over = len(trajectory.token_ids), finished(trajectory, sampling)
+    last = 0 if trajectory.correct else n - 1 if over else n
     successes, trials = np.zeros((2, n + 1), dtype=np.int64)
-    return _Scan(trajectory, policy, finished, rollouts, recoverable, last, last, successes, trials)
+    return _Scan(trajectory, policy, over, rollouts, recoverable, last, last, successes, trials)
 
 
 def _wave(engine: Engine, scans: Sequence[_Scan], sampling: Sampling, chunk: int) -> None:

@@ -6,7 +6,7 @@ probabilities along the trajectory known, nobody needs to sample the part where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from forkpoint.types import Sampling, Trajectory
 
 ALTERNATIVES = 512
 """Other tokens known by name at each position; what probability lies outside of them is reported."""
+
+ROUNDING = 1e-5
+"""Less probability than this outside of the named tokens is taken for the rounding of a float32 sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +40,25 @@ class Policy:
     gap: np.ndarray
 
 
-def policies(engine: Engine, trajectories: Sequence[Trajectory], sampling: Sampling) -> Iterator[Policy]:
-    """The policy along each trajectory, in order, from one forward pass over each."""
-    sequences = [(*t.prompt_ids, *t.token_ids) for t in trajectories]
-    starts = [len(t.prompt_ids) for t in trajectories]
+def policies(engine: Engine, trajectories: Iterable[Trajectory], sampling: Sampling) -> Iterator[Policy]:
+    """The policy along each trajectory, in order, from one forward pass over each.
+
+    Each is scored alone: the last bits, on which everything drawn later rests, do not depend on the others.
+    """
     top = min(ALTERNATIVES, engine.vocab_size)
-    scores = engine.score(sequences, top=top, sampling=sampling, starts=starts)
-    for trajectory, start, scored in zip(trajectories, starts, scores, strict=True):
+    for trajectory in trajectories:
+        start = len(trajectory.prompt_ids)
+        (scored,) = engine.score(
+            [(*trajectory.prompt_ids, *trajectory.token_ids)], top=top, sampling=sampling, starts=[start]
+        )
         rows = slice(start, start + len(trajectory.token_ids))
         own, probs = scored.policy[rows].astype(np.float64), scored.top_policy[rows].astype(np.float64)
         ids = scored.top_ids[rows].astype(np.int64)
         probs = np.where(ids == np.array(trajectory.token_ids)[:, None], 0.0, probs)
         named = own + probs.sum(1)
-        scale = 1 / np.maximum(named, 1.0)  # float32 rounding may sum to a little over 1
-        outside = np.maximum(1 - named, 0.0)
-        if top == engine.vocab_size:
-            scale, outside = 1 / named, np.zeros_like(named)
+        all_named = (named > 1 - ROUNDING) | (top == engine.vocab_size)
+        scale = np.where(all_named, 1 / named, 1.0)
         yield Policy(
-            own * scale, ids, probs * scale[:, None], outside,
+            own * scale, ids, probs * scale[:, None], np.where(all_named, 0.0, 1 - named),
             scored.logprobs[rows], scored.entropy[rows], scored.gaps[rows],
         )  # fmt: skip

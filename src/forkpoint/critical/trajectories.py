@@ -83,6 +83,16 @@ def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
     }
 
 
+def finished(trajectory: Trajectory, sampling: Sampling) -> bool:
+    """Whether nothing can follow: it ended by itself or has max_tokens tokens. UserError if it has more than that."""
+    n = len(trajectory.token_ids)
+    if n > sampling.max_tokens:
+        raise UserError(
+            f"trajectory {trajectory.id} has {n} tokens, more than the {sampling.max_tokens} that a rollout may have"
+        )
+    return trajectory.finish_reason == "stop" or n == sampling.max_tokens
+
+
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with path.open(encoding="utf-8") as file:
