@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ def only_process(out: Path) -> Iterator[None]:
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """JSON text; the same value always gives the same text, and NaN is refused."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def fingerprint(values: Sequence[Any]) -> str:
+    """The number of values and a hash of them, so that a run is not resumed on others."""
+    digest = hashlib.blake2b(to_json(values).encode(), digest_size=8).hexdigest()
+    return f"{len(values)} (contents {digest})"
 
 
 def claim_directory(out: Path, config: dict[str, Any]) -> None:

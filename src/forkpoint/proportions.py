@@ -27,21 +27,23 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     return (0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half)
 
 
-def clustered_interval(scores: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
+def clustered_interval(
+    scores: Sequence[Sequence[float]], level: float = 0.95, *, answers: float | None = None
+) -> Interval:
     """Interval for an accuracy when problems were answered several times; scores[i], 0 to 1, are problem i's.
 
     Answers to one problem are not independent, so their number is replaced by the effective one: p (1 - p)
     over the variance of the mean as estimated between problems (the effective sample size of Korn & Graubard
     1998, Survey Methodology 24), kept between the number of problems and the number of answers, and put into
     Wilson's interval. p is the mean of the problems' means: each problem counts the same. One answer each
-    gives `wilson` exactly.
+    gives `wilson` exactly. Where scores are themselves means over answers, `answers` is the number of those.
     """
     if not scores or not all(len(row) for row in scores):
         raise ValueError("a clustered interval needs at least one problem and one score for each")
     means = np.array([np.mean(row) for row in scores], dtype=np.float64)
     if not ((means >= 0) & (means <= 1)).all():
         raise ValueError("scores must be between 0 and 1")
-    problems, answers = len(scores), sum(len(row) for row in scores)
+    problems, answers = len(scores), answers or sum(len(row) for row in scores)
     p = float(means.mean())
     variance = float(means.var(ddof=1)) / problems if problems > 1 else math.inf
     effective = p * (1 - p) / variance if variance > 0 else (answers if 0 < p < 1 else problems)

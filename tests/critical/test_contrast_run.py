@@ -167,7 +167,7 @@ class StopError(Exception):
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(lab, training, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SAMPLED_UNIT", 24)
+    monkeypatch.setattr("forkpoint.critical.units.SAMPLED_UNIT", 24)
     monkeypatch.setattr(module, "SCORED_UNIT", 10)
     training = training[:8]
     calls: list[str] = []
@@ -198,7 +198,7 @@ def test_kill_9_loses_nothing(finished, critical, tmp_path):
         "import os, sys\nfrom forkpoint.critical import contrast\nfrom forkpoint.cli import main\n"
         "tune = contrast._Work.tune\n"
         "def killed(work, name, responses):\n"
-        "    if name == 'negative': work.progress = lambda *_: os.kill(os.getpid(), 9)\n"
+        "    if name == 'negative': work.units.progress = lambda *_: os.kill(os.getpid(), 9)\n"
         "    return tune(work, name, responses)\n"
         "contrast._Work.tune = killed\n"
         "main(sys.argv[1:])"

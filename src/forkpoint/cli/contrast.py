@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from forkpoint.cli.options import EngineOptions, RunOptions, TaskOptions, parse
-from forkpoint.files import to_json
-from forkpoint.types import Problem, Sampling, Trajectory, UserError
+from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
+from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
+from forkpoint.types import Problem, Trajectory, UserError
 
 
 @dataclass(frozen=True)
-class ContrastOptions(RunOptions, TaskOptions, EngineOptions):
+class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     """Score every token of given trajectories by contrastive estimation: a low s marks a likely critical token.
 
     Samples responses to training problems, tunes one LoRA adapter on right and one on wrong ones, and scores the
@@ -37,14 +36,6 @@ class ContrastOptions(RunOptions, TaskOptions, EngineOptions):
     """only the first N training problems"""
     n: int = 64
     """responses sampled for each training problem"""
-    prompt: str = "cot"
-    """plain (Q and A), cot (let's think step by step), few-shot, or chat (the tokenizer's template)"""
-    temperature: float = 1.0
-    """temperature of the samples, and of the policy whose probabilities are reported"""
-    top_p: float = 1.0
-    """nucleus of the samples and of the policy"""
-    max_tokens: int | None = None
-    """longest sampled response in tokens (default: by task)"""
     beta: float = 1.0
     """weight of the contrast: log s = (1+beta) log p+ - beta log p- - log Z"""
     rank: int = 8
@@ -59,8 +50,6 @@ class ContrastOptions(RunOptions, TaskOptions, EngineOptions):
     """responses in one training step"""
     modules: list[str] = field(default_factory=list)
     """linear layers to adapt, by name, such as up_proj; repeatable (default: all within the MLPs)"""
-    seed: int = 0
-    """seed of every random draw"""
 
 
 def run(argv: list[str]) -> None:
@@ -71,31 +60,27 @@ def run(argv: list[str]) -> None:
     require_training()  # before anything is loaded
     from forkpoint.cli.contrast_tables import print_contrast
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.critical.contrast import CRITICAL, Contrasting, estimate, read_references
-    from forkpoint.critical.trajectories import load_trajectories
-    from forkpoint.engines import load_engine
+    from forkpoint.critical.contrast import Contrasting, estimate, read_references
+    from forkpoint.critical.trajectories import CRITICAL, load_trajectories
 
     tuning = Tuning(
         options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,
         tuple(options.modules), options.seed,
     )  # fmt: skip
-    settings = Contrasting(options.prompt, options.n, options.beta, _sampling(options), tuning)
+    settings = Contrasting(options.prompt, options.n, options.beta, sampling_of(options, options.task), tuning)
     source = options.trajectories or options.against
-    problems = [] if source is None else _problems(options, options.split, options.data, options.limit)
+    problems = [] if source is None else problems_of(options)
     references = None
     if options.against is not None:
         file = options.against / CRITICAL if options.against.is_dir() else options.against
         source = options.trajectories or file
         references = read_references(file, problems)
-    engine = load_engine(
-        options.model, device=options.device, dtype=options.dtype, attn_implementation=options.attn_implementation,
-        revision=options.revision, trust_remote_code=options.trust_remote_code, memory_gib=options.memory_gib,
-    )  # fmt: skip
+    engine = engine_of(options)
     stop = settings.sampling.stop
     trajectories = None if source is None else load_trajectories(source, problems, engine, stop)
     training = _training_problems(options, trajectories)
     samples = None if options.samples is None else load_trajectories(options.samples, training, engine, stop)
-    out = options.out or _default_directory(options)
+    out = options.out or default_directory("contrast", options)
     with progress_bar(options.quiet) as progress:
         summary = estimate(
             engine, training, settings, out, task=options.task, samples=samples, trajectories=trajectories,
@@ -105,36 +90,12 @@ def run(argv: list[str]) -> None:
     print(f"\n{out / 'scores.jsonl'}")
 
 
-def _sampling(options: ContrastOptions) -> Sampling:
-    from forkpoint.sampling.limits import validate
-    from forkpoint.tasks import stop_strings, task_spec
-
-    sampling = Sampling(
-        temperature=options.temperature,
-        top_p=options.top_p,
-        max_tokens=task_spec(options.task).max_tokens if options.max_tokens is None else options.max_tokens,
-        stop=stop_strings(options.prompt),
-        seed=options.seed,
-    )
-    validate(sampling)
-    return sampling
-
-
-def _problems(options: ContrastOptions, split: str, data: str | None, limit: int | None) -> list[Problem]:
-    from forkpoint.tasks import load_problems
-
-    return load_problems(
-        options.task, data=data, split=split, limit=limit, kind=options.kind,
-        question_column=options.question_column, answer_column=options.answer_column,
-        options_column=options.options_column,
-    )  # fmt: skip
-
-
 def _training_problems(options: ContrastOptions, scored: Sequence[Trajectory] | None) -> list[Problem]:
     """The first train_limit problems whose questions are not those of the trajectories to score."""
     questions = {t.problem.question for t in scored or ()}
     limit = options.train_limit and options.train_limit + len(questions)
-    found = _problems(options, options.train_split, options.train_data or options.data, limit)
+    data = options.train_data or options.data
+    found = problems_of(replace(options, split=options.train_split, data=data, limit=limit))
     others = [p for p in found if p.question not in questions][: options.train_limit]
     if not others:
         raise UserError(
@@ -142,10 +103,3 @@ def _training_problems(options: ContrastOptions, scored: Sequence[Trajectory] | 
             "name others with --train-data or --train-split"
         )
     return others
-
-
-def _default_directory(options: ContrastOptions) -> Path:
-    """runs/contrast-TASK-HASH: another configuration gets another directory, the same one is resumed."""
-    settings = {k: str(v) for k, v in asdict(options).items() if k not in ("out", "quiet")}
-    digest = hashlib.blake2b(to_json(settings).encode(), digest_size=4).hexdigest()
-    return Path("runs") / f"contrast-{options.task}-{digest}"

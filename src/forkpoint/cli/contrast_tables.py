@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forkpoint.cli.tables import WIDTH_OF_FILES
+from forkpoint.cli.tables import wide_console
 
 HEADINGS = {"hit_rate": "top-1 hits", "mean_reciprocal_rank": "mean 1/rank", "auc": "AUC"}
 SCORERS = {
@@ -22,9 +21,7 @@ SCORERS = {
 
 def print_contrast(summary: dict[str, Any]) -> None:
     """The sets and their training, and the agreement with rollouts where there is one."""
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(width=WIDTH_OF_FILES)
+    console = wide_console()
     sets, scored = summary["sets"], summary["scored"]
     console.print(
         f"{summary['model']} on {summary['task']}: {sets['samples']:,} samples of {sets['questions']:,} questions, "

@@ -64,6 +64,28 @@ class TaskOptions:
 
 
 @dataclass(frozen=True)
+class SamplingOptions:
+    """How responses are sampled."""
+
+    prompt: str = "cot"
+    """plain (Q and A), cot (let's think step by step), few-shot, or chat (the tokenizer's template)"""
+    temperature: float = 1.0
+    """temperature of the policy that samples"""
+    top_p: float = 1.0
+    """nucleus: the likeliest tokens that together have this probability"""
+    top_k: int = 0
+    """only the k likeliest tokens (0: all)"""
+    min_p: float = 0.0
+    """only tokens with this share of the likeliest one's probability"""
+    top_n_sigma: float = 0.0
+    """only tokens whose logit is within n standard deviations of the highest (0: all)"""
+    max_tokens: int | None = None
+    """longest response in tokens (default: by task)"""
+    seed: int = 0
+    """seed of every random draw"""
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Where a run is kept."""
 

@@ -12,11 +12,15 @@ from rich.text import Text
 WIDTH_OF_FILES = 120
 
 
+def wide_console() -> Console:
+    """The terminal, or for a file or a pipe, which has no width of its own, one that is wide enough for our tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_OF_FILES)
+
+
 def print_evaluation(results: dict[str, Any]) -> None:
     """The strategies with their figures, then each compared with the first."""
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(width=WIDTH_OF_FILES)
+    console = wide_console()
     n = results["n_problems"]
     console.print(_accuracies(results, f"{results['model']} on {results['task']}, {n} problems"))
     if results["comparisons"]:

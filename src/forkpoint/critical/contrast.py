@@ -6,9 +6,8 @@ on where a run was interrupted, and an adapter's directory is there whole or not
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,20 +19,26 @@ from forkpoint.critical.adapters import Tuning, check_tuning, require_training, 
 from forkpoint.critical.agreement import Labelled, agreement
 from forkpoint.critical.contrast_scores import shared_base
 from forkpoint.critical.contrast_sets import ContrastSets, choose_sets
-from forkpoint.critical.trajectories import SAMPLES, Row, sample_trajectories, trajectory_row
+from forkpoint.critical.trajectories import SAMPLES, SUMMARY, Row, check_room, identities, trajectory_row
+from forkpoint.critical.units import Progress, Units
 from forkpoint.engines import Engine
 from forkpoint.engines.transformers_engine import TransformersEngine
-from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
+from forkpoint.files import (
+    JOURNAL,
+    Journal,
+    claim_directory,
+    fingerprint,
+    only_process,
+    read_json,
+    to_json,
+    write_whole,
+)
 from forkpoint.tasks import render_prompt
 from forkpoint.types import Problem, Sampling, TokenIds, TokenScores, Trajectory, UserError
 
-SCORES, SUMMARY = "scores.jsonl", "summary.json"
-CRITICAL = "critical.jsonl"  # what a `critical` run's directory holds
-SAMPLED_UNIT = 640  # responses of one unit of sampling: enough to keep an engine busy, little to lose
+SCORES = "scores.jsonl"
 SCORED_UNIT = 64  # trajectories of one unit of scoring
 PROBABILITIES = ("s", "policy_prob")  # columns kept to six digits that count; the others to six decimals
-Progress = Callable[[str, int, int, int], None]
-"""Called after each unit with what is done, how many of how many, and the tokens of this stage so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +94,15 @@ def estimate(
     run = {"verb": "contrast", "model": engine.name, "task": task, **_plain(settings)}
     identity = {
         "engine": dict(engine.settings),
-        "problems": _digest([asdict(p) for p in problems]),
-        "samples": None if samples is None else _digest([_identity(t) for t in samples]),
-        "trajectories": None if trajectories is None else _digest([_identity(t) for t in trajectories]),
-        "references": None if references is None else _digest({k: asdict(v) for k, v in references.items()}),
+        "problems": fingerprint([asdict(p) for p in problems]),
+        "samples": None if samples is None else fingerprint(identities(samples)),
+        "trajectories": None if trajectories is None else fingerprint(identities(trajectories)),
+        "references": None if references is None else fingerprint([[k, asdict(v)] for k, v in references.items()]),
     }
     claim_directory(out, run | identity)
     with only_process(out):
         if not (out / SUMMARY).exists():
-            work = _Work(model_engine, settings, out, Journal(out / JOURNAL), progress)
+            work = _Work(model_engine, settings, out, Units(Journal(out / JOURNAL), progress))
             drawn = work.draw(problems) if samples is None else samples
             sets = choose_sets(drawn, settings.tuning.seed)
             training = {name: work.tune(name, getattr(sets, name)) for name in ("positive", "negative")}
@@ -166,37 +171,23 @@ class _Work:
         engine: TransformersEngine,
         settings: Contrasting,
         out: Path,
-        journal: Journal,
-        progress: Progress | None,
+        units: Units,
     ) -> None:
-        self.engine, self.settings, self.out, self.journal = engine, settings, out, journal
-        self.progress = progress or (lambda *_: None)
+        self.engine, self.settings, self.out, self.units = engine, settings, out, units
 
     def draw(self, problems: Sequence[Problem]) -> list[Trajectory]:
-        """The samples, in units of problems."""
+        """The samples."""
         s = self.settings
-
-        def sample(part: Sequence[Problem]) -> list[Row]:
-            drawn = sample_trajectories(self.engine, part, s.sampling, n=s.n, prompt=s.prompt)
-            return [trajectory_row(t, self.engine.tokenizer) for t in drawn]
-
-        rows = self._units("sampled problems", problems, max(1, SAMPLED_UNIT // s.n), sample)
+        rows, drawn = self.units.sampled(self.engine, problems, s.sampling, n=s.n, prompt=s.prompt)
         if not (self.out / SAMPLES).exists():
             write_whole(self.out / SAMPLES, (to_json(row) + "\n" for row in rows))
-        by_id = {p.id: p for p in problems}
-        return [
-            Trajectory(
-                row["id"], by_id[row["problem_id"]], tuple(row["prompt_ids"]), tuple(row["token_ids"]), row["answer"],
-                row["correct"], row["finish_reason"],
-            )
-            for row in rows
-        ]  # fmt: skip
+        return drawn
 
     def tune(self, name: str, responses: Sequence[Trajectory]) -> dict[str, Any]:
         """The adapter of that name, tuned or already there."""
         return tune_adapter(
             self.engine.model, self.engine.tokenizer, responses, self.settings.tuning, self.out / name,
-            partial(self.progress, f"tuned the {name} model"),
+            partial(self.units.progress, f"tuned the {name} model"),
         )  # fmt: skip
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Row]:
@@ -208,21 +199,7 @@ class _Work:
                 scores = base.score(part, s.beta, s.sampling, self.engine.ends)
                 return [_score_row(one, self.engine.tokenizer) for one in scores]
 
-            return self._units("scored trajectories", trajectories, SCORED_UNIT, score)
-
-    def _units(
-        self, label: str, items: Sequence[Any], size: int, do: Callable[[Sequence[Any]], list[Row]]
-    ) -> list[Row]:
-        """Do and journal every unit of `size` items that is not in the journal yet; the rows of all, in order."""
-        done: dict[int, list[Row]] = {e["start"]: e["rows"] for e in self.journal if e["stage"] == label}
-        tokens = 0
-        for start in range(0, len(items), size):
-            if start not in done:
-                done[start] = do(items[start : start + size])
-                self.journal.append({"stage": label, "start": start, "rows": done[start]})
-                tokens += sum(len(row["token_ids"]) for row in done[start])
-            self.progress(label, min(start + size, len(items)), len(items), tokens)
-        return [row for start in range(0, len(items), size) for row in done[start]]
+            return self.units.rows("scored trajectories", trajectories, SCORED_UNIT, score)
 
 
 def _score_row(scores: TokenScores, tokenizer: Any) -> Row:
@@ -256,9 +233,7 @@ def _checked(
     lengths = [(t.id, len(t.prompt_ids) + len(t.token_ids)) for t in given]
     room = settings.sampling.max_tokens
     lengths += [(p.id, len(render_prompt(p, settings.prompt, engine.tokenizer)) + room) for p in problems]
-    for name, length in lengths:
-        if engine.context and length > engine.context:
-            raise UserError(f"{name} may have {length} tokens, but {engine.name} reads at most {engine.context}")
+    check_room(engine, lengths)
     return engine
 
 
@@ -273,12 +248,3 @@ def _check_references(trajectories: Sequence[Trajectory] | None, references: Map
 
 def _plain(settings: Contrasting) -> dict[str, Any]:
     return dict(json.loads(to_json(asdict(settings))))
-
-
-def _identity(trajectory: Trajectory) -> list[Any]:
-    return [trajectory.id, trajectory.problem.id, trajectory.prompt_ids, trajectory.token_ids]
-
-
-def _digest(value: Any) -> str:
-    digest = hashlib.blake2b(to_json(value).encode(), digest_size=8).hexdigest()
-    return f"{len(value)} (contents {digest})"

@@ -17,6 +17,7 @@ from jaxtyping import Float64
 from forkpoint.critical.divergence import Fork, other_tokens
 from forkpoint.critical.forks import Curve, Leaves, Wave, allocate, along, averaged, success_curve, totals
 from forkpoint.critical.labels import Status, label
+from forkpoint.critical.paper import ROLLOUTS
 from forkpoint.critical.policy import Policy
 from forkpoint.critical.rollouts import Rollout, Start, roll_out
 from forkpoint.critical.trajectories import finished
@@ -48,8 +49,8 @@ class ForkLabel:
     `success` [T+1] estimates P(correct | prefix) without bias, `success_ci` [T+1, 2] is its 95% interval. `status` is
     "critical" with `critical_index` c, where token_ids[c] is the critical token, "none", or "undecided" with the
     candidate's index. `alternatives` are those that rollouts took, by position and falling probability. `rollouts` were
-    run; `tokens_generated` is what the engine wrote for them, and `plain_tokens` estimates what a single rollout from
-    every prefix that has a token before it would have taken.
+    run; `tokens_generated` is what the engine wrote for them, and `plain_tokens` estimates what 64 rollouts from every
+    prefix that has a token before it, each generated to its end, would have taken.
     """
 
     trajectory: Trajectory
@@ -198,7 +199,7 @@ class _Work:
     def _plain_tokens(self) -> float:
         lengths = averaged(self.leaves, self.waves, self.lengths) if self.waves else np.zeros(len(self.leaves.prob))
         remaining = along(self.leaves, lengths, 1.0, 0.0)
-        return float(remaining[1 : len(self.leaves.own)].sum())
+        return ROLLOUTS * float(remaining[1 : len(self.leaves.own)].sum())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.critical.export_card import COLUMNS, card
+from forkpoint.critical.trajectories import CRITICAL, SUMMARY
 from forkpoint.files import read_json, write_whole
 from forkpoint.tasks.jsonlines import read_rows
 from forkpoint.types import UserError
 
 Row = Mapping[str, Any]
-TRAJECTORIES, SUMMARY = "critical.jsonl", "summary.json"
 README, PARQUET = "README.md", "data/train-00000-of-00001.parquet"
 _ROWS = 500  # in memory, and in a row group of the file
 
@@ -30,16 +30,16 @@ def export_run(run: Path, out: Path) -> int:
     `out` is written whole or not at all, and may be new, empty, or an earlier export, which is replaced. Raises
     UserError for a run that is not finished, a broken line, and an `out` that holds anything else.
     """
-    for name in (TRAJECTORIES, SUMMARY):
+    for name in (CRITICAL, SUMMARY):
         if not (run / name).is_file():
             raise UserError(f"{run} holds no finished run of forkpoint critical: it has no {name}")
-    return _write(read_rows(run / TRAJECTORIES), read_json(run / SUMMARY), out)
+    return _write(read_rows(run / CRITICAL), read_json(run / SUMMARY), out)
 
 
 def write_dataset(rows: Iterable[Row], summary: Mapping[str, Any], out: Path) -> int:
     """Write rows with the keys of `COLUMNS` as a data set with its card in `out`; see `export_run`.
 
-    `summary` holds the `model`, `task`, `protocol`, `sampling`, `version` and `statistics` that the card states.
+    `summary` is what the card states: the content of a run's summary.json.
     """
     return _write(((f"row {i}", row) for i, row in enumerate(rows, 1)), summary, out)
 

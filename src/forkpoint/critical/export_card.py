@@ -42,6 +42,7 @@ COLUMNS: Mapping[str, Column] = {
                                            "`position`, and the policy's probability of it"),
     "rollouts": Column("int64", "responses sampled to find this"),
     "tokens_generated": Column("int64", "tokens generated to find this"),
+    "brute_force_tokens": Column("int64", "tokens that 64 rollouts from every prefix would have taken, estimated"),
     "policy_prob": Column(["float64"], "T numbers: each token's probability under the sampling policy"),
     "entropy": Column(["float64"], "T numbers: the entropy, in nats, of the model's distribution at each token, "
                                    "before temperature and truncation"),
@@ -65,6 +66,11 @@ _PROTOCOLS = {
         "upper bound; where the intervals do not settle it, the status is `undecided`."
     ),
 }
+
+_STATISTICS = (
+    "n_trajectories", "n_wrong", "statuses", "share_critical", "share_critical_ci95", "critical_position",
+    "token_kinds", "rollouts", "tokens_generated", "brute_force_tokens",
+)  # fmt: skip
 
 _CARD = """\
 ---
@@ -141,7 +147,7 @@ def card(summary: Mapping[str, Any], n: int) -> str:
         protocol=_PROTOCOLS.get(str(summary.get("protocol")), f"Protocol: {summary.get('protocol')}"),
         sampling=json.dumps(summary.get("sampling"), indent=2, ensure_ascii=False),
         columns="\n".join(f"| `{name}` | {_spelled(c.type)} | {c.meaning} |" for name, c in COLUMNS.items()),
-        statistics=json.dumps(summary.get("statistics"), indent=2, ensure_ascii=False),
+        statistics=json.dumps({key: summary.get(key) for key in _STATISTICS}, indent=2, ensure_ascii=False),
     )
 
 

@@ -6,26 +6,25 @@ y_c there: pass@k of the latter jumps, and that of the former stays near 0, if y
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from forkpoint.critical.divergence import Fork, other_tokens
 from forkpoint.critical.policy import Policy, policies
 from forkpoint.critical.rollouts import Rollout, Start, roll_out
 from forkpoint.engines import Engine
-from forkpoint.engines.stopping import decode_with_offsets
-from forkpoint.proportions import Interval, clustered_interval, pass_at_k
+from forkpoint.engines.stopping import last_piece
+from forkpoint.proportions import clustered_interval, pass_at_k
 from forkpoint.sampling.draw import key_hash, uniforms
 from forkpoint.types import Sampling, Trajectory
 
 Row = dict[str, Any]
 ROLLOUTS = 64  # section 2 of the paper
 UNTRUNCATED = Sampling()
-_BLOCK = 2**22  # resampled problems held in memory at a time
 
 
 def replace_critical(
@@ -57,26 +56,26 @@ def replace_critical(
             yield _row(engine, trajectory, c, tokens, done) | {"untruncated": untruncated}
 
 
-def replacement_table(rows: Sequence[Row], *, resamples: int = 10_000, seed: int = 0) -> list[Row]:
-    """pass@k for k = 1..n, averaged over the rows: {k, without, without_ci95, with, with_ci95} for each k.
+def replacement_table(rows: Sequence[Row]) -> list[Row]:
+    """pass@k for k = 1..n, averaged over problems: {k, without, without_ci95, with, with_ci95} for each k.
 
-    pass@k is the unbiased estimator 1 - C(n-c, k) / C(n, k). Intervals are percentiles of a bootstrap that resamples
-    problems with all their rows; the same rows and seed give the same numbers. Where the rows show no variation, or
-    come from one problem, resampling says nothing, and the interval is `clustered_interval`'s.
+    pass@k is the unbiased estimator 1 - C(n-c, k) / C(n, k); a row's n rollouts are n/k answers of k tries. Intervals
+    are `clustered_interval`'s, with all trajectories of a problem as one cluster.
     """
-    if not rows:
-        return []
-    n = min(row["n"] for row in rows)
-    problems = [row["problem_id"] for row in rows]
-    arms = {}
-    for arm in ("without", "with"):
-        table = np.array([[pass_at_k(row["n"], row[arm], k) for k in range(1, n + 1)] for row in rows])
-        arms[arm] = (table.mean(0), _intervals(table, problems, resamples, seed))
-    return [
-        {"k": k + 1} | {f"{arm}{end}": value for arm, (mean, intervals) in arms.items()
-                        for end, value in (("", float(mean[k])), ("_ci95", list(intervals[k])))}
-        for k in range(n)
-    ]  # fmt: skip
+    n = min((row["n"] for row in rows), default=0)
+    by_problem = defaultdict(list)
+    for row in rows:
+        by_problem[row["problem_id"]].append(row)
+    table = []
+    for k in range(1, n + 1):
+        line: Row = {"k": k}
+        for arm in ("without", "with"):
+            scores = [[pass_at_k(row["n"], row[arm], k) for row in some] for some in by_problem.values()]
+            line[arm] = round(float(np.mean([np.mean(some) for some in scores])), 6)
+            interval = clustered_interval(scores, answers=sum(row["n"] / k for row in rows))
+            line[f"{arm}_ci95"] = [round(end, 6) for end in interval]
+        table.append(line)
+    return table
 
 
 def _replacements(
@@ -113,7 +112,7 @@ def _others(
 def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], done: dict[str, Rollout]) -> Row:
     kept = [done[f"{trajectory.id}/kept/{i}"] for i in range(len(tokens))]
     replaced = [done[f"{trajectory.id}/replaced/{i}"] for i in range(len(tokens))]
-    pieces = {v: _piece(engine, (*trajectory.token_ids[:c], v)) for v in set(tokens)}
+    pieces = {v: last_piece(engine.tokenizer, (*trajectory.token_ids[:c], v)) for v in set(tokens)}
     return {
         "id": trajectory.id,
         "problem_id": trajectory.problem.id,
@@ -127,32 +126,3 @@ def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], 
         ],
         "tokens_generated": sum(rollout.generated for rollout in (*kept, *replaced)),
     }
-
-
-def _piece(engine: Engine, token_ids: Sequence[int]) -> str:
-    """The characters that the last of these tokens contributes."""
-    text, offsets = decode_with_offsets(engine.tokenizer, token_ids)
-    return text[slice(*offsets[-1])]
-
-
-def _intervals(
-    table: Float64[np.ndarray, "rows n"], problems: Sequence[str], resamples: int, seed: int
-) -> list[Interval]:
-    """A 95% interval for each column's mean, resampling problems with all their rows."""
-    names = {name: i for i, name in enumerate(dict.fromkeys(problems))}
-    problem = np.array([names[name] for name in problems])
-    counts = np.bincount(problem)
-    sums = np.zeros((len(names), table.shape[1]))
-    np.add.at(sums, problem, table)
-    rng, means = np.random.default_rng(seed), []
-    step = max(1, _BLOCK // len(names))
-    for start in range(0, resamples, step):
-        times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), min(step, resamples - start))
-        means.append((times @ sums) / (times @ counts)[:, None])
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
-    return [
-        clustered_interval([column[problem == i].tolist() for i in range(len(names))])
-        if len(names) == 1 or np.ptp(column) == 0
-        else (float(low[k]), float(high[k]))
-        for k, column in enumerate(table.T)
-    ]

@@ -16,7 +16,7 @@ from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.types import FinishReason, Problem, Request, Sampling, TokenIds, Trajectory, UserError
 
 Row = dict[str, Any]
-SAMPLES = "samples.jsonl"  # what an `eval` run's directory holds
+SAMPLES, CRITICAL, SUMMARY = "samples.jsonl", "critical.jsonl", "summary.json"  # what a run's directory holds
 
 
 def sample_trajectories(
@@ -81,6 +81,26 @@ def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
         "correct": trajectory.correct,
         "finish_reason": trajectory.finish_reason,
     }
+
+
+def from_row(row: Row, problem: Problem) -> Trajectory:
+    """The trajectory that `trajectory_row` wrote."""
+    return Trajectory(
+        row["id"], problem, tuple(row["prompt_ids"]), tuple(row["token_ids"]), row["answer"], row["correct"],
+        row["finish_reason"],
+    )  # fmt: skip
+
+
+def identities(trajectories: Iterable[Trajectory]) -> list[list[Any]]:
+    """What makes trajectories the same ones, as plain data."""
+    return [[t.id, t.problem.id, t.prompt_ids, t.token_ids] for t in trajectories]
+
+
+def check_room(engine: Engine, lengths: Iterable[tuple[str, int]]) -> None:
+    """Raise UserError for the first (name, tokens) that is longer than what the engine reads."""
+    for name, length in lengths:
+        if engine.context and length > engine.context:
+            raise UserError(f"{name} may have {length} tokens, but {engine.name} reads at most {engine.context}")
 
 
 def finished(trajectory: Trajectory, sampling: Sampling) -> bool:

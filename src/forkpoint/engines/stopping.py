@@ -30,6 +30,12 @@ def decode_with_offsets(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, 
     return text, offsets
 
 
+def last_piece(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """The characters that the last of these tokens contributes."""
+    text, offsets = decode_with_offsets(tokenizer, token_ids)
+    return text[slice(*offsets[-1])]
+
+
 def _pieces(tokenizer: Any, token_ids: Sequence[int]) -> Iterable[str]:
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         stream = DecodeStream(skip_special_tokens=True)

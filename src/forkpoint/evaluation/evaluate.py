@@ -6,7 +6,6 @@ where a run was interrupted.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -19,7 +18,16 @@ from forkpoint.engines import Engine
 from forkpoint.evaluation.results import Tally, summarize
 from forkpoint.evaluation.samples import sample_row
 from forkpoint.evaluation.sweep import expand, parse_sweep
-from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
+from forkpoint.files import (
+    JOURNAL,
+    Journal,
+    claim_directory,
+    fingerprint,
+    only_process,
+    read_json,
+    to_json,
+    write_whole,
+)
 from forkpoint.tasks import render_prompt, stop_strings
 from forkpoint.types import Problem, UserError
 
@@ -64,7 +72,7 @@ def evaluate(
 
     if out is None:
         return finish(Journal(None))
-    claim_directory(out, identity | {"problems": _fingerprint(problems)})
+    claim_directory(out, identity | {"problems": fingerprint([asdict(p) for p in problems])})
     with only_process(out):
         if not (out / RESULTS).exists():
             journal = Journal(out / JOURNAL)
@@ -90,12 +98,6 @@ def _cases(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Se
                 f"but {engine.name} reads at most {engine.context}"
             )
     return cases
-
-
-def _fingerprint(problems: Sequence[Problem]) -> str:
-    """The number of problems and a hash, so that a run is not resumed on others."""
-    digest = hashlib.blake2b(to_json([asdict(p) for p in problems]).encode(), digest_size=8).hexdigest()
-    return f"{len(problems)} (contents {digest})"
 
 
 def plan(

@@ -10,13 +10,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from forkpoint.critical.trajectories import CRITICAL, SUMMARY
 from forkpoint.files import read_json
 from forkpoint.report.rendering import render
 from forkpoint.report.replacement_figure import replacement_svg
 from forkpoint.report.viewer import SCRIPTS, STYLES, viewer_data
 from forkpoint.types import Sampling, UserError
 
-TRAJECTORIES, SUMMARY = "critical.jsonl", "summary.json"
 NEEDED = {"id": str, "token_ids": list, "tokens": list}  # of every row
 ALWAYS_SAID = ("temperature", "max_tokens", "seed")  # of the sampling, even where they are the defaults
 
@@ -27,7 +27,7 @@ def critical_page(run: Path) -> str:
     Whatever the summary lacks, or holds as null, is left out of the page.
     """
     summary = {key: value for key, value in read_json(run / SUMMARY).items() if value is not None}
-    data = viewer_data(_rows(run / TRAJECTORIES))
+    data = viewer_data(_rows(run / CRITICAL))
     table = summary.get("replacement", {}).get("table") or []
     return render(
         "critical.html.j2",
@@ -46,9 +46,9 @@ def critical_page(run: Path) -> str:
 def _settings(summary: dict[str, Any]) -> list[tuple[str, Any]]:
     """What the run was asked for, name and value, without what was left off."""
     off = asdict(Sampling())
-    sampling = (summary.get("sampling") or {}).items()
+    sampling = [(key, value) for key, value in (summary.get("sampling") or {}).items() if key != "stop"]
     said = [(key, value) for key, value in sampling if key in ALWAYS_SAID or value not in (None, [], off.get(key))]
-    return [(key, summary[key]) for key in ("protocol",) if key in summary] + said
+    return [(key, summary[key]) for key in ("protocol", "prompt") if key in summary] + said
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

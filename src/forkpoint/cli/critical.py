@@ -1,0 +1,87 @@
+"""`forkpoint critical`: after which token a response is lost, and what it should have said there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
+from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
+from forkpoint.types import UserError
+
+
+@dataclass(frozen=True)
+class CriticalOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
+    """Find the critical token of wrong responses: the first token after which the model cannot recover.
+
+    Samples responses to a task's problems, or takes --trajectories, and estimates by rollouts how likely the model is
+    to end up right after each token. The sampling options hold for responses and rollouts alike. Writes critical.jsonl,
+    summary.json and report.html; started again, the same command goes on where it stopped.
+    """
+
+    trajectories: Path | None = None
+    """responses to label in place of sampling some: an eval run or its samples.jsonl, a critical.jsonl, or JSON Lines
+    with problem_id, prompt_ids and token_ids; --task, --data, --split and --limit say which problems they answer"""
+    n: int = 1
+    """responses sampled for each problem"""
+    which: Literal["wrong", "correct", "all"] = "wrong"
+    """the responses to label"""
+    protocol: Literal["forks", "paper"] = "forks"
+    """forks: the fork estimator, a whole success curve with intervals; paper: 64 rollouts from every prefix, as in
+    arXiv 2411.19943"""
+    budget: int = 1024
+    """forks: most rollouts for one response"""
+    wave: int = 128
+    """forks: rollouts for one response at a time"""
+    until: Literal["decided", "budget"] = "decided"
+    """forks: stop when the label is decided, or spend the whole budget for narrower intervals"""
+    replace: bool = False
+    """add the replacement experiment: pass@k with another token at the critical one, and without"""
+    export: Path | None = None
+    """also write the labelled responses as a data set for `datasets`, with its card, in this directory"""
+    push: str | None = None
+    """also upload that data set to the Hugging Face Hub under this name, USER/NAME (needs --export)"""
+    private: bool = False
+    """upload it as a private data set"""
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments, label, print the figures, write the page."""
+    options = parse("critical", CriticalOptions, argv)
+    if options.push and not options.export:
+        raise UserError("--push uploads what --export wrote; name a directory with --export")
+    from forkpoint.cli.critical_tables import print_critical
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.critical.run import Search, find_critical
+    from forkpoint.critical.trajectories import load_trajectories
+    from forkpoint.report import write_report
+
+    search = Search(
+        options.protocol, sampling_of(options, options.task), options.prompt, options.n, options.which,
+        options.budget, options.wave, options.until, options.replace,
+    )  # fmt: skip
+    problems = problems_of(options)
+    engine = engine_of(options)
+    trajectories = None
+    if options.trajectories is not None:
+        trajectories = load_trajectories(options.trajectories, problems, engine, search.sampling.stop)
+    out = options.out or default_directory("critical", options)
+    with progress_bar(options.quiet) as progress:
+        summary = find_critical(
+            engine, problems, search, out, task=options.task, trajectories=trajectories, progress=progress
+        )
+    page = write_report(out)
+    print_critical(summary)
+    if options.export is not None:
+        _export(out, options.export, options.push, options.private)
+    print(f"\n{page}")
+
+
+def _export(out: Path, directory: Path, name: str | None, private: bool) -> None:
+    from forkpoint.critical.export import export_run, push_to_hub
+
+    n = export_run(out, directory)
+    print(f"\n{directory}: data set of {n:,} trajectories")
+    if name:
+        print(push_to_hub(directory, name, private=private))

@@ -1,0 +1,69 @@
+"""From a verb's options to what it works with: engine, problems, the way responses are sampled, directory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forkpoint.cli.options import EngineOptions, SamplingOptions, TaskOptions
+from forkpoint.files import to_json
+from forkpoint.types import Problem, Sampling
+
+if TYPE_CHECKING:
+    from forkpoint.engines import Engine
+
+
+def max_tokens_of(task: str, asked: int | None) -> int:
+    """The longest response: as asked for, or by task."""
+    from forkpoint.tasks import task_spec
+
+    return task_spec(task).max_tokens if asked is None else asked
+
+
+def engine_of(options: EngineOptions) -> Engine:
+    """The engine that the options name."""
+    from forkpoint.engines import load_engine
+
+    return load_engine(
+        options.model, device=options.device, dtype=options.dtype, attn_implementation=options.attn_implementation,
+        revision=options.revision, trust_remote_code=options.trust_remote_code, memory_gib=options.memory_gib,
+    )  # fmt: skip
+
+
+def problems_of(options: TaskOptions) -> list[Problem]:
+    """The task's problems."""
+    from forkpoint.tasks import load_problems
+
+    return load_problems(
+        options.task, data=options.data, split=options.split, limit=options.limit, kind=options.kind,
+        question_column=options.question_column, answer_column=options.answer_column,
+        options_column=options.options_column,
+    )  # fmt: skip
+
+
+def sampling_of(options: SamplingOptions, task: str) -> Sampling:
+    """The policy of the options; `task` says how long a response may be where they do not."""
+    from forkpoint.sampling.limits import validate
+    from forkpoint.tasks import stop_strings
+
+    sampling = Sampling(
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        min_p=options.min_p,
+        top_n_sigma=options.top_n_sigma,
+        max_tokens=max_tokens_of(task, options.max_tokens),
+        stop=stop_strings(options.prompt),
+        seed=options.seed,
+    )
+    validate(sampling)
+    return sampling
+
+
+def default_directory(verb: str, options: TaskOptions) -> Path:
+    """runs/VERB-TASK-HASH: another configuration gets another directory, the same one is resumed."""
+    settings = {k: str(v) for k, v in asdict(options).items() if k not in ("out", "quiet")}
+    digest = hashlib.blake2b(to_json(settings).encode(), digest_size=4).hexdigest()
+    return Path("runs") / f"{verb}-{options.task}-{digest}"

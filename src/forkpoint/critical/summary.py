@@ -1,0 +1,71 @@
+"""What a `critical` run found, in figures: statuses, share, position, kinds of token, costs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from forkpoint.proportions import clustered_interval
+
+Row = Mapping[str, Any]
+STATUSES = ("critical", "none", "undecided")
+COSTS = ("rollouts", "tokens_generated", "brute_force_tokens")
+OPERATORS = frozenset("+-*/=^%<>×÷·−≤≥≠≈±√")
+
+
+def describe(rows: Sequence[Row]) -> dict[str, Any]:
+    """The figures of rows of critical.jsonl.
+
+    `share_critical` is that of the wrong trajectories that have a critical token, with a 95% interval that counts
+    trajectories of one problem as dependent; null without wrong ones. `critical_position` counts tokens from 0, and
+    `relative_mean` is the mean of index / (length - 1). `token_kinds` are those of the critical tokens, most frequent
+    first.
+    """
+    wrong = [row for row in rows if not row["correct"]]
+    critical = [row for row in wrong if row["status"] == "critical"]
+    statuses = Counter(row["status"] for row in rows)
+    by_problem = defaultdict(list)
+    for row in wrong:
+        by_problem[row["problem_id"]].append(float(row["status"] == "critical"))
+    kinds = Counter(token_kind(row["tokens"][row["critical_index"]]) for row in critical)
+    return {
+        "n_trajectories": len(rows),
+        "n_wrong": len(wrong),
+        "statuses": {status: statuses[status] for status in STATUSES},
+        "share_critical": round(len(critical) / len(wrong), 6) if wrong else None,
+        "share_critical_ci95": [round(x, 6) for x in clustered_interval([*by_problem.values()])] if wrong else None,
+        "critical_position": _position(critical),
+        "token_kinds": [{"kind": kind, "count": count} for kind, count in sorted(kinds.items(), key=_often)],
+        **{cost: sum(row[cost] for row in rows) for cost in COSTS},
+    }
+
+
+def token_kind(piece: str) -> str:
+    """number, operator, word, punctuation, space, or end of response (no text), by the token's characters."""
+    text = piece.strip()
+    if not text:
+        return "space" if piece else "end of response"
+    if any(c.isdigit() for c in text):
+        return "number"
+    if any(c.isalpha() for c in text):
+        return "word"
+    return "operator" if any(c in OPERATORS for c in text) else "punctuation"
+
+
+def _position(critical: Sequence[Row]) -> dict[str, float] | None:
+    if not critical:
+        return None
+    at = np.array([row["critical_index"] for row in critical], dtype=np.float64)
+    last = np.array([max(1, len(row["token_ids"]) - 1) for row in critical])
+    return {
+        "mean": round(float(at.mean()), 2),
+        "median": float(np.median(at)),
+        "relative_mean": round(float((at / last).mean()), 4),
+    }
+
+
+def _often(kind: tuple[str, int]) -> tuple[int, str]:
+    return -kind[1], kind[0]
