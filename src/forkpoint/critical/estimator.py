@@ -28,7 +28,6 @@ from forkpoint.types import Sampling, Trajectory
 Until = Literal["decided", "budget"]
 BUDGET, WAVE = 1024, 128  # rollouts of a trajectory in all, and at a time
 UNNAMED = -1  # the token of a leaf that stands for all tokens that the policy does not name
-FOCUS = 1.0  # weight of the prefix that the label waits for, beside 1 for all prefixes together
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +145,8 @@ class _Work:
         """The expected number of rollouts through each leaf, and those that are drawn."""
         name = f"{self.trajectory.id}/wave {len(self.waves)}"
         n = len(self.trajectory.token_ids)
-        focus = np.zeros(len(self.leaves.own) + 1)
-        focus[: n + 1] = 1 / (n + 1)
-        if self.status == "undecided":
-            focus[n if self.index is None else self.index] += FOCUS
-        expected, numbers = allocate(self.leaves, self.waves, size, focus, _uniform(seed, name))
+        asked = n if self.status == "undecided" and self.index is None else self.index
+        expected, numbers = allocate(self.leaves, self.waves, size, n + 1, asked, _uniform(seed, name))
         leaves = np.repeat(np.arange(len(numbers)), numbers).tolist()
         return expected, [self._drawn(leaf, f"{name}/{i}", seed) for i, leaf in enumerate(leaves)]
 

@@ -25,6 +25,7 @@ from forkpoint.proportions import normal_quantile
 
 Z = normal_quantile(0.95)
 PRIOR = 2.0  # rollouts that a guess from the surroundings counts for
+UNSURE = 0.05  # a success probability that a few failures do not rule out
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +77,23 @@ def reach(own: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, "T1 T1"]:
 
 
 def allocate(
-    leaves: Leaves, waves: Sequence[Wave], size: int, focus: Float64[np.ndarray, " T1"], u: float
+    leaves: Leaves, waves: Sequence[Wave], size: int, prefixes: int, asked: int | None, u: float
 ) -> tuple[Float64[np.ndarray, " A"], Int64[np.ndarray, " A"]]:
     """How many of `size` more rollouts go through each leaf: the expected numbers, and the drawn ones.
 
     Neyman allocation: the expected number is proportional to how much a rollout's outcome varies there times the root
-    mean square, over prefixes weighted by `focus`, of the leaf's share in the curve. Every leaf gets more than none in
-    expectation; numbers are rounded by systematic sampling with one uniform number `u` in [0, 1).
+    mean square of the leaf's share in the curve over the first `prefixes` prefixes. Leaves from position `asked` on,
+    where a label depends on success being near zero, count in full on top of that, and their success is taken to be at
+    least `UNSURE`: or those that failed in one wave would hardly be tried in the next, and stay in doubt. Numbers are
+    rounded by systematic sampling with one uniform number `u` in [0, 1).
     """
-    followed = np.sqrt(focus @ reach(leaves.own)[:, :-1] ** 2)
+    share = (reach(leaves.own)[:prefixes, :-1] ** 2).mean(0)
     rate = _guess(leaves, waves)
-    need = followed[leaves.position] * leaves.prob * np.sqrt(rate * (1 - rate))
+    need = share[leaves.position] * rate * (1 - rate)
+    if asked is not None:
+        rate = np.maximum(rate, UNSURE)
+        need += (leaves.position >= asked) * rate * (1 - rate)
+    need = leaves.prob * np.sqrt(need)
     if not need.sum() > 0:
         return np.zeros(len(need)), np.zeros(len(need), dtype=np.int64)
     expected = size * need / need.sum()
