@@ -8,7 +8,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 .PHONY: help demo test lint bench clean
 
 help:
-	@echo "make demo    install, then compare decoding strategies on the embedded model (minutes)"
+	@echo "make demo    install, then compare strategies and find critical tokens on the embedded model (minutes)"
 	@echo "make test    the test suite"
 	@echo "make lint    formatting, lint and types"
 	@echo "make bench   measure against transformers; writes benchmarks/results/"
@@ -26,7 +26,8 @@ demo: $(READY)
 		--strategy self-consistency:n=10 \
 		--strategy sample:temperature=3,top_n_sigma=1 --strategy sample:temperature=3,min_p=0.1 \
 		--strategy sample:temperature=3,top_p=0.9
-	@echo "Open runs/demo/report.html in a browser."
+	$(BIN)/forkpoint critical --task lab --model lab --limit 60 --replace --out runs/demo-critical
+	@echo "Open runs/demo/report.html and runs/demo-critical/report.html in a browser."
 
 test: $(READY)
 	$(BIN)/pytest

@@ -12,6 +12,7 @@ import pytest
 
 from forkpoint.cli import _find_verb
 from forkpoint.cli.contrast import ContrastOptions
+from forkpoint.cli.critical import CriticalOptions
 from forkpoint.cli.eval import EvalOptions
 from forkpoint.cli.lab_train import LabTrainOptions
 from forkpoint.cli.options import parse
@@ -21,6 +22,7 @@ from forkpoint.lab.corpus import SLIP_PROBABILITY
 from forkpoint.sampling.limits import _ALLOWED
 from forkpoint.tasks import STYLES, TASKS
 
+OPTIONS = {"eval": EvalOptions, "critical": CriticalOptions, "contrast": ContrastOptions, "lab train": LabTrainOptions}
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -52,7 +54,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 
 def test_blocks_are_found():
-    assert {"cot-decoding", "samplers", "engines"} <= {page.stem for page in with_any("python")}
+    assert {"cot-decoding", "samplers", "engines", "critical"} <= {page.stem for page in with_any("python")}
     assert sum(1 for page in PAGES for argv in commands(page) if argv[0] == "eval") > 8
 
 
@@ -71,15 +73,12 @@ def test_commands_parse(page, workplace):
         if {"--help", "-h", "--version"} & set(argv):
             continue
         verb, rest = _find_verb(argv)
-        if verb == "eval":
-            check_eval(parse(verb, EvalOptions, rest))
-        elif verb == "lab train":
-            parse(verb, LabTrainOptions, rest)
-        elif verb == "contrast":
-            parse(verb, ContrastOptions, rest)
-        else:
-            assert verb == "report"
+        if verb == "report":
             assert len(rest) == 1
+            continue
+        options = parse(verb, OPTIONS[verb], rest)
+        if verb == "eval":
+            check_eval(options)
 
 
 def check_eval(options: EvalOptions) -> None:
@@ -110,14 +109,10 @@ def test_every_sampler_field_is_documented():
     assert all(table_row("samplers", field) for field in _ALLOWED if field != "max_tokens")
 
 
-def test_every_eval_option_is_documented():
-    for option in fields(EvalOptions):
-        assert table_row("evaluation", f"--{option.name.replace('_', '-')}"), option.name
-
-
-def test_every_contrast_option_is_documented():
-    for option in fields(ContrastOptions):
-        assert table_row("contrast", f"--{option.name.replace('_', '-')}"), option.name
+@pytest.mark.parametrize(("verb", "page"), [("eval", "evaluation"), ("critical", "critical"), ("contrast", "contrast")])
+def test_every_option_is_documented(verb, page):
+    for option in fields(OPTIONS[verb]):
+        assert table_row(page, f"--{option.name.replace('_', '-')}"), option.name
 
 
 def test_every_task_is_documented_with_its_length():

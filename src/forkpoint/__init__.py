@@ -7,21 +7,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forkpoint.critical.run import Search, find_critical, label_trajectories
+    from forkpoint.critical.trajectories import sample_trajectories
     from forkpoint.decoding.cot import cot_decode
     from forkpoint.engines import load_engine
     from forkpoint.evaluation.evaluate import evaluate
     from forkpoint.sampling.processors import TopNSigma
-    from forkpoint.tasks import grade
+    from forkpoint.tasks import grade, load_problems
+    from forkpoint.types import Sampling
 
 __version__ = "0.1.0"
-__all__ = ["TopNSigma", "cot_decode", "evaluate", "grade", "load_engine"]
+__all__ = [
+    "Sampling", "Search", "TopNSigma", "cot_decode", "evaluate", "find_critical", "grade", "label_trajectories",
+    "load_engine", "load_problems", "sample_trajectories",
+]  # fmt: skip
 
 _HOME = {
+    "Sampling": "forkpoint.types",
+    "Search": "forkpoint.critical.run",
     "TopNSigma": "forkpoint.sampling.processors",
     "cot_decode": "forkpoint.decoding.cot",
     "evaluate": "forkpoint.evaluation.evaluate",
+    "find_critical": "forkpoint.critical.run",
     "grade": "forkpoint.tasks",
+    "label_trajectories": "forkpoint.critical.run",
     "load_engine": "forkpoint.engines",
+    "load_problems": "forkpoint.tasks",
+    "sample_trajectories": "forkpoint.critical.trajectories",
 }
 
 

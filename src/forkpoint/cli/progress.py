@@ -32,6 +32,7 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int, int], None] |
 
         def show(label: str, done: int, total: int, tokens: int) -> None:
             seconds = max(bar.tasks[0].elapsed or 0.0, 1e-9)
-            bar.update(task, description=label, completed=done, total=total, rate=f"{tokens / seconds:,.0f} tokens/s")
+            rate = f"{tokens:,} tokens, {tokens / seconds:,.0f}/s"
+            bar.update(task, description=label, completed=done, total=total, rate=rate)
 
         yield show
