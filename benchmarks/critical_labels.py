@@ -1,10 +1,10 @@
 """Do two runs of `forkpoint critical` on the same responses agree on the critical token? (seconds)
 
-    forkpoint critical --limit 300 --out runs/critical-lab
-    forkpoint critical --limit 300 --trajectories runs/critical-lab --protocol paper --seed 1 --out runs/critical-paper-1
-    forkpoint critical --limit 300 --trajectories runs/critical-lab --protocol paper --seed 2 --out runs/critical-paper-2
-    python benchmarks/critical_labels.py runs/critical-lab runs/critical-paper-1
-    python benchmarks/critical_labels.py runs/critical-paper-1 runs/critical-paper-2
+    forkpoint critical --limit 300 --out runs/forks
+    forkpoint critical --limit 300 --trajectories runs/forks --protocol paper --seed 1 --out runs/paper-1
+    forkpoint critical --limit 300 --trajectories runs/forks --protocol paper --seed 2 --out runs/paper-2
+    python benchmarks/critical_labels.py runs/forks runs/paper-1
+    python benchmarks/critical_labels.py runs/paper-1 runs/paper-2
 
 The last line is how well the paper's protocol agrees with itself: its label is a draw of 64 rollouts.
 """
