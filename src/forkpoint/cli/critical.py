@@ -32,7 +32,7 @@ class CriticalOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     arXiv 2411.19943"""
     budget: int = 1024
     """forks: most rollouts for one response"""
-    wave: int = 128
+    wave: int = 64
     """forks: rollouts for one response at a time"""
     until: Literal["decided", "budget"] = "decided"
     """forks: stop when the label is decided, or spend the whole budget for narrower intervals"""

@@ -26,7 +26,7 @@ from forkpoint.sampling.draw import key_hash, uniforms
 from forkpoint.types import Sampling, Trajectory
 
 Until = Literal["decided", "budget"]
-BUDGET, WAVE = 1024, 128  # rollouts of a trajectory in all, and at a time
+BUDGET, WAVE = 1024, 64  # rollouts of a trajectory in all, and at a time
 UNNAMED = -1  # the token of a leaf that stands for all tokens that the policy does not name
 
 
