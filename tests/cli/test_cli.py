@@ -30,7 +30,10 @@ def refused(capsys, *argv: str) -> str:
 
 
 def test_the_command_line_imports_no_torch():
-    code = "import sys, forkpoint, forkpoint.cli, forkpoint.cli.eval; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, forkpoint, forkpoint.cli, forkpoint.cli.eval, forkpoint.cli.critical\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -41,6 +44,18 @@ def test_eval_help_describes_every_option(capsys):
     text = capsys.readouterr().out
     for word in ("--strategy", "--sweep", "cot-decoding:k=10", "template", "--memory_gib", "(default:"):
         assert word in text
+
+
+def test_critical_help_describes_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["critical", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "--trajectories", "an eval run or its samples.jsonl", "--protocol {forks,paper}", "--which", "--until",
+        "pass@k with another token", "--export", "--private", "--top_n_sigma", "default: cot",
+    ):  # fmt: skip
+        assert words in text
 
 
 @pytest.mark.parametrize(("argv", "message"), [
