@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads decide a sum's last bits, and are slow on a busy machine
 
 import pytest
 from tiny_models import build_model, tiny_config

@@ -92,7 +92,7 @@ def claim_directory(out: Path, config: dict[str, Any]) -> None:
         return
     before = read_json(stored)
     now = json.loads(to_json(config))
-    for key in sorted(before.keys() | now.keys()):
+    for key in sorted(before.keys() | now.keys(), key=lambda key: (key != "verb", key)):
         if before.get(key) != now.get(key):
             raise UserError(
                 f"{out} holds a run with another configuration: {key} was {before.get(key)!r}, now {now.get(key)!r}; "

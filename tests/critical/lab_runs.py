@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from forkpoint.cli import main
 from forkpoint.critical.export_card import COLUMNS
@@ -23,20 +20,6 @@ Row = dict[str, Any]
 Run = tuple[Path, dict[str, Any]]  # its directory and its summary
 COMMAND = ["critical", "--limit", "6", "--seed", "2", "--budget", "192", "--replace"]
 SEARCH = Search(sampling=Sampling(max_tokens=160, stop=stop_strings("cot"), seed=2), budget=192, replace=True)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One here, and in processes started meanwhile.
-
-    Threads decide the last bits of a sum, and on a busy machine small models are many times slower with them.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
 
 
 def rows_of(path: Path) -> list[Row]:

@@ -8,10 +8,8 @@ from pathlib import Path
 import datasets
 import pytest
 from lab_runs import Row, labelled, rows_of
-from pyarrow import parquet
 
 from forkpoint.cli import main
-from forkpoint.critical.export import features
 from forkpoint.critical.export_card import COLUMNS
 from forkpoint.critical.run import Search, find_critical
 from forkpoint.lab.problems import load_problems
@@ -109,7 +107,11 @@ def test_pushing_needs_an_export(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "forkpoint.critical.export.push_to_hub", lambda *args, **options: pushed.append((args, options))
     )
-    options = ["--top-k", "1", "--export", "set", "--push", "me/x", "--private", "--out", "out"]
+    assert "--private is about the upload" in refused(capsys, *FEW, "--export", "set", "--private")
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    assert "taken holds other files" in refused(capsys, *FEW, "--export", "taken")
+    options = ["--top-k", "1", "--which", "all", "--export", "set", "--push", "me/x", "--private", "--out", "out"]
     assert main(["critical", *FEW, *options]) == 0
     assert pushed == [((Path("set"), "me/x"), {"private": True})]
 
@@ -123,14 +125,21 @@ def test_bad_trajectories_are_one_sentence(capsys, given, tmp_path):
         ([row | {"tokens": row["tokens"][:-1]}], "come from another tokenizer"),
         ([row, minimal(row, token_ids=[5, 490])], "line 2: token_ids holds 490, but the ids of lab go from 0 to 489"),
         ([minimal(row, prompt_ids=[-1])], "line 1: prompt_ids holds -1"),
-        ([minimal(row, token_ids=[5, "6"])], "line 1: token_ids must hold whole numbers, but holds '6'"),
+        ([minimal(row, token_ids=[5, "6"])], "line 1: token_ids must be a list of whole numbers, but holds '6'"),
         ([minimal(row, token_ids=[5, True])], "whole numbers, but holds True"),
         ([minimal(row, token_ids=[])], "line 1: token_ids is empty"),
-        ([minimal(row, token_ids="abc")], "line 1: expected token_ids as a list, got 'abc'"),
-        ([{"problem_id": row["problem_id"]}], "line 1: expected prompt_ids as a list, got None"),
-        ([minimal(row, problem_id=None)], "line 1: expected problem_id as text, got None"),
-        ([row, "{broken"], "line 2: expected a JSON object"),
+        ([minimal(row, token_ids="abc")], "line 1: token_ids must be a list of whole numbers, but is 'abc'"),
+        ([{"problem_id": row["problem_id"]}], "line 1: no column 'prompt_ids'"),
+        ([minimal(row, problem_id=None)], "line 1: column 'problem_id' should be a string, got null"),
+        ([minimal(row, id="\ud800")], "line 1: column 'id' holds half a character"),
+        ([row | {"tokens": 5}], "line 1: tokens must be a list of strings, but is 5"),
+        ([minimal(row, paths=[7])], "line 1: paths must be a list of objects, but holds 7"),
+        ([{"problem_id": row["problem_id"], "paths": [{}]}], "line 1: no column 'prompt_ids'"),
+        ([minimal(row, finish_reason="eos")], "line 1: finish_reason must be stop or length, but is 'eos'"),
+        ([minimal(row, token_ids=[5, 0, 5])], "line 1: token 1 ends the response, but 1 tokens follow it"),
+        ([row, "{broken"], "line 2: not valid JSON"),
         ([row, "[1]"], "line 2: expected a JSON object"),
+        ([row, "[" * 100_000], "line 2: not valid JSON"),
         ([minimal(row), minimal(row)], f"line 2: the trajectory '{row['problem_id']}' is there twice"),
         ([minimal(row, problem_id="lab/test/0/3")], "holds no trajectory of the task's 3 problems"),
         ([], "holds no trajectory of the task's 3 problems"),
@@ -143,8 +152,8 @@ def test_bad_trajectories_are_one_sentence(capsys, given, tmp_path):
     for options, message in (
         (["--max-tokens", str(n - 1)], f"{row['id']} has {n} tokens, more than the {n - 1} that a rollout may have"),
         (["--max-tokens", "5000"], "reads at most"),
-        (["--trajectories", str(tmp_path / "nowhere.jsonl")], "nowhere.jsonl cannot be read: No such file"),
-        (["--trajectories", str(tmp_path)], "samples.jsonl cannot be read: No such file"),
+        (["--trajectories", str(tmp_path / "nowhere.jsonl")], "nowhere.jsonl: No such file"),
+        (["--trajectories", str(tmp_path)], "samples.jsonl: No such file"),
     ):
         assert message in refused(capsys, *FEW, "--trajectories", str(file), "--out", str(out), *options)
     assert not out.exists()
@@ -205,20 +214,19 @@ def test_wrong_use_from_python_is_refused(lab, tmp_path):
 
 
 def test_nothing_to_label(capsys, tmp_path):
-    """All responses are correct; there are a page and a data set all the same."""
+    """All responses are correct; there is a page all the same, and no data set."""
     greedy = [*FEW, "--top-k", "1", "--prompt", "cot", "--replace", "--export", str(tmp_path / "set")]
     assert labelled(tmp_path / "out", *greedy) == []
     printed = capsys.readouterr().out
     assert "lab on lab: 3 responses, 3 correct, 0 without an answer" in printed
     assert "no response is wrong, so there is nothing to label; see --which, --n and --temperature" in printed
-    assert "data set of 0 trajectories" in printed
+    assert "data set" not in printed
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert (summary["n_trajectories"], summary["share_critical"], summary["critical_position"]) == (0, None, None)
     assert summary["replacement"] == {"n_trajectories": 0, "tokens_generated": 0, "table": []}
     assert len(rows_of(tmp_path / "out/samples.jsonl")) == 3
     assert "<html" in (tmp_path / "out/report.html").read_text()
-    table = parquet.read_table(tmp_path / "set/data")
-    assert (table.num_rows, table.schema.names) == (0, features().arrow_schema.names)
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize("protocol", ["forks", "paper"])

@@ -27,7 +27,7 @@ def row(problem: str = "p", index: int | None = None, **changes: Any) -> dict[st
     ("word", ["The", " eggs", "n", "é", "数", "'s", "don't", "x="]),
     ("punctuation", [".", ", ", "?\n", "(", "\\", "$", '"', "…"]),
     ("space", [" ", "\n", "\n\n", "\t", "\u00a0"]),
-    ("end of response", [""]),
+    ("no text", [""]),
 ])  # fmt: skip
 def test_kinds_of_tokens(kind, pieces):
     assert [token_kind(piece) for piece in pieces] == [kind] * len(pieces)
@@ -50,7 +50,7 @@ def test_the_figures_by_hand():
     # Wilson by hand for 3 of 5: the centre is (0.6 + z²/10) / (1 + z²/5), z² = 3.8415
     assert found["share_critical_ci95"] == pytest.approx([0.230724, 0.882379], abs=2e-6)
     assert found["critical_position"] == {"mean": 3.67, "median": 3.0, "relative_mean": round(11 / 21, 4)}
-    assert found["token_kinds"] == [{"kind": "number", "count": 2}, {"kind": "end of response", "count": 1}]
+    assert found["token_kinds"] == [{"kind": "number", "count": 2}, {"kind": "no text", "count": 1}]
     assert found["rollouts"] == 128 + 4 * 64
     assert found["tokens_generated"] == 5 * 500 + 1
     assert found["brute_force_tokens"] == 5 * 9000
@@ -60,7 +60,7 @@ def test_the_most_frequent_kinds_come_first_then_by_name():
     found = describe([row("a", i) for i in (7, 5, 2, 1, 3, 4)])
     assert found["token_kinds"] == [
         {"kind": "number", "count": 2}, {"kind": "operator", "count": 2},
-        {"kind": "end of response", "count": 1}, {"kind": "word", "count": 1},
+        {"kind": "no text", "count": 1}, {"kind": "word", "count": 1},
     ]  # fmt: skip
 
 

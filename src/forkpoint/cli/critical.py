@@ -49,8 +49,7 @@ class CriticalOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
 def run(argv: list[str]) -> None:
     """Parse the arguments, label, print the figures, write the page."""
     options = parse("critical", CriticalOptions, argv)
-    if options.push and not options.export:
-        raise UserError("--push uploads what --export wrote; name a directory with --export")
+    _check_export(options)
     from forkpoint.cli.critical_tables import print_critical
     from forkpoint.cli.progress import progress_bar
     from forkpoint.critical.run import Search, find_critical
@@ -73,9 +72,20 @@ def run(argv: list[str]) -> None:
         )
     page = write_report(out)
     print_critical(summary)
-    if options.export is not None:
+    if options.export is not None and summary["n_trajectories"]:
         _export(out, options.export, options.push, options.private)
     print(f"\n{page}")
+
+
+def _check_export(options: CriticalOptions) -> None:
+    if options.push and options.export is None:
+        raise UserError("--push uploads what --export wrote; name a directory with --export")
+    if options.private and not options.push:
+        raise UserError("--private is about the upload; name the data set with --push")
+    if options.export is not None:
+        from forkpoint.critical.export import check_free
+
+        check_free(options.export)
 
 
 def _export(out: Path, directory: Path, name: str | None, private: bool) -> None:

@@ -22,6 +22,9 @@ def max_tokens_of(task: str, asked: int | None) -> int:
     return task_spec(task).max_tokens if asked is None else asked
 
 
+NO_CONFIGURATION = ("out", "quiet", "export", "push", "private")  # options that change nothing in a run
+
+
 def engine_of(options: EngineOptions) -> Engine:
     """The engine that the options name."""
     from forkpoint.engines import load_engine
@@ -64,6 +67,6 @@ def sampling_of(options: SamplingOptions, task: str) -> Sampling:
 
 def default_directory(verb: str, options: TaskOptions) -> Path:
     """runs/VERB-TASK-HASH: another configuration gets another directory, the same one is resumed."""
-    settings = {k: str(v) for k, v in asdict(options).items() if k not in ("out", "quiet")}
+    settings = {k: str(v) for k, v in asdict(options).items() if k not in NO_CONFIGURATION}
     digest = hashlib.blake2b(to_json(settings).encode(), digest_size=4).hexdigest()
     return Path("runs") / f"{verb}-{options.task}-{digest}"

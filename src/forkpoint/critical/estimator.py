@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from forkpoint.critical.divergence import Fork, other_tokens
-from forkpoint.critical.forks import Curve, Leaves, Wave, allocate, along, averaged, success_curve, totals
+from forkpoint.critical.forks import Curve, Leaves, Tally, allocate, along, success_curve
 from forkpoint.critical.labels import Status, label
 from forkpoint.critical.paper import ROLLOUTS
 from forkpoint.critical.policy import Policy
@@ -119,15 +119,14 @@ class _Work:
     def __init__(self, trajectory: Trajectory, policy: Policy, sampling: Sampling) -> None:
         self.trajectory, self.policy = trajectory, policy
         self.leaves = fork_leaves(trajectory, policy, finished(trajectory, sampling))
-        self.waves: list[Wave] = []
-        self.lengths: list[Float64[np.ndarray, " A"]] = []  # of each wave, through each leaf: tokens after it, summed
-        self.generated = 0
+        self.tally = Tally.empty(self.leaves)
+        self.waves = self.generated = 0
         self.judge()
 
     def judge(self) -> None:
         """Read the curve and the label off the waves so far."""
         n = len(self.trajectory.token_ids)
-        whole = success_curve(self.leaves, self.waves)
+        whole = success_curve(self.leaves, self.tally)
         self.curve = Curve(whole.success[: n + 1], whole.lower[: n + 1], whole.upper[: n + 1])
         self.status, self.index = label(self.curve, self.trajectory.correct)
 
@@ -139,14 +138,14 @@ class _Work:
     @property
     def rollouts(self) -> int:
         """Rollouts so far."""
-        return sum(int(wave.drawn.sum()) for wave in self.waves)
+        return int(self.tally.drawn.sum())
 
     def next_wave(self, size: int, seed: int) -> tuple[Float64[np.ndarray, " A"], list[_Drawn]]:
         """The expected number of rollouts through each leaf, and those that are drawn."""
-        name = f"{self.trajectory.id}/wave {len(self.waves)}"
+        name = f"{self.trajectory.id}/wave {self.waves}"
         n = len(self.trajectory.token_ids)
         asked = n if self.status == "undecided" and self.index is None else self.index
-        expected, numbers = allocate(self.leaves, self.waves, size, n + 1, asked, _uniform(seed, name))
+        expected, numbers = allocate(self.leaves, self.tally, size, n + 1, asked, _uniform(seed, name))
         leaves = np.repeat(np.arange(len(numbers)), numbers).tolist()
         return expected, [self._drawn(leaf, f"{name}/{i}", seed) for i, leaf in enumerate(leaves)]
 
@@ -170,8 +169,8 @@ class _Work:
             correct[leaf] += rollout.correct
             length[leaf] += len(rollout.token_ids) - 1
             self.generated += rollout.generated
-        self.waves.append(Wave(expected, drawn, correct))
-        self.lengths.append(length)
+        self.tally = self.tally.add(expected, drawn, correct, length)
+        self.waves += 1
         self.judge()
 
     def result(self) -> ForkLabel:
@@ -182,8 +181,7 @@ class _Work:
         )  # fmt: skip
 
     def _alternatives(self) -> tuple[Alternative, ...]:
-        drawn, correct = totals(self.leaves, self.waves)
-        leaves = self.leaves
+        leaves, drawn, correct = self.leaves, self.tally.drawn, self.tally.correct
         seen = [i for i in np.flatnonzero(drawn) if leaves.token[i] != UNNAMED]
         return tuple(
             Alternative(
@@ -193,8 +191,8 @@ class _Work:
         )
 
     def _plain_tokens(self) -> float:
-        lengths = averaged(self.leaves, self.waves, self.lengths) if self.waves else np.zeros(len(self.leaves.prob))
-        remaining = along(self.leaves, lengths, 1.0, 0.0)
+        mean = self.tally.length / max(self.tally.rollouts, 1.0)
+        remaining = along(self.leaves, self.leaves.prob * mean, 1.0, 0.0)
         return ROLLOUTS * float(remaining[1 : len(self.leaves.own)].sum())
 
 

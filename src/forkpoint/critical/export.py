@@ -65,7 +65,7 @@ def push_to_hub(directory: Path, repo_id: str, *, private: bool = False) -> str:
 
 
 def _write(rows: Iterable[tuple[str, Row]], summary: Mapping[str, Any], out: Path) -> int:
-    _check_free(out)
+    check_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -75,6 +75,8 @@ def _write(rows: Iterable[tuple[str, Row]], summary: Mapping[str, Any], out: Pat
         made = workshop / "made"
         (made / PARQUET).parent.mkdir(parents=True)
         n = _write_parquet(made / PARQUET, (_checked(row, place) for place, row in rows))
+        if not n:
+            raise UserError("there are no labelled trajectories to make a data set of")
         write_whole(made / README, card(summary, n))
         if out.exists():
             out.rename(workshop / "before")
@@ -137,8 +139,8 @@ def _checked(row: Row, place: str) -> Row:
     return row
 
 
-def _check_free(out: Path) -> None:
-    """Refuse an output directory that holds anything but an earlier export."""
+def check_free(out: Path) -> None:
+    """Raise UserError for an output directory that holds anything but an earlier export."""
     try:
         found = {str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir()} if out.exists() else set()
         blocked = out.exists() and not out.is_dir()

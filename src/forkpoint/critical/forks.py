@@ -15,7 +15,6 @@ Pure arithmetic on arrays; knows nothing of models. Shapes: T tokens, A ways to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,17 +44,51 @@ class Leaves:
 
 
 @dataclass(frozen=True, slots=True)
-class Wave:
-    """Rollouts that were allocated together. [A]: the expected number through each leaf, the drawn, the correct."""
+class Tally:
+    """What the waves so far say of each leaf, [A]; `rollouts` is their number, in expectation.
 
-    expected: Float64[np.ndarray, " A"]
+    `drawn` and `correct` count. A leaf that was sure to be drawn counts in its wave by the mean of its rollouts, one
+    that was not by the inverse of its chance (Horvitz & Thompson 1952): so `success / rollouts` and `length / rollouts`
+    are unbiased estimates, however the waves were allocated. Their variance over that of a single rollout is
+    `noise / rollouts²`; `right` and `wrong` are the squared weights in it of the rollouts that were.
+    """
+
+    rollouts: float
     drawn: Int64[np.ndarray, " A"]
     correct: Int64[np.ndarray, " A"]
+    success: Float64[np.ndarray, " A"]
+    length: Float64[np.ndarray, " A"]
+    noise: Float64[np.ndarray, " A"]
+    right: Float64[np.ndarray, " A"]
+    wrong: Float64[np.ndarray, " A"]
 
-    @property
-    def size(self) -> float:
-        """Rollouts, in expectation: what the wave weighs."""
-        return float(self.expected.sum())
+    @staticmethod
+    def empty(leaves: Leaves) -> Tally:
+        """Before the first wave."""
+        none, zero = np.zeros(len(leaves.prob), dtype=np.int64), np.zeros(len(leaves.prob))
+        return Tally(0.0, none, none, zero, zero, zero, zero, zero)
+
+    def add(
+        self,
+        expected: Float64[np.ndarray, " A"],
+        drawn: Int64[np.ndarray, " A"],
+        correct: Int64[np.ndarray, " A"],
+        length: Float64[np.ndarray, " A"],
+    ) -> Tally:
+        """With one more wave: expected and drawn numbers, correct ones, and the sum of their lengths."""
+        size = float(expected.sum())
+        number = np.where(expected >= 1, drawn, expected)
+        weight = np.divide(size, number, out=np.zeros_like(expected), where=number > 0)
+        return Tally(
+            self.rollouts + size,
+            self.drawn + drawn,
+            self.correct + correct,
+            self.success + weight * correct,
+            self.length + weight * length,
+            self.noise + size * weight,
+            self.right + weight**2 * correct,
+            self.wrong + weight**2 * (drawn - correct),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +110,7 @@ def reach(own: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, "T1 T1"]:
 
 
 def allocate(
-    leaves: Leaves, waves: Sequence[Wave], size: int, prefixes: int, asked: int | None, u: float
+    leaves: Leaves, tally: Tally, size: int, prefixes: int, asked: int | None, u: float
 ) -> tuple[Float64[np.ndarray, " A"], Int64[np.ndarray, " A"]]:
     """How many of `size` more rollouts go through each leaf: the expected numbers, and the drawn ones.
 
@@ -88,7 +121,7 @@ def allocate(
     rounded by systematic sampling with one uniform number `u` in [0, 1).
     """
     share = (reach(leaves.own)[:prefixes, :-1] ** 2).mean(0)
-    rate = _guess(leaves, waves)
+    rate = _guess(leaves, tally)
     need = share[leaves.position] * rate * (1 - rate)
     if asked is not None:
         rate = np.maximum(rate, UNSURE)
@@ -101,20 +134,12 @@ def allocate(
     return expected, np.diff(steps).astype(np.int64)
 
 
-def _guess(leaves: Leaves, waves: Sequence[Wave]) -> Float64[np.ndarray, " A"]:
+def _guess(leaves: Leaves, tally: Tally) -> Float64[np.ndarray, " A"]:
     """A leaf's success, strictly between 0 and 1: its rollouts', drawn to its position's, drawn to one half."""
-    drawn, correct = totals(leaves, waves)
-    n_tokens = len(leaves.own)
-    there = np.bincount(leaves.position, correct, n_tokens) + PRIOR / 2
-    there /= np.bincount(leaves.position, drawn, n_tokens) + PRIOR
-    rate: Float64[np.ndarray, " A"] = (correct + PRIOR * there[leaves.position]) / (drawn + PRIOR)
+    there = np.bincount(leaves.position, tally.correct, len(leaves.own)) + PRIOR / 2
+    there /= np.bincount(leaves.position, tally.drawn, len(leaves.own)) + PRIOR
+    rate: Float64[np.ndarray, " A"] = (tally.correct + PRIOR * there[leaves.position]) / (tally.drawn + PRIOR)
     return rate
-
-
-def totals(leaves: Leaves, waves: Sequence[Wave]) -> tuple[Int64[np.ndarray, " A"], Int64[np.ndarray, " A"]]:
-    """Rollouts through each leaf over all waves, and how many of them were correct."""
-    none = np.zeros(len(leaves.prob), dtype=np.int64)
-    return sum((w.drawn for w in waves), none), sum((w.correct for w in waves), none)
 
 
 def along(
@@ -129,29 +154,8 @@ def along(
     return values
 
 
-def averaged(
-    leaves: Leaves, waves: Sequence[Wave], sums: Sequence[Float64[np.ndarray, " A"]]
-) -> Float64[np.ndarray, " A"]:
-    """An unbiased estimate of P(v) · E[x | leaf], given each wave's sum of x over its rollouts through each leaf.
-
-    A leaf that was sure to be drawn counts by the mean of its rollouts; one that was drawn with a chance below 1 by
-    that chance (Horvitz & Thompson 1952).
-    """
-    whole = sum(w.size for w in waves)
-    found = np.zeros(len(leaves.prob))
-    for wave, total in zip(waves, sums, strict=True):
-        number = _counted(wave)
-        mean = np.divide(total, number, out=np.zeros_like(found), where=number > 0)
-        found += (wave.size / whole) * leaves.prob * mean
-    return found
-
-
-def _counted(wave: Wave) -> Float64[np.ndarray, " A"]:
-    return np.where(wave.expected >= 1, wave.drawn, wave.expected)
-
-
-def success_curve(leaves: Leaves, waves: Sequence[Wave]) -> Curve:
-    """The curve after some waves, with Wilson's score interval for a stratified proportion.
+def success_curve(leaves: Leaves, tally: Tally) -> Curve:
+    """The curve after some waves, or none, with Wilson's score interval for a stratified proportion.
 
     The interval at a prefix holds each value p whose distance from the estimate is at most z standard deviations, the
     deviation computed as if p were true: all leaves' success moved alike, towards 1 above the estimate and towards 0
@@ -160,37 +164,38 @@ def success_curve(leaves: Leaves, waves: Sequence[Wave]) -> Curve:
     reached = reach(leaves.own)
     fixed = reached[:, -1] * leaves.final
     mass = along(leaves, leaves.prob, 0.0, 0.0)
-    if not waves:
+    if not tally.rollouts:
         return Curve(fixed, fixed, fixed + mass)
-    found = along(leaves, averaged(leaves, waves, [w.correct for w in waves]), 0.0, 0.0)
+    found = along(leaves, leaves.prob * tally.success / tally.rollouts, 0.0, 0.0)
     share = np.clip(np.divide(found, mass, out=np.zeros_like(mass), where=mass > 0), 0, 1)
-    above, below = _score_interval(leaves, waves, reached, share, mass)
+    above, below = _score_interval(leaves, tally, reached, share, mass)
     success = fixed + share * mass
     return Curve(success, np.maximum(success - below, fixed), success + above)
 
 
 def _score_interval(
     leaves: Leaves,
-    waves: Sequence[Wave],
+    tally: Tally,
     reached: Float64[np.ndarray, "T1 T1"],
     share: Float64[np.ndarray, " T1"],
     mass: Float64[np.ndarray, " T1"],
 ) -> tuple[Float64[np.ndarray, " T1"], Float64[np.ndarray, " T1"]]:
-    """How far the interval goes above and below the estimate at each prefix."""
-    whole = sum(w.size for w in waves)
-    noise = np.zeros(len(leaves.prob))  # variance of a leaf's part in the estimate, over that of one outcome
-    for wave in waves:
-        number = _counted(wave)
-        part = (wave.size / whole * leaves.prob) ** 2
-        noise += np.divide(part, number, out=np.zeros_like(noise), where=number > 0)
-    drawn, correct = totals(leaves, waves)
-    seen = np.flatnonzero(drawn)
-    unseen = np.bincount(leaves.position, np.where(drawn > 0, 0.0, noise), len(leaves.own))
+    """How far the interval goes above and below the estimate at each prefix.
+
+    The variance around the estimate is what the leaves' rates imply or what the rollouts' own weights show, whichever
+    is larger: a success that counts much, in a wave that tried its leaf little, makes the estimate high and wide alike.
+    """
+    noise = (leaves.prob / tally.rollouts) ** 2 * tally.noise
+    seen = np.flatnonzero(tally.drawn)
+    unseen = np.bincount(leaves.position, np.where(tally.drawn > 0, 0.0, noise), len(leaves.own))
     followed = reached[:, :-1] ** 2
     here = followed[:, leaves.position[seen]] * noise[seen]  # [T+1, E]
     others = followed @ unseen  # [T+1]
-    rate = (correct[seen] + PRIOR * share[:, None]) / (drawn[seen] + PRIOR)
+    rate = (tally.correct[seen] + PRIOR * share[:, None]) / (tally.drawn[seen] + PRIOR)
     steady = (here * rate * (1 - rate)).sum(1) + others * share * (1 - share)
+    found = followed[:, leaves.position[seen]] * (leaves.prob[seen] / tally.rollouts) ** 2
+    found *= tally.right[seen] * (1 - rate) ** 2 + tally.wrong[seen] * rate**2
+    steady = np.maximum(steady, found.sum(1))
     up = (here * (1 - rate) ** 2).sum(1) + others * (1 - share) ** 2
     down = (here * rate**2).sum(1) + others * share**2
     return _reach_of(mass * (1 - share), steady, up), _reach_of(mass * share, steady, down)

@@ -17,7 +17,7 @@ from forkpoint.critical.divergence import Fork, other_tokens
 from forkpoint.critical.policy import Policy, policies
 from forkpoint.critical.rollouts import Rollout, Start, roll_out
 from forkpoint.engines import Engine
-from forkpoint.engines.stopping import last_piece
+from forkpoint.engines.stopping import pieces
 from forkpoint.proportions import clustered_interval, pass_at_k
 from forkpoint.sampling.draw import key_hash, uniforms
 from forkpoint.types import Sampling, Trajectory
@@ -112,7 +112,7 @@ def _others(
 def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], done: dict[str, Rollout]) -> Row:
     kept = [done[f"{trajectory.id}/kept/{i}"] for i in range(len(tokens))]
     replaced = [done[f"{trajectory.id}/replaced/{i}"] for i in range(len(tokens))]
-    pieces = {v: last_piece(engine.tokenizer, (*trajectory.token_ids[:c], v)) for v in set(tokens)}
+    texts = {v: pieces(engine.tokenizer, (*trajectory.token_ids[:c], v))[-1] for v in set(tokens)}
     return {
         "id": trajectory.id,
         "problem_id": trajectory.problem.id,
@@ -121,7 +121,7 @@ def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], 
         "without": sum(rollout.correct for rollout in kept),
         "with": sum(rollout.correct for rollout in replaced),
         "replaced": [
-            {"token_id": v, "token": pieces[v], "correct": rollout.correct}
+            {"token_id": v, "token": texts[v], "correct": rollout.correct}
             for v, rollout in zip(tokens, replaced, strict=True)
         ],
         "tokens_generated": sum(rollout.generated for rollout in (*kept, *replaced)),

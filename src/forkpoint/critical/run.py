@@ -28,7 +28,7 @@ from forkpoint.critical.trajectories import (
 )
 from forkpoint.critical.units import Progress, Units
 from forkpoint.engines import Engine
-from forkpoint.engines.stopping import last_piece
+from forkpoint.engines.stopping import pieces
 from forkpoint.files import (
     JOURNAL,
     Journal,
@@ -214,7 +214,7 @@ def _alternative(engine: Engine, trajectory: Trajectory, one: Alternative) -> Ro
     return {
         "position": one.position,
         "token_id": one.token_id,
-        "token": last_piece(engine.tokenizer, (*trajectory.token_ids[: one.position], one.token_id)),
+        "token": pieces(engine.tokenizer, (*trajectory.token_ids[: one.position], one.token_id))[-1],
         "policy_prob": float(f"{one.prob:.6g}"),
         "success": round(one.correct / one.n, 6),
         "n": one.n,

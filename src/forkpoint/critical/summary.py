@@ -19,10 +19,10 @@ OPERATORS = frozenset("+-*/=^%<>×÷·−≤≥≠≈±√")
 def describe(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures of rows of critical.jsonl.
 
-    `share_critical` is that of the wrong trajectories that have a critical token, with a 95% interval that counts
-    trajectories of one problem as dependent; null without wrong ones. `critical_position` counts tokens from 0, and
-    `relative_mean` is the mean of index / (length - 1). `token_kinds` are those of the critical tokens, most frequent
-    first.
+    `share_critical` is that of the wrong trajectories that have a critical token, each problem counting the same, with
+    a 95% interval that takes trajectories of one problem as dependent; null without wrong ones. `critical_position`
+    counts tokens from 0, and `relative_mean` is the mean of index / (length - 1). `token_kinds` are those of the
+    critical tokens, most frequent first.
     """
     wrong = [row for row in rows if not row["correct"]]
     critical = [row for row in wrong if row["status"] == "critical"]
@@ -35,7 +35,9 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
         "n_trajectories": len(rows),
         "n_wrong": len(wrong),
         "statuses": {status: statuses[status] for status in STATUSES},
-        "share_critical": round(len(critical) / len(wrong), 6) if wrong else None,
+        "share_critical": round(float(np.mean([np.mean(found) for found in by_problem.values()])), 6)
+        if wrong
+        else None,
         "share_critical_ci95": [round(x, 6) for x in clustered_interval([*by_problem.values()])] if wrong else None,
         "critical_position": _position(critical),
         "token_kinds": [{"kind": kind, "count": count} for kind, count in sorted(kinds.items(), key=_often)],
@@ -44,10 +46,10 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def token_kind(piece: str) -> str:
-    """number, operator, word, punctuation, space, or end of response (no text), by the token's characters."""
+    """number, operator, word, punctuation, space, or no text (an end, a part of a character), by its characters."""
     text = piece.strip()
     if not text:
-        return "space" if piece else "end of response"
+        return "space" if piece else "no text"
     if any(c.isdigit() for c in text):
         return "number"
     if any(c.isalpha() for c in text):

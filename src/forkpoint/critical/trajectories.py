@@ -5,14 +5,14 @@ A trajectory is token ids from its first moment to its last; nothing here makes 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from forkpoint.engines import Engine
-from forkpoint.engines.stopping import cut_at_stop, decode, decode_with_offsets
+from forkpoint.engines.stopping import cut_at_stop, decode, pieces
 from forkpoint.tasks import grade_response, render_prompt
+from forkpoint.tasks.jsonlines import column, read_rows, text
 from forkpoint.types import FinishReason, Problem, Request, Sampling, TokenIds, Trajectory, UserError
 
 Row = dict[str, Any]
@@ -51,13 +51,13 @@ def load_trajectories(
         path /= SAMPLES
     by_id = {p.id: p for p in problems}
     found: dict[str, Trajectory] = {}
-    for number, row in _rows(path):
-        where = f"{path}, line {number}"
-        problem = by_id.get(_field(row, "problem_id", str, where))
+    for where, row in read_rows(path):
+        problem = by_id.get(text(row, "problem_id", where))
         if problem is None:
             continue
-        for suffix, part in _parts(row):
-            one = _trajectory(part, f"{row.get('id', row['problem_id'])}{suffix}", problem, engine, stop, where)
+        name = text(row, "id", where) if "id" in row else problem.id
+        for suffix, part in _parts(row, where):
+            one = _trajectory(part, f"{name}{suffix}", problem, engine, stop, where)
             if one.id in found:
                 raise UserError(f"{where}: the trajectory {one.id!r} is there twice")
             found[one.id] = one
@@ -68,14 +68,13 @@ def load_trajectories(
 
 def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
     """What every file about trajectories says of one: `tokens` are the pieces of text, one a token id."""
-    text, offsets = decode_with_offsets(tokenizer, trajectory.token_ids)
     return {
         "id": trajectory.id,
         "problem_id": trajectory.problem.id,
         "question": trajectory.problem.question,
         "prompt_ids": list(trajectory.prompt_ids),
         "token_ids": list(trajectory.token_ids),
-        "tokens": [text[start:end] for start, end in offsets],
+        "tokens": pieces(tokenizer, trajectory.token_ids),
         "answer": trajectory.answer,
         "gold": trajectory.problem.answer,
         "correct": trajectory.correct,
@@ -113,43 +112,33 @@ def finished(trajectory: Trajectory, sampling: Sampling) -> bool:
     return trajectory.finish_reason == "stop" or n == sampling.max_tokens
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("not an object")
-                yield number, row
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path}, line {number}: expected a JSON object: {error}") from error
-
-
-def _parts(row: Row) -> Iterable[tuple[str, Row]]:
+def _parts(row: Mapping[str, Any], where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """A row's trajectories with what to add to its id: the paths of an `eval` row, else the row itself."""
-    if isinstance(row.get("paths"), list):
-        spec = row.get("strategy", "")
-        return [(f"/{spec}/{i}", {**path, "prompt_ids": row["prompt_ids"]}) for i, path in enumerate(row["paths"])]
-    return [("", row)]
+    if "paths" not in row:
+        return [("", row)]
+    paths = _list(row, "paths", dict, where)
+    prompt = column(row, "prompt_ids", where)
+    return [(f"/{row.get('strategy', '')}/{i}", {**path, "prompt_ids": prompt}) for i, path in enumerate(paths)]
 
 
-def _trajectory(row: Row, name: str, problem: Problem, engine: Engine, stop: tuple[str, ...], where: str) -> Trajectory:
+def _trajectory(
+    row: Mapping[str, Any], name: str, problem: Problem, engine: Engine, stop: tuple[str, ...], where: str
+) -> Trajectory:
     prompt, ids = (_ids(row, key, engine, where) for key in ("prompt_ids", "token_ids"))
     _check_spelling(row, ids, engine, where)
-    ended = bool(ids) and ids[-1] in engine.ends
-    text = decode(engine.tokenizer, ids)
-    reason: FinishReason = row.get("finish_reason") or ("stop" if ended else "length")
-    grade = grade_response(cut_at_stop(text, stop), problem)
+    early = next((i for i, token in enumerate(ids[:-1]) if token in engine.ends), None)
+    if early is not None:
+        raise UserError(f"{where}: token {early} ends the response, but {len(ids) - 1 - early} tokens follow it")
+    reason: Any = row.get("finish_reason") or ("stop" if ids[-1] in engine.ends else "length")
+    if reason not in get_args(FinishReason):
+        raise UserError(f"{where}: finish_reason must be stop or length, but is {reason!r}")
+    grade = grade_response(cut_at_stop(decode(engine.tokenizer, ids), stop), problem)
     return Trajectory(name, problem, prompt, ids, grade.extracted, grade.correct, reason)
 
 
 def _ids(row: Mapping[str, Any], key: str, engine: Engine, where: str) -> TokenIds:
-    values = _field(row, key, list, where)
+    values = _list(row, key, int, where)
     for value in values:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise UserError(f"{where}: {key} must hold whole numbers, but holds {value!r}")
         if not 0 <= value < engine.vocab_size:
             raise UserError(
                 f"{where}: {key} holds {value}, but the ids of {engine.name} go from 0 to {engine.vocab_size - 1}; "
@@ -160,13 +149,12 @@ def _ids(row: Mapping[str, Any], key: str, engine: Engine, where: str) -> TokenI
     return tuple(values)
 
 
-def _check_spelling(row: Row, ids: TokenIds, engine: Engine, where: str) -> None:
+def _check_spelling(row: Mapping[str, Any], ids: TokenIds, engine: Engine, where: str) -> None:
     """Refuse ids that the row itself spells otherwise than this tokenizer does."""
-    written = row.get("tokens")
-    if written is None:
+    if row.get("tokens") is None:
         return
-    text, offsets = decode_with_offsets(engine.tokenizer, ids)
-    spelled = [text[start:end] for start, end in offsets]
+    written = _list(row, "tokens", str, where)
+    spelled = pieces(engine.tokenizer, ids)
     if written != spelled:
         at = next((i for i, (a, b) in enumerate(zip(written, spelled, strict=False)) if a != b), len(spelled))
         raise UserError(
@@ -175,7 +163,13 @@ def _check_spelling(row: Row, ids: TokenIds, engine: Engine, where: str) -> None
         )
 
 
-def _field(row: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    if not isinstance(row.get(key), kind):
-        raise UserError(f"{where}: expected {key} as {'text' if kind is str else 'a list'}, got {row.get(key)!r}")
-    return row[key]
+def _list(row: Mapping[str, Any], key: str, kind: type, where: str) -> list[Any]:
+    """A column that must hold a list of whole numbers, strings or objects."""
+    values = column(row, key, where)
+    named = {int: "whole numbers", str: "strings", dict: "objects"}[kind]
+    if not isinstance(values, list):
+        raise UserError(f"{where}: {key} must be a list of {named}, but is {values!r}")
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(f"{where}: {key} must be a list of {named}, but holds {value!r}")
+    return values

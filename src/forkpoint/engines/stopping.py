@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,19 +24,14 @@ def decode_with_offsets(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, 
     contributes nothing; the one that completes the character contributes all of it.
     """
     text, offsets = "", []
-    for piece in _pieces(tokenizer, token_ids):
+    for piece in pieces(tokenizer, token_ids):
         offsets.append((len(text), len(text) + len(piece)))
         text += piece
     return text, offsets
 
 
-def last_piece(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """The characters that the last of these tokens contributes."""
-    text, offsets = decode_with_offsets(tokenizer, token_ids)
-    return text[slice(*offsets[-1])]
-
-
-def _pieces(tokenizer: Any, token_ids: Sequence[int]) -> Iterable[str]:
+def pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
+    """The characters that each of the tokens contributes, see `decode_with_offsets`."""
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         stream = DecodeStream(skip_special_tokens=True)
         return [stream.step(backend, int(token)) or "" for token in token_ids]

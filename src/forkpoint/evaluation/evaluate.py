@@ -62,7 +62,12 @@ def evaluate(
     planned, lines = plan(strategies, sweep, max_tokens=max_tokens, stop=stop_strings(prompt), seed=seed)
     cases = _cases(engine, problems, prompt, planned)
     run = {"model": engine.name, "task": task, "prompt": prompt, "seed": seed, "max_tokens": max_tokens}
-    identity = run | {"engine": dict(engine.settings), "strategies": [s.spec for s in planned], "sweep": sweep}
+    identity = run | {
+        "verb": "eval",
+        "engine": dict(engine.settings),
+        "strategies": [s.spec for s in planned],
+        "sweep": sweep,
+    }
     if sweep is not None:
         run["sweep"] = {"option": parse_sweep(sweep).option, "lines": lines}
 
