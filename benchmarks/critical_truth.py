@@ -1,6 +1,6 @@
 """The fork estimator's curve beside plain rollouts from every prefix, sampled by `model.generate` and nothing of ours.
 
-    python benchmarks/critical_truth.py [--wrong 7] [--right 3] [--rollouts 2000] [--seeds 20] [--budget 1024]
+    python benchmarks/critical_truth.py [--wrong 7] [--right 3] [--rollouts 2000] [--seeds 12] [--budget 1024]
 
 The truth at a prefix is the share of correct responses among `--rollouts` that a bare transformers model samples after
 it, 250 in a batch; about 2.5 minutes a trajectory on one core. It is kept in benchmarks/results/critical_truth.json
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--wrong", type=int, default=7, help="wrong trajectories")
     parser.add_argument("--right", type=int, default=3, help="right trajectories")
     parser.add_argument("--rollouts", type=int, default=2000, help="plain rollouts a prefix")
-    parser.add_argument("--seeds", type=int, default=20, help="runs of the estimator")
+    parser.add_argument("--seeds", type=int, default=12, help="runs of the estimator")
     parser.add_argument("--budget", type=int, default=1024, help="rollouts a trajectory in each of them")
     options = parser.parse_args()
     engine = load_engine("lab", device="cpu")

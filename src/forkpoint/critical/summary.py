@@ -27,18 +27,12 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
     wrong = [row for row in rows if not row["correct"]]
     critical = [row for row in wrong if row["status"] == "critical"]
     statuses = Counter(row["status"] for row in rows)
-    by_problem = defaultdict(list)
-    for row in wrong:
-        by_problem[row["problem_id"]].append(float(row["status"] == "critical"))
     kinds = Counter(token_kind(row["tokens"][row["critical_index"]]) for row in critical)
     return {
         "n_trajectories": len(rows),
         "n_wrong": len(wrong),
         "statuses": {status: statuses[status] for status in STATUSES},
-        "share_critical": round(float(np.mean([np.mean(found) for found in by_problem.values()])), 6)
-        if wrong
-        else None,
-        "share_critical_ci95": [round(x, 6) for x in clustered_interval([*by_problem.values()])] if wrong else None,
+        **_share(wrong),
         "critical_position": _position(critical),
         "token_kinds": [{"kind": kind, "count": count} for kind, count in sorted(kinds.items(), key=_often)],
         **{cost: sum(row[cost] for row in rows) for cost in COSTS},
@@ -55,6 +49,16 @@ def token_kind(piece: str) -> str:
     if any(c.isalpha() for c in text):
         return "word"
     return "operator" if any(c in OPERATORS for c in text) else "punctuation"
+
+
+def _share(wrong: Sequence[Row]) -> dict[str, Any]:
+    by_problem = defaultdict(list)
+    for row in wrong:
+        by_problem[row["problem_id"]].append(float(row["status"] == "critical"))
+    found = list(by_problem.values())
+    share = round(float(np.mean([np.mean(some) for some in found])), 6) if found else None
+    interval = [round(end, 6) for end in clustered_interval(found)] if found else None
+    return {"share_critical": share, "share_critical_ci95": interval}
 
 
 def _position(critical: Sequence[Row]) -> dict[str, float] | None:
