@@ -54,7 +54,7 @@ def largest_drop(row: dict[str, Any]) -> int:
 def main(run: Path) -> None:
     """Print the table."""
     rows = [json.loads(line) for line in (run / "critical.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row["status"] == "critical"]
+    rows = [row for row in rows if row["status"] == "critical" and None not in row["success"]]
     steps = [equations(row["tokens"]) for row in rows]
     critical = Counter(place(row["critical_index"], some) for row, some in zip(rows, steps, strict=True))
     drops = Counter(place(largest_drop(row), some) for row, some in zip(rows, steps, strict=True))

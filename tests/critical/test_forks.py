@@ -192,16 +192,10 @@ VARIED = np.random.default_rng(5).uniform(0, 1, 21)
 MANY = np.random.default_rng(7).uniform(0, 1, 280)
 
 
-def near_one(reason: str) -> pytest.MarkDecorator:
-    """A known fault where nearly every way to leave succeeds."""
-    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
-
-
 @pytest.mark.parametrize(("q", "final", "sizes"), [
     (VARIED, 0.0, (32, 32, 32, 32)),
     (VARIED, 1.0, (16, 16, 5)),
     (np.full(21, 0.02), 0.0, (64, 64, 64, 64)),
-    pytest.param(np.full(21, 0.97), 1.0, (8, 8, 5), marks=near_one("estimates above what can be are cut off")),
 ])  # fmt: skip
 def test_the_curve_is_unbiased(q: np.ndarray, final: float, sizes: tuple[int, ...]) -> None:
     truth, found, _, _ = repeat(spread(final), q, sizes, 800)
@@ -219,7 +213,6 @@ def test_the_curve_is_unbiased(q: np.ndarray, final: float, sizes: tuple[int, ..
     (np.full(21, 0.02), 0.0, (64, 64, 64, 64)),
     (np.full(21, 0.01), 0.0, (64, 64, 64, 64)),
     (np.full(21, 0.005), 0.0, (64, 64, 64, 64)),
-    pytest.param(np.full(21, 0.97), 1.0, (32, 32, 32, 32), marks=near_one("the number drawn varies too")),
 ])  # fmt: skip
 def test_intervals_hold_the_truth_as_often_as_they_say(q: np.ndarray, final: float, sizes: tuple[int, ...]) -> None:
     leaves = spread(final) if len(q) == 21 else spread(final, np.ones(40))
@@ -229,6 +222,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say(q: np.ndarray, final: flo
     assert (covered[:-1] > 0.92).all()
     assert (covered[:-1] < 0.99).all()
     assert ((truth > upper + 1e-12).mean(0) < 0.04).all()  # on which the claim that a trajectory is lost rests
+
+
+def test_what_is_lost_where_nearly_every_way_to_leave_succeeds() -> None:
+    """docs/critical.md, "Limits": estimates above what can be are cut off, and the number drawn varies too."""
+    truth, found, lower, upper = repeat(spread(1.0), np.full(21, 0.97), (32, 32, 32, 32), 1000)
+    assert (np.abs(found.mean(0) - truth) < 0.005).all()
+    assert ((lower <= truth + 1e-12) & (truth <= upper + 1e-12)).mean(0)[:-1].min() > 0.84
 
 
 def test_failure_mirrors_success() -> None:
