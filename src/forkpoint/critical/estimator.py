@@ -46,10 +46,11 @@ class ForkLabel:
     """What the rollouts say of a trajectory of T tokens. Index i is the prefix of i tokens.
 
     `success` [T+1] estimates P(correct | prefix), without bias if the whole budget was spent, and `success_ci`
-    [T+1, 2] is its 95% interval. `status` is "critical" with `critical_index` c, where token_ids[c] is the critical token, "none", or "undecided" with the
-    candidate's index. `alternatives` are those that rollouts took, by position and falling probability. `rollouts` were
-    run; `tokens_generated` is what the engine wrote for them, and `plain_tokens` estimates what 64 rollouts from every
-    prefix that has a token before it, each generated to its end, would have taken.
+    [T+1, 2] is its 95% interval. `status` is "critical" with `critical_index` c, where token_ids[c] is the critical
+    token, "none", or "undecided" with the candidate's index. `alternatives` are those that rollouts took, by position
+    and falling probability. `rollouts` were run; `tokens_generated` is what the engine wrote for them, and
+    `plain_tokens` estimates what 64 rollouts from every prefix that has a token before it, each generated to its end,
+    would have taken.
     """
 
     trajectory: Trajectory
