@@ -31,10 +31,10 @@ from forkpoint.critical.forks import Curve
 from forkpoint.critical.labels import label
 from forkpoint.critical.paper import ROLLOUTS, PaperLabel, critical_position, paper_labels
 from forkpoint.critical.policy import Policy, policies
-from forkpoint.critical.trajectories import sample_trajectories
 from forkpoint.engines import load_engine
 from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.lab.problems import load_problems
+from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling, Trajectory
 
 BUDGETS = (8, 16, 32, 64, 128, 256)  # rollouts a trajectory, among which ours chooses

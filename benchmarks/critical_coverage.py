@@ -26,9 +26,9 @@ import numpy as np
 from forkpoint.critical.estimator import ForkLabel, Until, fork_labels
 from forkpoint.critical.labels import HOPELESS, NEAR_ZERO
 from forkpoint.critical.policy import policies
-from forkpoint.critical.trajectories import sample_trajectories
 from forkpoint.engines import Engine, load_engine
 from forkpoint.lab.problems import load_problems
+from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling, Trajectory
 
 MAX_TOKENS = 120

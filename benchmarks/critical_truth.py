@@ -25,11 +25,11 @@ import torch
 
 from forkpoint.critical.estimator import ForkLabel, fork_labels
 from forkpoint.critical.policy import policies
-from forkpoint.critical.trajectories import sample_trajectories
 from forkpoint.engines import load_engine
 from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.lab.problems import load_problems
 from forkpoint.tasks import grade_response
+from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Problem, Sampling, TokenIds, Trajectory
 
 NAME = "critical_truth"

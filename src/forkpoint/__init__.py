@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forkpoint.critical.run import Search, find_critical, label_trajectories
-    from forkpoint.critical.trajectories import sample_trajectories
     from forkpoint.decoding.cot import cot_decode
     from forkpoint.engines import load_engine
     from forkpoint.evaluation.evaluate import evaluate
     from forkpoint.sampling.processors import TopNSigma
     from forkpoint.tasks import grade, load_problems
+    from forkpoint.trajectories.rows import sample_trajectories
     from forkpoint.types import Sampling
 
 __version__ = "0.1.0"
@@ -33,7 +33,7 @@ _HOME = {
     "label_trajectories": "forkpoint.critical.run",
     "load_engine": "forkpoint.engines",
     "load_problems": "forkpoint.tasks",
-    "sample_trajectories": "forkpoint.critical.trajectories",
+    "sample_trajectories": "forkpoint.trajectories.rows",
 }
 
 

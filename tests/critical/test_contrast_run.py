@@ -19,10 +19,10 @@ from transformers import GPT2Config, OPTConfig
 from forkpoint.cli import main
 from forkpoint.critical import adapters
 from forkpoint.critical import contrast as module
-from forkpoint.critical.adapters import Tuning, tune_adapter
 from forkpoint.critical.contrast import Contrasting, estimate, read_references
-from forkpoint.critical.trajectories import load_trajectories, sample_trajectories, trajectory_row
 from forkpoint.lab.problems import load_problems
+from forkpoint.training.adapters import Tuning, tune_adapter
+from forkpoint.trajectories.rows import load_trajectories, sample_trajectories, trajectory_row
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
 SETTINGS = Contrasting(n=6, sampling=Sampling(max_tokens=100), tuning=Tuning(epochs=2, batch_size=4))
@@ -167,7 +167,7 @@ class StopError(Exception):
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(lab, training, tmp_path, monkeypatch):
-    monkeypatch.setattr("forkpoint.critical.units.SAMPLED_UNIT", 24)
+    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 24)
     monkeypatch.setattr(module, "SCORED_UNIT", 10)
     training = training[:8]
     calls: list[str] = []

@@ -15,9 +15,9 @@ from tiny_models import build_model, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma2Config, GraniteConfig, LlamaConfig
 
-from forkpoint.critical import contrast_scores as module
-from forkpoint.critical.contrast_scores import contrast, head_of, shared_base
+from forkpoint.critical.contrast_scores import contrast, shared_base
 from forkpoint.engines import load_engine
+from forkpoint.engines.head import head_of
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
 NAMES = ("s", "logprob_positive", "logprob_negative", "logprob", "policy_prob", "entropy")
@@ -154,7 +154,7 @@ def test_full_logits_are_never_held_and_blocks_do_not_matter(wide, tmp_path, mon
     trajectories = trajectories_for(wide)
     with shared_base(wide.model, positive, negative) as base:
         whole = base.score(trajectories, 1.0, Sampling(), wide.ends)
-        monkeypatch.setattr(module, "VOCAB_CHUNK", 1000)
+        monkeypatch.setattr("forkpoint.engines.head.VOCAB_CHUNK", 1000)
         base.budget = 2**21
         with Largest() as largest:
             parts = base.score(trajectories, 1.0, Sampling(), wide.ends)

@@ -17,9 +17,9 @@ from forkpoint.critical import policy as policy_module
 from forkpoint.critical.estimator import UNNAMED, ForkLabel, fork_labels, fork_leaves
 from forkpoint.critical.paper import ROLLOUTS
 from forkpoint.critical.policy import policies
-from forkpoint.critical.trajectories import sample_trajectories
 from forkpoint.engines import Engine
 from forkpoint.lab.problems import load_problems
+from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Completion, Request, Sampling, TokenIds, Trajectory, UserError
 
 FIVE = Sampling(max_tokens=5)

@@ -17,12 +17,12 @@ from forkpoint.critical import policy as policy_module
 from forkpoint.critical.divergence import Fork, divergence_positions, other_tokens
 from forkpoint.critical.paper import PaperLabel, critical_position, paper_labels
 from forkpoint.critical.policy import policies
-from forkpoint.critical.trajectories import sample_trajectories
 from forkpoint.engines import Engine
 from forkpoint.lab.problems import load_problems
 from forkpoint.proportions import wilson
 from forkpoint.sampling.draw import key_hash, uniforms
 from forkpoint.tasks import grade_response
+from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Request, Sampling, Trajectory, UserError
 
 SMALL = {"rollouts": 8, "recoverable": 2}

@@ -12,10 +12,10 @@ from toy_engine import NEXT, ToyEngine, success_after, trajectory
 
 from forkpoint.critical.policy import policies
 from forkpoint.critical.replacement import Row, replace_critical, replacement_table
-from forkpoint.critical.trajectories import sample_trajectories
 from forkpoint.engines import Engine
 from forkpoint.lab.problems import load_problems
 from forkpoint.proportions import wilson
+from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling
 
 FIVE = Sampling(max_tokens=5)

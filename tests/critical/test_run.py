@@ -12,9 +12,9 @@ from forkpoint.cli import main
 from forkpoint.critical.export_card import COLUMNS
 from forkpoint.critical.run import Search, find_critical, label_trajectories
 from forkpoint.critical.summary import describe
-from forkpoint.critical.trajectories import load_trajectories
 from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.lab.problems import load_problems
+from forkpoint.trajectories.rows import load_trajectories
 
 ROUNDING = 2e-6  # of a success, of the next one and of a probability, six digits each
 

@@ -106,7 +106,7 @@ def test_kill_9_loses_nothing(stopped, critical_run, monkeypatch):
     for before, after in itertools.pairwise(journals):
         assert after.startswith(before[: before.rindex("\n") + 1])  # done again, it would have taken another time
     monkeypatch.setattr(module, "UNIT", 2)
-    monkeypatch.setattr("forkpoint.critical.units.SAMPLED_UNIT", 3)
+    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 3)
     monkeypatch.setattr(TransformersEngine, "generate", None)
     assert main([*COMMAND, "--out", str(out)]) == 0
     assert result(out) == result(critical_run[0])

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from forkpoint.critical.trajectories import sample_trajectories, trajectory_row
 from forkpoint.engines import Engine
 from forkpoint.engines.stopping import decode
 from forkpoint.tasks import load_problems
+from forkpoint.trajectories.rows import sample_trajectories, trajectory_row
 from forkpoint.types import Sampling
 
 Row = dict[str, Any]

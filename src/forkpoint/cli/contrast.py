@@ -55,13 +55,13 @@ class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
 def run(argv: list[str]) -> None:
     """Parse the arguments, tune and score, print the figures."""
     options = parse("contrast", ContrastOptions, argv)
-    from forkpoint.critical.adapters import Tuning, require_training
+    from forkpoint.training.adapters import Tuning, require_training
 
     require_training()  # before anything is loaded
     from forkpoint.cli.contrast_tables import print_contrast
     from forkpoint.cli.progress import progress_bar
     from forkpoint.critical.contrast import Contrasting, estimate, read_references
-    from forkpoint.critical.trajectories import CRITICAL, load_trajectories
+    from forkpoint.trajectories.rows import CRITICAL, load_trajectories
 
     tuning = Tuning(
         options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,

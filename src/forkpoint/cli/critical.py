@@ -53,8 +53,8 @@ def run(argv: list[str]) -> None:
     from forkpoint.cli.critical_tables import print_critical
     from forkpoint.cli.progress import progress_bar
     from forkpoint.critical.run import Search, find_critical
-    from forkpoint.critical.trajectories import load_trajectories
     from forkpoint.report import write_report
+    from forkpoint.trajectories.rows import load_trajectories
 
     search = Search(
         options.protocol, sampling_of(options, options.task), options.prompt, options.n, options.which,

@@ -15,12 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from forkpoint.critical.adapters import Tuning, check_tuning, require_training, tune_adapter
 from forkpoint.critical.agreement import Labelled, agreement
 from forkpoint.critical.contrast_scores import shared_base
 from forkpoint.critical.contrast_sets import ContrastSets, choose_sets
-from forkpoint.critical.trajectories import SAMPLES, SUMMARY, Row, check_room, identities, trajectory_row
-from forkpoint.critical.units import Progress, Units
 from forkpoint.engines import Engine
 from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.files import (
@@ -34,6 +31,9 @@ from forkpoint.files import (
     write_whole,
 )
 from forkpoint.tasks import render_prompt
+from forkpoint.training.adapters import Tuning, check_tuning, require_training, tune_adapter
+from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_room, identities, trajectory_row
+from forkpoint.trajectories.units import Progress, Units
 from forkpoint.types import Problem, Sampling, TokenIds, TokenScores, Trajectory, UserError
 
 SCORES = "scores.jsonl"

@@ -25,14 +25,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from forkpoint.engines.choice import row_facts
+from forkpoint.engines.head import Head, head_of, hidden_at
 from forkpoint.engines.memory import LOGITS_COPIES
-from forkpoint.engines.scoring import PAD, logits_at
-from forkpoint.engines.transformers_engine import LOW_PRECISION_TOLERANCE, PROBE_TOLERANCE
+from forkpoint.engines.scoring import PAD
 from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.sampling.processors import policy_logits
 from forkpoint.types import Sampling, TokenScores, Trajectory, UserError
 
-VOCAB_CHUNK = 4096  # columns of the output matrix at once
 CHUNK_COPIES = 6  # float32 [n, v] held at once: both models' logits, their combination, and the sums' temporaries
 LEAST_BUDGET, MODEL_SHARE = 2**26, 0.05  # bytes that a pass may take beside the model: the larger of the two
 MOST_TOKENS = 16_384  # padded tokens in one forward pass
@@ -67,74 +66,12 @@ def contrast(
     return Contrast(*(own - sums))
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The output matrix [V, H], and what the model does to its logits afterwards."""
-
-    weight: Tensor
-    bias: Tensor | None
-    scale: float
-    cap: float | None
-
-    def logits(self, hidden: Float[Tensor, "n H"], first: int, last: int) -> Float[Tensor, "n v"]:
-        """Float32 logits of tokens first..last-1."""
-        bias = None if self.bias is None else self.bias[first:last].float()
-        logits = torch.nn.functional.linear(hidden.float(), self.weight[first:last].float(), bias) * self.scale
-        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
-
-    def parts(self) -> list[tuple[int, int]]:
-        """The vocabulary in runs of VOCAB_CHUNK tokens."""
-        size = self.weight.shape[0]
-        return [(first, min(first + VOCAB_CHUNK, size)) for first in range(0, size, VOCAB_CHUNK)]
-
-    def all_logits(self, hidden: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
-        """Float32 logits of the whole vocabulary, for few rows."""
-        return torch.cat([self.logits(hidden, *part) for part in self.parts()], -1)
-
-
-@torch.inference_mode()
-def head_of(model: PreTrainedModel) -> Head:
-    """The model's output matrix as a `Head`. UserError where that does not reproduce the model's own logits."""
-    config = model.config.get_text_config(decoder=True)
-    layer = model.get_output_embeddings()
-    scale = float(getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1))
-    head = Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
-    ids = torch.arange(2, 8, device=model.device)[None]
-    rows = torch.arange(6, device=model.device)
-    own, ours = logits_at(model, ids, rows).float(), head.all_logits(hidden_at(model, ids, rows))
-    difference = (ours - own).square().mean().sqrt() / own.std().clamp(min=1e-6)
-    if float(difference) > PROBE_TOLERANCE.get(model.dtype, LOW_PRECISION_TOLERANCE):
-        raise UserError(
-            f"the logits of {type(model).__name__} are not its hidden states times its output matrix, "
-            "with a known scale or cap; contrast cannot score with it"
-        )
-    return head
-
-
-def hidden_at(model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Tensor, " n"]) -> Float[Tensor, "n H"]:
-    """What reaches the output matrix at rows of the flattened [B*T] positions of right-padded sequences."""
-    kept: list[Tensor] = []
-
-    def keep(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = inputs[0].flatten(0, 1)
-        kept.append(hidden[rows])
-        return (hidden[None, :1], *inputs[1:])  # one row of logits, which nobody reads
-
-    with forward_lock:
-        handle = model.get_output_embeddings().register_forward_pre_hook(keep)
-        try:
-            model(input_ids=ids, use_cache=False)
-        finally:
-            handle.remove()
-    return kept[0]
-
-
 @contextmanager
 def shared_base(model: PreTrainedModel, positive: Path, negative: Path) -> Iterator[SharedBase]:
     """The model with both adapters on it for as long as the context lasts; it is itself again afterwards."""
     from peft import PeftModel
 
-    from forkpoint.critical.adapters import lent
+    from forkpoint.training.adapters import lent
 
     with forward_lock, lent(model):  # another thread must not meet the adapters
         adapted = PeftModel.from_pretrained(model, str(positive), adapter_name="positive")
@@ -214,7 +151,7 @@ class SharedBase:
         return columns
 
     def _contrast(self, positive: Tensor, negative: Tensor, targets: Tensor, beta: float) -> dict[str, np.ndarray]:
-        size = self._rows(CHUNK_COPIES, min(VOCAB_CHUNK, self.head.weight.shape[0]))
+        size = self._rows(CHUNK_COPIES, self.head.widest)
         blocks = []
         for at in range(0, len(targets), size):
             p, m = positive[at : at + size], negative[at : at + size]

@@ -20,9 +20,9 @@ from forkpoint.critical.labels import Status, label
 from forkpoint.critical.paper import ROLLOUTS
 from forkpoint.critical.policy import Policy
 from forkpoint.critical.rollouts import Rollout, Start, roll_out
-from forkpoint.critical.trajectories import finished
 from forkpoint.engines import Engine
 from forkpoint.sampling.draw import key_hash, uniforms
+from forkpoint.trajectories.rows import finished
 from forkpoint.types import Sampling, Trajectory
 
 Until = Literal["decided", "budget"]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.critical.export_card import COLUMNS, card
-from forkpoint.critical.trajectories import CRITICAL, SUMMARY
 from forkpoint.files import read_json, write_whole
 from forkpoint.tasks.jsonlines import read_rows
+from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import UserError
 
 Row = Mapping[str, Any]

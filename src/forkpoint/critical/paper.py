@@ -29,10 +29,10 @@ from jaxtyping import Float64, Int64
 from forkpoint.critical.divergence import Fork, divergence_positions, other_tokens
 from forkpoint.critical.policy import Policy
 from forkpoint.critical.rollouts import Start, roll_out
-from forkpoint.critical.trajectories import finished
 from forkpoint.engines import Engine
 from forkpoint.proportions import wilson
 from forkpoint.sampling.draw import key_hash, uniforms
+from forkpoint.trajectories.rows import finished
 from forkpoint.types import Sampling, Trajectory
 
 ROLLOUTS, RECOVERABLE = 64, 4  # section 2 of the paper: 4/64 is the least that is 5% or more

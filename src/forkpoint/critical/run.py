@@ -16,17 +16,6 @@ from forkpoint.critical.paper import PaperLabel, paper_labels
 from forkpoint.critical.policy import policies
 from forkpoint.critical.replacement import replace_critical, replacement_table
 from forkpoint.critical.summary import describe
-from forkpoint.critical.trajectories import (
-    CRITICAL,
-    SAMPLES,
-    SUMMARY,
-    Row,
-    check_room,
-    finished,
-    identities,
-    trajectory_row,
-)
-from forkpoint.critical.units import Progress, Units
 from forkpoint.engines import Engine
 from forkpoint.engines.stopping import pieces
 from forkpoint.files import (
@@ -40,6 +29,17 @@ from forkpoint.files import (
     write_whole,
 )
 from forkpoint.tasks import render_prompt
+from forkpoint.trajectories.rows import (
+    CRITICAL,
+    SAMPLES,
+    SUMMARY,
+    Row,
+    check_room,
+    finished,
+    identities,
+    trajectory_row,
+)
+from forkpoint.trajectories.units import Progress, Units
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
 REPLACEMENT = "replacement.jsonl"

@@ -10,11 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from forkpoint.critical.trajectories import CRITICAL, SUMMARY
 from forkpoint.files import read_json
 from forkpoint.report.rendering import render
 from forkpoint.report.replacement_figure import replacement_svg
 from forkpoint.report.viewer import SCRIPTS, STYLES, viewer_data
+from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import Sampling, UserError
 
 NEEDED = {"id": str, "token_ids": list, "tokens": list}  # of every row

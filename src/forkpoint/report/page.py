@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forkpoint.critical.trajectories import CRITICAL, SUMMARY
 from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
 from forkpoint.files import write_whole
 from forkpoint.report.critical_page import critical_page
 from forkpoint.report.eval_page import eval_page
+from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import UserError
 
 REPORT = "report.html"

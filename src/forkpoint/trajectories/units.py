@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from forkpoint.critical.trajectories import Row, from_row, sample_trajectories, trajectory_row
 from forkpoint.engines import Engine
 from forkpoint.files import Journal
+from forkpoint.trajectories.rows import Row, from_row, sample_trajectories, trajectory_row
 from forkpoint.types import Problem, Sampling, Trajectory
 
 T = TypeVar("T")

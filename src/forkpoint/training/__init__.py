@@ -1,0 +1,1 @@
+"""What all trainers share: adapters, TrainingArguments, and the output matrix in blocks."""
