@@ -92,6 +92,18 @@ def texts(row: Row, name: str, place: str) -> Sequence[str]:
     return [checked_text(value, f"{place}: column {name!r}, item {i}") for i, value in enumerate(values, start=1)]
 
 
+def list_of(row: Row, name: str, kind: type, place: str) -> list[Any]:
+    """A column that must hold a list of whole numbers (int), strings (str) or objects (dict)."""
+    values = column(row, name, place)
+    named = {int: "whole numbers", str: "strings", dict: "objects"}[kind]
+    if not isinstance(values, list):
+        raise UserError(f"{place}: {name} must be a list of {named}, but is {values!r}")
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(f"{place}: {name} must be a list of {named}, but holds {value!r}")
+    return values
+
+
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
     return "null" if value is None else names.get(type(value), "a number")

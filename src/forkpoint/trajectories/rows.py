@@ -12,7 +12,7 @@ from typing import Any, get_args
 from forkpoint.engines import Engine
 from forkpoint.engines.stopping import cut_at_stop, decode, pieces
 from forkpoint.tasks import grade_response, render_prompt
-from forkpoint.tasks.jsonlines import column, read_rows, text
+from forkpoint.tasks.jsonlines import column, list_of, read_rows, text
 from forkpoint.types import FinishReason, Problem, Request, Sampling, TokenIds, Trajectory, UserError
 
 Row = dict[str, Any]
@@ -116,7 +116,7 @@ def _parts(row: Mapping[str, Any], where: str) -> Iterable[tuple[str, Mapping[st
     """A row's trajectories with what to add to its id: the paths of an `eval` row, else the row itself."""
     if "paths" not in row:
         return [("", row)]
-    paths = _list(row, "paths", dict, where)
+    paths = list_of(row, "paths", dict, where)
     prompt = column(row, "prompt_ids", where)
     return [(f"/{row.get('strategy', '')}/{i}", {**path, "prompt_ids": prompt}) for i, path in enumerate(paths)]
 
@@ -124,8 +124,8 @@ def _parts(row: Mapping[str, Any], where: str) -> Iterable[tuple[str, Mapping[st
 def _trajectory(
     row: Mapping[str, Any], name: str, problem: Problem, engine: Engine, stop: tuple[str, ...], where: str
 ) -> Trajectory:
-    prompt, ids = (_ids(row, key, engine, where) for key in ("prompt_ids", "token_ids"))
-    _check_spelling(row, ids, engine, where)
+    prompt, ids = (ids_of(row, key, engine.vocab_size, where, model=engine.name) for key in ("prompt_ids", "token_ids"))
+    check_spelling(row, ids, engine.tokenizer, where, model=engine.name)
     early = next((i for i, token in enumerate(ids[:-1]) if token in engine.ends), None)
     if early is not None:
         raise UserError(f"{where}: token {early} ends the response, but {len(ids) - 1 - early} tokens follow it")
@@ -136,40 +136,31 @@ def _trajectory(
     return Trajectory(name, problem, prompt, ids, grade.extracted, grade.correct, reason)
 
 
-def _ids(row: Mapping[str, Any], key: str, engine: Engine, where: str) -> TokenIds:
-    values = _list(row, key, int, where)
+def ids_of(
+    row: Mapping[str, Any], key: str, vocab_size: int, where: str, *, model: str, what: str = "trajectories"
+) -> TokenIds:
+    """A column of at least one token id, all of the model's vocabulary; `what` names the rows to the user."""
+    values = list_of(row, key, int, where)
     for value in values:
-        if not 0 <= value < engine.vocab_size:
+        if not 0 <= value < vocab_size:
             raise UserError(
-                f"{where}: {key} holds {value}, but the ids of {engine.name} go from 0 to {engine.vocab_size - 1}; "
-                "the trajectories come from another tokenizer"
+                f"{where}: {key} holds {value}, but the ids of {model} go from 0 to {vocab_size - 1}; "
+                f"the {what} come from another tokenizer"
             )
     if not values:
         raise UserError(f"{where}: {key} is empty")
     return tuple(values)
 
 
-def _check_spelling(row: Mapping[str, Any], ids: TokenIds, engine: Engine, where: str) -> None:
-    """Refuse ids that the row itself spells otherwise than this tokenizer does."""
+def check_spelling(row: Mapping[str, Any], ids: TokenIds, tokenizer: Any, where: str, *, model: str) -> None:
+    """Refuse ids that the row itself, where it has `tokens`, spells otherwise than this tokenizer does."""
     if row.get("tokens") is None:
         return
-    written = _list(row, "tokens", str, where)
-    spelled = pieces(engine.tokenizer, ids)
+    written = list_of(row, "tokens", str, where)
+    spelled = pieces(tokenizer, ids)
     if written != spelled:
         at = next((i for i, (a, b) in enumerate(zip(written, spelled, strict=False)) if a != b), len(spelled))
         raise UserError(
-            f"{where}: token {at} is {written[at : at + 1]} there but {spelled[at : at + 1]} for {engine.name}; "
+            f"{where}: token {at} is {written[at : at + 1]} there but {spelled[at : at + 1]} for {model}; "
             "the trajectories come from another tokenizer"
         )
-
-
-def _list(row: Mapping[str, Any], key: str, kind: type, where: str) -> list[Any]:
-    """A column that must hold a list of whole numbers, strings or objects."""
-    values = column(row, key, where)
-    named = {int: "whole numbers", str: "strings", dict: "objects"}[kind]
-    if not isinstance(values, list):
-        raise UserError(f"{where}: {key} must be a list of {named}, but is {values!r}")
-    for value in values:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{where}: {key} must be a list of {named}, but holds {value!r}")
-    return values

@@ -1,0 +1,135 @@
+"""pairs.jsonl: a pair as a line, and a strict reader of such files.
+
+The token ids are what is trained on. The text columns are those that TRL reads; here they also tell whether a file was
+written with the tokenizer that it is read with.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forkpoint.engines.stopping import decode
+from forkpoint.preference.pair import Pair
+from forkpoint.tasks.jsonlines import column, read_rows, text
+from forkpoint.trajectories.rows import Row, ids_of
+from forkpoint.types import TokenIds, UserError
+
+PAIRS = "pairs.jsonl"
+IDS, TEXTS = ("prompt_ids", "chosen_ids", "rejected_ids"), ("prompt", "chosen", "rejected")
+
+
+def make_pair(
+    name: str,
+    prompt_ids: TokenIds,
+    chosen_ids: TokenIds,
+    rejected_ids: TokenIds,
+    tokenizer: Any,
+    *,
+    rejected_weights: tuple[float, ...] | None = None,
+    weight: float = 1.0,
+) -> Pair:
+    """A pair of token ids, with the text that they spell."""
+    return Pair(
+        name, prompt_ids, chosen_ids, rejected_ids, prompt_text(tokenizer, prompt_ids), decode(tokenizer, chosen_ids),
+        decode(tokenizer, rejected_ids), rejected_weights, weight,
+    )  # fmt: skip
+
+
+def prompt_text(tokenizer: Any, prompt_ids: TokenIds) -> str:
+    """A prompt's text with its special tokens, but for those that this tokenizer puts before every text by itself.
+
+    Chat templates are made of special tokens; a second one at the beginning would be another prompt.
+    """
+    head = tuple(tokenizer("")["input_ids"])
+    ids = prompt_ids[len(head) :] if prompt_ids[: len(head)] == head else prompt_ids
+    written: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return written
+
+
+def pair_row(pair: Pair, problem_id: str | None = None) -> Row:
+    """A pair as a line of pairs.jsonl; `problem_id` where the problem is known."""
+    return {
+        "id": pair.id,
+        "problem_id": problem_id,
+        "prompt_ids": list(pair.prompt_ids),
+        "chosen_ids": list(pair.chosen_ids),
+        "rejected_ids": list(pair.rejected_ids),
+        "rejected_weights": None if pair.rejected_weights is None else list(pair.rejected_weights),
+        "weight": pair.weight,
+        "prompt": pair.prompt,
+        "chosen": pair.chosen,
+        "rejected": pair.rejected,
+    }
+
+
+def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:
+    """The pairs of a `forkpoint pairs` run's directory, or of a JSON Lines file with their three columns of token ids.
+
+    Without an `id` a pair is named after its place in the file ("0", "1", ...); `rejected_weights`, `weight` and the
+    text columns may be missing too. Raises UserError with file and line for a row that is broken, ids outside the
+    vocabulary, text that this tokenizer spells otherwise, weights that are not one in [0, 1] for each rejected token
+    and an id that is there twice; and for a file without pairs.
+    """
+    if path.is_dir():
+        path /= PAIRS
+    found: dict[str, Pair] = {}
+    for where, row in read_rows(path):
+        pair = _pair(row, str(len(found)), tokenizer, vocab_size, where)
+        if pair.id in found:
+            raise UserError(f"{where}: the pair {pair.id!r} is there twice")
+        found[pair.id] = pair
+    if not found:
+        raise UserError(f"{path} holds no pairs")
+    return list(found.values())
+
+
+def _pair(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, where: str) -> Pair:
+    if not row.keys() & set(IDS) and row.keys() >= {"chosen", "rejected"}:
+        raise UserError(f"{where}: the pair has text but no token ids; make them with forkpoint pairs --trl FILE")
+    prompt, chosen, rejected = (ids_of(row, key, vocab_size, where, model="the model", what="pairs") for key in IDS)
+    pair = make_pair(
+        text(row, "id", where) if "id" in row else place, prompt, chosen, rejected, tokenizer,
+        rejected_weights=_weights(row, len(rejected), where), weight=_weight(row, where),
+    )  # fmt: skip
+    for key in TEXTS:
+        if row.get(key) is not None and row[key] != getattr(pair, key):
+            raise UserError(
+                f"{where}: {key} is {_short(row[key])} there, but its token ids spell {_short(getattr(pair, key))} "
+                "for the model; the pairs come from another tokenizer"
+            )
+    return pair
+
+
+def _weights(row: Mapping[str, Any], length: int, where: str) -> tuple[float, ...] | None:
+    """The weights of the rejected tokens, one each; None where there are none."""
+    if row.get("rejected_weights") is None:
+        return None
+    values = column(row, "rejected_weights", where)
+    if not isinstance(values, list) or not all(_is_number(value) for value in values):
+        raise UserError(f"{where}: rejected_weights must be a list of numbers, but is {_short(values)}")
+    if len(values) != length:
+        raise UserError(f"{where}: rejected_weights must hold one number for each of the {length} rejected tokens, "
+                        f"but holds {len(values)}")  # fmt: skip
+    for value in values:
+        if not 0 <= value <= 1:
+            raise UserError(f"{where}: rejected_weights must be between 0 and 1, but hold {value}")
+    return tuple(map(float, values))
+
+
+def _weight(row: Mapping[str, Any], where: str) -> float:
+    value = row.get("weight", 1.0)
+    if not _is_number(value) or not 0 <= value <= sys.float_info.max:
+        raise UserError(f"{where}: weight must be a number of at least 0, but is {_short(value)}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
