@@ -5,15 +5,13 @@ Source: Critical Tokens Matter (arXiv 2411.19943), section 3.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forkpoint.tasks import answer_key
+from forkpoint.trajectories.groups import Group, by_frequency, grouped, one_of
 from forkpoint.types import Trajectory, UserError
 
 NEGATIVE_SHARE = 0.5  # of a question's wrong samples that the chosen wrong answers must cover, as in the paper
-Group = list[Trajectory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
 
     Raises UserError where either set would be empty.
     """
-    questions = _grouped(samples, lambda s: s.problem.id)
+    questions = grouped(samples, lambda s: s.problem.id)
     positive: list[Trajectory] = []
     negative: list[Trajectory] = []
     dropped = dict.fromkeys(("other_correct", "same_wrong_answer", "rarer_wrong_answer", "no_answer"), 0)
@@ -45,10 +43,10 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
         wrong = [s for s in question if not s.correct and s.answer is not None]
         dropped["no_answer"] += sum(not s.correct and s.answer is None for s in question)
         if correct:
-            positive.append(_one_of(_by_frequency(correct)[0], seed))
+            positive.append(one_of(by_frequency(correct)[0], seed))
             dropped["other_correct"] += len(correct) - 1
         chosen = _most_frequent(wrong)
-        negative += [_one_of(group, seed) for group in chosen]
+        negative += [one_of(group, seed) for group in chosen]
         covered = sum(map(len, chosen))
         dropped["same_wrong_answer"] += covered - len(chosen)
         dropped["rarer_wrong_answer"] += len(wrong) - covered
@@ -89,26 +87,8 @@ def _check(samples: Sequence[Trajectory], positive: Group, negative: Group) -> N
 def _most_frequent(wrong: Group) -> list[Group]:
     """The groups of equal answers, the most frequent first, that together cover NEGATIVE_SHARE of the responses."""
     chosen: list[Group] = []
-    for group in _by_frequency(wrong):
+    for group in by_frequency(wrong):
         if sum(map(len, chosen)) >= NEGATIVE_SHARE * len(wrong):
             break
         chosen.append(group)
     return chosen
-
-
-def _by_frequency(responses: Group) -> list[Group]:
-    """Responses grouped by their answer, the most frequent first."""
-    groups = _grouped(responses, lambda s: None if s.answer is None else answer_key(s.answer, s.problem.kind))
-    return sorted(groups, key=len, reverse=True)
-
-
-def _grouped(responses: Sequence[Trajectory], key: Callable[[Trajectory], Hashable]) -> list[Group]:
-    """Responses with one key side by side, in the order in which the keys first appear."""
-    groups: dict[Hashable, Group] = {}
-    for response in responses:
-        groups.setdefault(key(response), []).append(response)
-    return list(groups.values())
-
-
-def _one_of(group: Group, seed: int) -> Trajectory:
-    return random.Random(f"{seed}/{group[0].problem.id}/{group[0].answer}").choice(group)
