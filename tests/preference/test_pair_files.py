@@ -88,7 +88,7 @@ def test_a_broken_row_is_one_sentence_with_its_place(pairs, tokenizer, tmp_path,
 def test_a_weight_is_a_share(pairs, tokenizer, tmp_path, value):
     weights = [value, *pairs[0].rejected_weights[1:]]
     path = written(tmp_path / "pairs.jsonl", [pair_row(pairs[0]) | {"rejected_weights": weights}])
-    with pytest.raises(UserError, match="line 1: rejected_weights must be between 0 and 1, but hold "):
+    with pytest.raises(UserError, match="line 1: rejected_weights must be between 0 and 1, but holds "):
         read_pairs(path, tokenizer, len(tokenizer))
 
 

@@ -32,11 +32,10 @@ from forkpoint.files import (
 )
 from forkpoint.tasks import render_prompt
 from forkpoint.training.adapters import Tuning, check_tuning, require_training, tune_adapter
-from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_room, identities, trajectory_row
+from forkpoint.trajectories.rows import SAMPLES, SCORES, SUMMARY, Row, check_room, identities, trajectory_row
 from forkpoint.trajectories.units import Progress, Units
 from forkpoint.types import Problem, Sampling, TokenIds, TokenScores, Trajectory, UserError
 
-SCORES = "scores.jsonl"
 SCORED_UNIT = 64  # trajectories of one unit of scoring
 PROBABILITIES = ("s", "policy_prob")  # columns kept to six digits that count; the others to six decimals
 

@@ -23,31 +23,44 @@ def load_pretrained(
     trust_remote_code: bool,
 ) -> tuple[PreTrainedModel, Any]:
     """The model, on its device and in evaluation mode, and its tokenizer; `lab` names the embedded one."""
-    source = str(MODEL_DIR) if name == "lab" else name
-    if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
-        raise UserError(f"{name} is not a model directory")
+    source = source_of(name)
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"dtype must be auto, float32, bfloat16 or float16, but is {dtype!r}")
     transformers.utils.logging.disable_progress_bar()
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **common)
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError and others for the same cause
-        raise UserError(f"no tokenizer could be loaded from {name}: {_first_line(error)}") from error
+    tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True, **common
         )
     except Exception as error:
-        raise UserError(f"no model could be loaded from {name}: {_first_line(error)}") from error
+        raise UserError(f"no model could be loaded from {name}: {first_line(error)}") from error
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if getattr(model, "is_quantized", False):  # stands where its quantisation put it
         return model.eval(), tokenizer
     try:
         return model.to(target).eval(), tokenizer
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"{name} could not be moved to device {target!r}: {_first_line(error)}") from error
+        raise UserError(f"{name} could not be moved to device {target!r}: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of `lab`, a model directory or a Hub id; a UserError where there is none."""
+    source = source_of(name)
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and others for the same cause
+        raise UserError(f"no tokenizer could be loaded from {name}: {first_line(error)}") from error
+
+
+def source_of(name: str) -> str:
+    """Where transformers finds the model of that name; a UserError for a path that is no directory."""
+    source = str(MODEL_DIR) if name == "lab" else name
+    if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
+        raise UserError(f"{name} is not a model directory")
+    return source
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as the end of a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -13,7 +13,7 @@ from typing import Any
 
 from forkpoint.engines.stopping import decode
 from forkpoint.preference.pair import Pair
-from forkpoint.tasks.jsonlines import column, read_rows, text
+from forkpoint.tasks.jsonlines import is_number, read_rows, shares, shortened, text
 from forkpoint.trajectories.rows import Row, ids_of
 from forkpoint.types import TokenIds, UserError
 
@@ -90,46 +90,23 @@ def _pair(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, w
     if not row.keys() & set(IDS) and row.keys() >= {"chosen", "rejected"}:
         raise UserError(f"{where}: the pair has text but no token ids; make them with forkpoint pairs --trl FILE")
     prompt, chosen, rejected = (ids_of(row, key, vocab_size, where, model="the model", what="pairs") for key in IDS)
+    weights = row.get("rejected_weights")
     pair = make_pair(
         text(row, "id", where) if "id" in row else place, prompt, chosen, rejected, tokenizer,
-        rejected_weights=_weights(row, len(rejected), where), weight=_weight(row, where),
+        rejected_weights=None if weights is None else shares(weights, len(rejected), "rejected_weights", where),
+        weight=_weight(row, where),
     )  # fmt: skip
     for key in TEXTS:
         if row.get(key) is not None and row[key] != getattr(pair, key):
             raise UserError(
-                f"{where}: {key} is {_short(row[key])} there, but its token ids spell {_short(getattr(pair, key))} "
+                f"{where}: {key} is {shortened(row[key])} there, but its token ids spell {shortened(getattr(pair, key))} "
                 "for the model; the pairs come from another tokenizer"
             )
     return pair
 
 
-def _weights(row: Mapping[str, Any], length: int, where: str) -> tuple[float, ...] | None:
-    """The weights of the rejected tokens, one each; None where there are none."""
-    if row.get("rejected_weights") is None:
-        return None
-    values = column(row, "rejected_weights", where)
-    if not isinstance(values, list) or not all(_is_number(value) for value in values):
-        raise UserError(f"{where}: rejected_weights must be a list of numbers, but is {_short(values)}")
-    if len(values) != length:
-        raise UserError(f"{where}: rejected_weights must hold one number for each of the {length} rejected tokens, "
-                        f"but holds {len(values)}")  # fmt: skip
-    for value in values:
-        if not 0 <= value <= 1:
-            raise UserError(f"{where}: rejected_weights must be between 0 and 1, but hold {value}")
-    return tuple(map(float, values))
-
-
 def _weight(row: Mapping[str, Any], where: str) -> float:
     value = row.get("weight", 1.0)
-    if not _is_number(value) or not 0 <= value <= sys.float_info.max:
-        raise UserError(f"{where}: weight must be a number of at least 0, but is {_short(value)}")
+    if not is_number(value) or not 0 <= value <= sys.float_info.max:
+        raise UserError(f"{where}: weight must be a number of at least 0, but is {shortened(value)}")
     return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

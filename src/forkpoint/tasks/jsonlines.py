@@ -104,6 +104,29 @@ def list_of(row: Row, name: str, kind: type, place: str) -> list[Any]:
     return values
 
 
+def shares(values: Any, count: int, what: str, place: str) -> tuple[float, ...]:
+    """The values, if they are a list of numbers from 0 to 1, one for each of `count` tokens; a UserError otherwise."""
+    if not isinstance(values, list) or not all(is_number(value) for value in values):
+        raise UserError(f"{place}: {what} must be a list of numbers, but is {shortened(values)}")
+    if len(values) != count:
+        raise UserError(f"{place}: {what} must hold one number for each of the {count} tokens, but holds {len(values)}")
+    for value in values:
+        if not 0 <= value <= 1:
+            raise UserError(f"{place}: {what} must be between 0 and 1, but holds {value}")
+    return tuple(map(float, values))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def shortened(value: Any) -> str:
+    """A value as it stands in an error."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
     return "null" if value is None else names.get(type(value), "a number")

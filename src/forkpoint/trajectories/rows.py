@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from forkpoint.engines import Engine
 from forkpoint.engines.stopping import cut_at_stop, decode, pieces
@@ -15,8 +15,12 @@ from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.jsonlines import column, list_of, read_rows, text
 from forkpoint.types import FinishReason, Problem, Request, Sampling, TokenIds, Trajectory, UserError
 
+if TYPE_CHECKING:
+    from forkpoint.engines.vocabulary import Vocabulary
+
 Row = dict[str, Any]
-SAMPLES, CRITICAL, SUMMARY = "samples.jsonl", "critical.jsonl", "summary.json"  # what a run's directory holds
+SAMPLES, CRITICAL, SCORES = "samples.jsonl", "critical.jsonl", "scores.jsonl"  # what runs' directories hold
+SUMMARY = "summary.json"
 
 
 def sample_trajectories(
@@ -39,7 +43,7 @@ def sample_trajectories(
 
 
 def load_trajectories(
-    path: Path, problems: Sequence[Problem], engine: Engine, stop: tuple[str, ...] = ()
+    path: Path, problems: Sequence[Problem], engine: Engine | Vocabulary, stop: tuple[str, ...] = ()
 ) -> list[Trajectory]:
     """Trajectories from an `eval` run's directory or samples.jsonl (every path of every row), from critical.jsonl, or
     from any JSON Lines with `problem_id`, `prompt_ids` and `token_ids`; graded anew against the problems.
@@ -122,7 +126,7 @@ def _parts(row: Mapping[str, Any], where: str) -> Iterable[tuple[str, Mapping[st
 
 
 def _trajectory(
-    row: Mapping[str, Any], name: str, problem: Problem, engine: Engine, stop: tuple[str, ...], where: str
+    row: Mapping[str, Any], name: str, problem: Problem, engine: Engine | Vocabulary, stop: tuple[str, ...], where: str
 ) -> Trajectory:
     prompt, ids = (ids_of(row, key, engine.vocab_size, where, model=engine.name) for key in ("prompt_ids", "token_ids"))
     check_spelling(row, ids, engine.tokenizer, where, model=engine.name)

@@ -1,0 +1,117 @@
+"""Pairs of single tokens at a fork: what a trajectory wrote, and what would have done better there.
+
+At position d the rollouts of the fork estimator say of another token v how often the response ends right after it,
+q_{d,v}, and the success curve says how often it does after the trajectory's own token y_d, p_d. Where q_{d,v} is
+larger, beyond what chance explains, v is to be preferred to y_d after the tokens before d.
+
+Pure choice; knows nothing of models but how a tokenizer spells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forkpoint.preference.pair import Pair
+from forkpoint.preference.pair_files import make_pair
+from forkpoint.proportions import Interval, difference_interval, wilson
+from forkpoint.types import TokenIds
+
+REASONS = ("not_evaluated", "not_better", "within_error")
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another token at a position, and how many of the n rollouts that took it were correct."""
+
+    position: int
+    token_id: int
+    correct: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """What critical.jsonl says of a trajectory of T tokens.
+
+    `success` [T+1]: P(correct | the first i tokens), None where it was not estimated; `success_ci`: 95% intervals.
+    """
+
+    id: str
+    problem_id: str
+    prompt_ids: TokenIds
+    token_ids: TokenIds
+    success: tuple[float | None, ...]
+    success_ci: tuple[Interval | None, ...]
+    alternatives: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForkPairs:
+    """Pairs, each with its problem's id, and how many alternatives make none: by reason.
+
+    `counts`: `trajectories`, `trajectories_with_pairs`, `positions` with alternatives, `positions_with_pairs`,
+    `alternatives`, `pairs`. `dropped`: the success after the trajectory's own token was `not_evaluated`; the
+    alternative is `not_better` in the estimates; or it is, `within_error`.
+    """
+
+    pairs: list[tuple[str, Pair]]
+    counts: dict[str, int]
+    dropped: dict[str, int]
+
+
+def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any) -> ForkPairs:
+    """One pair for each alternative that is better than the trajectory's own token, at any position.
+
+    prompt = the tokens before position d; chosen = v alone; rejected = y_d alone; weight = q_{d,v} - p_d, with p_d the
+    success *after* y_d, success[d+1].
+
+    Better means that the 95% interval of q_{d,v} - p_d lies above 0. The interval is made of Wilson's for q_{d,v}, of
+    its n rollouts, and the curve's own for p_d by `difference_interval` (square-and-add), which asks that the two be
+    independent: p_d rests on rollouts that left the trajectory after position d, q_{d,v} on some that left it at d.
+    Neither estimate is taken as certain at 0 or n of n. All alternatives that qualify are taken, not the best alone:
+    each is a token that should gain on y_d, and the weights say by how much.
+    """
+    pairs: list[tuple[str, Pair]] = []
+    dropped = dict.fromkeys(REASONS, 0)
+    tried, taken = list[tuple[str, int]](), list[tuple[str, int]]()
+    for trajectory in trajectories:
+        for one in trajectory.alternatives:
+            tried.append((trajectory.id, one.position))
+            gain, reason = _gain(trajectory, one)
+            if reason:
+                dropped[reason] += 1
+                continue
+            taken.append(tried[-1])
+            pairs.append((trajectory.problem_id, _pair(trajectory, one, gain, tokenizer)))
+    counts = {
+        "trajectories": len(trajectories),
+        "trajectories_with_pairs": len({name for name, _ in taken}),
+        "positions": len(set(tried)),
+        "positions_with_pairs": len(set(taken)),
+        "alternatives": len(tried),
+        "pairs": len(pairs),
+    }
+    return ForkPairs(pairs, counts, dropped)
+
+
+def _pair(trajectory: Forked, one: Alternative, gain: float, tokenizer: Any) -> Pair:
+    d = one.position
+    prompt = (*trajectory.prompt_ids, *trajectory.token_ids[:d])
+    return make_pair(
+        f"{trajectory.id}/{d}/{one.token_id}", prompt, (one.token_id,), (trajectory.token_ids[d],), tokenizer,
+        weight=round(gain, 6),
+    )  # fmt: skip
+
+
+def _gain(trajectory: Forked, one: Alternative) -> tuple[float, str]:
+    """q - p of an alternative, and why it makes no pair, "" where it does."""
+    p, p_ci = trajectory.success[one.position + 1], trajectory.success_ci[one.position + 1]
+    if p is None or p_ci is None:
+        return 0.0, "not_evaluated"
+    q = one.correct / one.n
+    lower, _ = difference_interval(q, wilson(one.correct, one.n), p, p_ci)
+    if q <= p:
+        return q - p, "not_better"
+    return q - p, "" if lower > 0 else "within_error"
