@@ -5,6 +5,7 @@ Shapes: B sequences, T positions, n rows (wanted positions of a batch), H hidden
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,18 @@ class Head:
     def logits(self, hidden: Float[Tensor, "n H"], first: int, last: int) -> Float[Tensor, "n v"]:
         """Float32 logits of tokens first..last-1."""
         bias = None if self.bias is None else self.bias[first:last].float()
-        logits = torch.nn.functional.linear(hidden.float(), self.weight[first:last].float(), bias) * self.scale
+        return self.finish(torch.nn.functional.linear(hidden.float(), self.weight[first:last].float(), bias))
+
+    def finish(self, products: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
+        """Logits from hidden states times matrix: scaled, then capped."""
+        logits = products if self.scale == 1 else products * self.scale
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+    def unfinish(self, gradient: Float[Tensor, "n v"], logits: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
+        """The gradient for the products from that for the finished logits, in place."""
+        if self.cap is not None:
+            gradient *= 1 - (logits / self.cap) ** 2
+        return gradient if self.scale == 1 else gradient.mul_(self.scale)
 
     @property
     def widest(self) -> int:
@@ -70,8 +81,18 @@ def head_of(model: PreTrainedModel) -> Head:
     return head
 
 
-def hidden_at(model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Tensor, " n"]) -> Float[Tensor, "n H"]:
-    """What reaches the output matrix at rows of the flattened [B*T] positions of right-padded sequences."""
+def hidden_at(
+    model: PreTrainedModel,
+    ids: Int64[Tensor, "B T"],
+    rows: Int64[Tensor, " n"],
+    *,
+    call: Callable[..., Any] | None = None,
+    **inputs: Tensor,
+) -> Float[Tensor, "n H"]:
+    """What reaches the output matrix at rows of the flattened [B*T] positions of right-padded sequences.
+
+    `call` stands for the model where something is wrapped around it, and gets the further `inputs`, too.
+    """
     kept: list[Tensor] = []
 
     def keep(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -82,7 +103,7 @@ def hidden_at(model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Ten
     with forward_lock:
         handle = model.get_output_embeddings().register_forward_pre_hook(keep)
         try:
-            model(input_ids=ids, use_cache=False)
+            (call or model)(input_ids=ids, use_cache=False, **inputs)
         finally:
             handle.remove()
     return kept[0]

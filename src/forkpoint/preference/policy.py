@@ -1,0 +1,70 @@
+"""What a model says of the tokens of a batch of pairs: hidden states where tokens are predicted, log-probabilities.
+
+Shapes: see `batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from forkpoint.engines.head import Head, head_of, hidden_at
+from forkpoint.engines.transformers_engine import LOW_PRECISION_TOLERANCE, PROBE_TOLERANCE
+from forkpoint.preference.batches import Example, collate
+from forkpoint.preference.pair import Pair
+from forkpoint.training.logprobs import token_logprobs
+
+Batch = Mapping[str, Tensor]
+
+
+def predicting(model: PreTrainedModel, batch: Batch, call: Callable[..., Any] | None = None) -> Float[Tensor, "n H"]:
+    """The hidden states that predict the batch's wanted tokens; `call` as in `hidden_at`."""
+    inputs = {}
+    if "sees" in batch:
+        mask = torch.zeros(batch["sees"].shape, dtype=model.dtype, device=batch["sees"].device)
+        mask.masked_fill_(~batch["sees"], torch.finfo(model.dtype).min)
+        inputs = {"position_ids": batch["position_ids"], "attention_mask": mask[:, None]}
+    return hidden_at(model, batch["input_ids"], batch["rows"], call=call, **inputs)
+
+
+@torch.no_grad()
+def logprobs_of(model: PreTrainedModel, head: Head, batch: Batch) -> Float[Tensor, " n"]:
+    """Log-probabilities of the wanted tokens, without gradients."""
+    return token_logprobs(predicting(model, batch), head, batch["targets"])
+
+
+def on_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """The batch on the device."""
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+@torch.no_grad()
+def shares_prompts(model: PreTrainedModel, longest: int) -> bool:
+    """Whether the model gives the same log-probabilities when both responses of a pair share the prompt's row.
+
+    Tried on made-up pairs. Not so for models that ignore such masks, and not known for layers with a window shorter
+    than the `longest` row.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if (getattr(config, "sliding_window", None) or longest) < longest:
+        return False
+    pairs = [_made_up((2, 3, 4), (5, 6, 7), (6, 5)), _made_up((4, 2), (3,), (7, 2, 5, 3))]
+    examples = [Example(pair, i) for i, pair in enumerate(pairs)]
+    head = head_of(model)
+    try:
+        shared, separate = (
+            logprobs_of(model, head, on_device(collate(examples, way), model.device)).float() for way in (True, False)
+        )
+    except (TypeError, ValueError, RuntimeError, IndexError):  # a model that takes no such mask or positions
+        return False
+    tolerance = PROBE_TOLERANCE.get(model.dtype, LOW_PRECISION_TOLERANCE)
+    return bool((shared - separate).square().mean().sqrt() <= tolerance * separate.std())
+
+
+def _made_up(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]) -> Pair:
+    return Pair("", tuple(prompt), tuple(chosen), tuple(rejected), "", "", "")

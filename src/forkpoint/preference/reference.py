@@ -1,0 +1,114 @@
+"""The reference model's log-probabilities of all pairs' tokens: computed once, kept on disk under data and model.
+
+A file holds one float32 number a token: of each pair in turn the chosen response's, then the rejected one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from forkpoint.engines.head import head_of
+from forkpoint.preference.batches import Example, collate
+from forkpoint.preference.pair import Pair
+from forkpoint.preference.policy import logprobs_of, on_device
+
+Progress = Callable[[int, int], None]
+
+
+def cache_directory() -> Path:
+    """Where reference log-probabilities are kept: $XDG_CACHE_HOME/forkpoint/reference, by default in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forkpoint" / "reference"
+
+
+def with_reference(
+    model: PreTrainedModel,
+    pairs: Sequence[Pair],
+    *,
+    batch_size: int,
+    shared: bool,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Example]:
+    """The pairs with the model's log-probabilities of their tokens, from `cache` where it holds them.
+
+    A file there that is broken or too short is made anew. What changes the numbers' last digits only (batch size,
+    shared prompts) is not part of the key.
+    """
+    path = (cache or cache_directory()) / f"{_key(model, pairs)}.npy"
+    total = sum(len(p.chosen_ids) + len(p.rejected_ids) for p in pairs)
+    values = _read(path, total)
+    if values is None:
+        values = _compute(model, pairs, batch_size, shared, progress)
+        _write(path, values)
+    examples, at = [], 0
+    for i, p in enumerate(pairs):
+        middle, end = at + len(p.chosen_ids), at + len(p.chosen_ids) + len(p.rejected_ids)
+        examples.append(Example(p, i, values[at:middle], values[middle:end]))
+        at = end
+    return examples
+
+
+def _compute(
+    model: PreTrainedModel, pairs: Sequence[Pair], batch_size: int, shared: bool, progress: Progress | None
+) -> np.ndarray:
+    """Similar lengths side by side; the numbers in the pairs' order."""
+    head = head_of(model)
+    was_training = model.training
+    model.eval()
+    found: dict[int, np.ndarray] = {}
+    order = sorted(range(len(pairs)), key=lambda i: row_length(pairs[i]))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        batch = on_device(collate([Example(pairs[i], i) for i in part], shared), model.device)
+        values = logprobs_of(model, head, batch).cpu().numpy()
+        lengths = [*(len(pairs[i].chosen_ids) for i in part), *(len(pairs[i].rejected_ids) for i in part)]
+        pieces = np.split(values, np.cumsum(lengths)[:-1])
+        for b, i in enumerate(part):
+            found[i] = np.concatenate([pieces[b], pieces[len(part) + b]])
+        if progress:
+            progress(min(start + batch_size, len(order)), len(order))
+    model.train(was_training)
+    return np.concatenate([found[i] for i in range(len(pairs))]).astype(np.float32)
+
+
+def row_length(pair: Pair) -> int:
+    """Tokens of the pair with its prompt once."""
+    return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
+
+
+def _key(model: PreTrainedModel, pairs: Sequence[Pair]) -> str:
+    """A hash of all weights, their precision, and all token ids."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+    for pair in pairs:
+        for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
+            digest.update(np.array([len(ids), *ids], dtype=np.int64).data)
+    return digest.hexdigest()
+
+
+def _read(path: Path, total: int) -> np.ndarray | None:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == (total,) and values.dtype == np.float32 else None
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        np.save(file, values, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

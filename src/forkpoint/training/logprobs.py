@@ -1,0 +1,120 @@
+"""Log-probabilities of given tokens, and KL divergences from a reference, with gradients, in blocks of rows.
+
+Logits live for one block at a time: they are computed once in the forward pass and again in the backward pass.
+
+Shapes: n rows (positions that predict a wanted token), H hidden size, V vocabulary, r rows of one block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from forkpoint.engines.head import Head
+
+BLOCK_ELEMENTS = 2**23  # logits of one block, float32: 32 MiB
+
+
+def token_logprobs(hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """log π(target | ·) of each row, float32, with gradients for the hidden states and the head's parameters."""
+    logprobs: Tensor = _rows(hidden, head.weight, head.bias, targets, head, None, None)[0]
+    return logprobs
+
+
+def token_logprobs_and_kl(
+    hidden: Float[Tensor, "n H"],
+    head: Head,
+    targets: Int64[Tensor, " n"],
+    reference_hidden: Float[Tensor, "n H"],
+    reference_head: Head,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """log π_θ(target), KL(π_ref ‖ π_θ) over the vocabulary, and log π_ref(target), of each row.
+
+    The first two have gradients for π_θ; the reference has none.
+    """
+    rows: tuple[Tensor, Tensor, Tensor] = _rows(
+        hidden, head.weight, head.bias, targets, head, reference_hidden.detach(), reference_head
+    )
+    return rows
+
+
+class _Rows(torch.autograd.Function):
+    """Outputs logprobs, kl, reference logprobs [n] each; the last two are zeros without a reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        head: Head,
+        reference_hidden: Tensor | None,
+        reference_head: Head | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        policy = _Matrix(head)
+        reference = None if reference_head is None else _Matrix(reference_head)
+        out = hidden.new_zeros(3, len(hidden), dtype=torch.float32)
+        for rows in _blocks(len(hidden), len(weight)):
+            own = targets[rows, None]
+            logs = policy.logits(hidden[rows]).log_softmax(-1)
+            out[0, rows] = logs.gather(-1, own)[:, 0]
+            if reference is not None and reference_hidden is not None:
+                others = reference.logits(reference_hidden[rows]).log_softmax(-1)
+                out[2, rows] = others.gather(-1, own)[:, 0]
+                out[1, rows] = (others.exp() * (others - logs)).sum(-1)
+        ctx.save_for_backward(hidden, weight, targets, reference_hidden)
+        ctx.policy, ctx.reference = policy, reference
+        logprobs, kl, reference_logprobs = out.unbind()
+        ctx.mark_non_differentiable(reference_logprobs)
+        return logprobs, kl, reference_logprobs
+
+    @staticmethod
+    def backward(ctx: Any, d_logprobs: Tensor, d_kl: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, reference_hidden = ctx.saved_tensors
+        policy: _Matrix = ctx.policy
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        d_hidden = torch.empty_like(hidden) if needs_hidden else None
+        d_weight = torch.zeros_like(weight) if needs_weight else None
+        d_bias = weight.new_zeros(len(weight)) if needs_bias else None
+        for rows in _blocks(len(hidden), len(weight)):
+            logits = policy.logits(hidden[rows])
+            gradient = logits.softmax(-1).mul_((d_kl[rows] - d_logprobs[rows])[:, None])
+            gradient.scatter_add_(-1, targets[rows, None], d_logprobs[rows, None])
+            if ctx.reference is not None:
+                others = ctx.reference.logits(reference_hidden[rows]).softmax(-1)
+                gradient.addcmul_(others, d_kl[rows, None], value=-1)
+            gradient = policy.head.unfinish(gradient, logits).to(policy.weight.dtype)
+            if d_hidden is not None:
+                d_hidden[rows] = (gradient @ policy.weight).to(hidden.dtype)
+            if d_weight is not None:
+                d_weight += gradient.T @ hidden[rows].to(gradient.dtype)
+            if d_bias is not None:
+                d_bias += gradient.sum(0)
+        return d_hidden, d_weight, d_bias, None, None, None, None
+
+
+class _Matrix:
+    """An output matrix in the precision that products are taken in: that of autocast where it is on."""
+
+    def __init__(self, head: Head) -> None:
+        kind = head.weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
+        self.weight, self.head = head.weight.detach().to(dtype), head
+        self.bias = None if head.bias is None else head.bias.detach().to(dtype)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits of the whole vocabulary."""
+        products = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        return self.head.finish(products.float())
+
+
+def _blocks(n: int, vocabulary: int) -> list[slice]:
+    size = max(1, BLOCK_ELEMENTS // vocabulary)
+    return [slice(at, min(at + size, n)) for at in range(0, n, size)]
+
+
+_rows: Any = _Rows.apply
