@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from forkpoint.cli.critical import CriticalOptions
 from forkpoint.cli.eval import EvalOptions
 from forkpoint.cli.lab_train import LabTrainOptions
 from forkpoint.cli.options import parse
+from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.decoding.strategies import _OPTIONS, parse_strategy
 from forkpoint.evaluation.evaluate import plan
 from forkpoint.lab.corpus import SLIP_PROBABILITY
@@ -75,6 +76,10 @@ def test_commands_parse(page, workplace):
         verb, rest = _find_verb(argv)
         if verb == "report":
             assert len(rest) == 1
+            continue
+        if verb == "run":
+            given = parse_options(rest)
+            recipe_of(given if given.recipe.exists() else replace(given, recipe=ROOT / given.recipe))
             continue
         options = parse(verb, OPTIONS[verb], rest)
         if verb == "eval":

@@ -52,6 +52,9 @@ class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     """linear layers to adapt, by name, such as up_proj; repeatable (default: all within the MLPs)"""
 
 
+OPTIONS = ContrastOptions  # a recipe checks its stages against it
+
+
 def run(argv: list[str]) -> None:
     """Parse the arguments, tune and score, print the figures."""
     options = parse("contrast", ContrastOptions, argv)

@@ -46,6 +46,9 @@ class CriticalOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     """upload it as a private data set"""
 
 
+OPTIONS = CriticalOptions  # a recipe checks its stages against it
+
+
 def run(argv: list[str]) -> None:
     """Parse the arguments, label, print the figures, write the page."""
     options = parse("critical", CriticalOptions, argv)

@@ -29,6 +29,9 @@ class EvalOptions(RunOptions, TaskOptions, EngineOptions):
     """seed of every random draw"""
 
 
+OPTIONS = EvalOptions  # a recipe checks its stages against it
+
+
 def run(argv: list[str]) -> None:
     """Parse the arguments, evaluate, print the table, write the page."""
     options = parse("eval", EvalOptions, argv)

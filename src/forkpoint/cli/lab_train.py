@@ -21,6 +21,9 @@ class LabTrainOptions:
     """seed of the corpus, the initial weights and the order of batches"""
 
 
+OPTIONS = LabTrainOptions  # a recipe checks its stages against it
+
+
 def run(argv: list[str]) -> None:
     """Train, reporting on stderr, and print where the model is."""
     options = parse("lab train", LabTrainOptions, argv)

@@ -95,9 +95,10 @@ class RunOptions:
     """no progress bar"""
 
 
-def parse(verb: str, options: type[T], argv: list[str]) -> T:
+def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str, str] | None = None) -> T:
     """The verb's options from its arguments and, with `--config FILE`, from YAML; flags override the file.
 
+    `positional` names an option that is given as a bare word, with its help text.
     Prints the help and exits for --help. Raises UserError for anything unknown (suggesting the nearest name) or of
     the wrong type.
     """
@@ -106,8 +107,10 @@ def parse(verb: str, options: type[T], argv: list[str]) -> T:
         prog=f"forkpoint {verb}", description=options.__doc__, exit_on_error=False, default_env=False
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it")
-    parser.add_class_arguments(options, as_group=False)
     hints = typing.get_type_hints(options)
+    if positional:
+        parser.add_argument(positional[0], type=hints[positional[0]], help=positional[1])
+    parser.add_class_arguments(options, as_group=False, skip=set(positional[:1]) if positional else None)
     try:
         namespace = parser.parse_args(_spell_out(argv, hints))
     except (ArgumentError, TypeError, ValueError) as error:

@@ -1,0 +1,214 @@
+"""`forkpoint run RECIPE`: several verbs in a row from one file; what is done is skipped.
+
+Each stage is a process of its own, so that its memory is free before the next one starts. What was started and what is
+done stands in recipe.json.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from forkpoint.cli.options import parse
+from forkpoint.files import only_process, read_json, to_json, write_whole
+from forkpoint.recipe import Recipe, Record, Step, Verb, plan, read_recipe
+from forkpoint.types import UserError
+
+STATE = "recipe.json"
+FORKPOINT = [sys.executable, "-P", "-m", "forkpoint"]  # -P: no module of the working directory is taken for a library
+SECONDS_TO_STOP = 10  # that an interrupted stage has before it is killed
+SIGNAL_WHEN_PARENT_ENDS = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """Run the stages of a recipe, one after the other.
+
+    Stages that are done are skipped; a stage whose options changed is redone, and so are those after it, after their
+    directories were removed. Started again, the same command goes on where it stopped.
+    """
+
+    recipe: Path
+    out: Path | None = None
+    """directory of the run, in which each stage has its own (default: the recipe's `out`, or runs/RECIPE)"""
+    dry_run: bool = False
+    """say what would happen, and with which commands, and do nothing"""
+    quiet: bool = False
+    """no progress bars"""
+
+
+def recipe_of(options: RecipeOptions) -> Recipe:
+    """The recipe that the options name, checked. UserError for anything wrong with it."""
+    recipe = read_recipe(options.recipe, _verb, quiet=options.quiet)
+    return recipe if options.out is None else replace(recipe, out=options.out)
+
+
+def parse_options(argv: list[str]) -> RecipeOptions:
+    """The options of these arguments."""
+    return parse("run", RecipeOptions, argv, positional=("recipe", "the recipe, a YAML file"))
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments, read the recipe, run what is left of it, print where the results are."""
+    options = parse_options(argv)
+    recipe = recipe_of(options)
+    from forkpoint.cli.run_tables import print_plan, print_summary
+
+    if options.dry_run:
+        print_plan(recipe, _steps(recipe, _Progress(recipe)))
+        return
+    try:
+        recipe.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the output directory {recipe.out} cannot be used: {error.strerror}") from error
+    with only_process(recipe.out):
+        progress = _Progress(recipe)
+        steps = _steps(recipe, progress)
+        _clear(recipe, steps, progress)
+        for number, step in enumerate(steps, 1):
+            if step.action != "skip":
+                _do(step, f"{number} of {len(steps)}", recipe, progress)
+        print_summary(recipe, steps, {name: record.seconds for name, record in progress.records.items()})
+
+
+def _verb(name: str) -> Verb:
+    """What a recipe must know of a verb. UserError for one that is unknown or cannot be a stage."""
+    from forkpoint.cli import RESUMING, VERBS
+
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.4)
+        raise UserError(f"unknown verb {name!r}: {f'did you mean {near[0]!r}?' if near else 'see forkpoint --help'}")
+    module = import_module(VERBS[name][0])
+    options = getattr(module, "OPTIONS", None)
+    if options is None:
+        raise UserError(f"the verb {name!r} cannot be a stage of a recipe")
+    names = frozenset(field.name for field in fields(options))
+    check = getattr(module, "parse_options", partial(parse, name, options))
+    return Verb(names - {"out"}, check, name in RESUMING)
+
+
+class _Progress:
+    """What recipe.json says of each stage that was started."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.path, self.name = recipe.out / STATE, recipe.name
+        self.records: dict[str, Record] = {}
+        if self.path.exists():
+            self._read()
+        elif recipe.out.exists() and any(not p.name.startswith(".") for p in _entries(recipe.out)):
+            raise UserError(
+                f"{recipe.out} holds files but no run of a recipe; choose an empty or new directory with --out"
+            )
+
+    def _read(self) -> None:
+        content = read_json(self.path)
+        try:
+            name = content["recipe"]
+            self.records = {stage: Record(**record) for stage, record in content["stages"].items()}
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{self.path} is not what `forkpoint run` writes") from error
+        if name != self.name:
+            raise UserError(
+                f"{self.path.parent} holds a run of the recipe {name!r}, not {self.name!r}; "
+                "choose another directory with --out"
+            )
+
+    def set(self, stage: str, record: Record) -> None:
+        """Keep what is known of a stage; it is on disk when this returns."""
+        self.records[stage] = record
+        self.save()
+
+    def save(self) -> None:
+        stages = {name: asdict(record) for name, record in self.records.items()}
+        write_whole(self.path, to_json({"recipe": self.name, "stages": stages}, indent=2) + "\n")
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError as error:
+        raise UserError(f"the output directory {directory} cannot be used: {error.strerror}") from error
+
+
+def _steps(recipe: Recipe, progress: _Progress) -> list[Step]:
+    present = [stage.name for stage in recipe.stages if os.path.lexists(recipe.out / stage.name)]
+    return plan(recipe, progress.records, present)
+
+
+def _clear(recipe: Recipe, steps: list[Step], progress: _Progress) -> None:
+    """Remove the directories of stages to be redone; what a killed removal leaves is removed by the next run.
+
+    Stages that the recipe no longer has keep theirs, but would be redone if they came back: what they were made of is
+    going to change.
+    """
+    redone = [step.stage.name for step in steps if step.action == "redo"]
+    if not redone:
+        return
+    gone = progress.records.keys() - {step.stage.name for step in steps}
+    for name in [*redone, *gone]:
+        progress.records[name] = replace(progress.records[name], options=None, done=False)
+    progress.save()
+    for name in redone:
+        directory = recipe.out / name
+        try:
+            if os.path.lexists(directory):
+                shutil.rmtree(directory)
+        except OSError as error:
+            raise UserError(f"{directory} is to be redone, but cannot be removed: {error.strerror or error}") from error
+        del progress.records[name]
+    progress.save()
+
+
+def _do(step: Step, number: str, recipe: Recipe, progress: _Progress) -> None:
+    """Run a stage. UserError if it was refused, exit code 1 if it failed."""
+    stage = step.stage
+    arguments = stage.arguments(recipe.out)
+    print(f"forkpoint run: stage {stage.name} ({number}): {shlex.join(arguments)}", file=sys.stderr, flush=True)
+    record = Record(stage.verb, stage.options)
+    progress.set(stage.name, record)
+    start = time.monotonic()
+    code = _process([*FORKPOINT, *arguments])
+    if code == 0:
+        progress.set(stage.name, replace(record, done=True, seconds=round(time.monotonic() - start, 1)))
+    elif code == 2:
+        raise UserError(f"stage {stage.name!r} was refused; its message stands above")
+    elif code == 130:
+        raise KeyboardInterrupt
+    else:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+        print(f"forkpoint: stage {stage.name!r} {how}; the same command goes on from there", file=sys.stderr)
+        sys.exit(1)
+
+
+def _process(command: list[str]) -> int:
+    """Run a command to its end and return its exit code. An interrupt gives it some seconds to end by itself."""
+    process = subprocess.Popen(command, preexec_fn=_ends_with_this_process())
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which a terminal sends to the stage as well
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_STOP)
+        raise
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ends_with_this_process() -> Callable[[], object] | None:
+    """What a child must call to be killed when this process is, so that none goes on in a directory unseen (Linux)."""
+    if sys.platform != "linux":
+        return None
+    return partial(ctypes.CDLL(None).prctl, SIGNAL_WHEN_PARENT_ENDS, signal.SIGKILL)

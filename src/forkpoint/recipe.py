@@ -1,0 +1,270 @@
+"""Recipes: verbs in a row, told by one YAML file, and what of it is left to do.
+
+Pure: reads the file, checks it and compares it with what was done. Starts nothing, removes nothing, and knows of the
+verbs only what it is told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from forkpoint.types import UserError
+
+Action = Literal["skip", "run", "resume", "redo"]
+Option = str | int | float | bool | list[Any]
+KEYS = ("out", "defaults", "stages")
+NOT_HERE = {
+    "out": "each stage's directory is the recipe's own, named after the stage",
+    "config": "write its options into the stage",
+    "help": "see forkpoint VERB --help",
+    "print_config": "see forkpoint VERB --help",
+}
+UNIMPORTANT = ("quiet",)  # options without which a stage is the same
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_REFERENCE = re.compile(r"\{([A-Za-z0-9_-]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What a recipe must know of a verb: its options, a check of arguments that raises UserError, and whether a killed
+    run of it goes on from where it was."""
+
+    options: frozenset[str]
+    check: Callable[[list[str]], object]
+    resumes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One verb with its options, defaults included. References stay as they are written, so that neither another
+    spelling of the output directory nor moving it makes another stage."""
+
+    name: str
+    verb: str
+    options: dict[str, Option]
+    resumes: bool
+
+    def arguments(self, out: Path) -> list[str]:
+        """The verb and its flags, with the references to earlier stages as paths."""
+        flags = [f"--{name}={_text(one, out)}" for name, value in self.options.items() for one in _values(value)]
+        return [*self.verb.split(), *flags, f"--out={out / self.name}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe's stages, in order. `name` is its file's."""
+
+    name: str
+    out: Path
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a stage that was started: how, and whether it is done. Without `options`, its directory is to be
+    removed."""
+
+    verb: str
+    options: dict[str, Option] | None
+    done: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happens with a stage, and why."""
+
+    stage: Stage
+    action: Action
+    why: str = ""
+
+
+def read_recipe(path: Path, verb_of: Callable[[str], Verb], *, quiet: bool = False) -> Recipe:
+    """The recipe in a file, each stage checked against its verb.
+
+    `verb_of` tells of a verb by name, and raises UserError for one that cannot be a stage. `quiet` is given to every
+    stage whose verb has it. Raises UserError, naming the file and the stage, for anything that could be known to be
+    wrong before a stage runs.
+    """
+    with _within(str(path)):
+        content = _load(path)
+        _known(content, KEYS, "key")
+        stages = content.get("stages")
+        if not isinstance(stages, dict) or not stages:
+            raise UserError("'stages' should name at least one stage, each with its verb and options")
+        out = content.get("out") or f"runs/{path.stem}"
+        if not isinstance(out, str):
+            raise UserError(f"'out' should be a directory, but is {out!r}")
+        defaults = _options(content.get("defaults") or {}, "'defaults'")
+        with _within("defaults"):
+            _check_references(defaults, [], list(stages))
+    found: list[Stage] = []
+    used: set[str] = set()
+    for name in stages:
+        with _within(f"{path}, stage {name!r}"):
+            verb, stage = _stage(name, stages[name], defaults, verb_of)
+            _check_references(stage.options, [s.name for s in found], list(stages))
+            if quiet and "quiet" in verb.options:
+                stage.options["quiet"] = True
+            verb.check(stage.arguments(Path(out))[len(stage.verb.split()) :])
+            used |= verb.options
+            found.append(stage)
+    with _within(f"{path}, defaults"):
+        _known(defaults, sorted(used), "option")
+    return Recipe(path.stem, Path(out), tuple(found))
+
+
+def plan(recipe: Recipe, records: Mapping[str, Record], present: Collection[str]) -> list[Step]:
+    """What to do with each stage, given what was recorded and which stages' directories are there.
+
+    A stage that differs from its record is redone, and so is every recorded one after it. Raises UserError for a
+    directory that is there without a record: it is not this recipe's to resume or remove.
+    """
+    steps: list[Step] = []
+    first = ""  # the first stage to be redone
+    for stage in recipe.stages:
+        record = records.get(stage.name)
+        if record is None:
+            if stage.name in present:
+                raise UserError(
+                    f"the directory of stage {stage.name!r} is there, but was not made by this recipe; remove it or "
+                    "choose another directory with --out"
+                )
+            steps.append(Step(stage, "run"))
+        elif why := f"{first} is redone" if first else _reason(stage, record, stage.name in present):
+            first = first or stage.name
+            steps.append(Step(stage, "redo", why))
+        elif record.done:
+            steps.append(Step(stage, "skip", "done"))
+        else:
+            steps.append(Step(stage, "resume" if stage.name in present else "run"))
+    return steps
+
+
+def _reason(stage: Stage, record: Record, present: bool) -> str:
+    """Why a stage that was started must be done from its beginning; "" if it need not."""
+    if record.options is None:
+        return "an earlier stage was redone"
+    if record.verb != stage.verb:
+        return f"its verb was {record.verb}, now {stage.verb}"
+    for name in sorted((record.options.keys() | stage.options.keys()) - set(UNIMPORTANT)):
+        before, now = (o.get(name, "not given") for o in (record.options, stage.options))
+        if before != now:
+            return f"{name} was {before}, now {now}"
+    if record.done and not present:
+        return "its directory is gone"
+    if not record.done and present and not stage.resumes:
+        return f"{stage.verb} cannot go on from where it was"
+    return ""
+
+
+def _stage(
+    name: str, content: Any, defaults: Mapping[str, Option], verb_of: Callable[[str], Verb]
+) -> tuple[Verb, Stage]:
+    if not _STAGE_NAME.fullmatch(name):
+        raise UserError("a stage's name is that of its directory: letters, digits, - and _")
+    if not isinstance(content, dict) or not isinstance(content.get("verb"), str):
+        raise UserError("a stage needs a 'verb', such as verb: eval")
+    words = " ".join(content["verb"].split())
+    verb = verb_of(words)
+    own = _options({key: value for key, value in content.items() if key != "verb"}, "a stage")
+    options = {name: value for name, value in defaults.items() if name in verb.options} | own
+    return verb, Stage(name, words, {k: v for k, v in options.items() if v is not None}, verb.resumes)
+
+
+def _options(content: Any, where: str) -> dict[str, Option]:
+    """Options by name; None stands for the verb's own default."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where} should hold options, NAME: VALUE, but is {content!r}")
+    found: dict[str, Option] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name in NOT_HERE:
+            raise UserError(f"{key!r} cannot be given in a recipe: {NOT_HERE[name]}")
+        if not all(isinstance(one, str | int | float | bool | None) for one in _values(value)):
+            hint = "; a reference needs quotes" if isinstance(value, dict) else ""
+            raise UserError(f"{key!r} should be one value or a list of values, but is {value!r}{hint}")
+        found[name] = value
+    return found
+
+
+def _check_references(options: Mapping[str, Option], earlier: list[str], stages: list[str]) -> None:
+    for name, value in options.items():
+        for one in _values(value):
+            for reference in _REFERENCE.findall(one) if isinstance(one, str) else ():
+                if reference in earlier:
+                    continue
+                if reference in stages:
+                    raise UserError(f"{name} refers to {{{reference}}}, which is no earlier stage")
+                near = get_close_matches(reference, earlier or stages, n=1, cutoff=0.5)
+                hint = f"did you mean {{{near[0]}}}?" if near else f"the stages are {', '.join(stages)}"
+                raise UserError(f"{name} refers to {{{reference}}}, which is no stage: {hint}")
+
+
+def _known(content: Mapping[str, Any], names: Collection[str], what: str) -> None:
+    for key in content:
+        if key not in names:
+            near = get_close_matches(key, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            raise UserError(f"unknown {what} {key!r}: {hint}")
+
+
+def _values(value: Option) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value: Any, out: Path) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _REFERENCE.sub(lambda found: str(out / found[1]), str(value))
+
+
+@contextmanager
+def _within(where: str) -> Iterator[None]:
+    """Put before a UserError's sentence where it is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without types
+    """YAML in which 4e-5 is a number and a key that is there twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError("is not text in UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserError(f"{line}{error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"should hold {', '.join(KEYS)}")
+    return content
