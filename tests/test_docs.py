@@ -16,6 +16,7 @@ from forkpoint.cli.critical import CriticalOptions
 from forkpoint.cli.eval import EvalOptions
 from forkpoint.cli.lab_train import LabTrainOptions
 from forkpoint.cli.options import parse
+from forkpoint.cli.pairs import PairsOptions
 from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.decoding.strategies import _OPTIONS, parse_strategy
 from forkpoint.evaluation.evaluate import plan
@@ -23,7 +24,8 @@ from forkpoint.lab.corpus import SLIP_PROBABILITY
 from forkpoint.sampling.limits import _ALLOWED
 from forkpoint.tasks import STYLES, TASKS
 
-OPTIONS = {"eval": EvalOptions, "critical": CriticalOptions, "contrast": ContrastOptions, "lab train": LabTrainOptions}
+OPTIONS = {"eval": EvalOptions, "critical": CriticalOptions, "contrast": ContrastOptions, "pairs": PairsOptions,
+           "lab train": LabTrainOptions}  # fmt: skip
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -114,7 +116,9 @@ def test_every_sampler_field_is_documented():
     assert all(table_row("samplers", field) for field in _ALLOWED if field != "max_tokens")
 
 
-@pytest.mark.parametrize(("verb", "page"), [("eval", "evaluation"), ("critical", "critical"), ("contrast", "contrast")])
+@pytest.mark.parametrize(("verb", "page"), [
+    ("eval", "evaluation"), ("critical", "critical"), ("contrast", "contrast"), ("pairs", "pairs"),
+])  # fmt: skip
 def test_every_option_is_documented(verb, page):
     for option in fields(OPTIONS[verb]):
         assert table_row(page, f"--{option.name.replace('_', '-')}"), option.name

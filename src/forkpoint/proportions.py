@@ -27,6 +27,33 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     return (0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half)
 
 
+def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Interval (Clopper & Pearson 1934) for a share of `successes` in `n` independent trials.
+
+    The true share is below it, and above it, with a probability of at most (1 - level) / 2 each, however small n is;
+    Wilson's holds that on average only, and misses by far more at 1 of 1.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"an interval needs 0 to n successes in at least one trial, but got {successes} in {n}")
+    return _least_share(successes, n, (1 - level) / 2), 1.0 - _least_share(n - successes, n, (1 - level) / 2)
+
+
+def _least_share(successes: int, n: int, chance: float) -> float:
+    """The share under which as many successes, or more, have just this chance, by bisection."""
+    if not successes:
+        return 0.0
+    counts = np.arange(successes, n + 1)
+    ways = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in counts.tolist()])
+    low, high = 0.0, 1.0
+    for _ in range(60):  # beyond the precision of a float
+        share = (low + high) / 2
+        if float(np.exp(ways + counts * math.log(share) + (n - counts) * math.log1p(-share)).sum()) < chance:
+            low = share
+        else:
+            high = share
+    return (low + high) / 2
+
+
 def difference_interval(first: float, first_ci: Interval, second: float, second_ci: Interval) -> Interval:
     """Interval for first - second, of two independent estimates with intervals of the same level.
 

@@ -6,14 +6,16 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
 
 from forkpoint.engines.vocabulary import Vocabulary
 from forkpoint.preference.fork_pairs import Alternative, Forked, choose_fork_pairs
 from forkpoint.preference.sources import read_forks, read_weights
-from forkpoint.proportions import difference_interval, wilson
+from forkpoint.proportions import difference_interval, exact_interval, wilson
 from forkpoint.types import UserError
 
 CURVE = (0.5, 0.5, 0.02, 0.0, 0.0)  # of four tokens; the third loses what is left
@@ -34,6 +36,23 @@ def test_the_interval_is_newcombes():
     """His table II, 56 of 70 against 48 of 80, method 10."""
     lower, upper = difference_interval(0.8, wilson(56, 70), 0.6, wilson(48, 80))
     assert (round(lower, 4), round(upper, 4)) == (0.0524, 0.3339)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (1, 64), (40, 64), (700, 1000)])
+def test_the_exact_interval_is_scipys(successes, n):
+    expected = binomtest(successes, n).proportion_ci(method="exact")
+    assert exact_interval(successes, n) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_luck_seldom_makes_a_pair():
+    """Of alternatives that are as good as the own token, with known success, at most 1 in 40; Wilson lets 1 in 5."""
+    for p, n in [(p / 100, n) for p in range(0, 100, 3) for n in (1, 2, 3, 5, 8, 20)]:
+        qualifies = [
+            bool(choose_fork_pairs([forked(Alternative(0, 90, k, n), success=(p,) * 5, success_ci=((p, p),) * 5)],
+                                   Spelling()).pairs)
+            for k in range(n + 1)
+        ]  # fmt: skip
+        assert binom.pmf(np.arange(n + 1), n, p)[qualifies].sum() <= 0.025
 
 
 def test_a_pair_is_two_tokens_after_the_same_ones(tokenizer):
@@ -72,7 +91,7 @@ def test_a_pair_is_where_the_interval_lies_above_zero(correct, n, p, below, abov
     correct, interval = min(correct, n), (max(0.0, p - below), min(1.0, p + above))
     one = forked(Alternative(0, 90, correct, n), success=(p,) * 5, success_ci=(interval,) * 5)
     pairs = choose_fork_pairs([one], Spelling()).pairs
-    lower = correct / n - p - math.hypot(correct / n - wilson(correct, n)[0], interval[1] - p)
+    lower = correct / n - p - math.hypot(correct / n - exact_interval(correct, n)[0], interval[1] - p)
     assert bool(pairs) == (lower > 0)
     for _, pair in pairs:
         assert 0 < pair.weight <= 1

@@ -16,12 +16,13 @@ VERBS = {
     "eval": ("forkpoint.cli.eval", "compare decoding strategies on a task, with statistics and a report"),
     "critical": ("forkpoint.cli.critical", "find the token after which a wrong response is lost, by rollouts"),
     "contrast": ("forkpoint.cli.contrast", "score tokens by models tuned on right and on wrong responses"),
+    "pairs": ("forkpoint.cli.pairs", "make preference pairs of responses, of forks, or of TRL's data"),
     "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
     "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
     "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
 }
 _GOES_ON = "; the same command goes on from where it was"
-RESUMING = {"eval": _GOES_ON, "critical": _GOES_ON, "contrast": _GOES_ON, "run": _GOES_ON}
+RESUMING = {"eval": _GOES_ON, "critical": _GOES_ON, "contrast": _GOES_ON, "pairs": _GOES_ON, "run": _GOES_ON}
 DONE, WRONG, INTERRUPTED = 0, 2, 130
 
 

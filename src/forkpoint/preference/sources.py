@@ -14,14 +14,14 @@ from forkpoint.tasks.jsonlines import column, is_number, list_of, read_rows, sha
 from forkpoint.trajectories.rows import CRITICAL, SCORES, check_spelling, ids_of
 from forkpoint.types import TokenIds, UserError
 
-MOST_ROLLOUTS = 10**9  # of one alternative
+MOST_ROLLOUTS = 10**6  # of one alternative
 Weights = dict[tuple[TokenIds, TokenIds], tuple[float, ...]]
 
 
 def read_weights(path: Path, model: Engine | Vocabulary) -> Weights:
     """1 - s of each token of the responses in a `contrast` run's directory or its scores.jsonl, by (prompt, response).
 
-    Critical Tokens Matter (arXiv 2411.19943), section 3.3: the end of a response has s = 1, so weight 0. Raises
+    Critical Tokens Matter (arXiv 2411.19943), section 3: the end of a response has s = 1, so weight 0. Raises
     UserError with file and line for a broken row, ids of another tokenizer, and scores that are not one in [0, 1] a
     token.
     """

@@ -1,0 +1,117 @@
+"""`forkpoint pairs`: what to prefer to what, as token ids, for `forkpoint train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
+from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
+from forkpoint.types import UserError
+
+
+@dataclass(frozen=True)
+class PairsOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
+    """Make preference pairs: a right and a wrong response a question, or single tokens at forks, or TRL's own data.
+
+    Samples responses to training problems, or takes --samples, and pairs of each question one right response with one
+    wrong one; --scores adds a weight to each rejected token. With --forks a pair is another token and the response's
+    own after the same tokens; with --trl it is a row of a preference data set. Writes pairs.jsonl and summary.json
+    (and samples.jsonl); started again, the same command goes on where it stopped.
+    """
+
+    split: str = "train"
+    """the Hub data set's split; for the lab, test or train; with --trl, the split of that data set"""
+    limit: int | None = None
+    """only the first N problems; with --forks trajectories, with --trl rows"""
+    samples: Path | None = None
+    """responses, several a problem, in place of sampling them: a run or the samples.jsonl of contrast, critical or
+    eval, or JSON Lines with problem_id, prompt_ids and token_ids"""
+    scores: Path | None = None
+    """run of contrast, or its scores.jsonl: weight each rejected token by 1 - s; of a run that holds samples.jsonl,
+    these are also the --samples"""
+    forks: Path | None = None
+    """run of critical, or its critical.jsonl: pairs of single tokens where another one is better than the response's"""
+    trl: str | None = None
+    """preference data in one of TRL's formats, to tokenise: JSON Lines or Parquet file, directory, or Hub id"""
+    n: int = 64
+    """responses sampled for each problem"""
+
+
+OPTIONS = PairsOptions  # a recipe checks its stages against it
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments, make the pairs, print how many and what was dropped."""
+    options = parse("pairs", PairsOptions, argv)
+    _check(options)
+    from forkpoint.cli.pairs_tables import print_pairs
+    from forkpoint.cli.progress import progress_bar
+
+    out = options.out or default_directory("pairs", options)
+    make = _forks if options.forks else _imported if options.trl else _responses
+    work = make(options, out)
+    with progress_bar(options.quiet) as progress:
+        summary = work(progress)
+    print_pairs(summary)
+    print(f"\n{out / 'pairs.jsonl'}")
+
+
+Work = Callable[[Any], dict[str, Any]]
+
+
+def _check(options: PairsOptions) -> None:
+    """Refuse sources that exclude each other."""
+    given = [name for name in ("samples", "scores", "forks", "trl") if getattr(options, name) is not None]
+    for name, what in (("forks", "makes its pairs of a response's own tokens"), ("trl", "takes its pairs as they are")):
+        others = [f"--{other}" for other in given if other != name]
+        if name in given and others:
+            raise UserError(f"--{name} {what}, so it does not go with {' and '.join(others)}")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"limit must be at least 1, but is {options.limit}")
+
+
+def _forks(options: PairsOptions, out: Path) -> Work:
+    from forkpoint.preference.making import pair_forks
+    from forkpoint.preference.sources import read_forks
+
+    assert options.forks is not None
+    model = _vocabulary(options)
+    trajectories = read_forks(options.forks, model)[: options.limit]
+    return lambda _: pair_forks(model, trajectories, out)
+
+
+def _imported(options: PairsOptions, out: Path) -> Work:
+    from forkpoint.preference.making import pair_imported
+    from forkpoint.preference.trl_files import read_preferences
+
+    assert options.trl is not None
+    rows = read_preferences(options.trl, options.split)[: options.limit]
+    model = _vocabulary(options)
+    return lambda progress: pair_imported(model, rows, out, progress=progress)
+
+
+def _responses(options: PairsOptions, out: Path) -> Work:
+    from forkpoint.preference.making import Pairing, pair_responses
+    from forkpoint.preference.sources import read_weights
+    from forkpoint.trajectories.rows import SAMPLES, load_trajectories
+
+    settings = Pairing(options.prompt, options.n, sampling_of(options, options.task))
+    source = options.samples
+    if source is None and options.scores is not None and (options.scores / SAMPLES).is_file():
+        source = options.scores
+    problems = problems_of(options)
+    model = engine_of(options) if source is None else _vocabulary(options)
+    samples = None if source is None else load_trajectories(source, problems, model, settings.sampling.stop)
+    weights = None if options.scores is None else read_weights(options.scores, model)
+    return lambda progress: pair_responses(
+        model, problems, settings, out, task=options.task, samples=samples, weights=weights, progress=progress
+    )
+
+
+def _vocabulary(options: PairsOptions) -> Any:
+    from forkpoint.engines.vocabulary import load_vocabulary
+
+    return load_vocabulary(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
