@@ -17,10 +17,10 @@ from tiny_models import build_model, tiny_config
 from transformers import GPT2Config, OPTConfig
 
 from forkpoint.cli import main
-from forkpoint.critical import adapters
 from forkpoint.critical import contrast as module
 from forkpoint.critical.contrast import Contrasting, estimate, read_references
 from forkpoint.lab.problems import load_problems
+from forkpoint.training import adapters
 from forkpoint.training.adapters import Tuning, tune_adapter
 from forkpoint.trajectories.rows import load_trajectories, sample_trajectories, trajectory_row
 from forkpoint.types import Problem, Sampling, Trajectory, UserError

@@ -25,8 +25,9 @@ import json, os, signal, sys
 from pathlib import Path
 import forkpoint.cli.critical, forkpoint.engines.loading, forkpoint.evaluation, forkpoint.report
 from forkpoint.cli import main
-from forkpoint.critical import run, units
+from forkpoint.critical import run
 from forkpoint.files import Journal
+from forkpoint.trajectories import units
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 run.UNIT, units.SAMPLED_UNIT = 2, 3
