@@ -17,12 +17,18 @@ VERBS = {
     "critical": ("forkpoint.cli.critical", "find the token after which a wrong response is lost, by rollouts"),
     "contrast": ("forkpoint.cli.contrast", "score tokens by models tuned on right and on wrong responses"),
     "pairs": ("forkpoint.cli.pairs", "make preference pairs of responses, of forks, or of TRL's data"),
+    "train sft": ("forkpoint.cli.train_sft", "fine-tune a model on the chosen responses of pairs"),
+    "train dpo": ("forkpoint.cli.train_dpo", "train on pairs: Direct Preference Optimization"),
+    "train rpo": ("forkpoint.cli.train_rpo", "train on pairs: DPO with a likelihood term"),
+    "train tdpo": ("forkpoint.cli.train_tdpo", "train on pairs: token-level DPO"),
+    "train critical-dpo": ("forkpoint.cli.train_critical_dpo", "train on pairs: critical tokens weighted (cdpo)"),
+    "train fork-dpo": ("forkpoint.cli.train_fork_dpo", "train on pairs of single tokens at forks"),
     "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
     "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
     "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
 }
-_GOES_ON = "; the same command goes on from where it was"
-RESUMING = {"eval": _GOES_ON, "critical": _GOES_ON, "contrast": _GOES_ON, "pairs": _GOES_ON, "run": _GOES_ON}
+ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
+RESUMING = {*VERBS} - {"report", "lab train"}  # the same command goes on from where it was
 DONE, WRONG, INTERRUPTED = 0, 2, 130
 
 
@@ -46,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"forkpoint: {error}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
-        print(f"forkpoint: {verb} was stopped{RESUMING.get(verb, '')}", file=sys.stderr)
+        hint = "; the same command goes on from where it was" if verb in RESUMING else ""
+        print(f"forkpoint: {verb} was stopped{hint}", file=sys.stderr)
         return INTERRUPTED
     return DONE
 
@@ -54,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def _find_verb(args: list[str]) -> tuple[str, list[str]]:
     for words in (2, 1):
         verb = " ".join(args[:words])
+        verb = ALIASES.get(verb, verb)
         if verb in VERBS:
             return verb, args[words:]
     near = difflib.get_close_matches(" ".join(args[:2]), VERBS, n=1, cutoff=0.4) or difflib.get_close_matches(
@@ -64,7 +72,7 @@ def _find_verb(args: list[str]) -> tuple[str, list[str]]:
 
 
 def _help() -> str:
-    lines = [f"  {verb:<12}{summary}" for verb, (_, summary) in VERBS.items()]
+    lines = [f"  {verb:<20}{summary}" for verb, (_, summary) in VERBS.items()]
     return "\n".join([
         "usage: forkpoint VERB [options]",
         "",

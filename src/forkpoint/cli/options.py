@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """Which model, and how it runs."""
+class ModelOptions:
+    """Which model."""
 
     model: str = "lab"
     """`lab` (embedded), a model directory, or a Hub id"""
@@ -37,6 +37,12 @@ class EngineOptions:
     """branch, tag or commit of a Hub model"""
     trust_remote_code: bool = False
     """run model code that the Hub repository brings along"""
+
+
+@dataclass(frozen=True)
+class EngineOptions(ModelOptions):
+    """Which model, and how it runs."""
+
     memory_gib: float | None = None
     """memory that keys, values and logits may take (default: a share of the device's)"""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.options import EngineOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions
 from forkpoint.files import to_json
 from forkpoint.types import Problem, Sampling
 
@@ -65,8 +66,9 @@ def sampling_of(options: SamplingOptions, task: str) -> Sampling:
     return sampling
 
 
-def default_directory(verb: str, options: TaskOptions) -> Path:
+def default_directory(verb: str, options: RunOptions, more: Mapping[str, Any] | None = None) -> Path:
     """runs/VERB-TASK-HASH: another configuration gets another directory, the same one is resumed."""
-    settings = {k: str(v) for k, v in asdict(options).items() if k not in NO_CONFIGURATION}
+    settings = {k: str(v) for k, v in {**asdict(options), **(more or {})}.items() if k not in NO_CONFIGURATION}
     digest = hashlib.blake2b(to_json(settings).encode(), digest_size=4).hexdigest()
-    return Path("runs") / f"{verb}-{options.task}-{digest}"
+    task = [options.task] if isinstance(options, TaskOptions) else []
+    return Path("runs") / "-".join([*verb.split(), *task, digest])

@@ -20,7 +20,8 @@ from forkpoint.preference.batches import Example, collate
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.policy import logprobs_of, on_device
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
+"""Called with the pairs done, the pairs in all, and the tokens so far."""
 
 
 def cache_directory() -> Path:
@@ -64,6 +65,7 @@ def _compute(
     was_training = model.training
     model.eval()
     found: dict[int, np.ndarray] = {}
+    tokens = 0
     order = sorted(range(len(pairs)), key=lambda i: row_length(pairs[i]))
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
@@ -74,7 +76,8 @@ def _compute(
         for b, i in enumerate(part):
             found[i] = np.concatenate([pieces[b], pieces[len(part) + b]])
         if progress:
-            progress(min(start + batch_size, len(order)), len(order))
+            tokens += batch["input_ids"].numel()
+            progress(min(start + batch_size, len(order)), len(order), tokens)
     model.train(was_training)
     return np.concatenate([found[i] for i in range(len(pairs))]).astype(np.float32)
 

@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from forkpoint.engines.memory import is_out_of_memory
 from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.files import read_json, to_json, write_whole
+from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.types import Trajectory, UserError
 
 FACTS = "training.json"
@@ -146,10 +147,9 @@ def _trainer(
     step: Step | None,
 ) -> Any:
     """TRL's trainer over rows of token ids and labels; it writes nothing, and prints nothing on stdout."""
-    import datasets
     from peft import LoraConfig
     from transformers import PrinterCallback, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     steps = max(1, math.ceil(tuning.epochs * math.ceil(len(responses) / tuning.batch_size)))
     tokens_a_step = sum(len(r.token_ids) for r in responses) * tuning.epochs / steps
@@ -159,10 +159,7 @@ def _trainer(
             if step:
                 step(state.global_step, state.max_steps, round(state.global_step * tokens_a_step))
 
-    rows = [
-        {"input_ids": [*r.prompt_ids, *r.token_ids], "labels": [*[-100] * len(r.prompt_ids), *r.token_ids]}
-        for r in responses
-    ]
+    rows = response_rows((r.prompt_ids, r.token_ids) for r in responses)
     settings = SFTConfig(
         output_dir=tempfile.gettempdir(), learning_rate=tuning.learning_rate, lr_scheduler_type="cosine",
         num_train_epochs=tuning.epochs, per_device_train_batch_size=tuning.batch_size, max_length=None,
@@ -172,10 +169,7 @@ def _trainer(
         logging_nan_inf_filter=False,
     )  # fmt: skip
     lora = LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, target_modules=layers, task_type="CAUSAL_LM")
-    trainer = SFTTrainer(
-        model=model, args=settings, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer,
-        peft_config=lora, callbacks=[Report()],
-    )  # fmt: skip
+    trainer = sft_trainer(model, tokenizer, settings, rows, peft_config=lora, callbacks=[Report()])
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -1,0 +1,37 @@
+"""`forkpoint train critical-dpo`: DPO in which the critical tokens of the rejected response count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from forkpoint.cli.training import run_training
+from forkpoint.cli.training_options import PreferenceOptions, parse_training
+
+
+@dataclass(frozen=True)
+class CriticalDpoOptions(PreferenceOptions):
+    """Train a model on pairs with critical DPO (arXiv 2411.19943), called cDPO there; `train cdpo` is the same.
+
+    Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
+    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    """
+
+    beta: float = 1.0
+    """the paper's gamma: the loss sees beta times the log-ratios, those of rejected tokens times their weights"""
+
+
+OPTIONS = CriticalDpoOptions  # a recipe checks its stages against it
+
+
+def parse_options(argv: list[str]) -> tuple[CriticalDpoOptions, dict[str, Any]]:
+    """The options, and further TrainingArguments."""
+    return parse_training("train critical-dpo", CriticalDpoOptions, argv)
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments and train."""
+    options, more = parse_options(argv)
+    from forkpoint.preference.objective import objective
+
+    run_training(options, more, "train critical-dpo", objective("critical-dpo", options.beta))

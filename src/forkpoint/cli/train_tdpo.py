@@ -1,0 +1,40 @@
+"""`forkpoint train tdpo`: token-level DPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from forkpoint.cli.training import run_training
+from forkpoint.cli.training_options import PreferenceOptions, parse_training
+
+
+@dataclass(frozen=True)
+class TdpoOptions(PreferenceOptions):
+    """Train a model on pairs with TDPO: DPO and the KL divergence from the reference at every token (arXiv 2404.11999).
+
+    Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
+    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    """
+
+    variant: Literal[1, 2] = 2
+    """TDPO1, or TDPO2 with the paper's alpha and no gradient through the chosen response's divergence"""
+    alpha: float = 0.5
+    """TDPO2: weight of the divergence"""
+
+
+OPTIONS = TdpoOptions  # a recipe checks its stages against it
+
+
+def parse_options(argv: list[str]) -> tuple[TdpoOptions, dict[str, Any]]:
+    """The options, and further TrainingArguments."""
+    return parse_training("train tdpo", TdpoOptions, argv)
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments and train."""
+    options, more = parse_options(argv)
+    from forkpoint.preference.objective import objective
+
+    alpha = options.alpha if options.variant == 2 else None
+    run_training(options, more, "train tdpo", objective(f"tdpo{options.variant}", options.beta, alpha))

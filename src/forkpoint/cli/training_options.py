@@ -1,0 +1,126 @@
+"""The options of the verbs `forkpoint train ...`: ours, and by name whatever transformers' TrainingArguments has."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from forkpoint.cli.options import ModelOptions, RunOptions, parse
+from forkpoint.types import UserError
+
+T = TypeVar("T", bound="TrainingOptions")
+NAMED = (
+    "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps",
+    "lr_scheduler_type", "bf16", "logging_steps", "save_steps", "report_to", "train_sampling_strategy",
+)  # fmt: skip
+"""The options of `TrainingOptions` that are TrainingArguments."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions(RunOptions, ModelOptions):
+    """How a model is trained."""
+
+    pairs: Path | None = None
+    """the pairs: a run of `forkpoint pairs` or its pairs.jsonl"""
+    learning_rate: float = 4e-5
+    """highest learning rate"""
+    num_train_epochs: float = 3.0
+    """passes over the pairs"""
+    per_device_train_batch_size: int = 8
+    """pairs at a time"""
+    gradient_accumulation_steps: int = 1
+    """so many times as many pairs in one step"""
+    warmup_steps: float = 0.1
+    """steps, or below 1 the share of all steps, in which the learning rate rises"""
+    lr_scheduler_type: str = "cosine"
+    """how the learning rate falls: cosine, linear, constant_with_warmup, ..."""
+    bf16: bool = False
+    """compute in bfloat16, weights as they are"""
+    logging_steps: float = 10
+    """steps, or below 1 the share of all steps, between two lines of the log"""
+    save_steps: float = 0.2
+    """steps, or below 1 the share of all steps, between two checkpoints"""
+    report_to: str = "none"
+    """where metrics go as well: none, tensorboard, wandb, ..."""
+    train_sampling_strategy: str = "group_by_length"
+    """group_by_length (rows of similar length together) or random"""
+    lora_rank: int = 0
+    """train low-rank adapters of this rank (0: all weights)"""
+    lora_alpha: float = 32.0
+    """scale of the adapters: lora_alpha / lora_rank"""
+    lora_modules: list[str] = field(default_factory=list)
+    """linear layers that get adapters, by name, such as up_proj; repeatable (default: all but the output matrix)"""
+    merge: bool = False
+    """with adapters: save a whole model, the adapters added to its weights"""
+    seed: int = 0
+    """seed of the order of pairs and of new adapters"""
+
+
+@dataclass(frozen=True)
+class PreferenceOptions(TrainingOptions):
+    """Training on pairs."""
+
+    beta: float = 0.1
+    """strength of the tie to the reference: the loss sees beta times the log-ratios"""
+    precompute_ref_log_probs: bool = True
+    """compute the reference's log-probabilities before training and keep them; false: at each step"""
+
+
+def parse_training(verb: str, options: type[T], argv: list[str]) -> tuple[T, dict[str, Any]]:
+    """The verb's options, and further TrainingArguments, from flags and `--config`. UserError for anything unknown."""
+    own = {f.name for f in fields(options)}
+    ours, theirs = _split(argv, own)
+    found = parse(verb, options, ours)
+    if not theirs:
+        return found, {}
+    from forkpoint.training.arguments import names, parsed
+
+    for flag in theirs:
+        name = flag[2:].partition("=")[0]
+        if name not in names():
+            near = difflib.get_close_matches(name, [*own, *names()], n=1, cutoff=0.5)
+            hint = f", did you mean --{near[0]}?" if near else f"; forkpoint {verb} --help lists the options"
+            raise UserError(f"unknown option --{name}{hint}")
+    return found, parsed(theirs)
+
+
+def _split(argv: list[str], own: set[str]) -> tuple[list[str], list[str]]:
+    """The arguments without the flags that are not the verb's own, and those flags as --name=value.
+
+    A file given with --config is told apart in the same way.
+    """
+    ours: list[str] = []
+    theirs: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        plain = name[2:].replace("-", "_")
+        if plain == "config" and (equals or words):
+            mine, others = _split_file(Path(value if equals else words.pop(0)), own)
+            ours, theirs = [*mine, *ours], [*others, *theirs]
+        elif not name.startswith("--") or plain in own or plain in ("help", "print_config"):
+            ours.append(word)
+        elif equals or not words or words[0].startswith("--"):
+            theirs.append(f"--{plain}={value if equals else 'true'}")
+        else:
+            theirs.append(f"--{plain}={words.pop(0)}")
+    return ours, theirs
+
+
+def _split_file(path: Path, own: set[str]) -> tuple[list[str], list[str]]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} should hold options and their values, but holds {type(content).__name__}")
+    mine = {name: value for name, value in content.items() if name in own}
+    others = [f"--{name}={value}" for name, value in content.items() if name not in own]
+    return ([f"--config={yaml.safe_dump(mine)}"] if mine else []), others

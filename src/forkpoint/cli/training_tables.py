@@ -1,0 +1,35 @@
+"""What the verbs `forkpoint train ...` print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from forkpoint.cli.tables import wide_console
+
+SHOWN = (
+    "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
+    "logps/rejected", "mean_token_accuracy",
+)  # fmt: skip
+
+
+def print_training(summary: dict[str, Any]) -> None:
+    """The run, and its metrics at the beginning and at the end."""
+    console = wide_console()
+    console.print(
+        f"{summary['model']}, {summary['method']}: {summary['pairs']:,} pairs, {summary['steps']:,} steps, "
+        f"{summary['tokens_in_an_epoch']:,} tokens an epoch"
+    )
+    logged = [row for row in summary["history"] if "loss" in row]
+    if not logged:
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("metric", no_wrap=True)
+    for row in (logged[0], logged[-1]):
+        table.add_column(f"up to step {row['step']:,}", justify="right", no_wrap=True)
+    for name in SHOWN:
+        if name in logged[0]:
+            table.add_row(name, *(f"{row[name]:.4f}" for row in (logged[0], logged[-1])))
+    console.print(table)

@@ -1,0 +1,197 @@
+"""A run of preference training, or of SFT on chosen responses: from a model and pairs to a directory with the result.
+
+Resumable: checkpoints on the way, the result there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from forkpoint import __version__
+from forkpoint.files import claim_directory, fingerprint, only_process, read_json, to_json, write_whole
+from forkpoint.preference.batches import Example
+from forkpoint.preference.objective import PAPERS, Objective
+from forkpoint.preference.pair import Pair
+from forkpoint.preference.policy import shares_prompts
+from forkpoint.preference.reference import row_length, with_reference
+from forkpoint.training.arguments import check_one_device, training_arguments
+from forkpoint.training.card import model_card
+from forkpoint.training.fit import fit
+from forkpoint.training.models import MODEL, Lora, adapted, save_trained
+from forkpoint.training.sft import response_rows, sft_trainer
+from forkpoint.trajectories.rows import SUMMARY
+from forkpoint.types import UserError
+
+CHECKPOINTS = "checkpoints"
+SFT = "supervised fine-tuning on the chosen responses, by TRL"
+Progress = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What decides the result beside model and data.
+
+    `objective` is the preference loss, None for SFT on the chosen responses. `arguments` are TrainingArguments by name;
+    `lora` trains adapters in place of all weights. With `precompute` the reference's log-probabilities are computed
+    before training and kept, where the loss needs no more than those; else at each step.
+    """
+
+    objective: Objective | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    lora: Lora | None = None
+    precompute: bool = True
+    seed: int = 0
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return "sft" if self.objective is None else self.objective.method
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    training: Training,
+    out: Path,
+    *,
+    name: str = "custom",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train the model on the pairs; returns summary.json's content.
+
+    `model` is trained in place; `name` is what the files call it. `out` gets checkpoints while training goes on, then
+    `model` (weights or adapters, tokenizer, card) and summary.json. A repeated call goes on from the last checkpoint.
+    Raises UserError for pairs that do not fit the method or the model, settings that do not go together, memory that
+    runs out and a loss that is no number.
+    """
+    from accelerate import PartialState
+
+    _check(model, pairs, training)
+    values = {**training.arguments, "seed": training.seed}
+    arguments = training_arguments(values, out / CHECKPOINTS, model, _arguments_class(training))
+    run = {"verb": "train", "method": training.method, "model": name, **_settings(training), "version": __version__}
+    identity = {"weights": str(model.dtype), "pairs": fingerprint([asdict(p) for p in pairs])}
+    with _claimed(out, run | identity):
+        if not (out / SUMMARY).exists():
+            trainer = _trainer(model, tokenizer, pairs, training, arguments, progress)
+            tokens = sum(_tokens(p, training) for p in pairs)
+            step = None if progress is None else partial(progress, f"{training.method}, steps")
+            facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
+            if PartialState().is_main_process:
+                last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
+                card = model_card(f"{name} after {training.method}", name, _source(training), _settings(training), last)
+                policy = trainer.accelerator.unwrap_model(trainer.model)
+                save_trained(policy, tokenizer, training.lora, card, out / MODEL)
+                write_whole(out / SUMMARY, to_json(run | facts, indent=2) + "\n")
+                shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        PartialState().wait_for_everyone()
+    return dict(read_json(out / SUMMARY))
+
+
+def _trainer(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    training: Training,
+    arguments: Any,
+    progress: Progress | None,
+) -> Any:
+    from accelerate import PartialState
+
+    from forkpoint.preference.trainer import PreferenceTrainer
+
+    if training.objective is None:
+        rows = response_rows((p.prompt_ids, p.chosen_ids) for p in pairs)
+        return sft_trainer(adapted(model, training.lora, training.seed), tokenizer, arguments, rows)
+    examples = [Example(p, i) for i, p in enumerate(pairs)]
+    reference = None
+    if training.precompute and not training.objective.needs_kl:
+        shared = shares_prompts(model, max(map(row_length, pairs)))
+        step = None if progress is None else partial(progress, "pairs read by the reference")
+        with PartialState().main_process_first():
+            examples = with_reference(
+                model, pairs, batch_size=arguments.per_device_eval_batch_size, shared=shared, progress=step
+            )
+    elif training.lora is None:
+        reference = copy.deepcopy(model)
+    policy = adapted(model, training.lora, training.seed)
+    return PreferenceTrainer(
+        policy, arguments, examples, training.objective, reference=reference, processing_class=tokenizer
+    )
+
+
+def _arguments_class(training: Training) -> Any:
+    from transformers import TrainingArguments
+    from trl import SFTConfig
+
+    return SFTConfig if training.objective is None else TrainingArguments
+
+
+def _check(model: PreTrainedModel, pairs: Sequence[Pair], training: Training) -> None:
+    """What can be known to be wrong before any work is done."""
+    check_one_device(model)
+    if not pairs:
+        raise UserError("there are no pairs to train on")
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    for pair in pairs:
+        length = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+        if context and length > context:
+            raise UserError(f"pair {pair.id!r} has {length} tokens, but the model reads at most {context}")
+        if training.method == "critical-dpo" and pair.rejected_weights is None:
+            raise UserError(
+                f"pair {pair.id!r} has no rejected_weights, which critical-dpo needs; "
+                "make pairs with `forkpoint pairs --scores`, of the scores of `forkpoint contrast`"
+            )
+        if training.method == "fork-dpo" and (len(pair.chosen_ids), len(pair.rejected_ids)) != (1, 1):
+            raise UserError(
+                f"pair {pair.id!r} has responses of {len(pair.chosen_ids)} and {len(pair.rejected_ids)} tokens, but "
+                "fork-dpo takes single tokens; make pairs with `forkpoint pairs --forks`"
+            )
+
+
+def _tokens(pair: Pair, training: Training) -> int:
+    """What an epoch reads of a pair."""
+    if training.objective is None:
+        return len(pair.prompt_ids) + len(pair.chosen_ids)
+    return 2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
+
+
+def _settings(training: Training) -> dict[str, Any]:
+    constants = {} if training.objective is None else asdict(training.objective)
+    constants.pop("method", None)
+    return {
+        **constants,
+        "arguments": dict(training.arguments),
+        "lora": training.lora and asdict(training.lora),
+        "seed": training.seed,
+    }
+
+
+def _source(training: Training) -> str:
+    return SFT if training.objective is None else PAPERS[training.objective.method]
+
+
+@contextmanager
+def _claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
+    """The directory for this run; of several processes the main one claims it, and the others wait for that."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.is_main_process:
+        claim_directory(out, config)
+        with only_process(out):
+            state.wait_for_everyone()
+            yield
+    else:
+        state.wait_for_everyone()
+        yield

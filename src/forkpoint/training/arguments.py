@@ -1,0 +1,64 @@
+"""TrainingArguments from plain values: ours where the user says nothing, the user's under transformers' own names."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
+
+from forkpoint.types import UserError
+
+FIXED = ("output_dir", "remove_unused_columns", "disable_tqdm", "resume_from_checkpoint", "logging_nan_inf_filter")
+
+
+def names() -> frozenset[str]:
+    """The names of TrainingArguments that a user may set."""
+    return frozenset(f.name for f in fields(TrainingArguments) if f.init) - set(FIXED)
+
+
+def parsed(flags: Sequence[str]) -> dict[str, Any]:
+    """The values of `--name=value` flags of TrainingArguments, typed. UserError for a value that does not fit."""
+    given = [flag[2:].partition("=")[0] for flag in flags]
+    parser: Any = HfArgumentParser(TrainingArguments)
+    parser.exit_on_error = False
+    try:
+        (found,) = parser.parse_args_into_dataclasses(["--output_dir=.", *flags])
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"a training argument cannot be read: {error}") from error
+    return {name: getattr(found, name) for name in given}
+
+
+def training_arguments(
+    values: Mapping[str, Any], out: Path, model: PreTrainedModel, kind: type[TrainingArguments] = TrainingArguments
+) -> TrainingArguments:
+    """TrainingArguments, or a subclass of them, with checkpoints in `out`, for a model that stands on its device.
+
+    Raises UserError where transformers refuses a combination.
+    """
+    known = inspect.signature(kind).parameters
+    newer = "activation_checkpointing" in known  # the name since transformers 5.20; TRL's own default is True
+    settings: dict[str, Any] = {
+        "output_dir": str(out), "remove_unused_columns": False, "disable_tqdm": True, "logging_nan_inf_filter": False,
+        "dataloader_pin_memory": model.device.type == "cuda", "use_cpu": model.device.type == "cpu",
+        "report_to": "none", "save_total_limit": 1, "max_length": None,  # TRL would cut at 1024
+        "activation_checkpointing" if newer else "gradient_checkpointing": values.get("gradient_checkpointing", False),
+    }  # fmt: skip
+    try:
+        return kind(**{name: value for name, value in (settings | dict(values)).items() if name in known})
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"the training arguments do not go together: {str(error).splitlines()[0]}") from error
+
+
+def check_one_device(model: PreTrainedModel) -> None:
+    """UserError where transformers would split batches over several GPUs of one process."""
+    if model.device.type == "cuda" and torch.cuda.device_count() > 1 and not torch.distributed.is_initialized():
+        raise UserError(
+            "several GPUs are visible to one process: start one process a GPU with `accelerate launch`, "
+            "or choose one with CUDA_VISIBLE_DEVICES"
+        )

@@ -1,0 +1,81 @@
+"""A model to be trained: loaded, given adapters, and saved where other libraries find it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from forkpoint.engines.loading import load_pretrained
+from forkpoint.files import write_whole
+from forkpoint.training.adapters import require_training
+from forkpoint.types import UserError
+
+MODEL = "model"  # the directory of a run's result
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters in place of training all weights. `modules`: names of linear layers; none are all but the head.
+
+    With `merge` the result is a whole model, with the adapters added to its weights.
+    """
+
+    rank: int
+    alpha: float = 32.0
+    modules: tuple[str, ...] = ()
+    merge: bool = False
+
+
+def load_trainable(settings: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """A model that is to be trained, and its tokenizer; `settings` are those of `load_pretrained`.
+
+    Raises UserError for missing libraries and for a directory that holds adapters alone.
+    """
+    require_training()
+    if (Path(settings["name"]) / "adapter_config.json").exists():
+        raise UserError(f"{settings['name']} holds an adapter; train on from a model that has it merged (--merge)")
+    model, tokenizer = load_pretrained(**settings)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def adapted(model: PreTrainedModel, lora: Lora | None, seed: int) -> Any:
+    """The model with new adapters on it, drawn from the seed; without `lora` the model itself."""
+    from peft import LoraConfig, get_peft_model
+
+    if lora is None:
+        if model.dtype == torch.float16:
+            raise UserError("weights in float16 cannot be trained as a whole; use --dtype float32 or bfloat16")
+        return model
+    if lora.rank < 1 or not lora.alpha > 0:
+        raise UserError(f"the rank and alpha of adapters must be above 0, but are {lora.rank} and {lora.alpha}")
+    modules: str | list[str] = list(lora.modules) or "all-linear"
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=modules, task_type="CAUSAL_LM")
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"no adapters could be put on the model: {str(error).splitlines()[0]}") from error
+
+
+def save_trained(model: Any, tokenizer: Any, lora: Lora | None, card: str, out: Path) -> None:
+    """The model or its adapters, as safetensors, with tokenizer and card, in a directory that appears as a whole."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    whole = model.merge_and_unload() if lora and lora.merge else model
+    whole.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    write_whole(partial / "README.md", card)
+    for file in partial.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(partial, out)

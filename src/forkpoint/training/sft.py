@@ -1,0 +1,27 @@
+"""Supervised fine-tuning on given responses, by TRL's trainer: token ids as they are, the loss on the response only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from forkpoint.types import TokenIds
+
+Row = dict[str, list[int]]
+IGNORED = -100  # the label of a token without loss
+
+
+def response_rows(responses: Iterable[tuple[TokenIds, TokenIds]]) -> list[Row]:
+    """Prompts and responses as the rows of token ids and labels that TRL takes as they are."""
+    return [
+        {"input_ids": [*prompt, *ids], "labels": [*[IGNORED] * len(prompt), *ids]} for prompt, ids in responses
+    ]  # fmt: skip
+
+
+def sft_trainer(model: Any, tokenizer: Any, arguments: Any, rows: list[Row], **others: Any) -> Any:
+    """TRL's SFTTrainer on such rows; `arguments` are an SFTConfig."""
+    import datasets
+    from trl import SFTTrainer
+
+    data = datasets.Dataset.from_list(rows)
+    return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, **others)
