@@ -1,4 +1,4 @@
-"""The options of the verbs `forkpoint train ...`: ours, and by name whatever transformers' TrainingArguments has."""
+"""The options of the verbs that train: ours, and by name whatever transformers' TrainingArguments has."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ import yaml
 from forkpoint.cli.options import ModelOptions, RunOptions, parse
 from forkpoint.types import UserError
 
-T = TypeVar("T", bound="TrainingOptions")
+T = TypeVar("T", bound="FittingOptions")
 NAMED = (
     "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps",
     "lr_scheduler_type", "bf16", "logging_steps", "save_steps", "report_to", "train_sampling_strategy",
 )  # fmt: skip
-"""The options of `TrainingOptions` that are TrainingArguments."""
+"""The options of `FittingOptions` that are TrainingArguments."""
 
 
 @dataclass(frozen=True)
-class TrainingOptions(RunOptions, ModelOptions):
-    """How a model is trained."""
+class FittingOptions(RunOptions, ModelOptions):
+    """How weights are fitted to examples."""
 
-    pairs: Path | None = None
-    """the pairs: a run of `forkpoint pairs` or its pairs.jsonl"""
     learning_rate: float = 4e-5
     """highest learning rate"""
     num_train_epochs: float = 3.0
-    """passes over the pairs"""
+    """passes over the examples"""
     per_device_train_batch_size: int = 8
-    """pairs at a time"""
+    """examples at a time"""
     gradient_accumulation_steps: int = 1
-    """so many times as many pairs in one step"""
+    """so many times as many examples in one step"""
     warmup_steps: float = 0.1
     """steps, or below 1 the share of all steps, in which the learning rate rises"""
     lr_scheduler_type: str = "cosine"
@@ -54,10 +52,18 @@ class TrainingOptions(RunOptions, ModelOptions):
     """scale of the adapters: lora_alpha / lora_rank"""
     lora_modules: list[str] = field(default_factory=list)
     """linear layers that get adapters, by name, such as up_proj; repeatable (default: all but the output matrix)"""
+    seed: int = 0
+    """seed of the order of examples and of new adapters"""
+
+
+@dataclass(frozen=True)
+class TrainingOptions(FittingOptions):
+    """How a model is trained on pairs."""
+
+    pairs: Path | None = None
+    """the pairs: a run of `forkpoint pairs` or its pairs.jsonl"""
     merge: bool = False
     """with adapters: save a whole model, the adapters added to its weights"""
-    seed: int = 0
-    """seed of the order of pairs and of new adapters"""
 
 
 @dataclass(frozen=True)

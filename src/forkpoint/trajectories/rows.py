@@ -13,7 +13,7 @@ from forkpoint.engines import Engine
 from forkpoint.engines.stopping import cut_at_stop, decode, pieces
 from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.jsonlines import column, list_of, read_rows, text
-from forkpoint.types import FinishReason, Problem, Request, Sampling, TokenIds, Trajectory, UserError
+from forkpoint.types import Completion, FinishReason, Problem, Request, Sampling, TokenIds, Trajectory, UserError
 
 if TYPE_CHECKING:
     from forkpoint.engines.vocabulary import Vocabulary
@@ -27,6 +27,13 @@ def sample_trajectories(
     engine: Engine, problems: Sequence[Problem], sampling: Sampling, *, n: int, prompt: str
 ) -> list[Trajectory]:
     """n graded responses to each problem, in the problems' order; the ids are "PROBLEM/0", "PROBLEM/1", ..."""
+    return [one for one, _ in sample_completions(engine, problems, sampling, n=n, prompt=prompt)]
+
+
+def sample_completions(
+    engine: Engine, problems: Sequence[Problem], sampling: Sampling, *, n: int, prompt: str
+) -> list[tuple[Trajectory, Completion]]:
+    """What `sample_trajectories` gives, each with what the engine said of it."""
     prompts = {p.id: render_prompt(p, prompt, engine.tokenizer) for p in problems}
     requests = [Request(f"{p.id}/{i}", prompts[p.id]) for p in problems for i in range(n)]
     done = {c.key: c for c in engine.generate(requests, sampling)}
@@ -35,10 +42,10 @@ def sample_trajectories(
         for i in range(n):
             c = done[f"{problem.id}/{i}"]
             grade = grade_response(c.text, problem)
-            found.append(
-                Trajectory(c.key, problem, prompts[problem.id], c.token_ids, grade.extracted, grade.correct,
-                           c.finish_reason)
-            )  # fmt: skip
+            one = Trajectory(
+                c.key, problem, prompts[problem.id], c.token_ids, grade.extracted, grade.correct, c.finish_reason
+            )
+            found.append((one, c))
     return found
 
 
