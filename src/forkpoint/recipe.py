@@ -171,9 +171,10 @@ def _stage(
 ) -> tuple[Verb, Stage]:
     if not _STAGE_NAME.fullmatch(name):
         raise UserError("a stage's name is that of its directory: letters, digits, - and _")
-    if not isinstance(content, dict) or not isinstance(content.get("verb"), str):
+    words = content.get("verb") if isinstance(content, dict) else None
+    if not isinstance(words, str) or not words.strip():
         raise UserError("a stage needs a 'verb', such as verb: eval")
-    words = " ".join(content["verb"].split())
+    words = " ".join(words.split())
     verb = verb_of(words)
     own = _options({key: value for key, value in content.items() if key != "verb"}, "a stage")
     options = {name: value for name, value in defaults.items() if name in verb.options} | own

@@ -17,7 +17,7 @@ from forkpoint.cli import run as module
 from forkpoint.recipe import Recipe, Record, Stage, Verb, plan, read_recipe
 from forkpoint.types import UserError
 
-RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
+RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = """
 out: out
 defaults: {task: lab, seed: 3, limit: 4, max-tokens: 80}
@@ -147,7 +147,9 @@ def mistake(capsys, *argv: str) -> str:
     ("verb: critical", "verb: critcal", "stage 'tokens': unknown verb 'critcal': did you mean 'critical'?"),
     ("verb: critical", "verb: report", "stage 'tokens': the verb 'report' cannot be a stage"),
     ("verb: critical", "verb: run", "stage 'tokens': the verb 'run' cannot be a stage"),
+    ("verb: critical", "verb: critical now", "stage 'tokens': unknown verb 'critical now': did you mean 'critical'?"),
     ("verb: critical, ", "", "stage 'tokens': a stage needs a 'verb'"),
+    ("verb: critical, ", "verb: '', ", "stage 'tokens': a stage needs a 'verb'"),
     ("budget:", "buget:", "stage 'tokens': unknown option --buget, did you mean --budget?"),
     ("budget: 64", "budget: many", "stage 'tokens': --budget must be a whole number, but is 'many'"),
     ("budget: 64", "out: here", "stage 'tokens': 'out' cannot be given in a recipe"),
@@ -197,7 +199,7 @@ def test_a_dry_run_shows_every_command_and_makes_nothing(capsys, workplace):
     assert sorted(p.name for p in workplace.iterdir()) == ["small.yaml"]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_recipes_are_right(capsys, workplace, path):
     assert main(["run", str(path), "--dry-run"]) == 0
     assert "forkpoint train critical-dpo" in capsys.readouterr().out
@@ -224,17 +226,25 @@ def test_exit_codes_of_a_stage(capfd, workplace, monkeypatch, code, expected, sa
 
 STAGE = """
 import os, signal, sys, time
-from forkpoint.cli import main
-from forkpoint.files import Journal
+from forkpoint import files
 
-append = Journal.append
-def kill(journal, entry):
-    append(journal, entry)
+def end_of_run(*_):
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)  # the end of the run is to be the end of its stage
 
+def before_the_summary(path, chunks):
+    end_of_run() if path.name == "summary.json" else write_whole(path, chunks)
+
+append, write_whole = files.Journal.append, files.write_whole
 if not os.path.exists(sys.argv[-1].removeprefix("--out=")):
-    Journal.append = kill
+    files.Journal.append = lambda *args: (append(*args), end_of_run())
+    files.write_whole = before_the_summary
+    if sys.argv[1] == "train":
+        import transformers
+        save = transformers.Trainer._save_checkpoint
+        transformers.Trainer._save_checkpoint = lambda *args, **options: (save(*args, **options), end_of_run())
+
+from forkpoint.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 RUN = """
@@ -246,46 +256,68 @@ sys.exit(main(sys.argv[1:]))
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """The bytes of all that stages wrote, timings aside."""
-    files = [p for p in sorted(out.rglob("*")) if p.is_file() and p.suffix in (".json", ".jsonl")]
-    return {str(p.relative_to(out)): re.sub(rb'"seconds": [\d.]+', b"", p.read_bytes()) for p in files}
+    """The bytes of all that stages wrote but timings, and the log of a training, whose means begin anew at a start."""
+    apart = re.compile(rb'"seconds": [\d.]+|"history": \[.*?\n  \]', re.DOTALL)
+    files = [p for p in sorted(out.rglob("*")) if p.is_file() and p.suffix in (".json", ".jsonl", ".safetensors")]
+    return {str(p.relative_to(out)): apart.sub(b"", p.read_bytes()) for p in files}
 
 
 def times(out: Path) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in out.glob("*/samples.jsonl")}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    """A directory with the small recipe and its finished run."""
-    place = tmp_path_factory.mktemp("undisturbed")
-    (place / "small.yaml").write_text(SMALL)
-    command = [sys.executable, "-m", "forkpoint", "run", "small.yaml"]
-    process = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr
-    assert "small: all 3 stages are done" in process.stdout
-    assert process.stdout.endswith("\nout/again\n")
-    assert [line for line in process.stderr.splitlines() if line.startswith("forkpoint run: stage tokens (2 of 3)")]
-    return place
+def run_in(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=place, env=env, capture_output=True, text=True, timeout=300
+    )  # fmt: skip
+
+
+def small_lab() -> str:
+    """The lab recipe with next to no problems."""
+    text = (RECIPES / "lab-critical-dpo.yaml").read_text()
+    for old, new in (
+        ("limit: 800", "limit: 16"),
+        ("limit: 1000", "limit: 4"),
+        ("n: 16", "n: 6"),
+        ("epochs: 3", "epochs: 1"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    return text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a stage outlives a run that is killed")
-def test_kill_9_in_every_stage_ends_in_the_same_bytes(workplace, undisturbed):
-    """Each stage kills the run at its first finished unit; the next run goes on with that stage."""
-    command = [sys.executable, "-c", RUN, STAGE, "run", "small.yaml"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+def test_kill_9_in_every_stage_of_the_lab_recipe_ends_in_the_same_bytes(tmp_path):
+    """Each stage kills the run: at its first finished unit, its first checkpoint, or just before its summary."""
+    for name in ("killed", "undisturbed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lab.yaml").write_text("out: out\n" + small_lab())
+    undisturbed = run_in(tmp_path / "undisturbed", "-m", "forkpoint", "run", "lab.yaml")
+    assert undisturbed.returncode == 0, undisturbed.stderr
     codes, states = [], []
-    for _ in range(4):
-        codes.append(subprocess.run(command, env=env, timeout=300).returncode)
-        states.append([r["done"] for r in json.loads(Path("out/recipe.json").read_text())["stages"].values()])
-    assert codes == [-signal.SIGKILL] * 3 + [0]
-    assert states == [[False], [True, False], [True, True, False], [True, True, True]]
-    assert results(workplace / "out") == results(undisturbed / "out")
+    for _ in range(6):
+        codes.append(run_in(tmp_path / "killed", "-c", RUN, STAGE, "run", "lab.yaml").returncode)
+        records = json.loads((tmp_path / "killed/out/recipe.json").read_text())["stages"]
+        states.append("".join("d" if record["done"] else "s" for record in records.values()))
+    assert codes == [-signal.SIGKILL] * 5 + [0]
+    assert states == ["s", "ds", "dds", "ddds", "dddds", "ddddd"]
+    assert results(tmp_path / "killed/out") == results(tmp_path / "undisturbed/out")
 
 
-def test_what_is_done_is_skipped_and_what_changed_is_redone(capfd, undisturbed, monkeypatch):
-    monkeypatch.chdir(undisturbed)
-    out = undisturbed / "out"
+@pytest.fixture
+def finished(workplace) -> Path:
+    """The directory of a finished run of the small recipe."""
+    process = run_in(workplace, "-m", "forkpoint", "run", "small.yaml")
+    assert process.returncode == 0, process.stderr
+    assert "small: all 3 stages are done" in process.stdout
+    assert process.stdout.endswith("\nout/again\n")
+    assert "forkpoint run: stage tokens (2 of 3)" in process.stderr
+    return workplace / "out"
+
+
+def test_what_is_done_is_skipped_and_what_changed_is_redone(capfd, finished):
+    out = finished
     before, first = times(out), results(out)
     assert main(["run", "small.yaml"]) == 0
     assert "stage" not in capfd.readouterr().err

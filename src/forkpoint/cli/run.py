@@ -7,7 +7,6 @@ done stands in recipe.json.
 from __future__ import annotations
 
 import ctypes
-import difflib
 import os
 import shlex
 import shutil
@@ -86,18 +85,18 @@ def run(argv: list[str]) -> None:
 
 def _verb(name: str) -> Verb:
     """What a recipe must know of a verb. UserError for one that is unknown or cannot be a stage."""
-    from forkpoint.cli import RESUMING, VERBS
+    from forkpoint.cli import RESUMING, VERBS, _find_verb
 
-    if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.4)
-        raise UserError(f"unknown verb {name!r}: {f'did you mean {near[0]!r}?' if near else 'see forkpoint --help'}")
-    module = import_module(VERBS[name][0])
+    verb, rest = _find_verb(name.split())
+    if rest:
+        raise UserError(f"unknown verb {name!r}: did you mean {verb!r}?")
+    module = import_module(VERBS[verb][0])
     options = getattr(module, "OPTIONS", None)
     if options is None:
         raise UserError(f"the verb {name!r} cannot be a stage of a recipe")
     names = frozenset(field.name for field in fields(options))
-    check = getattr(module, "parse_options", partial(parse, name, options))
-    return Verb(names - {"out"}, check, name in RESUMING)
+    check = getattr(module, "parse_options", partial(parse, verb, options))
+    return Verb(names - {"out"}, check, verb in RESUMING)
 
 
 class _Progress:
