@@ -1,0 +1,104 @@
+"""How a model does on problems that it was not tuned on: accuracy, pass@k, how varied its answers are, how likely.
+
+Figures are means over problems, with intervals that take problems, not samples, as independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from forkpoint.engines import Engine
+from forkpoint.proportions import clustered_interval, normal_quantile, pass_at_k
+from forkpoint.tasks import answer_key
+from forkpoint.trajectories.rows import Row, sample_completions
+from forkpoint.types import Completion, Problem, Sampling, Trajectory
+
+K = (1, 4, 16, 64)  # of pass@k, as far as there are samples
+
+
+def respond(engine: Engine, problems: Sequence[Problem], sampling: Sampling, *, n: int, prompt: str) -> list[Row]:
+    """A row a problem: its greedy response (`greedy`), n sampled ones (`paths`), and how many of these differ."""
+    bare = Sampling(temperature=0.0, max_tokens=sampling.max_tokens, stop=sampling.stop)
+    greedy = sample_completions(engine, problems, bare, n=1, prompt=prompt)
+    sampled = sample_completions(engine, problems, sampling, n=n, prompt=prompt)
+    rows = []
+    for i, (problem, (first, completion)) in enumerate(zip(problems, greedy, strict=True)):
+        own = sampled[i * n : (i + 1) * n]
+        rows.append({
+            "problem_id": problem.id,
+            "question": problem.question,
+            "gold": problem.answer,
+            "prompt_ids": list(first.prompt_ids),
+            "greedy": _response(first, completion),
+            "paths": [_response(*one) for one in own],
+            "distinct_answers": len({answer_key(t.answer, problem.kind) for t, _ in own if t.answer is not None}),
+            "distinct_responses": len({t.token_ids for t, _ in own}),
+            "tokens_generated": len(first.token_ids) + sum(len(t.token_ids) for t, _ in own),
+        })  # fmt: skip
+    return rows
+
+
+def ks(n: int) -> list[int]:
+    """The k of pass@k that n samples allow."""
+    return [k for k in K if k <= n]
+
+
+def mean_logprob(logprobs: Sequence[float]) -> float:
+    """The mean log-probability a token, as files hold it."""
+    return round(float(np.mean(logprobs)), 6)
+
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """What rows of `respond` say together.
+
+    `greedy_accuracy`, `sampled_accuracy`, `pass@k` for each k; `distinct_answers` and `distinct_responses`, of the
+    sampled ones of a problem; `correct_logprob`, the mean log-probability a token of right samples, a mean over the
+    problems that have any (null without). Each comes with `..._ci95`. `no_answer`: samples without an answer.
+    """
+    n = len(rows[0]["paths"])
+    right = [[float(path["correct"]) for path in row["paths"]] for row in rows]
+    found = _shares("greedy_accuracy", [[float(row["greedy"]["correct"])] for row in rows])
+    found |= _shares("sampled_accuracy", right)
+    for k in ks(n):
+        scores = [[pass_at_k(n, int(sum(own)), k)] for own in right]
+        found |= _shares(f"pass@{k}", scores, answers=len(rows) * n / k)
+    for name in ("distinct_answers", "distinct_responses"):
+        found |= _shares(name, [[row[name] / n] for row in rows], answers=len(rows) * n, scale=n)
+    own = [[p["mean_logprob"] for p in row["paths"] if p["correct"]] for row in rows]
+    found |= _mean("correct_logprob", [float(np.mean(some)) for some in own if some])
+    return found | {"no_answer": sum(path["answer"] is None for row in rows for path in row["paths"])}
+
+
+def _response(one: Trajectory, completion: Completion) -> Row:
+    return {
+        "token_ids": list(one.token_ids),
+        "answer": one.answer,
+        "correct": one.correct,
+        "finish_reason": one.finish_reason,
+        "mean_logprob": mean_logprob(completion.logprobs),
+    }
+
+
+def _shares(name: str, scores: list[list[float]], *, answers: float | None = None, scale: int = 1) -> dict[str, Any]:
+    """The mean over problems of scores between 0 and 1, with `clustered_interval`, both times `scale`."""
+    mean = float(np.mean([np.mean(own) for own in scores]))
+    return _entry(name, scale * mean, [scale * end for end in clustered_interval(scores, answers=answers)])
+
+
+def _mean(name: str, values: list[float]) -> dict[str, Any]:
+    """The mean of unbounded values, one a problem, with the normal interval: none for fewer than two."""
+    if not values:
+        return {name: None, f"{name}_ci95": None}
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return {name: round(mean, 6), f"{name}_ci95": None}
+    half = normal_quantile(0.95) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return _entry(name, mean, [mean - half, mean + half])
+
+
+def _entry(name: str, value: float, interval: Sequence[float]) -> dict[str, Any]:
+    return {name: round(value, 6), f"{name}_ci95": [round(end, 6) for end in interval]}
