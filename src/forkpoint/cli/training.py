@@ -28,13 +28,17 @@ def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, obje
         "attn_implementation": options.attn_implementation, "revision": options.revision,
         "trust_remote_code": options.trust_remote_code,
     })  # fmt: skip
-    pairs = read_pairs(options.pairs, tokenizer, model.get_input_embeddings().num_embeddings)
+    size = model.get_input_embeddings().num_embeddings
+    pairs = read_pairs(options.pairs, tokenizer, size)
+    evaluated = read_pairs(options.eval_pairs, tokenizer, size) if options.eval_pairs else []
     arguments = {name: getattr(options, name) for name in NAMED} | more
     precompute = getattr(options, "precompute_ref_log_probs", True)
     training = Training(objective, arguments, _lora(options), precompute, options.seed)
     out = options.out or default_directory(verb, options, more)
     with progress_bar(options.quiet) as progress:
-        summary = train(model, tokenizer, pairs, training, out, name=options.model, progress=progress)
+        summary = train(
+            model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress
+        )
     print_training(summary)
     print(f"\n{out / MODEL}")
 

@@ -62,6 +62,8 @@ class TrainingOptions(FittingOptions):
 
     pairs: Path | None = None
     """the pairs: a run of `forkpoint pairs` or its pairs.jsonl"""
+    eval_pairs: Path | None = None
+    """held-out pairs, whose metrics are logged after each epoch, or as eval_strategy says"""
     merge: bool = False
     """with adapters: save a whole model, the adapters added to its weights"""
 

@@ -99,8 +99,8 @@ def _pair(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, w
     for key in TEXTS:
         if row.get(key) is not None and row[key] != getattr(pair, key):
             raise UserError(
-                f"{where}: {key} is {shortened(row[key])} there, but its token ids spell {shortened(getattr(pair, key))} "
-                "for the model; the pairs come from another tokenizer"
+                f"{where}: {key} is {shortened(row[key])} there, but its token ids spell "
+                f"{shortened(getattr(pair, key))} for the model; the pairs come from another tokenizer"
             )
     return pair
 

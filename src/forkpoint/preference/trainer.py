@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from forkpoint.engines.head import head_of
@@ -155,6 +155,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         """The pairs of an optimizer step, over all processes."""
         pairs = torch.tensor(float(sum(len(batch["pair_weights"]) for batch in batch_samples)), device=device)
         return self.accelerator.gather(pairs).sum() if pairs else None
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return SequentialSampler(eval_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy != "group_by_length":

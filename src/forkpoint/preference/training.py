@@ -23,10 +23,11 @@ from forkpoint.preference.objective import PAPERS, Objective
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.policy import shares_prompts
 from forkpoint.preference.reference import row_length, with_reference
+from forkpoint.training.adapters import lent
 from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
 from forkpoint.training.fit import fit
-from forkpoint.training.models import MODEL, Lora, adapted, save_trained
+from forkpoint.training.models import MODEL, Lora, adapted, check_trainable, save_trained
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
@@ -64,12 +65,14 @@ def train(
     training: Training,
     out: Path,
     *,
+    evaluated: Sequence[Pair] = (),
     name: str = "custom",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train the model on the pairs; returns summary.json's content.
 
-    `model` is trained in place; `name` is what the files call it. `out` gets checkpoints while training goes on, then
+    `model` is trained in place; `name` is what the files call it. The metrics on the pairs `evaluated` are logged too,
+    after each epoch unless eval_strategy says otherwise. `out` gets checkpoints while training goes on, then
     `model` (weights or adapters, tokenizer, card) and summary.json. A repeated call goes on from the last checkpoint.
     Raises UserError for pairs that do not fit the method or the model, settings that do not go together, memory that
     runs out and a loss that is no number.
@@ -77,57 +80,89 @@ def train(
     from accelerate import PartialState
 
     _check(model, pairs, training)
-    values = {**training.arguments, "seed": training.seed}
+    _check(model, evaluated or pairs, training)
+    values = {"eval_strategy": "epoch" if evaluated else "no", **training.arguments, "seed": training.seed}
+    if values["eval_strategy"] != "no" and not evaluated:
+        raise UserError("eval_strategy asks for an evaluation, but there are no pairs for it; name some (--eval_pairs)")
     arguments = training_arguments(values, out / CHECKPOINTS, model, _arguments_class(training))
     run = {"verb": "train", "method": training.method, "model": name, **_settings(training), "version": __version__}
-    identity = {"weights": str(model.dtype), "pairs": fingerprint([asdict(p) for p in pairs])}
+    identity = {
+        "weights": str(model.dtype),
+        "pairs": fingerprint([asdict(p) for p in pairs]),
+        "eval_pairs": fingerprint([asdict(p) for p in evaluated]),
+    }
     with _claimed(out, run | identity):
         if not (out / SUMMARY).exists():
-            trainer = _trainer(model, tokenizer, pairs, training, arguments, progress)
-            tokens = sum(_tokens(p, training) for p in pairs)
-            step = None if progress is None else partial(progress, f"{training.method}, steps")
-            facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
+            with lent(model, tokenizer):  # TRL and PEFT leave things behind
+                facts = _trained(model, tokenizer, (pairs, evaluated), training, arguments, out, name, progress)
             if PartialState().is_main_process:
-                last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
-                card = model_card(f"{name} after {training.method}", name, _source(training), _settings(training), last)
-                policy = trainer.accelerator.unwrap_model(trainer.model)
-                save_trained(policy, tokenizer, training.lora, card, out / MODEL)
                 write_whole(out / SUMMARY, to_json(run | facts, indent=2) + "\n")
                 shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         PartialState().wait_for_everyone()
     return dict(read_json(out / SUMMARY))
 
 
+def _trained(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    data: tuple[Sequence[Pair], Sequence[Pair]],
+    training: Training,
+    arguments: Any,
+    out: Path,
+    name: str,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Train on the first pairs, with an eye on the second ones, and save the result; what is known of the training."""
+    trainer = _trainer(model, tokenizer, data, training, arguments, progress)
+    pairs = data[0]
+    tokens = sum(_tokens(p, training) for p in pairs)
+    step = None if progress is None else partial(progress, f"{training.method}, steps")
+    facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
+    if trainer.is_world_process_zero():
+        last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
+        card = model_card(f"{name} after {training.method}", name, _source(training), _settings(training), last)
+        save_trained(trainer.accelerator.unwrap_model(trainer.model), tokenizer, training.lora, card, out / MODEL)
+    return facts
+
+
 def _trainer(
     model: PreTrainedModel,
     tokenizer: Any,
-    pairs: Sequence[Pair],
+    data: tuple[Sequence[Pair], Sequence[Pair]],
     training: Training,
     arguments: Any,
     progress: Progress | None,
 ) -> Any:
-    from accelerate import PartialState
-
     from forkpoint.preference.trainer import PreferenceTrainer
 
     if training.objective is None:
-        rows = response_rows((p.prompt_ids, p.chosen_ids) for p in pairs)
-        return sft_trainer(adapted(model, training.lora, training.seed), tokenizer, arguments, rows)
-    examples = [Example(p, i) for i, p in enumerate(pairs)]
-    reference = None
-    if training.precompute and not training.objective.needs_kl:
-        shared = shares_prompts(model, max(map(row_length, pairs)))
-        step = None if progress is None else partial(progress, "pairs read by the reference")
-        with PartialState().main_process_first():
-            examples = with_reference(
-                model, pairs, batch_size=arguments.per_device_eval_batch_size, shared=shared, progress=step
-            )
-    elif training.lora is None:
-        reference = copy.deepcopy(model)
+        rows, others = (response_rows((p.prompt_ids, p.chosen_ids) for p in pairs) for pairs in data)
+        return sft_trainer(adapted(model, training.lora, training.seed), tokenizer, arguments, rows, others)
+    stored = training.precompute and not training.objective.needs_kl
+    step = None if progress is None else partial(progress, "pairs read by the reference")
+    examples, evaluated = (
+        _with_reference(model, pairs, arguments, step) if stored else [Example(p, i) for i, p in enumerate(pairs)]
+        for pairs in data
+    )
+    reference = None if stored or training.lora else copy.deepcopy(model)
     policy = adapted(model, training.lora, training.seed)
     return PreferenceTrainer(
-        policy, arguments, examples, training.objective, reference=reference, processing_class=tokenizer
-    )
+        policy, arguments, examples, training.objective, evaluated=evaluated or None, reference=reference,
+        processing_class=tokenizer,
+    )  # fmt: skip
+
+
+def _with_reference(model: PreTrainedModel, pairs: Sequence[Pair], arguments: Any, step: Any) -> list[Example]:
+    """What the reference says of the pairs; of several processes the first one finds it out."""
+    from accelerate import PartialState
+
+    if not pairs:
+        return []
+    shared = shares_prompts(model, max(map(row_length, pairs)))
+    with PartialState().main_process_first():
+        return with_reference(
+            model, pairs, batch_size=arguments.per_device_eval_batch_size, shared=shared, progress=step
+        )
 
 
 def _arguments_class(training: Training) -> Any:
@@ -140,6 +175,7 @@ def _arguments_class(training: Training) -> Any:
 def _check(model: PreTrainedModel, pairs: Sequence[Pair], training: Training) -> None:
     """What can be known to be wrong before any work is done."""
     check_one_device(model)
+    check_trainable(model, training.lora)
     if not pairs:
         raise UserError("there are no pairs to train on")
     context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)

@@ -67,11 +67,7 @@ def check_tuning(tuning: Tuning, model: PreTrainedModel) -> list[str]:
             raise UserError(f"{name} must be above 0, but is {value}")
     if torch.cuda.device_count() > 1 and model.device.type == "cuda":
         raise UserError("adapters are tuned on one GPU, but several are visible: choose one with CUDA_VISIBLE_DEVICES")
-    linear = {
-        name: name.split(".")
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
-    }
+    linear = linear_layers(model)
     if not tuning.modules:
         found = [name for name, path in linear.items() if "mlp" in path]
         if not found:
@@ -80,11 +76,27 @@ def check_tuning(tuning: Tuning, model: PreTrainedModel) -> list[str]:
                 f"of {', '.join(sorted({path[-1] for path in linear.values()}))}"
             )
         return found
-    for wanted in tuning.modules:
-        if not any(path[-1] == wanted for path in linear.values()):
-            names = ", ".join(sorted({path[-1] for path in linear.values()}))
-            raise UserError(f"the model has no linear layer {wanted!r} that could be adapted; it has {names}")
+    check_modules(model, tuning.modules)
     return [name for name, path in linear.items() if path[-1] in tuning.modules]
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
+    """The full names of the layers that adapters can be put on, each with its parts."""
+    return {
+        name: name.split(".")
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
+    }
+
+
+def check_modules(model: PreTrainedModel, modules: Sequence[str]) -> None:
+    """UserError for the first name that is not the last part of such a layer's."""
+    names = {path[-1] for path in linear_layers(model).values()}
+    for wanted in modules:
+        if wanted not in names:
+            raise UserError(
+                f"the model has no linear layer {wanted!r} that could be adapted; it has {', '.join(sorted(names))}"
+            )
 
 
 def tune_adapter(

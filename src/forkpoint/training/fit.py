@@ -16,14 +16,15 @@ from forkpoint.types import UserError
 
 Step = Callable[[int, int, int], None]
 """Called after each optimizer step with the steps done, the steps in all, and the tokens seen."""
-TIMINGS = ("runtime", "per_second", "flos")  # in the names of what a clock measured
+UNSTEADY = ("runtime", "per_second", "flos", "num_tokens")  # parts of names: by the clock, or anew at a resume
 
 
 def fit(trainer: Any, tokens: int, step: Step | None = None) -> dict[str, Any]:
     """Train to the end; `tokens` are those of one epoch, for the progress.
 
-    Returns the number of `steps` and the `history`: what was logged, timings aside. Raises UserError where memory runs
-    out and where the loss is no number.
+    Returns the number of `steps` and the `history`: what was logged, timings aside. Every checkpoint and the end are
+    logged too, so that a resumed run, whose means begin anew, logs the same. Raises UserError where memory runs out and
+    where the loss is no number.
     """
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -37,11 +38,14 @@ def fit(trainer: Any, tokens: int, step: Step | None = None) -> dict[str, Any]:
                 "lower --per_device_train_batch_size and raise --gradient_accumulation_steps"
             ) from error
         raise
-    history = [_untimed(row) for row in trainer.state.log_history]
-    losses = [row["loss"] for row in history if "loss" in row]
+    history = [_steady(row) for row in trainer.state.log_history]
+    losses = [row[name] for row in history for name in ("loss", "train_loss") if name in row]
     if not all(map(math.isfinite, losses)):
         raise UserError("the loss is not finite: lower --learning_rate")
-    return {"steps": trainer.state.global_step, "history": [row for row in history if "epoch" in row]}
+    return {
+        "steps": trainer.state.global_step,
+        "history": [row for row in history if {"loss", "eval_loss"} & row.keys()],
+    }
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
@@ -49,6 +53,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self.tokens, self.step = tokens, step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log |= control.should_save or state.global_step >= state.max_steps
         if self.step:
             self.step(state.global_step, state.max_steps, round(self.tokens * (state.epoch or 0.0)))
 
@@ -65,5 +70,6 @@ def _last_whole(directory: Path) -> str | None:
     return None
 
 
-def _untimed(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if not any(word in name for word in TIMINGS)}
+def _steady(row: dict[str, Any]) -> dict[str, Any]:
+    """In one order of names: rows that a checkpoint held come back sorted."""
+    return {name: row[name] for name in sorted(row) if not any(word in name for word in UNSTEADY)}

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from forkpoint.engines.loading import load_pretrained
 from forkpoint.files import write_whole
-from forkpoint.training.adapters import require_training
+from forkpoint.training.adapters import check_modules, require_training
 from forkpoint.types import UserError
 
 MODEL = "model"  # the directory of a run's result
@@ -47,23 +47,27 @@ def load_trainable(settings: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     return model, tokenizer
 
 
+def check_trainable(model: PreTrainedModel, lora: Lora | None) -> None:
+    """UserError where the model cannot be trained so."""
+    if lora is None:
+        if model.dtype == torch.float16:
+            raise UserError("weights in float16 cannot be trained as a whole; use --dtype float32 or bfloat16")
+    elif lora.rank < 1 or not lora.alpha > 0:
+        raise UserError(f"the rank and alpha of adapters must be above 0, but are {lora.rank} and {lora.alpha}")
+    else:
+        check_modules(model, lora.modules)
+
+
 def adapted(model: PreTrainedModel, lora: Lora | None, seed: int) -> Any:
     """The model with new adapters on it, drawn from the seed; without `lora` the model itself."""
     from peft import LoraConfig, get_peft_model
 
     if lora is None:
-        if model.dtype == torch.float16:
-            raise UserError("weights in float16 cannot be trained as a whole; use --dtype float32 or bfloat16")
         return model
-    if lora.rank < 1 or not lora.alpha > 0:
-        raise UserError(f"the rank and alpha of adapters must be above 0, but are {lora.rank} and {lora.alpha}")
     modules: str | list[str] = list(lora.modules) or "all-linear"
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=modules, task_type="CAUSAL_LM")
     torch.manual_seed(seed)
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise UserError(f"no adapters could be put on the model: {str(error).splitlines()[0]}") from error
+    return get_peft_model(model, config)
 
 
 def save_trained(model: Any, tokenizer: Any, lora: Lora | None, card: str, out: Path) -> None:

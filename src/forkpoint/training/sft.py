@@ -18,10 +18,14 @@ def response_rows(responses: Iterable[tuple[TokenIds, TokenIds]]) -> list[Row]:
     ]  # fmt: skip
 
 
-def sft_trainer(model: Any, tokenizer: Any, arguments: Any, rows: list[Row], **others: Any) -> Any:
+def sft_trainer(
+    model: Any, tokenizer: Any, arguments: Any, rows: list[Row], evaluated: list[Row] | None = None, **others: Any
+) -> Any:
     """TRL's SFTTrainer on such rows; `arguments` are an SFTConfig."""
     import datasets
     from trl import SFTTrainer
 
-    data = datasets.Dataset.from_list(rows)
-    return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, **others)
+    data, held_out = (datasets.Dataset.from_list(part) if part else None for part in (rows, evaluated))
+    return SFTTrainer(
+        model=model, args=arguments, train_dataset=data, eval_dataset=held_out, processing_class=tokenizer, **others
+    )

@@ -1,0 +1,264 @@
+"""`forkpoint train` as a whole: every method, what it leaves behind, kills, what it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from forkpoint.cli import main
+from forkpoint.engines import load_engine
+from forkpoint.files import to_json
+from forkpoint.lab.problems import load_problems
+from forkpoint.preference.choice import choose_pairs
+from forkpoint.preference.pair_files import make_pair, pair_row
+from forkpoint.preference.reference import cache_directory
+from forkpoint.trajectories.rows import sample_trajectories
+from forkpoint.types import Sampling
+
+SHORT = (
+    "--num_train_epochs=2",
+    "--per_device_train_batch_size=4",
+    "--logging_steps=2",
+    "--save_steps=3",
+    "--learning_rate=1e-3",
+)
+
+
+@pytest.fixture(scope="module")
+def pairs(lab):
+    """Pairs of the lab's own responses, with made-up weights."""
+    drawn = sample_trajectories(lab, load_problems("train", limit=24), Sampling(max_tokens=120), n=6, prompt="cot")
+    return [
+        make_pair(
+            right.problem.id, right.prompt_ids, right.token_ids, wrong.token_ids, lab.tokenizer,
+            rejected_weights=tuple(round(i / len(wrong.token_ids), 3) for i in range(len(wrong.token_ids))),
+        )
+        for right, wrong in choose_pairs(drawn).pairs
+    ][:12]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def file(pairs, tmp_path_factory):
+    """pairs.jsonl with them."""
+    return written(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", pairs)
+
+
+def written(path, pairs):
+    path.write_text("".join(to_json(pair_row(p)) + "\n" for p in pairs))
+    return path
+
+
+def train(method, file, out, *flags):
+    """The exit code, with a short training."""
+    return main(["train", method, "--pairs", str(file), "--out", str(out), "--quiet", *SHORT, *flags])
+
+
+def summary_of(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "rpo", "tdpo", "cdpo"])
+def test_every_method_trains_and_leaves_a_model(method, file, lab, tmp_path, capsys):
+    assert train(method, file, tmp_path / "out") == 0
+    summary = summary_of(tmp_path / "out")
+    assert summary["method"] == {"tdpo": "tdpo2", "cdpo": "critical-dpo"}.get(method, method)
+    assert (summary["pairs"], summary["steps"]) == (12, 6)
+    logged = [row for row in summary["history"] if "loss" in row]
+    assert logged[-1]["loss"] < logged[0]["loss"]
+    assert {p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")} == {
+        "config.json", "summary.json", "model"
+    }  # fmt: skip
+    assert "12 pairs, 6 steps" in capsys.readouterr().out
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model", use_safetensors=True)
+    changed = [
+        float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), lab.model.parameters(), strict=True)
+    ]
+    assert max(changed) > 1e-4
+    names = {p.name for p in (tmp_path / "out" / "model").iterdir()}
+    assert {"model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert not any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in names)
+    assert (
+        load_engine(str(tmp_path / "out" / "model")).tokenizer("17 + 4")["input_ids"]
+        == lab.tokenizer("17 + 4")["input_ids"]
+    )
+
+
+def test_fork_dpo_trains_on_single_tokens_by_weight(pairs, tmp_path):
+    single = [
+        replace(p, chosen_ids=p.chosen_ids[:1], rejected_ids=(p.chosen_ids[0] + 1,), chosen="", rejected="",
+                rejected_weights=None, weight=0.25)
+        for p in pairs
+    ]  # fmt: skip
+    rows = [pair_row(p) for p in single]
+    for row in rows:
+        row["chosen"] = row["rejected"] = None
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(to_json(row) + "\n" for row in rows))
+    assert train("fork-dpo", path, tmp_path / "out") == 0
+    first = next(row for row in summary_of(tmp_path / "out")["history"] if "loss" in row)
+    assert first["loss"] < 0.25 * 0.7  # ln 2 before training, times the weight
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_adapters_alone_or_merged(merge, file, tmp_path):
+    flags = ("--lora_rank=4", "--lora_modules=q_proj", "--lora_modules=up_proj", *(["--merge"] if merge else []))
+    assert train("dpo", file, tmp_path / "out", *flags) == 0
+    names = {p.name for p in (tmp_path / "out" / "model").iterdir()}
+    assert ("adapter_model.safetensors" in names) != merge
+    assert ("model.safetensors" in names) == merge
+    model = load_engine(str(tmp_path / "out" / "model")).model  # either way
+    tokens = torch.tensor([[5, 6, 7]])
+    again = AutoModelForCausalLM.from_pretrained(load_engine("lab").settings.get("path", lab_directory()))
+    if not merge:
+        again = PeftModel.from_pretrained(again, tmp_path / "out" / "model")
+        torch.testing.assert_close(model(tokens).logits, again(tokens).logits)
+    else:
+        assert not torch.allclose(model(tokens).logits, again(tokens).logits)
+
+
+def lab_directory():
+    from forkpoint.lab import MODEL_DIR
+
+    return str(MODEL_DIR)
+
+
+def test_reference_at_each_step_gives_the_same(file, tmp_path):
+    assert train("dpo", file, tmp_path / "stored") == 0
+    assert list(cache_directory().iterdir())
+    assert train("dpo", file, tmp_path / "online", "--precompute_ref_log_probs=false") == 0
+    for a, b in zip(*(summary_of(tmp_path / name)["history"] for name in ("stored", "online")), strict=True):
+        assert a["rewards/margins"] == pytest.approx(b["rewards/margins"], abs=1e-4)
+
+
+KILLER = """
+import os, signal, sys
+from forkpoint.cli import main
+from forkpoint.training import fit
+from forkpoint.preference import training
+import transformers.trainer_callback as callbacks
+
+def stop():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+moment = sys.argv.pop(1)
+if moment.isdigit():
+    whole = fit._Report.on_step_end
+    def step(self, args, state, control, **more):
+        stop() if state.global_step == int(moment) else whole(self, args, state, control, **more)
+    fit._Report.on_step_end = step
+elif moment == "checkpoint":
+    save = callbacks.TrainerState.save_to_json
+    def torn(self, path):
+        if self.global_step == 3:
+            return save(self, path)
+        open(path, "w").write('{"epoch": 1.')
+        stop()
+    callbacks.TrainerState.save_to_json = torn
+elif moment == "model":
+    training.model_card = lambda *_: stop()
+elif moment == "summary":
+    write_whole = training.write_whole
+    training.write_whole = lambda path, text: stop() if path.name == "summary.json" else write_whole(path, text)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("method", ["critical-dpo", "sft"])
+def test_kill_9_and_on_to_the_same_model(method, file, tmp_path):
+    """Each process gets a little further than the one before."""
+    assert train(method, file, tmp_path / "whole") == 0
+    out = tmp_path / "killed"
+    command = ["train", method, "--pairs", str(file), "--out", str(out), "--quiet", *SHORT]
+    for moment in ("2", "4", "checkpoint", "model", "summary"):
+        process = subprocess.run([sys.executable, "-c", KILLER, moment, *command], env=os.environ, timeout=120)
+        assert process.returncode == -signal.SIGKILL, moment
+        assert not (out / "summary.json").exists()
+        assert (out / "checkpoints" / "checkpoint-3").exists() == (moment not in ("2", "model", "summary"))
+    assert main(command) == 0
+    assert (out / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
+    for name in ("model.safetensors", "README.md"):
+        assert (out / "model" / name).read_bytes() == (tmp_path / "whole" / "model" / name).read_bytes(), name
+
+
+def test_a_finished_run_is_not_repeated_and_another_one_refused(file, tmp_path, monkeypatch, capsys):
+    assert train("dpo", file, tmp_path / "out") == 0
+    monkeypatch.setattr("forkpoint.preference.training._trained", None)
+    assert train("dpo", file, tmp_path / "out") == 0
+    assert train("dpo", file, tmp_path / "out", "--weight_decay", "0.1") == 2
+    assert "another configuration: arguments was" in capsys.readouterr().err
+
+
+def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("beta: 0.3\nweight_decay: 0.02\nmax_steps: 3\nlora_modules: [q_proj]\nlora_rank: 2\n")
+    assert train("dpo", file, tmp_path / "out", "--adam-beta2=0.98", "--config", str(config), "--max_steps", "2") == 0
+    summary = summary_of(tmp_path / "out")
+    assert (summary["beta"], summary["steps"]) == (0.3, 2)
+    assert summary["lora"] == {"rank": 2, "alpha": 32.0, "modules": ["q_proj"], "merge": False}
+    assert summary["arguments"] | {"weight_decay": 0.02, "adam_beta2": 0.98, "max_steps": 2} == summary["arguments"]
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft", "tdpo"])
+def test_held_out_pairs_are_judged_after_each_epoch(method, pairs, file, tmp_path):
+    others = written(tmp_path / "others.jsonl", pairs[:5])
+    assert train(method, file, tmp_path / "out", "--eval_pairs", str(others)) == 0
+    judged = [row for row in summary_of(tmp_path / "out")["history"] if "eval_loss" in row]
+    assert [row["epoch"] for row in judged] == [1.0, 2.0]
+    assert judged[1]["eval_loss"] < judged[0]["eval_loss"]  # it has seen them
+    if method != "sft":
+        assert 0 < judged[0]["eval_rewards/accuracies"] <= 1
+
+
+def no_weights(pairs):
+    return [replace(p, rejected_weights=None) for p in pairs]
+
+
+def too_long(pairs):
+    long = pairs[2].chosen_ids * 200
+    return [*pairs[:2], dataclasses.replace(pairs[2], chosen_ids=long, chosen="")]
+
+
+BAD = {
+    "no pairs": (["train", "dpo"], None, "name the pairs to train on with --pairs"),
+    "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning_rate?"),
+    "unknown method": (["train", "ipo"], None, "unknown verb 'train'"),
+    "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight-decay: invalid float"),
+    "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there are no pairs for it; name some"),
+    "beta": (["train", "dpo", "--beta=0"], "same", "beta must be above 0, but is 0.0"),
+    "merge": (["train", "dpo", "--merge"], "same", "--merge is about adapters"),
+    "no such layer": (["train", "dpo", "--lora_rank=2", "--lora_modules=x"], "same", "no linear layer 'x'"),
+    "no weights": (["train", "critical-dpo"], no_weights, "has no rejected_weights, which critical-dpo needs"),
+    "whole responses": (["train", "fork-dpo"], "same", "but fork-dpo takes single tokens"),
+    "empty": (["train", "dpo"], lambda _: [], "holds no pair"),
+    "no model": (["train", "dpo", "--model=./nowhere"], "same", "./nowhere is not a model directory"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence(name, pairs, file, tmp_path, capsys):
+    command, change, message = BAD[name]
+    if change is not None:
+        file = file if change == "same" else written(tmp_path / "pairs.jsonl", change(pairs))
+        command = [*command, "--pairs", str(file)]
+    assert main([*command, "--quiet", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
