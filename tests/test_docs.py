@@ -17,6 +17,7 @@ from forkpoint.cli.eval import EvalOptions
 from forkpoint.cli.lab_train import LabTrainOptions
 from forkpoint.cli.options import parse
 from forkpoint.cli.pairs import PairsOptions
+from forkpoint.cli.rounds import RoundsOptions
 from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.decoding.strategies import _OPTIONS, parse_strategy
 from forkpoint.evaluation.evaluate import plan
@@ -25,7 +26,7 @@ from forkpoint.sampling.limits import _ALLOWED
 from forkpoint.tasks import STYLES, TASKS
 
 OPTIONS = {"eval": EvalOptions, "critical": CriticalOptions, "contrast": ContrastOptions, "pairs": PairsOptions,
-           "lab train": LabTrainOptions}  # fmt: skip
+           "rounds": RoundsOptions, "lab train": LabTrainOptions}  # fmt: skip
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -118,6 +119,7 @@ def test_every_sampler_field_is_documented():
 
 @pytest.mark.parametrize(("verb", "page"), [
     ("eval", "evaluation"), ("critical", "critical"), ("contrast", "contrast"), ("pairs", "pairs"),
+    ("rounds", "rounds"),
 ])  # fmt: skip
 def test_every_option_is_documented(verb, page):
     for option in fields(OPTIONS[verb]):

@@ -23,6 +23,7 @@ VERBS = {
     "train tdpo": ("forkpoint.cli.train_tdpo", "train on pairs: token-level DPO"),
     "train critical-dpo": ("forkpoint.cli.train_critical_dpo", "train on pairs: critical tokens weighted (cdpo)"),
     "train fork-dpo": ("forkpoint.cli.train_fork_dpo", "train on pairs of single tokens at forks"),
+    "rounds": ("forkpoint.cli.rounds", "fine-tune in rounds on own right answers, with a likelihood filter"),
     "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
     "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
     "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
