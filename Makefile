@@ -8,7 +8,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 .PHONY: help demo test lint bench clean
 
 help:
-	@echo "make demo    install, then compare strategies and find critical tokens on the embedded model (minutes)"
+	@echo "make demo    install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
 	@echo "make test    the test suite"
 	@echo "make lint    formatting, lint and types"
 	@echo "make bench   measure against transformers; writes benchmarks/results/"
@@ -27,6 +27,7 @@ demo: $(READY)
 		--strategy sample:temperature=3,top_n_sigma=1 --strategy sample:temperature=3,min_p=0.1 \
 		--strategy sample:temperature=3,top_p=0.9
 	$(BIN)/forkpoint critical --task lab --model lab --limit 60 --replace --out runs/demo-critical
+	$(BIN)/forkpoint run recipes/lab-short.yaml --out runs/demo-training
 	@echo "Open runs/demo/report.html and runs/demo-critical/report.html in a browser."
 
 test: $(READY)
@@ -42,6 +43,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_startup.py
 	$(BIN)/python benchmarks/bench_large.py
+	$(BIN)/python benchmarks/bench_contrast.py
+	$(BIN)/python benchmarks/bench_critical.py
+	$(BIN)/python benchmarks/critical_growth.py
+	$(BIN)/python benchmarks/bench_preference.py
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis

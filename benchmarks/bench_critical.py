@@ -1,13 +1,14 @@
 """What the success curve and the label of a trajectory cost, beside 64 plain rollouts from every prefix.
 
-    python benchmarks/bench_critical.py [--trajectories 12] [--lengths 50 100 200 400 800]
+    python benchmarks/bench_critical.py [--trajectories 24]
 
-The peer is what one writes first: `model.generate(num_return_sequences=64)` after each token of a trajectory, each
-response graded. "curve": wrong trajectories of the lab, ours with the smallest budget whose error is at most the
-peer's, one trajectory at a time and all together. "label": the tokens and the accuracy of the label by the peer, by the
-paper's protocol as forkpoint runs it, and by the fork estimator, against the label of the true curve. "growth": longer
-trajectories of a random model, ours with 256 rollouts, the peer measured at 5 prefixes and scaled up. About 10 minutes.
-Prints tables, writes benchmarks/results/critical.json and docs/figures/critical-cost.svg.
+The peer is what one writes first: `model.generate(num_return_sequences=64)` after each token of a wrong trajectory of
+the lab, each response graded. "curve": ours with one budget for all trajectories, the smallest with which the median
+trajectory's error is at most the peer's; all in one call, as `forkpoint critical` does, and one trajectory at a time.
+Ratios are by trajectory, of the tokens, and of the seconds: of its own call, or its share by tokens of the common one.
+"label": tokens and accuracy of the label by the peer, by the paper's protocol as forkpoint runs it, and by the fork
+estimator with its defaults and with few rollouts, against the label of the true curve. Some 8 minutes on an idle
+machine. Prints tables, writes benchmarks/results/critical.json.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import machine
 import numpy as np
-from critical_growth import at_equal_error, draw, growth, timed
+from critical_growth import timed
 from critical_truth import MAX_TOKENS, is_correct, plain_responses
 
-from forkpoint.critical.estimator import ForkLabel, fork_labels
+from forkpoint.critical.estimator import WAVE, ForkLabel, fork_labels
 from forkpoint.critical.forks import Curve
 from forkpoint.critical.labels import label
 from forkpoint.critical.paper import ROLLOUTS, PaperLabel, critical_position, paper_labels
@@ -37,11 +37,11 @@ from forkpoint.lab.problems import load_problems
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling, Trajectory
 
-BUDGETS = (8, 16, 32, 64, 128, 256)  # rollouts a trajectory, among which ours chooses
+BUDGETS = (16, 32, 48, 64, 80, 96, 128, 256)  # rollouts a trajectory, among which ours chooses
 SEEDS = 5  # runs of a budget
 TRUTH_SEEDS, TRUTH_BUDGET = 3, 1024  # whose mean is the true curve
+FEW = (16, 32, 64)  # rollouts of a trajectory in all
 SIMULATED = 2000  # draws of the peer's label from the true curve
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "critical-cost.svg"
 
 Row = dict[str, Any]
 Pair = tuple[Trajectory, Policy]
@@ -88,67 +88,61 @@ def squared_error(curves: Sequence[np.ndarray], truth: np.ndarray) -> float:
 
 
 def curve_costs(engine: TransformersEngine, pairs: list[Pair], truth: dict[str, np.ndarray]) -> tuple[Row, Counts]:
-    """The peer and ours at equal error, one trajectory at a time and together; and the peer's counts by id."""
+    """The peer and ours at equal error, all in one call and one trajectory at a time; and the peer's counts by id."""
     allowed = {t.id: float(np.mean(truth[t.id][1:-1] * (1 - truth[t.id][1:-1]))) / ROLLOUTS for t, _ in pairs}
     errors: dict[int, dict[str, float]] = {}
     for budget in BUDGETS:
         runs = spend(engine, pairs, budget, range(100, 100 + SEEDS))
         errors[budget] = {i: squared_error([r.success for r in rows], truth[i]) for i, rows in runs.items()}
+    ratios = {b: [errors[b][i] / allowed[i] for i in allowed] for b in BUDGETS}
+    budget = next((b for b in BUDGETS if median(ratios[b]) <= 1), BUDGETS[-1])
+    trajectories = [t for t, _ in pairs]
+    common = [timed(partial(run_alone, engine, trajectories, budget, s)) for s in range(300, 300 + SEEDS)]
+    seconds = median(taken for _, taken in common)
+    tokens = {
+        i: float(np.mean([r.tokens_generated for r in rows])) for i, rows in by_id([f for f, _ in common]).items()
+    }
     rows: list[Row] = []
     counts: Counts = {}
-    for pair in pairs:
-        name = pair[0].id
-        budget = next((b for b in BUDGETS if errors[b][name] <= allowed[name]), BUDGETS[-1])
-        row, counts[name] = one_at_a_time(engine, pair, budget, truth[name])
-        rows.append(row | {"peer_rmse": allowed[name] ** 0.5})
-        print(short(rows[-1]), flush=True)
-    total = sum(allowed.values())
-    budget = next((b for b in BUDGETS if sum(errors[b].values()) <= total), BUDGETS[-1])
-    together = all_together(engine, pairs, budget, truth)
-    for kind in ("tokens", "seconds"):
-        together[f"{kind}_ratio"] = sum(row[f"peer_{kind}"] for row in rows) / together[kind]
-    together["peer_rmse"] = (total / len(pairs)) ** 0.5
-    medians = {
-        key: median(row[key] for row in rows)
-        for key in ("tokens_ratio", "seconds_ratio", "budget", "rmse", "peer_rmse")
+    for t in trajectories:
+        row, counts[t.id] = one_at_a_time(engine, t, budget, truth[t.id])
+        row |= {"tokens_together": tokens[t.id], "seconds_together": seconds * tokens[t.id] / sum(tokens.values())}
+        row |= {f"{kind}_ratio": row[f"peer_{kind}"] / row[f"{kind}_together"] for kind in ("tokens", "seconds")}
+        row |= {"seconds_ratio_alone": row["peer_seconds"] / row["seconds"], "peer_rmse": allowed[t.id] ** 0.5}
+        rows.append(row)
+        print(short(row), flush=True)
+    keys = ("tokens_ratio", "seconds_ratio", "seconds_ratio_alone", "rmse", "peer_rmse")
+    medians = {key: median(row[key] for row in rows) for key in keys}
+    whole = {
+        f"{kind}_ratio": sum(row[f"peer_{kind}"] for row in rows) / sum(row[f"{kind}_together"] for row in rows)
+        for kind in ("tokens", "seconds")
+    }  # fmt: skip
+    table = {
+        b: {"rmse": float(np.mean(list(errors[b].values()))) ** 0.5, "median_ratio": median(ratios[b])} for b in BUDGETS
     }
-    table = {b: {"rmse": float(np.mean(list(e.values()))) ** 0.5} for b, e in errors.items()}
-    return {"median": medians, "together": together, "rmse_by_budget": table, "trajectories": rows}, counts
+    return {"budget": budget, "median": medians, "whole": whole, "by_budget": table, "trajectories": rows}, counts
 
 
-def one_at_a_time(engine: TransformersEngine, pair: Pair, budget: int, truth: np.ndarray) -> tuple[Row, list[int]]:
+def one_at_a_time(
+    engine: TransformersEngine, trajectory: Trajectory, budget: int, truth: np.ndarray
+) -> tuple[Row, list[int]]:
     """Both ways for one trajectory; ours with fresh seeds, its forward pass included, as the median of its runs."""
-    trajectory = pair[0]
     (counts, tokens), seconds = timed(lambda: plain(engine, trajectory))
     runs = [timed(partial(run_alone, engine, [trajectory], budget, s)) for s in range(200, 200 + SEEDS)]
     ours = [one for (one,), _ in runs]
-    row = {
-        "id": trajectory.id, "tokens_in_it": len(trajectory.token_ids), "budget": budget,
+    return {
+        "id": trajectory.id, "tokens_in_it": len(trajectory.token_ids),
         "rmse": squared_error([one.success for one in ours], truth) ** 0.5,
         "peer_rmse_measured": squared_error([np.array([0, *counts, 0]) / ROLLOUTS], truth) ** 0.5,
         "tokens": float(np.mean([one.tokens_generated for one in ours])), "peer_tokens": tokens,
         "seconds": median(taken for _, taken in runs), "peer_seconds": seconds,
-    }  # fmt: skip
-    ratios = {f"{kind}_ratio": row[f"peer_{kind}"] / row[kind] for kind in ("tokens", "seconds")}
-    return row | ratios, counts
+    }, counts  # fmt: skip
 
 
 def run_alone(engine: TransformersEngine, trajectories: list[Trajectory], budget: int, seed: int) -> list[ForkLabel]:
     """All that a user of ours waits for: the policy along the trajectories, and their curves."""
     pairs = zip(trajectories, policies(engine, trajectories, lab_sampling()), strict=True)
     return list(fork_labels(engine, pairs, lab_sampling(seed), budget=budget, until="budget"))
-
-
-def all_together(engine: TransformersEngine, pairs: list[Pair], budget: int, truth: dict[str, np.ndarray]) -> Row:
-    """Ours for all trajectories in one call, with fresh seeds."""
-    trajectories = [t for t, _ in pairs]
-    runs = [timed(partial(run_alone, engine, trajectories, budget, s)) for s in range(300, 300 + SEEDS)]
-    error = np.mean([squared_error([r.success], truth[r.trajectory.id]) for found, _ in runs for r in found])
-    tokens = [sum(r.tokens_generated for r in found) for found, _ in runs]
-    return {
-        "budget": budget, "rmse": float(error) ** 0.5, "tokens": float(np.mean(tokens)),
-        "seconds": median(taken for _, taken in runs),
-    }  # fmt: skip
 
 
 def label_costs(
@@ -167,6 +161,7 @@ def label_costs(
     rows = {"plain": row(peer[0], peer[1], [(i, critical_position([1, *counts[i], 0])) for i in names])}
     rows["plain"]["exact_simulated"] = float(np.mean([simulated(truth[i], true[i]) for i in names]))
     ways: dict[str, Callable[..., Any]] = {"paper": paper_labels, "fork": fork_labels}
+    ways |= {f"fork, at most {b}": partial(fork_labels, budget=b, wave=min(b, WAVE)) for b in FEW}
     for way, labels in ways.items():
         seeds = range(400, 400 + SEEDS)
         runs = [timed(partial(listed, labels, engine, pairs, lab_sampling(seed))) for seed in seeds]
@@ -205,8 +200,7 @@ def short(value: Any) -> Any:
 def main() -> None:
     """Measure, print, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trajectories", type=int, default=12)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200, 400, 800])
+    parser.add_argument("--trajectories", type=int, default=24)
     options = parser.parse_args()
     engine = load_engine("lab", device="cpu")
     assert isinstance(engine, TransformersEngine)
@@ -215,15 +209,11 @@ def main() -> None:
     truth_runs = spend(engine, pairs, TRUTH_BUDGET, range(1, 1 + TRUTH_SEEDS))
     truth = {i: np.mean([run.success for run in runs], 0) for i, runs in truth_runs.items()}
     curve, counts = curve_costs(engine, pairs, truth)
-    figures: Row = {"curve": curve, "label": label_costs(engine, pairs, truth, curve, counts), "growth": []}
-    for key in ("median", "together"):
+    figures: Row = {"curve": curve, "label": label_costs(engine, pairs, truth, curve, counts)}
+    for key in ("budget", "median", "whole", "by_budget"):
         print(key, short(curve[key]))
     for key, row in figures["label"].items():
-        print(f"label: {key:8}", short(row))
-    for length in options.lengths:
-        figures["growth"].append(at_equal_error(growth(length)))
-        print(short(figures["growth"][-1]), flush=True)
-    draw(figures["growth"], FIGURE)
+        print(f"label: {key:18}", short(row))
     print(machine.save("critical", short(figures)))
 
 
