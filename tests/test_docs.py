@@ -6,18 +6,14 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from forkpoint.cli import _find_verb
-from forkpoint.cli.contrast import ContrastOptions
-from forkpoint.cli.critical import CriticalOptions
+from forkpoint.cli import VERBS, _find_verb
 from forkpoint.cli.eval import EvalOptions
-from forkpoint.cli.lab_train import LabTrainOptions
 from forkpoint.cli.options import parse
-from forkpoint.cli.pairs import PairsOptions
-from forkpoint.cli.rounds import RoundsOptions
 from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.decoding.strategies import _OPTIONS, parse_strategy
 from forkpoint.evaluation.evaluate import plan
@@ -25,8 +21,8 @@ from forkpoint.lab.corpus import SLIP_PROBABILITY
 from forkpoint.sampling.limits import _ALLOWED
 from forkpoint.tasks import STYLES, TASKS
 
-OPTIONS = {"eval": EvalOptions, "critical": CriticalOptions, "contrast": ContrastOptions, "pairs": PairsOptions,
-           "rounds": RoundsOptions, "lab train": LabTrainOptions}  # fmt: skip
+MODULES = {verb: import_module(name) for verb, (name, _) in VERBS.items()}
+DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb in VERBS} | {"eval": "evaluation"}
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -84,7 +80,11 @@ def test_commands_parse(page, workplace):
             given = parse_options(rest)
             recipe_of(given if given.recipe.exists() else replace(given, recipe=ROOT / given.recipe))
             continue
-        options = parse(verb, OPTIONS[verb], rest)
+        module = MODULES[verb]
+        if hasattr(module, "parse_options"):
+            module.parse_options(rest)
+            continue
+        options = parse(verb, module.OPTIONS, rest)
         if verb == "eval":
             check_eval(options)
 
@@ -117,13 +117,10 @@ def test_every_sampler_field_is_documented():
     assert all(table_row("samplers", field) for field in _ALLOWED if field != "max_tokens")
 
 
-@pytest.mark.parametrize(("verb", "page"), [
-    ("eval", "evaluation"), ("critical", "critical"), ("contrast", "contrast"), ("pairs", "pairs"),
-    ("rounds", "rounds"),
-])  # fmt: skip
-def test_every_option_is_documented(verb, page):
-    for option in fields(OPTIONS[verb]):
-        assert table_row(page, f"--{option.name.replace('_', '-')}"), option.name
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("run", "report", "lab train")])
+def test_every_option_is_documented(verb):
+    for option in fields(MODULES[verb].OPTIONS):
+        assert table_row(DOCUMENTED[verb], f"--{option.name.replace('_', '-')}"), option.name
 
 
 def test_every_task_is_documented_with_its_length():
