@@ -262,3 +262,17 @@ def test_bad_input_is_one_sentence(name, pairs, file, tmp_path, capsys):
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [["--bf16"], ["--activation_checkpointing"], ["--gradient_accumulation_steps=2"]])
+def test_ways_to_save_memory_train_the_same(flags, file, tmp_path):
+    """bf16 but for its rounding; the others to the last digits."""
+    short = ["--max_steps=2", "--per_device_train_batch_size=6", "--train_sampling_strategy=random"]
+    assert train("tdpo", file, tmp_path / "plain", *short) == 0
+    if flags[0].startswith("--gradient"):
+        short[1] = "--per_device_train_batch_size=3"
+    assert train("tdpo", file, tmp_path / "other", *short, *flags) == 0
+    tolerance = 0.02 if flags == ["--bf16"] else 1e-5
+    for a, b in zip(*(summary_of(tmp_path / name)["history"] for name in ("plain", "other")), strict=True):
+        assert a["logps/chosen"] == pytest.approx(b["logps/chosen"], rel=tolerance)
+        assert a["rewards/margins"] == pytest.approx(b["rewards/margins"], abs=tolerance)
