@@ -7,7 +7,6 @@ Imports only torch. Sums over tokens are the caller's, by `per_response`.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -63,8 +62,3 @@ def fork_dpo(better: PerPair, worse: PerPair, weight: PerPair, beta: float) -> P
     `better` and `worse` are the two log-ratios, and w by how much v raises the probability of success there.
     """
     return weight * dpo(better, worse, beta)
-
-
-def finite(losses: PerPair) -> bool:
-    """Whether all pairs have a loss that is a number."""
-    return bool(torch.isfinite(losses).all())
