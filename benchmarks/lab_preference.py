@@ -50,7 +50,8 @@ FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "lab-preference.svg"
 TRAINING, VALIDATION, TEST, SAMPLES = 800, 300, 1000, 4
 RATES, BETAS, EPOCHS = (3e-5, 1e-4, 3e-4, 1e-3), (0.1, 1.0), (1.0, 3.0)
 SEEDS, TUNING_SEED = (1, 2, 3), 0
-METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", "fork-dpo")
+ANY = "fork-dpo, any alternative"  # less likely ones, too
+METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", ANY, "fork-dpo")
 MAX_TOKENS = 120
 
 Setting = dict[str, float]
@@ -80,8 +81,9 @@ class Lab:
     def pairs(self, method: str, seed: int) -> list[Pair]:
         """The pairs that a method is trained on."""
         tokenizer = self.engine.tokenizer
-        if method == "fork-dpo":
-            return [pair for _, pair in choose_fork_pairs(self.forks, tokenizer).pairs]
+        if method.startswith("fork-dpo"):
+            found = choose_fork_pairs(self.forks, tokenizer, any_alternative=method == ANY)
+            return [pair for _, pair in found.pairs]
         return [
             make_pair(
                 chosen.problem.id, chosen.prompt_ids, chosen.token_ids, rejected.token_ids, tokenizer,
@@ -105,7 +107,7 @@ class Lab:
                          "lr_scheduler_type": "cosine", "logging_steps": 10, "save_strategy": "no",
                          "train_sampling_strategy": "group_by_length"}  # fmt: skip
             arguments |= {key: value for key, value in values.items() if key != "beta"}
-            loss = None if name == "sft" else objective(name, values["beta"])
+            loss = None if name == "sft" else objective(name.partition(",")[0], values["beta"])
             out = OUT / f".work-{os.getpid()}"
             shutil.rmtree(out, ignore_errors=True)
             pairs = self.pairs(name, seed)

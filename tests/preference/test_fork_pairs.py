@@ -48,7 +48,7 @@ def test_luck_seldom_makes_a_pair():
     """Of alternatives that are as good as the own token, with known success, at most 1 in 40; Wilson lets 1 in 5."""
     for p, n in [(p / 100, n) for p in range(0, 100, 3) for n in (1, 2, 3, 5, 8, 20)]:
         qualifies = [
-            bool(choose_fork_pairs([forked(Alternative(0, 90, k, n), success=(p,) * 5, success_ci=((p, p),) * 5)],
+            bool(choose_fork_pairs([forked(Alternative(0, 90, k, n, True), success=(p,) * 5, success_ci=((p, p),) * 5)],
                                    Spelling()).pairs)
             for k in range(n + 1)
         ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_luck_seldom_makes_a_pair():
 
 
 def test_a_pair_is_two_tokens_after_the_same_ones(tokenizer):
-    found = choose_fork_pairs([forked(Alternative(1, 99, 30, 40))], tokenizer)
+    found = choose_fork_pairs([forked(Alternative(1, 99, 30, 40, True))], tokenizer)
     ((problem, pair),) = found.pairs
     assert problem == "p"
     assert pair.id == "p/0/1/99"
@@ -69,12 +69,13 @@ def test_a_pair_is_two_tokens_after_the_same_ones(tokenizer):
 def test_every_alternative_that_is_surely_better_makes_a_pair(tokenizer):
     """At position 0 the response's own token leads to 0.5, at the last to 0 for sure."""
     tried = (
-        Alternative(0, 90, 39, 40), Alternative(0, 91, 40, 40), Alternative(0, 92, 24, 40), Alternative(0, 93, 20, 40),
-        Alternative(0, 94, 1, 40), Alternative(1, 90, 0, 9), Alternative(3, 90, 1, 8), Alternative(3, 91, 0, 8),
+        Alternative(0, 90, 39, 40, True), Alternative(0, 91, 40, 40, True), Alternative(0, 92, 24, 40, True),
+        Alternative(0, 93, 20, 40, True), Alternative(0, 94, 1, 40, True), Alternative(1, 90, 0, 9, True),
+        Alternative(3, 90, 1, 8, True), Alternative(3, 91, 0, 8, True),
     )  # fmt: skip
     found = choose_fork_pairs([forked(*tried), forked()], tokenizer)
     assert [pair.id for _, pair in found.pairs] == ["p/0/0/90", "p/0/0/91", "p/0/3/90"]
-    assert found.dropped == {"not_evaluated": 0, "not_better": 4, "within_error": 1}
+    assert found.dropped == {"not_evaluated": 0, "not_better": 4, "within_error": 1, "less_likely": 0}
     assert found.counts == {
         "trajectories": 2, "trajectories_with_pairs": 1, "positions": 3, "positions_with_pairs": 2, "alternatives": 8,
         "pairs": 3,
@@ -82,14 +83,19 @@ def test_every_alternative_that_is_surely_better_makes_a_pair(tokenizer):
 
 
 def test_a_success_that_is_not_known_makes_no_pair(tokenizer):
-    one = forked(Alternative(0, 90, 9, 9), success=(None,) * 5, success_ci=(None,) * 5)
-    assert choose_fork_pairs([one], tokenizer).dropped == {"not_evaluated": 1, "not_better": 0, "within_error": 0}
+    one = forked(Alternative(0, 90, 9, 9, True), success=(None,) * 5, success_ci=(None,) * 5)
+    assert choose_fork_pairs([one], tokenizer).dropped == {
+        "not_evaluated": 1,
+        "not_better": 0,
+        "within_error": 0,
+        "less_likely": 0,
+    }
 
 
 @given(st.integers(0, 60), st.integers(1, 60), st.floats(0, 1), st.floats(0, 0.3), st.floats(0, 0.3))
 def test_a_pair_is_where_the_interval_lies_above_zero(correct, n, p, below, above):
     correct, interval = min(correct, n), (max(0.0, p - below), min(1.0, p + above))
-    one = forked(Alternative(0, 90, correct, n), success=(p,) * 5, success_ci=(interval,) * 5)
+    one = forked(Alternative(0, 90, correct, n, True), success=(p,) * 5, success_ci=(interval,) * 5)
     pairs = choose_fork_pairs([one], Spelling()).pairs
     lower = correct / n - p - math.hypot(correct / n - exact_interval(correct, n)[0], interval[1] - p)
     assert bool(pairs) == (lower > 0)
@@ -110,7 +116,7 @@ class Spelling:
 
 ROW = {
     "id": "p/0", "problem_id": "p", "prompt_ids": [11, 12], "token_ids": [21, 22, 23, 24], "success": list(CURVE),
-    "success_ci": [list(pair) for pair in INTERVALS],
+    "success_ci": [list(pair) for pair in INTERVALS], "policy_prob": [0.5, 0.05, 0.2, 0.9],
     "alternatives": [{"position": 1, "token_id": 99, "token": "?", "policy_prob": 0.1, "success": 0.666667, "n": 3}],
 }  # fmt: skip
 
@@ -120,8 +126,23 @@ def written(path: Path, *rows: dict) -> Path:
     return path
 
 
+def test_a_better_token_that_is_less_likely_is_left_out_unless_asked_for(tokenizer):
+    one = forked(Alternative(1, 99, 30, 40, False), Alternative(2, 98, 0, 40, False))
+    found = choose_fork_pairs([one], tokenizer)
+    assert found.pairs == []
+    assert found.dropped == {"not_evaluated": 0, "not_better": 1, "within_error": 0, "less_likely": 1}
+    ((_, pair),) = choose_fork_pairs([one], tokenizer, any_alternative=True).pairs
+    assert pair.chosen_ids == (99,)
+
+
+def test_likelier_is_by_the_policy(model, tmp_path):
+    for prob, likelier in ((0.1, True), (0.05, False), (0.01, False)):
+        (read,) = read_forks(written(tmp_path / "critical.jsonl", ROW | alternative(policy_prob=prob)), model)
+        assert read.alternatives[0].likelier == likelier
+
+
 def test_a_row_of_critical_jsonl_is_read(model, tmp_path):
-    expected = forked(Alternative(1, 99, 2, 3))
+    expected = forked(Alternative(1, 99, 2, 3, True))
     assert read_forks(written(tmp_path / "critical.jsonl", ROW), model) == [expected]
     assert read_forks(tmp_path, model) == [expected]
     nothing = ROW | {"success": [None] * 5, "success_ci": [None] * 5, "alternatives": []}
@@ -136,6 +157,8 @@ def alternative(**changes) -> dict:
 @pytest.mark.parametrize(("change", "message"), [
     ({"token_ids": [21, 22, 23, 490]}, "token_ids holds 490, but the ids of lab go from 0 to 489"),
     ({"tokens": ["a", "b", "c", "d"]}, "come from another tokenizer"),
+    ({"policy_prob": [0.5] * 3}, "policy_prob must hold one number for each of the 4 tokens, but holds 3"),
+    (alternative(policy_prob=1.5), "policy_prob must be a probability, but is 1.5"),
     ({"success": [0.5] * 4}, "success must be a list of 5 values, one more than tokens, but is 4"),
     ({"success": [0.5, 0.5, 0.5, 0.5, 2]}, "success must hold numbers from 0 to 1, but holds 2"),
     ({"success_ci": [0.5] * 5}, "success_ci must hold pairs of numbers from 0 to 1, but holds 0.5"),

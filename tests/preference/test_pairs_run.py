@@ -151,6 +151,7 @@ def forks(finished, tmp_path) -> Path:
     for row in rows:
         n = len(row["token_ids"])
         row |= {"success": [0.3] * 3 + [0.0] * (n - 2), "success_ci": [[0.2, 0.4]] * 3 + [[0.0, 0.05]] * (n - 2)}
+        row["policy_prob"] = [0.1] * n
         row["alternatives"] = [
             {"position": 2, "token_id": 7, "token": "?", "policy_prob": 0.2, "success": 0.75, "n": 16},
             {"position": 2, "token_id": 8, "token": "?", "policy_prob": 0.2, "success": 0.0625, "n": 16},
@@ -165,7 +166,9 @@ def test_forks_make_pairs_of_single_tokens(lab, forks, tmp_path, capsys):
         assert row["prompt_ids"] == source["prompt_ids"] + source["token_ids"][:2]
         assert (row["chosen_ids"], row["rejected_ids"]) == ([7], source["token_ids"][2:3])
         assert (row["problem_id"], row["weight"], row["rejected_weights"]) == (source["problem_id"], 0.75, None)
-    assert summary["dropped"] == {"alternatives": {"not_evaluated": 0, "not_better": 0, "within_error": 9}}
+    assert summary["dropped"] == {
+        "alternatives": {"not_evaluated": 0, "not_better": 0, "within_error": 9, "less_likely": 0}
+    }
     assert read_pairs(tmp_path / "out", lab.tokenizer, lab.vocab_size)[0].weight == 0.75
     printed = capsys.readouterr().out
     assert "9 pairs of 18 other tokens at 9 positions of 9 responses" in printed

@@ -34,6 +34,8 @@ class PairsOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     these are also the --samples"""
     forks: Path | None = None
     """run of critical, or its critical.jsonl: pairs of single tokens where another one is better than the response's"""
+    any_alternative: bool = False
+    """with --forks: also tokens that the model finds less likely than the response's own"""
     trl: str | None = None
     """preference data in one of TRL's formats, to tokenise: JSON Lines or Parquet file, directory, or Hub id"""
     n: int = 64
@@ -80,7 +82,7 @@ def _forks(options: PairsOptions, out: Path) -> Work:
     assert options.forks is not None
     model = _vocabulary(options)
     trajectories = read_forks(options.forks, model)[: options.limit]
-    return lambda _: pair_forks(model, trajectories, out)
+    return lambda _: pair_forks(model, trajectories, out, any_alternative=options.any_alternative)
 
 
 def _imported(options: PairsOptions, out: Path) -> Work:

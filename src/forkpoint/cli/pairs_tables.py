@@ -25,6 +25,7 @@ WORDS = {
     "not_evaluated": "success after the response's own token is not known",
     "not_better": "no better than the response's own token",
     "within_error": "better, but within the interval",
+    "less_likely": "better, but less likely by the model than the response's own",
     "same_response": "chosen and rejected are the same",
     "no_prompt": "no prompt: chosen and rejected begin differently",
     "empty_response": "a response without a token",

@@ -18,17 +18,21 @@ from forkpoint.preference.pair_files import make_pair
 from forkpoint.proportions import Interval, difference_interval, exact_interval
 from forkpoint.types import TokenIds
 
-REASONS = ("not_evaluated", "not_better", "within_error")
+REASONS = ("not_evaluated", "not_better", "within_error", "less_likely")
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another token at a position, and how many of the n rollouts that took it were correct."""
+    """Another token at a position, and how many of the n rollouts that took it were correct.
+
+    `likelier`: whether the policy gives it a higher probability than the trajectory's own token there.
+    """
 
     position: int
     token_id: int
     correct: int
     n: int
+    likelier: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class ForkPairs:
 
     `counts`: `trajectories`, `trajectories_with_pairs`, `positions` with alternatives, `positions_with_pairs`,
     `alternatives`, `pairs`. `dropped`: the success after the trajectory's own token was `not_evaluated`; the
-    alternative is `not_better` in the estimates; or it is, `within_error`.
+    alternative is `not_better` in the estimates; or it is, `within_error`; or it is better, but `less_likely`.
     """
 
     pairs: list[tuple[str, Pair]]
@@ -61,8 +65,8 @@ class ForkPairs:
     dropped: dict[str, int]
 
 
-def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any) -> ForkPairs:
-    """One pair for each alternative that is better than the trajectory's own token, at any position.
+def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any, *, any_alternative: bool = False) -> ForkPairs:
+    """One pair for each alternative that is better and likelier than the trajectory's own token, at any position.
 
     prompt = the tokens before position d; chosen = v alone; rejected = y_d alone; weight = q_{d,v} - p_d, with p_d the
     success *after* y_d, success[d+1].
@@ -74,6 +78,10 @@ def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any) -> ForkPai
     false in a fifth of the cases, where the exact one says "above 0.025". The two estimates count as independent: p_d
     rests on rollouts that left the trajectory after position d, q_{d,v} on some that left it at d. All alternatives
     that qualify are taken, not the best alone: each is a token that should gain on y_d, and the weight says how much.
+
+    Likelier: where y_d was the slip, what is right is as a rule what the model writes more often. A better token that
+    it writes less often is as a rule a second error that makes up for an earlier one, which only the verdict wants.
+    With `any_alternative` such tokens are taken too.
     """
     pairs: list[tuple[str, Pair]] = []
     dropped = dict.fromkeys(REASONS, 0)
@@ -82,6 +90,8 @@ def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any) -> ForkPai
         for one in trajectory.alternatives:
             tried.append((trajectory.id, one.position))
             gain, reason = _gain(trajectory, one)
+            if not reason and not (one.likelier or any_alternative):
+                reason = "less_likely"
             if reason:
                 dropped[reason] += 1
                 continue

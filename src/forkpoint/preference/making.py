@@ -93,22 +93,28 @@ def pair_responses(
     return _written(out, run, identity, make, progress)
 
 
-def pair_forks(model: Engine | Vocabulary, trajectories: Sequence[Forked], out: Path) -> dict[str, Any]:
-    """Pairs of single tokens, of the forks of labelled trajectories; files and errors as for `pair_responses`."""
+def pair_forks(
+    model: Engine | Vocabulary, trajectories: Sequence[Forked], out: Path, *, any_alternative: bool = False
+) -> dict[str, Any]:
+    """Pairs of single tokens, of the forks of labelled trajectories, as `choose_fork_pairs` says.
+
+    Files and errors as for `pair_responses`.
+    """
 
     def make(_: Units) -> Found:
-        found = choose_fork_pairs(trajectories, model.tokenizer)
+        found = choose_fork_pairs(trajectories, model.tokenizer, any_alternative=any_alternative)
         if not found.pairs:
             reasons = ", ".join(f"{name} {count}" for name, count in found.dropped.items())
             raise UserError(
                 f"none of the {found.counts['alternatives']} alternatives in {len(trajectories)} trajectories is "
-                f"better than the trajectory's own token beyond its interval ({reasons}), so there is no pair; "
+                f"better and likelier than the trajectory's own token ({reasons}), so there is no pair; "
                 "label more wrong responses with forkpoint critical --protocol forks, or with more rollouts (--budget)"
             )
         return [*found.pairs], {"counts": found.counts, "dropped": {"alternatives": found.dropped}}
 
     identity = {"engine": _spelling(model), "forks": fingerprint([asdict(t) for t in trajectories])}
-    return _written(out, _run(model, "forks"), identity, make, None)
+    run = _run(model, "forks") | {"any_alternative": any_alternative}
+    return _written(out, run, identity, make, None)
 
 
 def pair_imported(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,13 @@ def _ids(row: Mapping[str, Any], model: Engine | Vocabulary, where: str) -> tupl
 def _forked(row: Mapping[str, Any], model: Engine | Vocabulary, where: str) -> Forked:
     prompt, ids = _ids(row, model, where)
     success, intervals = (_along(row, key, len(ids) + 1, where) for key in ("success", "success_ci"))
+    own = shares(column(row, "policy_prob", where), len(ids), "policy_prob", where)
     for value in success:
         if value is not None and not _is_share(value):
             raise UserError(f"{where}: success must hold numbers from 0 to 1, but holds {shortened(value)}")
     alternatives: dict[tuple[int, int], Alternative] = {}
     for entry in list_of(row, "alternatives", dict, where):
-        one = _alternative(entry, ids, model, where)
+        one = _alternative(entry, ids, own, model, where)
         if (one.position, one.token_id) in alternatives:
             raise UserError(f"{where}: token {one.token_id} at position {one.position} is there twice")
         alternatives[one.position, one.token_id] = one
@@ -99,7 +100,9 @@ def _interval(value: Any, where: str) -> Interval | None:
     return value[0], value[1]
 
 
-def _alternative(entry: Mapping[str, Any], ids: TokenIds, model: Engine | Vocabulary, where: str) -> Alternative:
+def _alternative(
+    entry: Mapping[str, Any], ids: TokenIds, own: Sequence[float], model: Engine | Vocabulary, where: str
+) -> Alternative:
     place = f"{where}, alternatives"
     position, token, n, success = (column(entry, key, place) for key in ("position", "token_id", "n", "success"))
     if not _is_whole(position, 0, len(ids) - 1):
@@ -114,7 +117,9 @@ def _alternative(entry: Mapping[str, Any], ids: TokenIds, model: Engine | Vocabu
             f"{place}: expected a success from 0 to 1 of at least 1 rollout, but got {shortened(success)} of "
             f"{shortened(n)}"
         )
-    return Alternative(position, token, round(success * n), n)
+    if not _is_share(prob := column(entry, "policy_prob", place)):
+        raise UserError(f"{place}: policy_prob must be a probability, but is {shortened(prob)}")
+    return Alternative(position, token, round(success * n), n, prob > own[position])
 
 
 def _is_share(value: Any) -> bool:
