@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from forkpoint.types import UserError
 
@@ -18,18 +18,31 @@ CONFIG, JOURNAL = "config.json", "journal.jsonl"
 
 def write_whole(path: Path, chunks: str | Iterator[str]) -> None:
     """Write a text file so that readers, and a crash at any moment, see either the old file or all of the new one."""
+    with whole_file(path) as file:
+        for chunk in [chunks] if isinstance(chunks, str) else chunks:
+            file.write(chunk.encode())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when the context ends without an exception, and not before."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines([chunks] if isinstance(chunks, str) else chunks)
+        with os.fdopen(handle, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        readable(Path(temporary))
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def readable(path: Path) -> None:
+    """Give a file the permissions that a new one has."""
+    os.chmod(path, 0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from forkpoint.preference import losses
-from forkpoint.preference.objective import objective
+from forkpoint.preference.methods import objective
 from forkpoint.types import UserError
 
 W, L = torch.tensor([0.5, -1.0]), torch.tensor([-0.5, 2.0])

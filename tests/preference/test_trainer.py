@@ -18,7 +18,7 @@ from tiny_models import build_model, tiny_config
 from transformers import Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, MistralConfig, TrainingArguments
 
 from forkpoint.preference.batches import Example, collate
-from forkpoint.preference.objective import METHODS, objective
+from forkpoint.preference.methods import METHODS, objective
 from forkpoint.preference.policy import shares_prompts
 from forkpoint.preference.reference import with_reference
 from forkpoint.preference.trainer import PreferenceTrainer
@@ -89,8 +89,8 @@ def single(pair):
 CONFIGS = {
     "llama": (LlamaConfig, {}),
     "tied": (LlamaConfig, {"tie_word_embeddings": True}),
-    "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0,
-                          "attn_pdrop": 0.0}),
+    "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "dropout": (LlamaConfig, {"attention_dropout": 0.5}),
     "granite": (GraniteConfig, {"logits_scaling": 3.0}),
     "gemma2": (Gemma2Config, {"head_dim": 8, "num_key_value_heads": 2, "final_logit_softcapping": 4.0,
                               "sliding_window": 4}),
@@ -102,7 +102,8 @@ CONFIGS = {
 def test_other_architectures_too(name, tokenizer, pairs, tmp_path):
     cls, options = CONFIGS[name]
     model, reference = (build_model(tiny_config(tokenizer, cls, **options), seed).double() for seed in (1, 2))
-    trainer = trainer_for(model, pairs, tmp_path, "tdpo1", reference=reference)
+    trainer = trainer_for(model.train(), pairs, tmp_path, "tdpo1", reference=reference)
+    model.train()
     assert trainer.shared == (name not in ("gemma2", "mistral"))
     assert_close(loss_and_gradients(trainer, pairs), naive("tdpo1", model, reference, pairs, 0.7, 0.0))
 
@@ -157,7 +158,14 @@ def test_reference_is_kept_under_data_and_model(policy, pairs, tmp_path, monkeyp
     again = with_reference(reference, pairs, batch_size=8, shared=False, cache=tmp_path)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.reference_chosen, b.reference_chosen)
-    for other in ((model, pairs), (reference, pairs[::-1]), (copy.deepcopy(reference).float(), pairs)):
+    stretched = copy.deepcopy(reference)
+    stretched.config.rms_norm_eps = 0.1
+    for other in (
+        (model, pairs),
+        (reference, pairs[::-1]),
+        (copy.deepcopy(reference).float(), pairs),
+        (stretched, pairs),
+    ):
         with pytest.raises(TypeError):
             with_reference(*other, batch_size=3, shared=True, cache=tmp_path)
     monkeypatch.undo()
@@ -237,7 +245,7 @@ def test_similar_lengths_come_together_and_every_pair_once(policy, tokenizer, tm
     sampler = trainer._get_train_sampler()
     orders = []
     for epoch in (0, 1, 0):
-        sampler.set_epoch(epoch)
+        sampler.epoch = epoch
         orders.append(list(sampler))
     assert orders[0] == orders[2] != orders[1]
     assert sorted(orders[0]) == list(range(43))

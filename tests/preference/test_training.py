@@ -22,6 +22,7 @@ from forkpoint.lab.problems import load_problems
 from forkpoint.preference.choice import choose_pairs
 from forkpoint.preference.pair_files import make_pair, pair_row
 from forkpoint.preference.reference import cache_directory
+from forkpoint.training import logprobs
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling
 
@@ -63,6 +64,12 @@ def file(pairs, tmp_path_factory):
 def written(path, pairs):
     path.write_text("".join(to_json(pair_row(p)) + "\n" for p in pairs))
     return path
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def train(method, file, out, *flags):
@@ -166,7 +173,7 @@ if moment.isdigit():
 elif moment == "checkpoint":
     save = callbacks.TrainerState.save_to_json
     def torn(self, path):
-        if self.global_step == 3:
+        if self.global_step == 2:
             return save(self, path)
         open(path, "w").write('{"epoch": 1.')
         stop()
@@ -180,26 +187,29 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("method", ["critical-dpo", "sft"])
-def test_kill_9_and_on_to_the_same_model(method, file, tmp_path):
-    """Each process gets a little further than the one before."""
-    assert train(method, file, tmp_path / "whole") == 0
+@pytest.mark.parametrize(("method", "more"), [("critical-dpo", []), ("sft", []), ("tdpo", ["--lora_rank=2"])])
+def test_kill_9_and_on_to_the_same_model(method, more, file, tmp_path):
+    """Each process gets a little further than the one before; checkpoints lie within epochs."""
+    assert train(method, file, tmp_path / "whole", "--save_steps=2", *more) == 0
     out = tmp_path / "killed"
-    command = ["train", method, "--pairs", str(file), "--out", str(out), "--quiet", *SHORT]
+    command = ["train", method, "--pairs", str(file), "--out", str(out), "--quiet", *SHORT, "--save_steps=2", *more]
     for moment in ("2", "4", "checkpoint", "model", "summary"):
         process = subprocess.run([sys.executable, "-c", KILLER, moment, *command], env=os.environ, timeout=120)
         assert process.returncode == -signal.SIGKILL, moment
         assert not (out / "summary.json").exists()
-        assert (out / "checkpoints" / "checkpoint-3").exists() == (moment not in ("2", "model", "summary"))
+        assert (out / "checkpoints" / "checkpoint-2").exists() == (moment in ("4", "checkpoint"))
     assert main(command) == 0
     assert (out / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
-    for name in ("model.safetensors", "README.md"):
+    files = sorted(path.name for path in (out / "model").iterdir())
+    assert ("adapter_model.safetensors" if more else "model.safetensors") in files
+    for name in files:
         assert (out / "model" / name).read_bytes() == (tmp_path / "whole" / "model" / name).read_bytes(), name
+        assert (out / "model" / name).stat().st_mode & 0o777 == 0o666 & ~umask()
 
 
 def test_a_finished_run_is_not_repeated_and_another_one_refused(file, tmp_path, monkeypatch, capsys):
     assert train("dpo", file, tmp_path / "out") == 0
-    monkeypatch.setattr("forkpoint.preference.training._trained", None)
+    monkeypatch.setattr("forkpoint.preference.training._trainer", None)
     assert train("dpo", file, tmp_path / "out") == 0
     assert train("dpo", file, tmp_path / "out", "--weight_decay", "0.1") == 2
     assert "another configuration: arguments was" in capsys.readouterr().err
@@ -218,12 +228,20 @@ def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):
 @pytest.mark.parametrize("method", ["dpo", "sft", "tdpo"])
 def test_held_out_pairs_are_judged_after_each_epoch(method, pairs, file, tmp_path):
     others = written(tmp_path / "others.jsonl", pairs[:5])
-    assert train(method, file, tmp_path / "out", "--eval_pairs", str(others)) == 0
+    more = ("--eval_pairs", str(others), "--logging_steps=100", "--save_steps=100")
+    assert train(method, file, tmp_path / "out", *more) == 0
     judged = [row for row in summary_of(tmp_path / "out")["history"] if "eval_loss" in row]
     assert [row["epoch"] for row in judged] == [1.0, 2.0]
     assert judged[1]["eval_loss"] < judged[0]["eval_loss"]  # it has seen them
-    if method != "sft":
-        assert 0 < judged[0]["eval_rewards/accuracies"] <= 1
+    if method != "sft":  # of those pairs alone, not of what was trained on since the last log
+        assert train(method, others, tmp_path / "alone", "--eval_pairs", str(others), "--learning_rate=0") == 0
+        assert train(method, file, tmp_path / "still", *more, "--learning_rate=0") == 0
+        a, b = (
+            next(row for row in summary_of(tmp_path / name)["history"] if "eval_loss" in row)
+            for name in ("alone", "still")
+        )
+        assert a["eval_logps/chosen"] == pytest.approx(b["eval_logps/chosen"], abs=1e-5)
+        assert a["eval_loss"] == pytest.approx(b["eval_loss"], abs=1e-6)
 
 
 def no_weights(pairs):
@@ -238,7 +256,16 @@ def too_long(pairs):
 BAD = {
     "no pairs": (["train", "dpo"], None, "name the pairs to train on with --pairs"),
     "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning_rate?"),
-    "unknown method": (["train", "ipo"], None, "unknown verb 'train'"),
+    "unknown method": (["train", "ipo"], None, "train needs one of sft, dpo, rpo"),
+    "seed": (["train", "dpo", "--seed=-1"], "same", "the seed must be from 0"),
+    "batch": (["train", "dpo", "--per_device_train_batch_size=0"], "same", "must be at least 1, but is 0"),
+    "epochs": (["train", "dpo", "--num_train_epochs=0"], "same", "num_train_epochs must be above 0"),
+    "reports": (["train", "dpo", "--report_to=foo"], "same", "the training arguments do not go together"),
+    "order": (["train", "dpo", "--train_sampling_strategy=foo"], "same", "must be one of random, group_by_length"),
+    "sharded": (["train", "dpo", "--fsdp=full_shard"], "same", "sharded models (fsdp, deepspeed) are not supported"),
+    "upload": (["train", "dpo", "--push_to_hub"], "same", "unknown option --push_to_hub"),
+    "modules": (["train", "dpo", "--lora_modules=q_proj"], "same", "--lora_modules is about adapters"),
+    "nowhere": (["train", "dpo", "--pairs=nowhere.jsonl"], None, "nowhere.jsonl does not exist"),
     "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight-decay: invalid float"),
     "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there are no pairs for it; name some"),
     "beta": (["train", "dpo", "--beta=0"], "same", "beta must be above 0, but is 0.0"),
@@ -267,12 +294,36 @@ def test_bad_input_is_one_sentence(name, pairs, file, tmp_path, capsys):
 @pytest.mark.parametrize("flags", [["--bf16"], ["--activation_checkpointing"], ["--gradient_accumulation_steps=2"]])
 def test_ways_to_save_memory_train_the_same(flags, file, tmp_path):
     """bf16 but for its rounding; the others to the last digits."""
-    short = ["--max_steps=2", "--per_device_train_batch_size=6", "--train_sampling_strategy=random"]
+    short = [
+        "--max_steps=2",
+        "--per_device_train_batch_size=6",
+        "--train_sampling_strategy=random",
+        "--logging_steps=1",
+    ]
     assert train("tdpo", file, tmp_path / "plain", *short) == 0
     if flags[0].startswith("--gradient"):
         short[1] = "--per_device_train_batch_size=3"
     assert train("tdpo", file, tmp_path / "other", *short, *flags) == 0
+    first = summary_of(tmp_path / "other")["history"][0]
+    assert abs(first["rewards/chosen"]) < 1e-6  # policy and reference compute alike
+    assert first["kl/chosen"] < 1e-6
     tolerance = 0.02 if flags == ["--bf16"] else 1e-5
     for a, b in zip(*(summary_of(tmp_path / name)["history"] for name in ("plain", "other")), strict=True):
         assert a["logps/chosen"] == pytest.approx(b["logps/chosen"], rel=tolerance)
         assert a["rewards/margins"] == pytest.approx(b["rewards/margins"], abs=tolerance)
+
+
+def test_in_bfloat16_the_stored_reference_computes_alike(file, tmp_path, monkeypatch):
+    seen = []
+    logits = logprobs._Matrix.logits
+    monkeypatch.setattr(logprobs._Matrix, "logits", lambda self, h: seen.append(self.weight.dtype) or logits(self, h))
+    assert train("dpo", file, tmp_path / "out", "--bf16", "--logging_steps=1", "--max_steps=1") == 0
+    assert seen.count(torch.bfloat16) == 4  # two batches of the reference; the policy, forward and backward
+    assert seen.count(torch.float32) == 4  # probes of shared prompts
+    assert abs(summary_of(tmp_path / "out")["history"][0]["rewards/margins"]) < 1e-6
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    with pytest.warns(UserWarning, match="could not be kept"):
+        assert train("dpo", file, tmp_path / "out", "--max_steps=1") == 0

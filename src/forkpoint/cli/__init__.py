@@ -65,6 +65,8 @@ def _find_verb(args: list[str]) -> tuple[str, list[str]]:
         verb = ALIASES.get(verb, verb)
         if verb in VERBS:
             return verb, args[words:]
+    if kinds := [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{args[0]} ")]:
+        raise UserError(f"{args[0]} needs one of {', '.join(kinds)}, but got {' '.join(args[1:2]) or 'nothing'!r}")
     near = difflib.get_close_matches(" ".join(args[:2]), VERBS, n=1, cutoff=0.4) or difflib.get_close_matches(
         args[0], VERBS, n=1, cutoff=0.4
     )

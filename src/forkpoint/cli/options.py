@@ -143,12 +143,16 @@ def _spell_out(argv: list[str], hints: dict[str, Any]) -> list[str]:
         elif name not in hints:
             others.append(word)
         elif hints[name] is bool and not equals:
-            others.append(f"--{name}={words.pop(0) if words[:1] in (['true'], ['false']) else 'true'}")
+            others.append(f"--{name}={words.pop(0).lower() if _is_bool(words) else 'true'}")
         elif hints[name] == list[str] and (equals or words):
             lists.setdefault(name, []).append(value if equals else words.pop(0))
         else:
             others += [f"--{name}{equals}{value}"] if equals or not words else [f"--{name}", words.pop(0)]
     return [*first, *others, *(f"--{name}={json.dumps(values)}" for name, values in lists.items())]
+
+
+def _is_bool(words: list[str]) -> bool:
+    return bool(words) and words[0].lower() in ("true", "false")
 
 
 def _explain(verb: str, message: str, names: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from forkpoint.cli.training import run_training
 from forkpoint.cli.training_options import PreferenceOptions, parse_training
+from forkpoint.preference.methods import Objective, objective
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,19 @@ class ForkDpoOptions(PreferenceOptions):
 OPTIONS = ForkDpoOptions  # a recipe checks its stages against it
 
 
+def loss_of(options: ForkDpoOptions) -> Objective:
+    """The loss with its constants. UserError for one out of range."""
+    return objective("fork-dpo", options.beta)
+
+
 def parse_options(argv: list[str]) -> tuple[ForkDpoOptions, dict[str, Any]]:
     """The options, and further TrainingArguments."""
-    return parse_training("train fork-dpo", ForkDpoOptions, argv)
+    options, more = parse_training("train fork-dpo", ForkDpoOptions, argv)
+    loss_of(options)
+    return options, more
 
 
 def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     options, more = parse_options(argv)
-    from forkpoint.preference.objective import objective
-
-    run_training(options, more, "train fork-dpo", objective("fork-dpo", options.beta))
+    run_training(options, more, "train fork-dpo", loss_of(options))

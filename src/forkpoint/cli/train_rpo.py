@@ -7,6 +7,7 @@ from typing import Any
 
 from forkpoint.cli.training import run_training
 from forkpoint.cli.training_options import PreferenceOptions, parse_training
+from forkpoint.preference.methods import Objective, objective
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,19 @@ class RpoOptions(PreferenceOptions):
 OPTIONS = RpoOptions  # a recipe checks its stages against it
 
 
+def loss_of(options: RpoOptions) -> Objective:
+    """The loss with its constants. UserError for one out of range."""
+    return objective("rpo", options.beta, options.alpha)
+
+
 def parse_options(argv: list[str]) -> tuple[RpoOptions, dict[str, Any]]:
     """The options, and further TrainingArguments."""
-    return parse_training("train rpo", RpoOptions, argv)
+    options, more = parse_training("train rpo", RpoOptions, argv)
+    loss_of(options)
+    return options, more
 
 
 def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     options, more = parse_options(argv)
-    from forkpoint.preference.objective import objective
-
-    run_training(options, more, "train rpo", objective("rpo", options.beta, options.alpha))
+    run_training(options, more, "train rpo", loss_of(options))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from forkpoint.cli.training import run_training
 from forkpoint.cli.training_options import PreferenceOptions, parse_training
+from forkpoint.preference.methods import Objective, objective
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,19 @@ class TdpoOptions(PreferenceOptions):
 OPTIONS = TdpoOptions  # a recipe checks its stages against it
 
 
+def loss_of(options: TdpoOptions) -> Objective:
+    """The loss with its constants. UserError for one out of range."""
+    return objective(f"tdpo{options.variant}", options.beta, options.alpha if options.variant == 2 else None)
+
+
 def parse_options(argv: list[str]) -> tuple[TdpoOptions, dict[str, Any]]:
     """The options, and further TrainingArguments."""
-    return parse_training("train tdpo", TdpoOptions, argv)
+    options, more = parse_training("train tdpo", TdpoOptions, argv)
+    loss_of(options)
+    return options, more
 
 
 def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     options, more = parse_options(argv)
-    from forkpoint.preference.objective import objective
-
-    alpha = options.alpha if options.variant == 2 else None
-    run_training(options, more, "train tdpo", objective(f"tdpo{options.variant}", options.beta, alpha))
+    run_training(options, more, "train tdpo", loss_of(options))

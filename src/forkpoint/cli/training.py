@@ -9,20 +9,24 @@ from forkpoint.cli.training_options import NAMED, TrainingOptions
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
-    from forkpoint.preference.objective import Objective
+    from forkpoint.preference.methods import Objective
     from forkpoint.training.models import Lora
 
 
 def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, objective: Objective | None) -> None:
     """Load model and pairs, train, print what came of it; without an objective this is SFT."""
-    if options.pairs is None:
-        raise UserError("name the pairs to train on with --pairs: a run of `forkpoint pairs` or its pairs.jsonl")
+    from accelerate import PartialState
+
     from forkpoint.cli.progress import progress_bar
     from forkpoint.cli.training_tables import print_training
     from forkpoint.preference.pair_files import read_pairs
     from forkpoint.preference.training import Training, train
     from forkpoint.training.models import MODEL, load_trainable
 
+    for path in (options.pairs, options.eval_pairs):
+        if path is not None and not path.exists():  # before the model is loaded
+            raise UserError(f"{path} does not exist")
+    assert options.pairs is not None
     model, tokenizer = load_trainable({
         "name": options.model, "device": options.device, "dtype": options.dtype,
         "attn_implementation": options.attn_implementation, "revision": options.revision,
@@ -35,12 +39,14 @@ def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, obje
     precompute = getattr(options, "precompute_ref_log_probs", True)
     training = Training(objective, arguments, _lora(options), precompute, options.seed)
     out = options.out or default_directory(verb, options, more)
-    with progress_bar(options.quiet) as progress:
+    first = PartialState().is_main_process
+    with progress_bar(options.quiet or not first) as progress:
         summary = train(
             model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress
         )
-    print_training(summary)
-    print(f"\n{out / MODEL}")
+    if first:
+        print_training(summary)
+        print(f"\n{out / MODEL}")
 
 
 def _lora(options: TrainingOptions) -> Lora | None:
@@ -48,6 +54,4 @@ def _lora(options: TrainingOptions) -> Lora | None:
 
     if options.lora_rank:
         return Lora(options.lora_rank, options.lora_alpha, tuple(options.lora_modules), options.merge)
-    if options.merge:
-        raise UserError("--merge is about adapters; ask for them with --lora_rank")
     return None

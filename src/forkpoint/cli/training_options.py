@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,17 +84,33 @@ def parse_training(verb: str, options: type[T], argv: list[str]) -> tuple[T, dic
     own = {f.name for f in fields(options)}
     ours, theirs = _split(argv, own)
     found = parse(verb, options, ours)
-    if not theirs:
-        return found, {}
+    more = _parse_theirs(verb, theirs, own) if theirs else {}
+    _check(found)
+    return found, more
+
+
+def _parse_theirs(verb: str, flags: list[str], own: set[str]) -> dict[str, Any]:
+    """The values of TrainingArguments. UserError for a name that is neither theirs nor ours."""
     from forkpoint.training.arguments import names, parsed
 
-    for flag in theirs:
+    for flag in flags:
         name = flag[2:].partition("=")[0]
         if name not in names():
             near = difflib.get_close_matches(name, [*own, *names()], n=1, cutoff=0.5)
             hint = f", did you mean --{near[0]}?" if near else f"; forkpoint {verb} --help lists the options"
             raise UserError(f"unknown option --{name}{hint}")
-    return found, parsed(theirs)
+    return parsed(flags)
+
+
+def _check(options: FittingOptions) -> None:
+    """UserError for what can be known to be wrong without a model."""
+    if isinstance(options, TrainingOptions) and options.pairs is None:
+        raise UserError("name the pairs to train on with --pairs: a run of `forkpoint pairs` or its pairs.jsonl")
+    if not options.lora_rank:
+        if getattr(options, "merge", False):
+            raise UserError("--merge is about adapters; ask for them with --lora_rank")
+        if options.lora_modules:
+            raise UserError("--lora_modules is about adapters; ask for them with --lora_rank")
 
 
 def _split(argv: list[str], own: set[str]) -> tuple[list[str], list[str]]:
@@ -123,6 +140,8 @@ def _split(argv: list[str], own: set[str]) -> tuple[list[str], list[str]]:
 def _split_file(path: Path, own: set[str]) -> tuple[list[str], list[str]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -130,5 +149,9 @@ def _split_file(path: Path, own: set[str]) -> tuple[list[str], list[str]]:
     if not isinstance(content, dict):
         raise UserError(f"{path} should hold options and their values, but holds {type(content).__name__}")
     mine = {name: value for name, value in content.items() if name in own}
-    others = [f"--{name}={value}" for name, value in content.items() if name not in own]
+    others = [
+        f"--{name}={json.dumps(value) if isinstance(value, (dict, list)) else value}"
+        for name, value in content.items()
+        if name not in own
+    ]
     return ([f"--config={yaml.safe_dump(mine)}"] if mine else []), others

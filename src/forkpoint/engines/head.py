@@ -5,7 +5,8 @@ Shapes: B sequences, T positions, n rows (wanted positions of a batch), H hidden
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,17 @@ class Head:
         return torch.cat([self.logits(hidden, *part) for part in self.parts()], -1)
 
 
+@contextmanager
+def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """The model without dropout for as long as the context lasts."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.inference_mode()
 def head_of(model: PreTrainedModel) -> Head:
     """The model's output matrix as a `Head`. UserError where that does not reproduce the model's own logits."""
@@ -71,7 +83,8 @@ def head_of(model: PreTrainedModel) -> Head:
     head = Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
     ids = torch.arange(2, 8, device=model.device)[None]
     rows = torch.arange(6, device=model.device)
-    own, ours = logits_at(model, ids, rows).float(), head.all_logits(hidden_at(model, ids, rows))
+    with in_eval_mode(model):
+        own, ours = logits_at(model, ids, rows).float(), head.all_logits(hidden_at(model, ids, rows))
     difference = (ours - own).square().mean().sqrt() / own.std().clamp(min=1e-6)
     if float(difference) > PROBE_TOLERANCE.get(model.dtype, LOW_PRECISION_TOLERANCE):
         raise UserError(

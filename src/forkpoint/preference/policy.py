@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from forkpoint.engines.head import Head, head_of, hidden_at
+from forkpoint.engines.head import Head, head_of, hidden_at, in_eval_mode
 from forkpoint.engines.transformers_engine import LOW_PRECISION_TOLERANCE, PROBE_TOLERANCE
 from forkpoint.preference.batches import Example, collate
 from forkpoint.preference.pair import Pair
@@ -57,9 +57,11 @@ def shares_prompts(model: PreTrainedModel, longest: int) -> bool:
     examples = [Example(pair, i) for i, pair in enumerate(pairs)]
     head = head_of(model)
     try:
-        shared, separate = (
-            logprobs_of(model, head, on_device(collate(examples, way), model.device)).float() for way in (True, False)
-        )
+        with in_eval_mode(model):
+            shared, separate = (
+                logprobs_of(model, head, on_device(collate(examples, way), model.device)).float()
+                for way in (True, False)
+            )
     except (TypeError, ValueError, RuntimeError, IndexError):  # a model that takes no such mask or positions
         return False
     tolerance = PROBE_TOLERANCE.get(model.dtype, LOW_PRECISION_TOLERANCE)

@@ -6,8 +6,9 @@ A file holds one float32 number a token: of each pair in turn the chosen respons
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,11 +16,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from forkpoint.engines.head import head_of
+from forkpoint.engines.head import Head, head_of, in_eval_mode
+from forkpoint.files import whole_file
 from forkpoint.preference.batches import Example, collate
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.policy import logprobs_of, on_device
 
+FORMAT = 1  # of the numbers: another one where what they mean changes
 Progress = Callable[[int, int, int], None]
 """Called with the pairs done, the pairs in all, and the tokens so far."""
 
@@ -35,19 +38,23 @@ def with_reference(
     *,
     batch_size: int,
     shared: bool,
+    autocast: torch.dtype | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Example]:
     """The pairs with the model's log-probabilities of their tokens, from `cache` where it holds them.
 
-    A file there that is broken or too short is made anew. What changes the numbers' last digits only (batch size,
-    shared prompts) is not part of the key.
+    `autocast` is the precision in which the policy will compute, where that is not its weights' own. A file in the
+    cache that is broken is made anew; where none can be written, a warning says so. What changes the numbers' last
+    digits only (batch size, shared prompts) is not part of the key.
     """
-    path = (cache or cache_directory()) / f"{_key(model, pairs)}.npy"
+    path = (cache or cache_directory()) / f"{_key(model, pairs, autocast)}.npy"
     total = sum(len(p.chosen_ids) + len(p.rejected_ids) for p in pairs)
     values = _read(path, total)
     if values is None:
-        values = _compute(model, pairs, batch_size, shared, progress)
+        head = head_of(model)
+        with in_eval_mode(model), torch.autocast(model.device.type, autocast, enabled=autocast is not None):
+            values = _compute(model, head, pairs, batch_size, shared, progress)
         _write(path, values)
     examples, at = [], 0
     for i, p in enumerate(pairs):
@@ -58,12 +65,14 @@ def with_reference(
 
 
 def _compute(
-    model: PreTrainedModel, pairs: Sequence[Pair], batch_size: int, shared: bool, progress: Progress | None
+    model: PreTrainedModel,
+    head: Head,
+    pairs: Sequence[Pair],
+    batch_size: int,
+    shared: bool,
+    progress: Progress | None,
 ) -> np.ndarray:
     """Similar lengths side by side; the numbers in the pairs' order."""
-    head = head_of(model)
-    was_training = model.training
-    model.eval()
     found: dict[int, np.ndarray] = {}
     tokens = 0
     order = sorted(range(len(pairs)), key=lambda i: row_length(pairs[i]))
@@ -78,7 +87,6 @@ def _compute(
         if progress:
             tokens += batch["input_ids"].numel()
             progress(min(start + batch_size, len(order)), len(order), tokens)
-    model.train(was_training)
     return np.concatenate([found[i] for i in range(len(pairs))]).astype(np.float32)
 
 
@@ -87,12 +95,21 @@ def row_length(pair: Pair) -> int:
     return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
 
 
-def _key(model: PreTrainedModel, pairs: Sequence[Pair]) -> str:
-    """A hash of all weights, their precision, and all token ids."""
-    digest = hashlib.blake2b(digest_size=16)
+def weights_digest(model: PreTrainedModel) -> str:
+    """A hash of what a model computes with: its class, configuration and all weights."""
+    config = model.config.to_diff_dict()
+    config.pop("transformers_version", None)
+    digest = hashlib.blake2b(f"{type(model).__name__} {json.dumps(config, sort_keys=True, default=str)}".encode(),
+                             digest_size=16)  # fmt: skip
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _key(model: PreTrainedModel, pairs: Sequence[Pair], autocast: torch.dtype | None) -> str:
+    """A hash of the model, the precision, all token ids, and the version of this file."""
+    digest = hashlib.blake2b(f"{FORMAT} {weights_digest(model)} {autocast}".encode(), digest_size=16)
     for pair in pairs:
         for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
             digest.update(np.array([len(ids), *ids], dtype=np.int64).data)
@@ -108,10 +125,9 @@ def _read(path: Path, total: int) -> np.ndarray | None:
 
 
 def _write(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        np.save(file, values, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            np.save(file, values, allow_pickle=False)
+    except OSError as error:
+        warnings.warn(f"the reference's log-probabilities could not be kept: {error}", stacklevel=2)

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from forkpoint.engines.head import head_of
 from forkpoint.preference.batches import Example, collate
-from forkpoint.preference.objective import Objective, PairFacts, pair_facts, pair_losses
+from forkpoint.preference.methods import Objective
+from forkpoint.preference.objective import PairFacts, pair_facts, pair_losses
 from forkpoint.preference.policy import logprobs_of, predicting, shares_prompts
 from forkpoint.preference.reference import row_length
 from forkpoint.training.logprobs import token_logprobs, token_logprobs_and_kl
@@ -52,16 +54,20 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         **others: Any,
     ) -> None:
         both = [*examples, *(evaluated or ())]
+        disable_dropout(model)
         self.objective, self.reference = objective, reference
         self.online = objective.needs_kl or any(e.reference_chosen is None for e in both)
         if self.online and reference is None and not hasattr(model, "disable_adapter"):
             raise ValueError("a reference model is needed: the examples have no log-probabilities of it")
         self.shared = shares_prompts(model, max(row_length(e.pair) for e in both))
-        self.sums: dict[str, list[Tensor]] = {}
+        self.sums: dict[str, list[Tensor]] = {}  # of training steps since the last log
+        self.judged: dict[int, dict[str, float]] = {}  # of an evaluation, by pair
         super().__init__(
             model, args, data_collator=partial(collate, shared=self.shared), train_dataset=_Listed(examples),
             eval_dataset=None if evaluated is None else _Listed(evaluated), **others,
         )  # fmt: skip
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError("sharded models are not supported: the output matrix is used outside the model's forward")
         self.loss_is_scaled_for_ga = True
         self.head = head_of(model)
         if reference is not None:
@@ -72,12 +78,16 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
         """The sum of the batch's losses over the pairs of the whole step, times the number of processes."""
-        facts = self._facts(model, inputs)
+        with self.accelerator.autocast():
+            facts = self._facts(model, inputs)
         losses = pair_losses(self.objective, facts, inputs["pair_weights"])
         self._check(losses, inputs)
-        self._note(facts)
+        noted = self._noted(facts)
         if num_items_in_batch is None:  # an evaluation
+            self._judge(noted | {"loss": losses.detach()}, inputs["pair_index"])
             return (losses.mean(), {}) if return_outputs else losses.mean()
+        for name, values in noted.items():
+            self.sums.setdefault(name, []).append(torch.stack([values.sum(), torch.ones_like(values).sum()]))
         loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
         return (loss, {}) if return_outputs else loss
 
@@ -119,8 +129,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
                 f"{self.state.global_step + 1}: lower the learning rate, or look at that pair"
             )
 
-    def _note(self, facts: PairFacts) -> None:
-        """Keep the sums of what is logged."""
+    def _noted(self, facts: PairFacts) -> dict[str, Tensor]:
+        """What is logged of each pair, [B]."""
         beta = self.objective.beta
         rejected = facts.rejected_weighted if self.objective.method == "critical-dpo" else facts.rejected
         rewards = (beta * facts.chosen.detach(), beta * rejected.detach())
@@ -134,16 +144,26 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         }
         if self.objective.needs_kl:
             noted |= {"kl/chosen": facts.chosen_kl.detach(), "kl/rejected": facts.rejected_kl.detach()}
-        for name, values in noted.items():
-            self.sums.setdefault(name, []).append(torch.stack([values.sum(), torch.ones_like(values).sum()]))
+        return noted
+
+    def _judge(self, noted: dict[str, Tensor], pair_index: Tensor) -> None:
+        """Keep an evaluation's values by pair: of several processes, some get a pair that another one had."""
+        columns = [values.tolist() for values in noted.values()]
+        for b, index in enumerate(pair_index.tolist()):
+            self.judged[index] = {name: column[b] for name, column in zip(noted, columns, strict=True)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the means over all pairs, of all processes, since the last time."""
-        prefix = "eval_" if any(name.startswith("eval_") for name in logs) else ""
-        for name, sums in self.sums.items():
-            total, count = self.accelerator.reduce(torch.stack(sums).sum(0)).tolist()
-            logs[prefix + name] = total / count
-        self.sums = {}
+        """With the means over all pairs, of all processes: of an evaluation, or of the training since the last log."""
+        if any(name.startswith("eval_") for name in logs):
+            rows = dict(gather_object(list(self.judged.items())))
+            for name in next(iter(rows.values()), {}):
+                logs[f"eval_{name}"] = sum(row[name] for row in rows.values()) / len(rows)
+            self.judged = {}
+        else:
+            for name, sums in self.sums.items():
+                total, count = self.accelerator.reduce(torch.stack(sums).sum(0)).tolist()
+                logs[name] = total / count
+            self.sums = {}
         super().log(logs, start_time)
 
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Tensor, None, None]:
@@ -183,14 +203,11 @@ class _ByLength(Sampler[int]):
     """A random order in which the rows of one optimizer step are of similar length; a function of seed and epoch."""
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
-        self.lengths, self.step, self.seed, self.epoch = np.array(lengths), step, seed, 0
+        self.lengths, self.step, self.seed = np.array(lengths), step, seed
+        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader before each epoch."""
-        self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -204,3 +221,22 @@ class _ByLength(Sampler[int]):
         rest = [s for s in steps if len(s) < self.step]  # at most one, which must come last
         shuffled = [whole[i] for i in rng.permutation(len(whole))] + rest
         return iter(np.concatenate(shuffled).tolist())
+
+
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the sampler its epoch: after a resume a data loader of several processes no longer does."""
+
+    def __init__(self, sampler: _ByLength) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.epoch = int((state.epoch or 0.0) + 1e-6)
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Set all dropout probabilities to 0."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]

@@ -14,19 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from forkpoint import __version__
 from forkpoint.files import claim_directory, fingerprint, only_process, read_json, to_json, write_whole
 from forkpoint.preference.batches import Example
-from forkpoint.preference.objective import PAPERS, Objective
+from forkpoint.preference.methods import PAPERS, Objective
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.policy import shares_prompts
-from forkpoint.preference.reference import row_length, with_reference
+from forkpoint.preference.reference import row_length, weights_digest, with_reference
 from forkpoint.training.adapters import lent
 from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
-from forkpoint.training.fit import fit
+from forkpoint.training.fit import fit, memory_explained
 from forkpoint.training.models import MODEL, Lora, adapted, check_trainable, save_trained
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.trajectories.rows import SUMMARY
@@ -87,42 +88,31 @@ def train(
     arguments = training_arguments(values, out / CHECKPOINTS, model, _arguments_class(training))
     run = {"verb": "train", "method": training.method, "model": name, **_settings(training), "version": __version__}
     identity = {
-        "weights": str(model.dtype),
+        "weights": weights_digest(model),
+        "attention": model.config._attn_implementation,
         "pairs": fingerprint([asdict(p) for p in pairs]),
         "eval_pairs": fingerprint([asdict(p) for p in evaluated]),
     }
     with _claimed(out, run | identity):
         if not (out / SUMMARY).exists():
-            with lent(model, tokenizer):  # TRL and PEFT leave things behind
-                facts = _trained(model, tokenizer, (pairs, evaluated), training, arguments, out, name, progress)
-            if PartialState().is_main_process:
+            with lent(model, tokenizer), memory_explained(arguments):
+                trainer = _trainer(model, tokenizer, (pairs, evaluated), training, arguments, progress)
+                tokens = sum(_tokens(p, training) for p in pairs)
+                step = None if progress is None else partial(progress, f"{training.method}, steps")
+                facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
+            # only now is the configuration again what it was
+            if trainer.is_world_process_zero():
+                policy = trainer.accelerator.unwrap_model(trainer.model)
+                save_trained(policy, tokenizer, training.lora, _card(name, training, facts), out / MODEL)
                 write_whole(out / SUMMARY, to_json(run | facts, indent=2) + "\n")
                 shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         PartialState().wait_for_everyone()
     return dict(read_json(out / SUMMARY))
 
 
-def _trained(
-    model: PreTrainedModel,
-    tokenizer: Any,
-    data: tuple[Sequence[Pair], Sequence[Pair]],
-    training: Training,
-    arguments: Any,
-    out: Path,
-    name: str,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """Train on the first pairs, with an eye on the second ones, and save the result; what is known of the training."""
-    trainer = _trainer(model, tokenizer, data, training, arguments, progress)
-    pairs = data[0]
-    tokens = sum(_tokens(p, training) for p in pairs)
-    step = None if progress is None else partial(progress, f"{training.method}, steps")
-    facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
-    if trainer.is_world_process_zero():
-        last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
-        card = model_card(f"{name} after {training.method}", name, _source(training), _settings(training), last)
-        save_trained(trainer.accelerator.unwrap_model(trainer.model), tokenizer, training.lora, card, out / MODEL)
-    return facts
+def _card(name: str, training: Training, facts: Mapping[str, Any]) -> str:
+    last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
+    return model_card(f"{name} after {training.method}", name, _source(training), _settings(training), last)
 
 
 def _trainer(
@@ -159,10 +149,12 @@ def _with_reference(model: PreTrainedModel, pairs: Sequence[Pair], arguments: An
     if not pairs:
         return []
     shared = shares_prompts(model, max(map(row_length, pairs)))
+    autocast = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
     with PartialState().main_process_first():
         return with_reference(
-            model, pairs, batch_size=arguments.per_device_eval_batch_size, shared=shared, progress=step
-        )
+            model, pairs, batch_size=arguments.per_device_eval_batch_size, shared=shared, autocast=autocast,
+            progress=step,
+        )  # fmt: skip
 
 
 def _arguments_class(training: Training) -> Any:
@@ -180,6 +172,8 @@ def _check(model: PreTrainedModel, pairs: Sequence[Pair], training: Training) ->
         raise UserError("there are no pairs to train on")
     context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     for pair in pairs:
+        if not (pair.prompt_ids and pair.chosen_ids and pair.rejected_ids):
+            raise UserError(f"pair {pair.id!r} has an empty prompt or response")
         length = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
         if context and length > context:
             raise UserError(f"pair {pair.id!r} has {length} tokens, but the model reads at most {context}")

@@ -26,7 +26,7 @@ from transformers.pytorch_utils import Conv1D
 
 from forkpoint.engines.memory import is_out_of_memory
 from forkpoint.engines.trunk_attention import forward_lock
-from forkpoint.files import read_json, to_json, write_whole
+from forkpoint.files import read_json, readable, to_json, write_whole
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.types import Trajectory, UserError
 
@@ -213,12 +213,19 @@ def _save(adapted: Any, facts: dict[str, Any], out: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     adapted.save_pretrained(partial, save_embedding_layers=False)
     (partial / "README.md").unlink(missing_ok=True)  # a form without content
-    config = json.loads((partial / "adapter_config.json").read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])  # a set: in another order in every process
-    write_whole(partial / "adapter_config.json", to_json(config, indent=2) + "\n")
+    sort_modules(partial)
     write_whole(partial / FACTS, to_json(facts, indent=2) + "\n")
     weights = partial / "adapter_model.safetensors"
-    weights.chmod((partial / FACTS).stat().st_mode)
+    readable(weights)
     with weights.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, out)
+
+
+def sort_modules(directory: Path) -> None:
+    """Put the names of adapted layers, a set, in order: PEFT writes them in another one in every process."""
+    path = directory / "adapter_config.json"
+    if path.exists():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["target_modules"] = sorted(config["target_modules"])
+        write_whole(path, to_json(config, indent=2) + "\n")

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from forkpoint.types import UserError
 
-FIXED = ("output_dir", "remove_unused_columns", "disable_tqdm", "resume_from_checkpoint", "logging_nan_inf_filter")
+FIXED = ("output_dir", "remove_unused_columns", "disable_tqdm", "resume_from_checkpoint", "logging_nan_inf_filter",
+         "push_to_hub")  # fmt: skip
+AT_LEAST_1 = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+ORDERS = ("random", "group_by_length", "sequential")
 
 
 def names() -> frozenset[str]:
@@ -49,10 +53,31 @@ def training_arguments(
         "report_to": "none", "save_total_limit": 1, "max_length": None,  # TRL would cut at 1024
         "activation_checkpointing" if newer else "gradient_checkpointing": values.get("gradient_checkpointing", False),
     }  # fmt: skip
+    if unknown := [name for name in values if name not in known]:
+        raise UserError(f"{kind.__name__} has no {unknown[0]}")
+    _check(values)
     try:
-        return kind(**{name: value for name, value in (settings | dict(values)).items() if name in known})
-    except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"the training arguments do not go together: {str(error).splitlines()[0]}") from error
+        found = kind(**{name: value for name, value in (settings | dict(values)).items() if name in known})
+        for callback in get_reporting_integration_callbacks(found.report_to):
+            callback()  # raises where its library is not installed
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"the training arguments do not go together: {str(error).strip().splitlines()[0]}") from error
+    if found.fsdp or found.deepspeed:
+        raise UserError("sharded models (fsdp, deepspeed) are not supported; each process holds the whole model")
+    return found
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """UserError for numbers out of range that transformers would trip over later."""
+    for name in AT_LEAST_1:
+        if values.get(name, 1) < 1:
+            raise UserError(f"{name} must be at least 1, but is {values[name]}")
+    if values.get("num_train_epochs", 1) <= 0:
+        raise UserError(f"num_train_epochs must be above 0, but is {values['num_train_epochs']}")
+    if not 0 <= values.get("seed", 0) < 2**32:
+        raise UserError(f"the seed must be from 0 to 2**32 - 1, but is {values['seed']}")
+    if (order := values.get("train_sampling_strategy", "random")) not in ORDERS:
+        raise UserError(f"train_sampling_strategy must be one of {', '.join(ORDERS)}, but is {order!r}")
 
 
 def check_one_device(model: PreTrainedModel) -> None:

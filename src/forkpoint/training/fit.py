@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,8 @@ def fit(trainer: Any, tokens: int, step: Step | None = None) -> dict[str, Any]:
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(_Report(tokens, step))
-    try:
-        trainer.train(resume_from_checkpoint=_last_whole(Path(trainer.args.output_dir)))
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise UserError(
-                f"memory ran out while training on {trainer.args.per_device_train_batch_size} examples at a time: "
-                "lower --per_device_train_batch_size and raise --gradient_accumulation_steps"
-            ) from error
-        raise
+    with memory_explained(trainer.args):
+        trainer.train(resume_from_checkpoint=_checkpoint(trainer))
     history = [_steady(row) for row in trainer.state.log_history]
     losses = [row[name] for row in history for name in ("loss", "train_loss") if name in row]
     if not all(map(math.isfinite, losses)):
@@ -58,16 +52,38 @@ class _Report(TrainerCallback):  # type: ignore[misc]
             self.step(state.global_step, state.max_steps, round(self.tokens * (state.epoch or 0.0)))
 
 
-def _last_whole(directory: Path) -> str | None:
+@contextmanager
+def memory_explained(arguments: Any) -> Iterator[None]:
+    """Memory that runs out within the context is a UserError that says what to lower."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"memory ran out while training on {arguments.per_device_train_batch_size} examples at a time: "
+                "lower --per_device_train_batch_size and raise --gradient_accumulation_steps"
+            ) from error
+        raise
+
+
+def _checkpoint(trainer: Any) -> str | None:
     """The newest checkpoint that was written to its end; others, which a kill left, are removed."""
-    found = sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-    for path in reversed(found):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # what is written last
-            return str(path)
-        except (OSError, ValueError):
-            shutil.rmtree(path)
-    return None
+    directory = Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero():
+        for path in directory.glob("checkpoint-*"):
+            if not _is_whole(path):
+                shutil.rmtree(path)
+    trainer.accelerator.wait_for_everyone()
+    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return str(found[-1]) if found else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # what is written last
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _steady(row: dict[str, Any]) -> dict[str, Any]:

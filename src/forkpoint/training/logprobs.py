@@ -78,8 +78,9 @@ class _Rows(torch.autograd.Function):
         policy: _Matrix = ctx.policy
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         d_hidden = torch.empty_like(hidden) if needs_hidden else None
-        d_weight = torch.zeros_like(weight) if needs_weight else None
-        d_bias = weight.new_zeros(len(weight)) if needs_bias else None
+        wide = torch.promote_types(weight.dtype, torch.float32)  # many blocks are summed
+        d_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        d_bias = weight.new_zeros(len(weight), dtype=wide) if needs_bias else None
         for rows in _blocks(len(hidden), len(weight)):
             logits = policy.logits(hidden[rows])
             gradient = logits.softmax(-1).mul_((d_kl[rows] - d_logprobs[rows])[:, None])
@@ -94,7 +95,11 @@ class _Rows(torch.autograd.Function):
                 d_weight += gradient.T @ hidden[rows].to(gradient.dtype)
             if d_bias is not None:
                 d_bias += gradient.sum(0)
-        return d_hidden, d_weight, d_bias, None, None, None, None
+        return d_hidden, _as(weight, d_weight), _as(weight, d_bias), None, None, None, None
+
+
+def _as(weight: Tensor, gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.to(weight.dtype)
 
 
 class _Matrix:

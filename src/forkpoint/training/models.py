@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from forkpoint.engines.loading import load_pretrained
-from forkpoint.files import write_whole
-from forkpoint.training.adapters import check_modules, require_training
+from forkpoint.files import readable, write_whole
+from forkpoint.training.adapters import check_modules, require_training, sort_modules
 from forkpoint.types import UserError
 
 MODEL = "model"  # the directory of a run's result
@@ -41,21 +41,21 @@ def load_trainable(settings: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     require_training()
     if (Path(settings["name"]) / "adapter_config.json").exists():
         raise UserError(f"{settings['name']} holds an adapter; train on from a model that has it merged (--merge)")
-    model, tokenizer = load_pretrained(**settings)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    from accelerate import PartialState
+
+    PartialState()  # of several processes, each gets its own device
+    return load_pretrained(**settings)
 
 
 def check_trainable(model: PreTrainedModel, lora: Lora | None) -> None:
     """UserError where the model cannot be trained so."""
+    if model.dtype == torch.float16:
+        raise UserError("weights in float16 cannot be trained: small gradients vanish; use --dtype float32 or bfloat16")
     if lora is None:
-        if model.dtype == torch.float16:
-            raise UserError("weights in float16 cannot be trained as a whole; use --dtype float32 or bfloat16")
-    elif lora.rank < 1 or not lora.alpha > 0:
+        return
+    if lora.rank < 1 or not lora.alpha > 0:
         raise UserError(f"the rank and alpha of adapters must be above 0, but are {lora.rank} and {lora.alpha}")
-    else:
-        check_modules(model, lora.modules)
+    check_modules(model, lora.modules)
 
 
 def adapted(model: PreTrainedModel, lora: Lora | None, seed: int) -> Any:
@@ -78,7 +78,9 @@ def save_trained(model: Any, tokenizer: Any, lora: Lora | None, card: str, out: 
     whole.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     write_whole(partial / "README.md", card)
+    sort_modules(partial)
     for file in partial.iterdir():
+        readable(file)
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     shutil.rmtree(out, ignore_errors=True)
