@@ -99,7 +99,7 @@ def ours(model: Any, pairs: list[Any], steps: int, _: str) -> Any:
     """forkpoint's trainer, the reference's log-probabilities precomputed."""
     from transformers import TrainingArguments
 
-    from forkpoint.preference.objective import objective
+    from forkpoint.preference.methods import objective
     from forkpoint.preference.pair import Pair
     from forkpoint.preference.reference import with_reference
     from forkpoint.preference.trainer import PreferenceTrainer

@@ -36,7 +36,7 @@ from forkpoint.files import to_json, write_whole
 from forkpoint.lab.problems import load_problems
 from forkpoint.preference.choice import choose_pairs
 from forkpoint.preference.fork_pairs import choose_fork_pairs
-from forkpoint.preference.objective import objective
+from forkpoint.preference.methods import objective
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.pair_files import make_pair
 from forkpoint.preference.sources import read_forks, read_weights
@@ -53,6 +53,7 @@ SEEDS, TUNING_SEED = (1, 2, 3), 0
 ANY = "fork-dpo, any alternative"  # less likely ones, too
 METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", ANY, "fork-dpo")
 MAX_TOKENS = 120
+COMPARED = ("base", "dpo", "sft", "critical-dpo")  # with which every method is
 
 Setting = dict[str, float]
 Row = dict[str, Any]
@@ -189,14 +190,14 @@ def table(rows: Mapping[str, Row]) -> list[Row]:
             accuracies = [float(np.mean(row[kind])) for row in own]
             entry[kind] = statistics.mean(accuracies)
             entry[f"{kind}_by_seed"] = accuracies
-        for other in ("base", "dpo", "rpo"):
+        for other in COMPARED:
             compared = paired_difference(scores[other, "sampled"], scores[method, "sampled"])
-            entry[f"against_{other}"] = [compared.difference, *compared.interval]
+            entry[f"against_{other}"] = [compared.difference, *compared.ci95]
             entry[f"p_{other}"] = compared.p_value
         for key in ("training_tokens", "training_seconds"):
             entry[key] = statistics.mean(row[key] for row in own)
         found.append(entry)
-    for other in ("base", "dpo", "rpo"):
+    for other in COMPARED:
         for entry, p in zip(found, holm([entry[f"p_{other}"] for entry in found]), strict=True):
             entry[f"p_{other}"] = p
     return found
