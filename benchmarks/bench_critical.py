@@ -97,20 +97,24 @@ def curve_costs(engine: TransformersEngine, pairs: list[Pair], truth: dict[str, 
     ratios = {b: [errors[b][i] / allowed[i] for i in allowed] for b in BUDGETS}
     budget = next((b for b in BUDGETS if median(ratios[b]) <= 1), BUDGETS[-1])
     trajectories = [t for t, _ in pairs]
-    common = [timed(partial(run_alone, engine, trajectories, budget, s)) for s in range(300, 300 + SEEDS)]
-    seconds = median(taken for _, taken in common)
-    tokens = {
-        i: float(np.mean([r.tokens_generated for r in rows])) for i, rows in by_id([f for f, _ in common]).items()
-    }
     rows: list[Row] = []
     counts: Counts = {}
-    for t in trajectories:
+    common = []  # now and then, so that a machine that slows down slows both
+    for i, t in enumerate(trajectories):
+        if i % max(1, len(trajectories) // SEEDS) == 0:
+            common.append(timed(partial(run_alone, engine, trajectories, budget, 300 + i)))
         row, counts[t.id] = one_at_a_time(engine, t, budget, truth[t.id])
-        row |= {"tokens_together": tokens[t.id], "seconds_together": seconds * tokens[t.id] / sum(tokens.values())}
+        rows.append(row | {"peer_rmse": allowed[t.id] ** 0.5})
+        print(short(rows[-1]), flush=True)
+    seconds = median(taken for _, taken in common)
+    tokens = {
+        i: float(np.mean([r.tokens_generated for r in runs])) for i, runs in by_id([f for f, _ in common]).items()
+    }
+    for row in rows:
+        row["tokens_together"] = tokens[row["id"]]
+        row["seconds_together"] = seconds * tokens[row["id"]] / sum(tokens.values())
         row |= {f"{kind}_ratio": row[f"peer_{kind}"] / row[f"{kind}_together"] for kind in ("tokens", "seconds")}
-        row |= {"seconds_ratio_alone": row["peer_seconds"] / row["seconds"], "peer_rmse": allowed[t.id] ** 0.5}
-        rows.append(row)
-        print(short(row), flush=True)
+        row["seconds_ratio_alone"] = row["peer_seconds"] / row["seconds"]
     keys = ("tokens_ratio", "seconds_ratio", "seconds_ratio_alone", "rmse", "peer_rmse")
     medians = {key: median(row[key] for row in rows) for key in keys}
     whole = {
