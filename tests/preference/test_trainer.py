@@ -206,7 +206,7 @@ def naive_of_adapter(adapted, base, pairs):
 
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
 def test_accumulation_does_not_matter(strategy, policy, tokenizer, tmp_path):
-    from conftest import made_up_pairs
+    from made_up_pairs import made_up_pairs
 
     pairs = made_up_pairs(20, len(tokenizer), seed=5)  # two steps of 8 and one of 4
     states, histories = [], []
@@ -238,7 +238,7 @@ def test_a_loss_that_is_no_number_names_its_pair(policy, pairs, tmp_path):
 
 
 def test_similar_lengths_come_together_and_every_pair_once(policy, tokenizer, tmp_path):
-    from conftest import made_up_pairs
+    from made_up_pairs import made_up_pairs
 
     pairs = made_up_pairs(43, len(tokenizer), longest=40)
     trainer = trainer_for(policy[0], pairs, tmp_path, reference=policy[1], train_sampling_strategy="group_by_length")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import made_up_pairs
+from made_up_pairs import made_up_pairs
 from test_trainer import trainer_for
 from tiny_models import build_model, tiny_config
 from transformers import AutoTokenizer
