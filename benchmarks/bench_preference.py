@@ -32,7 +32,7 @@ MODELS = ("lab", "50M")
 PAIRS = 8
 
 
-def build(name: str) -> tuple[Any, list[tuple[list[int], list[int], list[int]]], int]:
+def build(name: str, steps: int) -> tuple[Any, list[tuple[list[int], list[int], list[int]]], int]:
     """Model, pairs of prompt, chosen and rejected ids, and the number of pairs a step."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -54,7 +54,7 @@ def build(name: str) -> tuple[Any, list[tuple[list[int], list[int], list[int]]],
     def ids(bounds: tuple[int, int]) -> list[int]:
         return [rng.randrange(3, vocabulary) for _ in range(rng.randint(*bounds))]
 
-    pairs = [(ids(lengths[0]), ids(lengths[1]), ids(lengths[1])) for _ in range(16 * PAIRS)]
+    pairs = [(ids(lengths[0]), ids(lengths[1]), ids(lengths[1])) for _ in range(steps * PAIRS)]
     return model, pairs, vocabulary
 
 
@@ -67,7 +67,7 @@ def measure(way: str, name: str, steps: int) -> dict[str, float]:
     """One run in this process."""
     from transformers import TrainerCallback
 
-    model, pairs, _ = build(name)
+    model, pairs, _ = build(name, steps)
     stamps: list[float] = []
 
     class Clock(TrainerCallback):
@@ -149,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -156,11 +157,12 @@ def main() -> None:
         print(json.dumps(measure(options.way, options.model, options.steps)))
         return
     figures: dict[str, Any] = {}
-    for name in MODELS:
+    for name in options.models:
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(options.rounds):
             for way in WAYS:
                 runs[way].append(run(way, name, options.steps))
+                print(name, way, runs[way][-1], flush=True)
         found = {way: {key: median(r[key] for r in rows) for key in rows[0]} for way, rows in runs.items()}
         for way in WAYS[1:]:
             ratios = {
