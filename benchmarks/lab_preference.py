@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -53,6 +54,7 @@ SEEDS, TUNING_SEED = (1, 2, 3), 0
 ANY = "fork-dpo, any alternative"  # less likely ones, too
 METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", ANY, "fork-dpo")
 MAX_TOKENS = 120
+WINDOW = 5  # logs, of 10 steps each, of which the figure shows the mean
 COMPARED = ("base", "dpo", "sft", "critical-dpo")  # with which every method is
 
 Setting = dict[str, float]
@@ -209,26 +211,36 @@ def seeds_of(method: str) -> tuple[int, ...]:
 
 
 def draw(rows: Mapping[str, Row]) -> None:
-    """Log-probabilities of chosen and rejected responses over training, a panel for each method on whole responses."""
-    shown = [
-        m for m in METHODS if f"test-{m}-1" in rows and "logps/chosen" in (rows[f"test-{m}-1"]["history"] or [{}])[0]
-    ]
-    figure = Figure(figsize=(2.1 * len(shown), 2.6), layout="constrained")
-    axes = figure.subplots(1, len(shown), sharey=True)
-    for panel, method in zip(axes, shown, strict=True):
-        for seed in SEEDS:
-            history = [row for row in rows[f"test-{method}-{seed}"]["history"] if "loss" in row]
+    """Log-probabilities of chosen and rejected responses over training, of the losses on whole responses.
+
+    Above with each method's best setting, below with the same loose one for all. Means over seeds, and over 50 steps.
+    """
+    shown = ("dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo")
+    loose = grid("dpo").index({"learning_rate": 1e-4, "beta": 0.1})
+    sources = (
+        ("best setting", {m: [f"test-{m}-{seed}" for seed in SEEDS] for m in shown}),
+        ("1e-4, β = 0.1", {m: [f"tune-{m}-{loose}"] for m in shown}),
+    )
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    axes = figure.subplots(len(sources), len(shown), sharey=True, sharex=True)
+    for row, (label, names) in zip(axes, sources, strict=True):
+        for panel, method in zip(row, shown, strict=True):
+            histories = [[r for r in rows[name]["history"] if "loss" in r] for name in names[method]]
+            steps = np.array([r["step"] for r in histories[0]])
             for name, colour, style in (("chosen", "#1b6ca8", "-"), ("rejected", "#d98c2b", "--")):
-                values = [row[f"logps/{name}"] for row in history]
-                panel.plot([row["step"] for row in history], values, style, color=colour, lw=1, label=name)
-        panel.set(title=method, xlabel="step")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(lw=0.4)
-    axes[0].set_ylabel("log-probability")
-    axes[0].set_yscale("symlog", linthresh=1.0)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles[:2], labels[:2], loc="outside upper left", ncols=2, frameon=False, fontsize=8)
-    figure.savefig(FIGURE, metadata={"Date": None})
+                values = np.mean([[r[f"logps/{name}"] for r in history] for history in histories], 0)
+                smooth = np.convolve(values, np.ones(WINDOW) / WINDOW, "valid")
+                panel.plot(steps[WINDOW - 1 :], smooth, style, color=colour, lw=1.4, label=name)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.grid(lw=0.4)
+        row[0].set_ylabel(f"{label}\nlog-probability")
+    for panel, method in zip(axes[0], shown, strict=True):
+        panel.set_title(method)
+    for panel in axes[-1]:
+        panel.set_xlabel("step")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "forkpoint"}):
+        figure.savefig(FIGURE, metadata={"Date": None})
 
 
 def main() -> None:
