@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,30 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
         raise UserError(f"{path} is a directory; a JSON Lines file was expected")
     try:
         with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                place = f"{path} line {number}"
-                if line.strip(b" \t\r\n\xef\xbb\xbf"):
-                    yield place, _object(line, place)
+            yield from rows_of(lines, str(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _object(line: bytes, place: str) -> Row:
+def rows_of(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, Row]]:
+    """As `read_rows`, of the lines of a file that is open already and has that name."""
+    for number, line in enumerate(lines, start=1):
+        place = f"{name} line {number}"
+        if line.strip(b" \t\r\n\xef\xbb\xbf"):
+            yield place, _object(decoded(line, place), place)
+
+
+def decoded(line: bytes, place: str) -> str:
+    """The line as text, without a byte order mark; a UserError where it is not UTF-8."""
     try:
-        value = json.loads(line.decode("utf-8-sig"))
+        return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from None
+
+
+def _object(line: str, place: str) -> Row:
+    try:
+        value = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from None
     except (ValueError, RecursionError):
@@ -71,11 +82,11 @@ def scalar(row: Row, name: str, place: str) -> str:
     return checked_text(value, f"{place}: column {name!r}")
 
 
-def checked_text(value: Any, what: str) -> str:
-    """The value, if it is a string that can be written as UTF-8 and is not blank; a UserError otherwise."""
+def checked_text(value: Any, what: str, *, blank: bool = False) -> str:
+    """The value, if it is a string that can be written as UTF-8 and is not blank (or may be); a UserError otherwise."""
     if not isinstance(value, str):
         raise UserError(f"{what} should be a string, got {_kind(value)}")
-    if not value.strip():
+    if not blank and not value.strip():
         raise UserError(f"{what} is empty")
     try:
         value.encode()
@@ -97,10 +108,10 @@ def list_of(row: Row, name: str, kind: type, place: str) -> list[Any]:
     values = column(row, name, place)
     named = {int: "whole numbers", str: "strings", dict: "objects"}[kind]
     if not isinstance(values, list):
-        raise UserError(f"{place}: {name} must be a list of {named}, but is {values!r}")
+        raise UserError(f"{place}: {name} must be a list of {named}, but is {shortened(values)}")
     for value in values:
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{place}: {name} must be a list of {named}, but holds {value!r}")
+            raise UserError(f"{place}: {name} must be a list of {named}, but holds {shortened(value)}")
     return values
 
 
@@ -128,5 +139,6 @@ def shortened(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
-    return "null" if value is None else names.get(type(value), "a number")
+    named = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
+    named |= {float: "a number", type(None): "null"}
+    return named.get(type(value), type(value).__name__)

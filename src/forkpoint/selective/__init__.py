@@ -1,0 +1,1 @@
+"""Which tokens to pretrain on: reference scores, selection rules, trainer, token dynamics."""
