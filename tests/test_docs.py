@@ -22,7 +22,10 @@ from forkpoint.sampling.limits import _ALLOWED
 from forkpoint.tasks import STYLES, TASKS
 
 MODULES = {verb: import_module(name) for verb, (name, _) in VERBS.items()}
-DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb in VERBS} | {"eval": "evaluation"}
+DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb in VERBS} | {
+    "eval": "evaluation",
+    "lab corpus": "lab",
+}
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

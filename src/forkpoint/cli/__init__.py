@@ -26,10 +26,11 @@ VERBS = {
     "rounds": ("forkpoint.cli.rounds", "fine-tune in rounds on own right answers, with a likelihood filter"),
     "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
     "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
+    "lab corpus": ("forkpoint.cli.lab_corpus", "make the lab's corpus with noise, for selective language modeling"),
     "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
 }
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
-RESUMING = {*VERBS} - {"report", "lab train"}  # the same command goes on from where it was
+RESUMING = {*VERBS} - {"report", "lab corpus", "lab train"}  # the same command goes on from where it was
 DONE, WRONG, INTERRUPTED = 0, 2, 130
 
 

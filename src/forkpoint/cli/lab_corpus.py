@@ -1,0 +1,133 @@
+"""`forkpoint lab corpus`: the lab's corpus with noise, a clean one, and held-out documents, as token ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forkpoint.cli.options import RunOptions, parse
+from forkpoint.cli.setup import default_directory
+from forkpoint.files import claim_directory, to_json, write_whole
+from forkpoint.types import UserError
+
+if TYPE_CHECKING:
+    from forkpoint.lab.noise import NoisyDocument
+
+CORPUS, CLEAN_CORPUS, HELD_OUT, SUMMARY = "corpus.jsonl", "clean.jsonl", "held-out.jsonl", "summary.json"
+DOCUMENTS_PER_REPORT = 500  # between two moves of the progress bar
+
+Summary = dict[str, Any]
+Progress = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class LabCorpusOptions(RunOptions):
+    """Make the lab's corpus with noise, for selective language modeling.
+
+    Writes corpus.jsonl (documents with noise, and the kind of every token), clean.jsonl (for a reference model),
+    held-out.jsonl (clean, of the test split) and summary.json, in the tokens of the embedded model. No two documents
+    share a question.
+    """
+
+    documents: int = 60_000
+    """documents with noise"""
+    clean_documents: int = 6_000
+    """documents without noise, about other questions"""
+    held_out_documents: int = 1_000
+    """documents without noise, about questions of the test split"""
+    seed: int = 0
+    """seed of the problems and of the noise"""
+
+
+OPTIONS = LabCorpusOptions  # a recipe checks its stages against it
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments, write the three files and their summary, print what they hold."""
+    options = parse("lab corpus", LabCorpusOptions, argv)
+    sizes = {name: getattr(options, name) for name in ("documents", "clean_documents", "held_out_documents")}
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"--{name} must be at least 1, but is {size}")
+    from forkpoint.cli.progress import progress_bar
+
+    out = options.out or default_directory("lab corpus", options)
+    claim_directory(out, {"verb": "lab corpus", **sizes, "seed": options.seed})
+    with progress_bar(options.quiet) as progress:
+        summary = _write(options, out, progress)
+    _print(summary)
+    print(f"\n{out / CORPUS}")
+
+
+def _write(options: LabCorpusOptions, out: Path, progress: Progress | None) -> Summary:
+    """Write the files and their summary, and return it."""
+    from transformers import AutoTokenizer
+
+    from forkpoint.lab import MODEL_DIR
+    from forkpoint.lab.noise import KINDS, clean_documents, noisy_documents
+
+    tokenizer, seed, first = AutoTokenizer.from_pretrained(MODEL_DIR), options.seed, options.clean_documents
+    sources = {  # clean and noisy ones are of one stream of distinct questions: no question is in both
+        CORPUS: (noisy_documents(seed, tokenizer, start=first), options.documents),
+        CLEAN_CORPUS: (clean_documents(seed, tokenizer), options.clean_documents),
+        HELD_OUT: (clean_documents(seed, tokenizer, split="test"), options.held_out_documents),
+    }
+    files = {
+        name: _write_file(out / name, islice(source, size), size, KINDS, progress)
+        for name, (source, size) in sources.items()
+    }
+    summary = {"seed": seed, "kinds": KINDS, "files": files}
+    write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
+    return summary
+
+
+def _write_file(
+    path: Path, documents: Iterable[NoisyDocument], size: int, kinds: Sequence[str], progress: Progress | None
+) -> Summary:
+    """Write `size` documents, a line each, and return how many documents and tokens they are, in all and by kind."""
+    tokens: Counter[int] = Counter()
+    having: Counter[int] = Counter()
+
+    def lines() -> Iterator[str]:
+        for done, document in enumerate(documents, 1):
+            tokens.update(document.kinds)
+            having.update(set(document.kinds))
+            if progress and (done % DOCUMENTS_PER_REPORT == 0 or done == size):
+                progress(path.name, done, size, tokens.total())
+            yield _line(document, with_kinds=path.name == CORPUS)
+
+    write_whole(path, lines())
+    return {
+        "documents": size,
+        "tokens": tokens.total(),
+        "tokens_by_kind": {name: tokens[code] for code, name in enumerate(kinds)},
+        "documents_by_kind": {name: having[code] for code, name in enumerate(kinds)},
+    }
+
+
+def _line(document: NoisyDocument, *, with_kinds: bool) -> str:
+    row: dict[str, Any] = {"id": document.id, "input_ids": document.token_ids}
+    return to_json({**row, "kinds": document.kinds} if with_kinds else row) + "\n"
+
+
+def _print(summary: Summary) -> None:
+    """A row a file, and under the corpus with noise a row for each of its kinds."""
+    from rich import box
+    from rich.table import Table
+
+    from forkpoint.cli.tables import wide_console
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("file", no_wrap=True)
+    for column in ("documents", "tokens", "of the tokens"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, file in summary["files"].items():
+        table.add_row(name, f"{file['documents']:,}", f"{file['tokens']:,}", "")
+        for kind, tokens in file["tokens_by_kind"].items() if name == CORPUS else ():
+            share = f"{100 * tokens / file['tokens']:.1f}%"
+            table.add_row(f"  {kind}", f"{file['documents_by_kind'][kind]:,}", f"{tokens:,}", share)
+    wide_console().print(table)

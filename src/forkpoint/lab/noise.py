@@ -1,0 +1,180 @@
+"""The lab's corpus for selective language modeling: worked problems with noise whose token positions are known.
+
+A document is a list of pieces (kind, token ids). Each piece is tokenised by itself and the ids are put one after the
+other, so that the kind of every token is exact. Without its noise a document is the lab's plain prompt and a worked
+answer without slips. Four kinds of noise come into a document, each independently with its PROBABILITY:
+
+    random        runs of tokens drawn uniformly from the vocabulary, between sentences
+    markup        tags, entities and wiki marks with varying numbers, between sentences
+    boilerplate   what surrounds a text on a page, before it, after it and between its sentences
+    wrong         every number of the text that is not the one that the text without slips has in its place: the result
+                  of a slip, what later steps carry on of it, and a wrong final answer, with all of their digits. A
+                  number that comes out right in spite of an earlier slip is clean, as are all the words
+
+Pure, apart from the tokenizer that is handed in. Knows nothing of models, files or selection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from forkpoint.lab.corpus import OPENINGS, SLIPS, draw_slips, worked_text
+from forkpoint.lab.problems import LabProblem, stream, work_out
+from forkpoint.types import TokenIds
+
+KINDS = ("clean", "random", "markup", "boilerplate", "wrong")
+CLEAN, RANDOM, MARKUP, BOILERPLATE, WRONG = range(len(KINDS))
+
+PROBABILITY = {RANDOM: 0.7, MARKUP: 0.7, BOILERPLATE: 0.6, WRONG: 0.35}
+MOST_PIECES = {RANDOM: 6, MARKUP: 5, BOILERPLATE: 3}  # a document with the kind has from one to this many
+RANDOM_LENGTHS = (3, 12)
+ONLY_THE_LAST = 0.25  # of wrong documents: right steps, and then another number as the answer
+
+MARKUP_TEXTS = (
+    '<div class="x%d">', "</div>", '<a href="/p/%d">', "</span>", "<br>", "&nbsp;", "&#%d;", "[edit]", "[%d]",
+    "{{cite %d}}",
+)  # fmt: skip
+MARKUP_NUMBERS = (1, 99)
+BOILERPLATE_TEXTS = (
+    "Copyright {year} {site}.",
+    "All rights reserved.",
+    "Subscribe to our newsletter.",
+    "Home | About | Page {n}",
+    "Sign in to {site}.",
+    "Share this with {n} friends.",
+    "We use cookies.",
+    "{n} comments on {site}.",
+    "Next page: {n}",
+)
+SITES = ("Sumpost", "Mathlink", "Quizbox", "Edunet")
+YEARS = (2005, 2025)
+PAGES = (1, 99)
+
+_NUMBER = re.compile(r"(\d+)")
+_SENTENCE_END = re.compile(r"(?<=[.?])(?=\s)")
+
+Piece = tuple[int, TokenIds]
+Encode = Callable[[str], TokenIds]
+Opening = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyDocument:
+    """A document and the kind of each of its tokens, as an index into KINDS; both have the same length."""
+
+    id: str
+    token_ids: TokenIds
+    kinds: tuple[int, ...]
+
+
+def noisy_documents(seed: int, tokenizer: Any, split: str = "train", start: int = 0) -> Iterator[NoisyDocument]:
+    """Documents with noise about distinct problems of a split, without end, from the one of index `start` on.
+
+    Document i is a function of (seed, split, i), and without its noise it is document i of `clean_documents`. The last
+    token of every document is the tokenizer's end-of-sequence token.
+    """
+    encode = encoder(tokenizer)
+    special = set(tokenizer.all_special_ids)
+    vocabulary = [i for i in range(len(tokenizer)) if i not in special]
+    for name, problem, rng in _problems(seed, split, start):
+        opening = draw_opening(rng)
+        exact = document_text(problem, opening)
+        written = wrong_text(rng, problem, opening) if rng.random() < PROBABILITY[WRONG] else exact
+        noise = [(kind, noise_ids(rng, kind, encode, vocabulary)) for kind in noise_kinds(rng)]
+        pieces = put_between(rng, sentence_pieces(written, exact, encode), noise)
+        yield _document(name, [*pieces, (CLEAN, (tokenizer.eos_token_id,))])
+
+
+def clean_documents(seed: int, tokenizer: Any, split: str = "train", start: int = 0) -> Iterator[NoisyDocument]:
+    """The documents of `noisy_documents` without their noise: every kind is CLEAN, every number right."""
+    encode = encoder(tokenizer)
+    for name, problem, rng in _problems(seed, split, start):
+        exact = document_text(problem, draw_opening(rng))
+        pieces = itertools.chain.from_iterable(sentence_pieces(exact, exact, encode))
+        yield _document(name, [*pieces, (CLEAN, (tokenizer.eos_token_id,))])
+
+
+def _problems(seed: int, split: str, start: int) -> Iterator[tuple[str, LabProblem, random.Random]]:
+    """The name, the problem and the random numbers of each document."""
+    for i, problem in enumerate(itertools.islice(stream(seed, split), start, None), start):
+        yield f"lab/{split}/{seed}/{i}", problem, random.Random(f"noise/{seed}/{split}/{i}")
+
+
+def _document(name: str, pieces: list[Piece]) -> NoisyDocument:
+    ids = tuple(token for _, tokens in pieces for token in tokens)
+    return NoisyDocument(name, ids, tuple(kind for kind, tokens in pieces for _ in tokens))
+
+
+def encoder(tokenizer: Any) -> Encode:
+    """Text to token ids, without special tokens; the pieces of the corpus recur, so they are remembered."""
+    return lru_cache(maxsize=2**16)(lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def draw_opening(rng: random.Random) -> Opening:
+    """One of the corpus's openings, and the word that goes with it before each later step."""
+    opening, link, _ = rng.choices(OPENINGS, [weight for *_, weight in OPENINGS])[0]
+    return opening, link
+
+
+def document_text(problem: LabProblem, opening: Opening, slips: tuple[int, ...] | None = None) -> str:
+    """The plain prompt and a worked answer, without slips or with these."""
+    return f"Q: {problem.question}\nA:" + worked_text(problem, work_out(problem.steps, slips), *opening)
+
+
+def wrong_text(rng: random.Random, problem: LabProblem, opening: Opening) -> str:
+    """The text with at least one slip in its steps, or with nothing wrong but the final answer."""
+    if rng.random() < ONLY_THE_LAST:
+        slip = rng.choice([slip for slip in SLIPS if problem.answer + slip >= 0])
+        return document_text(problem, opening).removesuffix(f"{problem.answer}.") + f"{problem.answer + slip}."
+    while not any(slips := draw_slips(rng, problem)):
+        pass
+    return document_text(problem, opening, slips)
+
+
+def sentence_pieces(written: str, exact: str, encode: Encode) -> list[list[Piece]]:
+    """The pieces of each sentence of `written`: words, and numbers, WRONG where `exact` has another one there."""
+    return [
+        [
+            (CLEAN if part == right else WRONG, encode(part))
+            for part, right in zip(_NUMBER.split(sentence), _NUMBER.split(model), strict=True)
+            if part
+        ]
+        for sentence, model in zip(_SENTENCE_END.split(written), _SENTENCE_END.split(exact), strict=True)
+    ]
+
+
+def noise_kinds(rng: random.Random) -> list[int]:
+    """The kinds of the pieces that go between a document's sentences, in their order."""
+    kinds = [
+        kind
+        for kind in MOST_PIECES
+        if rng.random() < PROBABILITY[kind]
+        for _ in range(rng.randint(1, MOST_PIECES[kind]))
+    ]
+    rng.shuffle(kinds)
+    return kinds
+
+
+def noise_ids(rng: random.Random, kind: int, encode: Encode, vocabulary: Sequence[int]) -> TokenIds:
+    """One piece of noise; `vocabulary` is the ids that RANDOM draws from."""
+    if kind == RANDOM:
+        return tuple(rng.choices(vocabulary, k=rng.randint(*RANDOM_LENGTHS)))
+    if kind == MARKUP:
+        return encode(" " + rng.choice(MARKUP_TEXTS).replace("%d", str(rng.randint(*MARKUP_NUMBERS))))
+    text = rng.choice(BOILERPLATE_TEXTS)
+    return encode(f"\n{text.format(site=rng.choice(SITES), year=rng.randint(*YEARS), n=rng.randint(*PAGES))}\n")
+
+
+def put_between(rng: random.Random, sentences: list[list[Piece]], noise: list[Piece]) -> list[Piece]:
+    """The sentences' pieces with each piece of noise between two of them; BOILERPLATE also before and after."""
+    gaps: list[list[Piece]] = [[] for _ in range(len(sentences) + 1)]
+    for kind, tokens in noise:
+        edge = 0 if kind == BOILERPLATE else 1
+        gaps[rng.randint(edge, len(sentences) - edge)].append((kind, tokens))
+    return [*gaps[0], *(piece for pair in zip(sentences, gaps[1:], strict=True) for part in pair for piece in part)]
