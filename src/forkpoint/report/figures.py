@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
+
+from forkpoint.report.drawing import plain_axes, svg_text
 
 
 def sweep_figure(results: dict[str, Any]) -> str:
     """Accuracy with its 95% interval against the swept option, a line a strategy; an <svg> element."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     by_spec = {s["strategy"]: s for s in results["strategies"]}
@@ -21,11 +21,6 @@ def sweep_figure(results: dict[str, Any]) -> str:
         above = [100 * p["ci95"][1] - v for v, p in zip(y, points, strict=True)]
         axes.errorbar(line["values"], y, [below, above], marker=marker, capsize=2, lw=1.4, label=line["strategy"])
     axes.set(xlabel=results["sweep"]["option"], ylabel="accuracy (%)", ylim=(0, 102))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", lw=0.4)
+    plain_axes(axes)
     axes.legend(frameon=False, fontsize=8)
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "forkpoint"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg_text(figure)

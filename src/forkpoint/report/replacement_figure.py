@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
+
+from forkpoint.report.drawing import plain_axes, saved, svg_text
 
 # Dark and light, whole and dashed: readable in grey too.
 _LINES: dict[str, dict[str, Any]] = {
@@ -15,17 +16,15 @@ _LINES: dict[str, dict[str, Any]] = {
 
 def replacement_svg(table: Sequence[dict[str, Any]]) -> str:
     """The chart of a `replacement_table` (not empty) as an <svg> element; the same table gives the same text."""
-    text = _drawn(table, "svg").decode("utf-8")
-    return text[text.index("<svg") :]
+    return svg_text(_figure(table))
 
 
 def replacement_png(table: Sequence[dict[str, Any]], dpi: int = 160) -> bytes:
     """The same chart as a PNG file's bytes."""
-    return _drawn(table, "png", dpi)
+    return saved(_figure(table), "png", dpi)
 
 
-def _drawn(table: Sequence[dict[str, Any]], kind: str, dpi: int = 100) -> bytes:
-    import matplotlib as mpl
+def _figure(table: Sequence[dict[str, Any]]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
@@ -40,10 +39,6 @@ def _drawn(table: Sequence[dict[str, Any]], kind: str, dpi: int = 100) -> bytes:
     axes.set_xscale("log", base=2)
     axes.set_xticks(powers, [str(p) for p in powers])
     axes.set(xlabel="k", ylabel="pass@k (%)", ylim=(-2, 102))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", lw=0.4)
+    plain_axes(axes)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "forkpoint"}):
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
-    return buffer.getvalue()
+    return figure

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from forkpoint.preference.held_out import ks
-
-# Of each run: dark to light and of several shapes, readable in grey too.
-_STYLES = (("#1b6ca8", "o", "-"), ("#d98c2b", "s", "--"), ("#3c8d53", "^", "-."), ("#8a4f9e", "D", ":"))
+from forkpoint.report.drawing import LINES, plain_axes, svg_text
 
 
 def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
@@ -17,13 +14,12 @@ def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
 
     The same summaries give the same text. At most four runs are told apart.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, 4.8), layout="constrained")
     for axes, (name, label, scale) in zip(figure.subplots(2, 3).flat, _panels(runs), strict=True):
         for i, (run, summary) in enumerate(runs.items()):
-            color, marker, line = _STYLES[i % len(_STYLES)]
+            color, marker, line = LINES[i % len(LINES)]
             points = [(row["round"], row["held_out"]) for row in summary["results"] if _has(row, name)]
             x, y = [number for number, _ in points], [scale * found[name] for _, found in points]
             ends = [[scale * end for end in found[f"{name}_ci95"]] for _, found in points]
@@ -34,15 +30,10 @@ def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
         axes.set_title(label, fontsize=9, loc="left")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", lw=0.4)
+        plain_axes(axes)
     figure.supxlabel("round", fontsize=9)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, title="filter", title_fontsize=8)
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "forkpoint"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg_text(figure)
 
 
 def _panels(runs: Mapping[str, dict[str, Any]]) -> list[tuple[str, str, float]]:

@@ -1,0 +1,31 @@
+"""What every chart by matplotlib shares: its look, and its bytes, which are the same for the same chart."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+# A line's colour, marker and dashes: dark to light and of several shapes, readable in grey too.
+LINES = (("#1b6ca8", "o", "-"), ("#d98c2b", "s", "--"), ("#3c8d53", "^", "-."), ("#8a4f9e", "D", ":"))
+
+
+def plain_axes(axes: Any) -> None:
+    """No frame above and at the right, and thin lines across."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", lw=0.4)
+
+
+def svg_text(figure: Any) -> str:
+    """The figure as an <svg> element, its text drawn as outlines."""
+    text = saved(figure, "svg").decode("utf-8")
+    return text[text.index("<svg") :]
+
+
+def saved(figure: Any, kind: str, dpi: int = 100) -> bytes:
+    """The bytes of the figure as an "svg" or "png" file, without a date or a random id."""
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "forkpoint"}):
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return buffer.getvalue()
