@@ -7,11 +7,17 @@ from pathlib import Path
 from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
 from forkpoint.files import write_whole
 from forkpoint.report.critical_page import critical_page
+from forkpoint.report.documents_page import DOCUMENTS, documents_page
 from forkpoint.report.eval_page import eval_page
 from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import UserError
 
 REPORT = "report.html"
+_PAGES = {  # by the file that the directory holds, and the other that the page needs
+    (RESULTS, SAMPLES): eval_page,
+    (CRITICAL, SUMMARY): critical_page,
+    (DOCUMENTS, SUMMARY): documents_page,
+}
 
 
 def write_report(run: Path) -> Path:
@@ -19,10 +25,11 @@ def write_report(run: Path) -> Path:
 
     Raises UserError where the directory holds no finished run.
     """
-    critical = not (run / RESULTS).exists() and (run / CRITICAL).exists()
-    for name in (SUMMARY,) if critical else (RESULTS, SAMPLES):
-        if not (run / name).is_file():
-            also = f" and no {CRITICAL}" if name == RESULTS else ""
-            raise UserError(f"{run} holds no finished run: there is no {name}{also}")
-    write_whole(run / REPORT, critical_page(run) if critical else eval_page(run))
-    return run / REPORT
+    for (name, other), page in _PAGES.items():
+        if (run / name).exists():
+            for needed in (name, other):
+                if not (run / needed).is_file():
+                    raise UserError(f"{run} holds no finished run: there is no {needed}")
+            write_whole(run / REPORT, page(run))
+            return run / REPORT
+    raise UserError(f"{run} holds no finished run: there is none of {', '.join(name for name, _ in _PAGES)}")

@@ -27,6 +27,7 @@ const probability = (x) => {
   return x.toFixed(3);
 };
 const decimal = (x) => (x == null ? "not known" : x.toFixed(3));
+const signed = (x) => (x > 0 ? "+" : "") + decimal(x);
 
 /** What a token spells, with its blanks made visible; a token that spells nothing is named by its id. */
 const spelled = (token, id) =>

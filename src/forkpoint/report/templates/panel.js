@@ -1,7 +1,7 @@
 // The panel about one token: its numbers, and what stood beside it.
 
 const showPanel = (panel, trajectory, t) => {
-  if (t == null) return panel.replaceChildren(element("p", { class: "soft" }, "This trajectory has no tokens."));
+  if (t == null) return panel.replaceChildren(element("p", { class: "soft" }, `This ${byId("viewer").dataset.one} has no tokens.`));
   const name = element("code", {}, spelled(trajectory.tokens[t], trajectory.ids[t]));
   const label = t === trajectory.critical ? [element("span", { class: "label" }, "critical")] : [];
   panel.replaceChildren(
@@ -12,14 +12,16 @@ const showPanel = (panel, trajectory, t) => {
   );
 };
 
+const NUMBERS = [
+  ["policy_prob", "π", probability], ["logprob", "log-probability", decimal], ["entropy", "entropy", decimal],
+  ["gap", "gap", probability], ["s", "s", probability],
+  ["loss", "loss", decimal], ["reference_loss", "reference loss", decimal], ["excess_loss", "excess loss", signed],
+  ["reference_entropy", "reference entropy", decimal], ["delta", "change of loss Δ", signed],
+];
 const panelFacts = ({ success, low, high, columns }, t) => {
-  const facts = [];
-  const column = (key, term, format) => columns[key] && facts.push([term, format(columns[key][t])]);
-  column("policy_prob", "π", probability);
-  column("logprob", "log-probability", decimal);
-  column("entropy", "entropy", decimal);
-  column("gap", "gap", probability);
-  column("s", "s", probability);
+  const facts = NUMBERS.filter(([key]) => columns[key]).map(([key, term, format]) => [term, format(columns[key][t])]);
+  for (const { key, label, values } of scores)
+    if (values && columns[key]) facts.push([label, values[columns[key][t]] ?? "none"]);
   if (success) for (const [term, i] of [["success before", t], ["success after", t + 1]])
     facts.push([term, percent(success[i]) + interval(low?.[i], high?.[i])]);
   return facts;
@@ -29,6 +31,7 @@ const panelFacts = ({ success, low, high, columns }, t) => {
 const alternativesTable = (trajectory, t) => {
   const own = [t, trajectory.ids[t], trajectory.tokens[t], trajectory.columns.policy_prob?.[t], trajectory.success?.[t + 1], null];
   const others = trajectory.alternatives.filter(([position]) => position === t);
+  if (!trajectory.success && !trajectory.alternatives.length) return [];
   if (!others.length) return [element("p", { class: "soft" }, "No alternative was looked at here.")];
   const rows = [own, ...others].sort((a, b) => (b[3] ?? -1) - (a[3] ?? -1));
   const cells = (row) => [element("code", {}, spelled(row[2], row[1])), probability(row[3]),

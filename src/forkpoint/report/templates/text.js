@@ -9,9 +9,15 @@ const scoreAt = ({ success, columns }, key, t) => {
   return success?.[t] == null || success[t + 1] == null ? null : success[t] - success[t + 1];
 };
 
-/** The class of a value's shade: s0 at the score's light end, s9 at its strong end. */
-const shadeOf = ({ light, strong }, value) =>
-  value == null ? "s0" : `s${Math.max(0, Math.min(SHADES - 1, Math.floor(((value - light) / (strong - light)) * SHADES)))}`;
+/** The classes of a value's shade: s0 at the score's light end, s9 at its strong end; c0 to c7 for one of some names. */
+const COLOURS = 8;
+const shadeOf = ({ light, strong, two_sided: twoSided, values, plain }, value) => {
+  if (value == null) return "s0";
+  if (values) return value < plain ? "s0" : `c${Math.min(COLOURS - 1, value - plain)}`;
+  const far = Math.floor(((value - light) / (strong - light)) * SHADES * (twoSided && value < light ? -1 : 1));
+  const shade = `s${Math.max(0, Math.min(SHADES - 1, far))}`;
+  return twoSided && value < light ? `${shade} below` : shade;
+};
 
 const shadesOf = (trajectory, score) => trajectory.tokens.map((_, t) => shadeOf(score, scoreAt(trajectory, score.key, t)));
 
@@ -30,26 +36,34 @@ const tokenElement = (trajectory, t) => {
 const showText = (box, trajectory) => box.replaceChildren(...trajectory.tokens.map((_, t) => tokenElement(trajectory, t)));
 
 const shadeText = (box, shades) => shades.forEach((shade, t) => {
-  for (const name of [...box.children[t].classList]) if (/^s\d$/.test(name)) box.children[t].classList.remove(name);
-  box.children[t].classList.add(shade);
+  for (const name of [...box.children[t].classList]) if (/^([sc]\d|below)$/.test(name)) box.children[t].classList.remove(name);
+  box.children[t].classList.add(...shade.split(" "));
 });
 
-const showLegend = (box, { light, strong }) => {
-  const end = (x) => String(Number(x.toPrecision(3)));
+/** What the shades stand for: the ends of a scale, or every name with the number of its tokens in this trajectory. */
+const showLegend = (box, trajectory, score) => {
+  if (score.values) return box.replaceChildren(...score.values.map((name, i) => {
+    const tokens = trajectory.tokens.filter((_, t) => scoreAt(trajectory, score.key, t) === i).length;
+    return element("span", { class: "name" }, element("b", { class: shadeOf(score, i) }, name), ` ${tokens}`);
+  }));
+  const end = (x) => element("span", {}, String(Number(x.toPrecision(3))).replace("-", "−"));
   const steps = Array.from({ length: SHADES }, (_, i) => element("i", { class: `s${i}` }));
-  box.replaceChildren(element("span", {}, end(light)), ...steps, element("span", {}, end(strong)));
+  const below = score.two_sided ? steps.slice(1).toReversed().map((step) => element("i", { class: `${step.className} below` })) : [];
+  box.replaceChildren(end(score.two_sided ? 2 * score.light - score.strong : score.light), ...below, ...steps, end(score.strong));
 };
 
-/** Which problem this is, and how the response ended. */
+/** Which problem this is, and how the response ended; of a plain document, how long it is. */
 const showFacts = (box, trajectory) => {
   const { id, question, gold, answer, correct, status, critical, finish, rollouts, generated } = trajectory;
+  const graded = correct != null || answer != null || gold != null;
   const verdict = answer == null ? "No answer" : `Answer ${answer}`;
   const found = critical == null ? { none: "no critical token", undecided: "undecided" }[status] : `critical token at ${critical}`;
-  const facts = [`Gold ${gold ?? "not known"}`, found, finish === "length" && "cut off at the length limit",
+  const facts = [graded ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} tokens`, found, finish === "length" && "cut off at the length limit",
                  rollouts != null && `${rollouts} rollouts`, generated != null && `${generated} tokens generated`].filter(Boolean);
   box.replaceChildren(
     element("h3", {}, String(id)),
-    element("p", { class: "text" }, question ?? ""),
-    element("p", {}, element("b", { class: correct ? "right" : "wrong" }, `${verdict} ${correct ? "✓" : "✗"}`), `. ${facts.join(", ")}.`),
+    ...(question == null ? [] : [element("p", { class: "text" }, question)]),
+    element("p", {}, ...(graded ? [element("b", { class: correct ? "right" : "wrong" }, `${verdict} ${correct ? "✓" : "✗"}`), ". "] : []),
+            `${facts.join(", ")}.`),
   );
 };

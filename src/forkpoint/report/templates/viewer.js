@@ -2,6 +2,7 @@
 // Only the chosen trajectory is in the document. location.hash is "#id:token".
 
 const { scores, trajectories } = JSON.parse(byId("data").textContent);
+const { one, many } = byId("viewer").dataset;
 const state = { at: 0, token: null, pointed: null, score: scores[0], shades: [], scale: null };
 const shown = () => trajectories[state.at];
 const rowOf = (i) => byId("list").children[i];
@@ -33,7 +34,7 @@ const showToken = () => {
 };
 
 const showCurve = () => {
-  byId("about-curve").hidden = !shown().success;
+  byId("about-curve")?.toggleAttribute("hidden", !shown().success);
   if (!shown().success) return byId("curve").replaceChildren();
   state.scale = curveScale(shown().tokens.length, Math.max(280, byId("curve").clientWidth));
   byId("curve").replaceChildren(drawCurve(shown(), state.shades, state.scale));
@@ -41,7 +42,7 @@ const showCurve = () => {
 
 const showScore = () => {
   state.shades = state.score ? shadesOf(shown(), state.score) : shown().tokens.map(() => "s0");
-  if (state.score) showLegend(byId("legend"), state.score);
+  if (state.score) showLegend(byId("legend"), shown(), state.score);
   shadeText(byId("text"), state.shades);
   showCurve();
   showToken();
@@ -116,10 +117,12 @@ const follow = () => {
 
 const MARKS = { critical: "●", none: "○", undecided: "?" };
 const listRow = (trajectory, i) => {
-  const about = trajectory.critical == null ? trajectory.status : `critical at ${trajectory.critical}`;
-  const head = `${MARKS[trajectory.status] ?? "·"} ${trajectory.correct ? "✓" : "✗"} ${trajectory.id}`;
-  return element("div", { role: "option", tabindex: -1, "aria-selected": false, "data-i": i, title: `${trajectory.id}, ${about}` },
-                 element("span", {}, head), element("span", { class: "soft" }, (trajectory.question ?? "").slice(0, 80)));
+  const { id, status, correct, critical, question, tokens } = trajectory;
+  const about = critical == null ? status : `critical at ${critical}`;
+  const head = [status && (MARKS[status] ?? "·"), correct != null && (correct ? "✓" : "✗"), id].filter(Boolean).join(" ");
+  const text = (question ?? tokens.slice(0, 80).join("")).slice(0, 80);
+  return element("div", { role: "option", tabindex: -1, "aria-selected": false, "data-i": i, title: [id, about].filter(Boolean).join(", ") },
+                 element("span", {}, head), element("span", { class: "soft" }, text));
 };
 
 const words = (trajectory) =>
@@ -133,7 +136,7 @@ const filter = () => {
     rowOf(i).hidden = !stays;
     left += stays;
   });
-  byId("count").textContent = left === trajectories.length ? `${left} trajectories` : `${left} of ${trajectories.length} trajectories`;
+  byId("count").textContent = left === trajectories.length ? `${left} ${left === 1 ? one : many}` : `${left} of ${trajectories.length} ${many}`;
   if (rowOf(state.at).hidden && left) step(1), rowOf(state.at).hidden && step(-1);
 };
 
@@ -144,6 +147,7 @@ const clearFilters = () => {
 
 const fillControls = () => {
   const statuses = [...new Set(trajectories.map(({ status }) => status))].filter(Boolean);
+  byId("status").hidden = !statuses.length;
   const count = (status) => trajectories.filter((trajectory) => trajectory.status === status).length;
   byId("status").append(element("option", { value: "" }, "every status"),
                         ...statuses.map((s) => element("option", { value: s }, `${MARKS[s] ?? "·"} ${s} (${count(s)})`)));
@@ -167,11 +171,13 @@ const onListKey = (event) => {
   if (by) event.preventDefault(), step(by);
   if (event.key === "Enter") event.preventDefault(), chooseToken(state.token, { focus: true });
 };
+/** The tokens whose shade is that of the chosen one. */
+const alike = () => [...state.shades.keys()].filter((t) => state.shades[t] === state.shades[state.token]);
 const onKey = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select")) return;
   const jump = (t) => t != null && (chooseToken(t, { focus: true }), link());
   const act = { j: () => step(1), k: () => step(-1), f: () => jump(nextIn([...shown().forks.keys()], state.token)),
-                c: () => jump(shown().critical), "/": () => byId("search").focus() }[event.key];
+                n: () => jump(nextIn(alike(), state.token)), c: () => jump(shown().critical), "/": () => byId("search").focus() }[event.key];
   if (act) event.preventDefault(), act();
 };
 
