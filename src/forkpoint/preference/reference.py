@@ -6,7 +6,6 @@ A file holds one float32 number a token: of each pair in turn the chosen respons
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from forkpoint.engines.head import Head, head_of, in_eval_mode
+from forkpoint.engines.identity import weights_digest
 from forkpoint.files import whole_file
 from forkpoint.preference.batches import Example, collate
 from forkpoint.preference.pair import Pair
@@ -93,18 +93,6 @@ def _compute(
 def row_length(pair: Pair) -> int:
     """Tokens of the pair with its prompt once."""
     return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """A hash of what a model computes with: its class, configuration and all weights."""
-    config = model.config.to_diff_dict()
-    config.pop("transformers_version", None)
-    digest = hashlib.blake2b(f"{type(model).__name__} {json.dumps(config, sort_keys=True, default=str)}".encode(),
-                             digest_size=16)  # fmt: skip
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
-    return digest.hexdigest()
 
 
 def _key(model: PreTrainedModel, pairs: Sequence[Pair], autocast: torch.dtype | None) -> str:

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from forkpoint.engines.head import head_of
 from forkpoint.preference.batches import Example, collate
@@ -24,9 +23,9 @@ from forkpoint.preference.objective import PairFacts, pair_facts, pair_losses
 from forkpoint.preference.policy import logprobs_of, predicting, shares_prompts
 from forkpoint.preference.reference import row_length
 from forkpoint.training.logprobs import token_logprobs, token_logprobs_and_kl
+from forkpoint.training.order import by_length
 from forkpoint.types import UserError
 
-GROUP = 50  # batches within which rows of similar length are put together
 Inputs = dict[str, Tensor]
 
 
@@ -182,10 +181,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        step = self._train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return _ByLength(
-            [row_length(e.pair) for e in self.train_dataset.examples], step, self.args.data_seed or self.args.seed
-        )
+        return by_length(self, [row_length(e.pair) for e in self.train_dataset.examples])
 
 
 class _Listed(Dataset):  # type: ignore[type-arg]
@@ -197,40 +193,6 @@ class _Listed(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, i: int) -> Example:
         return self.examples[i]
-
-
-class _ByLength(Sampler[int]):
-    """A random order in which the rows of one optimizer step are of similar length; a function of seed and epoch."""
-
-    def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
-        self.lengths, self.step, self.seed = np.array(lengths), step, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
-        steps = []
-        for at in range(0, len(order), self.step * GROUP):
-            group = order[at : at + self.step * GROUP]
-            group = group[np.argsort(self.lengths[group], kind="stable")]
-            steps += [group[i : i + self.step] for i in range(0, len(group), self.step)]
-        whole = [s for s in steps if len(s) == self.step]
-        rest = [s for s in steps if len(s) < self.step]  # at most one, which must come last
-        shuffled = [whole[i] for i in rng.permutation(len(whole))] + rest
-        return iter(np.concatenate(shuffled).tolist())
-
-
-class _Epochs(TrainerCallback):  # type: ignore[misc]
-    """Tells the sampler its epoch: after a resume a data loader of several processes no longer does."""
-
-    def __init__(self, sampler: _ByLength) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sampler.epoch = int((state.epoch or 0.0) + 1e-6)
 
 
 def disable_dropout(model: torch.nn.Module) -> None:

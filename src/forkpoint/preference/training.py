@@ -6,9 +6,7 @@ Resumable: checkpoints on the way, the result there whole or not at all.
 from __future__ import annotations
 
 import copy
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,22 +16,23 @@ import torch
 from transformers import PreTrainedModel
 
 from forkpoint import __version__
-from forkpoint.files import claim_directory, fingerprint, only_process, read_json, to_json, write_whole
+from forkpoint.engines.identity import weights_digest
+from forkpoint.files import fingerprint, read_json
 from forkpoint.preference.batches import Example
 from forkpoint.preference.methods import PAPERS, Objective
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.policy import shares_prompts
-from forkpoint.preference.reference import row_length, weights_digest, with_reference
+from forkpoint.preference.reference import row_length, with_reference
 from forkpoint.training.adapters import lent
 from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
 from forkpoint.training.fit import fit, memory_explained
-from forkpoint.training.models import MODEL, Lora, adapted, check_trainable, save_trained
+from forkpoint.training.models import Lora, adapted, check_trainable
+from forkpoint.training.run import CHECKPOINTS, claimed, finish
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
-CHECKPOINTS = "checkpoints"
 SFT = "supervised fine-tuning on the chosen responses, by TRL"
 Progress = Callable[[str, int, int, int], None]
 
@@ -78,8 +77,6 @@ def train(
     Raises UserError for pairs that do not fit the method or the model, settings that do not go together, memory that
     runs out and a loss that is no number.
     """
-    from accelerate import PartialState
-
     _check(model, pairs, training)
     _check(model, evaluated or pairs, training)
     values = {"eval_strategy": "epoch" if evaluated else "no", **training.arguments, "seed": training.seed}
@@ -93,7 +90,7 @@ def train(
         "pairs": fingerprint([asdict(p) for p in pairs]),
         "eval_pairs": fingerprint([asdict(p) for p in evaluated]),
     }
-    with _claimed(out, run | identity):
+    with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
             with lent(model, tokenizer), memory_explained(arguments):
                 trainer = _trainer(model, tokenizer, (pairs, evaluated), training, arguments, progress)
@@ -101,12 +98,7 @@ def train(
                 step = None if progress is None else partial(progress, f"{training.method}, steps")
                 facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
             # only now is the configuration again what it was
-            if trainer.is_world_process_zero():
-                policy = trainer.accelerator.unwrap_model(trainer.model)
-                save_trained(policy, tokenizer, training.lora, _card(name, training, facts), out / MODEL)
-                write_whole(out / SUMMARY, to_json(run | facts, indent=2) + "\n")
-                shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        PartialState().wait_for_everyone()
+            finish(trainer, tokenizer, training.lora, _card(name, training, facts), run | facts, out)
     return dict(read_json(out / SUMMARY))
 
 
@@ -209,19 +201,3 @@ def _settings(training: Training) -> dict[str, Any]:
 
 def _source(training: Training) -> str:
     return SFT if training.objective is None else PAPERS[training.objective.method]
-
-
-@contextmanager
-def _claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
-    """The directory for this run; of several processes the main one claims it, and the others wait for that."""
-    from accelerate import PartialState
-
-    state = PartialState()
-    if state.is_main_process:
-        claim_directory(out, config)
-        with only_process(out):
-            state.wait_for_everyone()
-            yield
-    else:
-        state.wait_for_everyone()
-        yield

@@ -52,7 +52,7 @@ def read_corpus(
 ) -> Iterator[Document]:
     """The documents of a file, of a directory's files sorted by path (hidden ones left out), or of a Hub data set.
 
-    JSON Lines (.jsonl, .json) and text (.txt, .md; blank lines part documents) may be compressed (.gz, .zst); Parquet
+    JSON Lines (.jsonl, .json) and text (.txt; blank lines part documents) may be compressed (.gz, .zst); Parquet
     is the other kind. A row with `input_ids` is token ids; of any other the `text_column` is the document, which may be
     empty. Rows and lines are counted from 1. `split`, `subset` (a configuration's name) and `revision` are for the Hub,
     which is asked only where no local path is meant. Raises UserError at once for a source that cannot be opened, and
@@ -199,7 +199,6 @@ READERS: dict[str, Reader] = {
     ".jsonl": _from_json_lines,
     ".json": _from_json_lines,
     ".txt": _from_text,
-    ".md": _from_text,
     ".parquet": _from_parquet,
 }
-KNOWN = ".jsonl, .json, .txt or .md (also followed by .gz or .zst) or .parquet"
+KNOWN = ".jsonl, .json or .txt (also followed by .gz or .zst) or .parquet"

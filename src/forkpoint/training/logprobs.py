@@ -1,6 +1,7 @@
 """Log-probabilities of given tokens, and KL divergences from a reference, with gradients, in blocks of rows.
 
-Logits live for one block at a time: they are computed once in the forward pass and again in the backward pass.
+Logits live for one block at a time: they are computed once in the forward pass and again in the backward pass, there
+only for rows that have a gradient.
 
 Shapes: n rows (positions that predict a wanted token), H hidden size, V vocabulary, r rows of one block.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from forkpoint.engines.head import Head
 
 BLOCK_ELEMENTS = 2**23  # logits of one block, float32: 32 MiB
+LEAST_ROWS = 128  # of a block, however large the vocabulary: the matrix is read once a block
 
 
 def token_logprobs(hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -39,6 +41,24 @@ def token_logprobs_and_kl(
         hidden, head.weight, head.bias, targets, head, reference_hidden.detach(), reference_head
     )
     return rows
+
+
+@torch.no_grad()
+def token_losses_and_entropy(
+    hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """−log π(target | ·) and the entropy −Σ_v π log π of each row, in nats, float32, without gradients."""
+    matrix = _Matrix(head)
+    losses, entropy = hidden.new_empty(2, len(hidden), dtype=torch.float32).unbind()
+    for rows in _blocks(len(hidden), len(head.weight)):
+        below = matrix.logits(hidden[rows])
+        below -= below.amax(-1, keepdim=True)
+        own = below.gather(-1, targets[rows, None])[:, 0]
+        weights = below.exp()
+        z = weights.sum(-1)
+        entropy[rows] = (z.log() - torch.linalg.vecdot(weights, below) / z).clamp(min=0)  # rounding may go below
+        losses[rows] = z.log() - own
+    return losses, entropy
 
 
 class _Rows(torch.autograd.Function):
@@ -77,12 +97,15 @@ class _Rows(torch.autograd.Function):
         hidden, weight, targets, reference_hidden = ctx.saved_tensors
         policy: _Matrix = ctx.policy
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        d_hidden = torch.empty_like(hidden) if needs_hidden else None
+        d_hidden = torch.zeros_like(hidden) if needs_hidden else None
         wide = torch.promote_types(weight.dtype, torch.float32)  # many blocks are summed
         d_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
         d_bias = weight.new_zeros(len(weight), dtype=wide) if needs_bias else None
-        for rows in _blocks(len(hidden), len(weight)):
-            logits = policy.logits(hidden[rows])
+        live = ((d_logprobs != 0) | (d_kl != 0)).nonzero()[:, 0]
+        for block in _blocks(len(live), len(weight)):
+            rows = live[block]
+            states = hidden[rows]
+            logits = policy.logits(states)
             gradient = logits.softmax(-1).mul_((d_kl[rows] - d_logprobs[rows])[:, None])
             gradient.scatter_add_(-1, targets[rows, None], d_logprobs[rows, None])
             if ctx.reference is not None:
@@ -92,7 +115,7 @@ class _Rows(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden[rows] = (gradient @ policy.weight).to(hidden.dtype)
             if d_weight is not None:
-                d_weight += gradient.T @ hidden[rows].to(gradient.dtype)
+                d_weight += gradient.T @ states.to(gradient.dtype)
             if d_bias is not None:
                 d_bias += gradient.sum(0)
         return d_hidden, _as(weight, d_weight), _as(weight, d_bias), None, None, None, None
@@ -118,7 +141,7 @@ class _Matrix:
 
 
 def _blocks(n: int, vocabulary: int) -> list[slice]:
-    size = max(1, BLOCK_ELEMENTS // vocabulary)
+    size = max(LEAST_ROWS, BLOCK_ELEMENTS // vocabulary)
     return [slice(at, min(at + size, n)) for at in range(0, n, size)]
 
 

@@ -1,0 +1,171 @@
+"""A run of selective (or plain) language modeling: from a model and a score store to a directory with the result.
+
+Resumable: checkpoints on the way, the result there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, TrainerCallback
+
+from forkpoint import __version__
+from forkpoint.engines.identity import vocabulary_digest, weights_digest
+from forkpoint.files import fingerprint, read_json
+from forkpoint.selective.rules import NONE, Rule, check_rule
+from forkpoint.selective.store import Store
+from forkpoint.training.adapters import lent
+from forkpoint.training.arguments import check_one_device, training_arguments
+from forkpoint.training.card import model_card
+from forkpoint.training.fit import fit, memory_explained
+from forkpoint.training.models import Lora, adapted, check_trainable, save_trained
+from forkpoint.training.run import CHECKPOINTS, claimed, finish
+from forkpoint.trajectories.rows import SUMMARY
+from forkpoint.types import UserError
+
+SNAPSHOTS = "snapshots"
+CLM = "causal language modeling on every token"
+SLM = "selective language modeling (Rho-1, arXiv 2404.07965)"
+Progress = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """What decides the result beside model and data.
+
+    `rule` selects the tokens, NONE of them for plain language modeling. `arguments` are TrainingArguments by name;
+    `lora` trains adapters in place of all weights. `snapshots` models are kept on the way, evenly spaced, the first
+    before the first step and the last at the end.
+    """
+
+    rule: Rule = field(default_factory=lambda: Rule(NONE))
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    lora: Lora | None = None
+    snapshots: int = 0
+    seed: int = 0
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return "clm" if self.rule.score == NONE else "slm"
+
+
+def pretrain(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    store: Store,
+    training: Pretraining,
+    out: Path,
+    *,
+    evaluated: Store | None = None,
+    reference: PreTrainedModel | None = None,
+    name: str = "custom",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train the model on a store's rows; returns summary.json's content.
+
+    `model` is trained in place; `name` is what the files call it. `reference` is asked for its scores at each step
+    where the rule needs them; without it they are the store's. The mean loss on the rows of `evaluated` is logged too,
+    after each epoch unless eval_strategy says otherwise. `out` gets checkpoints while training goes on, then `model`
+    (weights or adapters, tokenizer, card), summary.json, and `snapshots/step-N`, models on the way. A repeated call
+    goes on from the last checkpoint. Raises UserError for a store or a reference with other tokens, rows longer than
+    the model reads, settings that do not go together, memory that runs out and a loss that is no number.
+    """
+    _check(model, tokenizer, store, training)
+    if evaluated is not None:
+        _check(model, tokenizer, evaluated, training)
+    values = {
+        "eval_strategy": "epoch" if evaluated else "no", "include_num_input_tokens_seen": "non_padding",
+        **training.arguments, "seed": training.seed,
+    }  # fmt: skip
+    if values["eval_strategy"] != "no" and evaluated is None:
+        raise UserError("eval_strategy asks for an evaluation, but there is no text for it; name some (--eval_data)")
+    arguments = training_arguments(values, out / CHECKPOINTS, model)
+    run = {"verb": "train", "method": training.method, "model": name, **_settings(training), "version": __version__}
+    identity = {
+        "weights": weights_digest(model), "attention": model.config._attn_implementation,
+        "store": _identity(store), "eval_store": evaluated and _identity(evaluated),
+        "reference": reference and weights_digest(reference),
+    }  # fmt: skip
+    with claimed(out, run | identity):
+        if not (out / SUMMARY).exists():
+            with lent(model, tokenizer), memory_explained(arguments):
+                trainer = _trainer(model, tokenizer, store, training, arguments, evaluated, reference)
+                if training.snapshots:
+                    trainer.add_callback(_Snapshots(training.snapshots, tokenizer, out / SNAPSHOTS))
+                step = None if progress is None else partial(progress, f"{training.method}, steps")
+                tokens = store.facts["tokens"]
+                facts = {"rows": len(store), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
+            finish(trainer, tokenizer, training.lora, _card(name, training, facts), run | facts, out)
+    return dict(read_json(out / SUMMARY))
+
+
+def _trainer(
+    model: PreTrainedModel, tokenizer: Any, store: Store, training: Pretraining, arguments: Any,
+    evaluated: Store | None, reference: PreTrainedModel | None,
+) -> Any:  # fmt: skip
+    from forkpoint.selective.trainer import SelectiveTrainer
+
+    return SelectiveTrainer(
+        adapted(model, training.lora, training.seed), arguments, store, training.rule, evaluated=evaluated,
+        reference=reference, seed=training.seed, processing_class=tokenizer,
+    )  # fmt: skip
+
+
+def _check(model: PreTrainedModel, tokenizer: Any, store: Store, training: Pretraining) -> None:
+    """What can be known to be wrong before any work is done."""
+    check_one_device(model)
+    check_trainable(model, training.lora)
+    check_rule(training.rule)
+    if training.snapshots < 0 or training.snapshots == 1:
+        raise UserError(f"snapshots must be 0 or at least 2 (the first and the last), but is {training.snapshots}")
+    if store.facts["vocabulary"] != vocabulary_digest(tokenizer):
+        raise UserError(f"{store.path} was made with another tokenizer, {store.facts['tokenizer']}'s")
+    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if longest and store.context.length > longest:
+        raise UserError(
+            f"{store.path} has rows of {store.context.length} tokens, but the model reads at most {longest}"
+        )
+
+
+def _identity(store: Store) -> str:
+    """A hash of a store's content."""
+    return fingerprint([shard.digest for shard in store.shards])
+
+
+def _settings(training: Pretraining) -> dict[str, Any]:
+    return {
+        "rule": asdict(training.rule),
+        "arguments": dict(training.arguments),
+        "lora": training.lora and asdict(training.lora),
+        "snapshots": training.snapshots,
+        "seed": training.seed,
+    }
+
+
+def _card(name: str, training: Pretraining, facts: Mapping[str, Any]) -> str:
+    last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
+    source = CLM if training.rule.score == NONE else SLM
+    return model_card(f"{name} after {training.method}", name, source, _settings(training), last)
+
+
+class _Snapshots(TrainerCallback):  # type: ignore[misc]
+    """Keeps the model at evenly spaced steps."""
+
+    def __init__(self, count: int, tokenizer: Any, out: Path) -> None:
+        self.count, self.tokenizer, self.out = count, tokenizer, out
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.on_step_end(args, state, control, model)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        steps = {round(i * state.max_steps / (self.count - 1)) for i in range(self.count)}
+        path = self.out / f"step-{state.global_step:0{math.ceil(math.log10(state.max_steps + 1))}}"
+        if state.is_world_process_zero and state.global_step in steps and not path.exists():
+            self.out.mkdir(parents=True, exist_ok=True)
+            save_trained(model, self.tokenizer, None, f"Step {state.global_step} of a training.\n", path)

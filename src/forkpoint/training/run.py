@@ -1,0 +1,46 @@
+"""A training's directory: claimed by one run, and finished with the model, its card and summary.json."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from forkpoint.files import claim_directory, only_process, to_json, write_whole
+from forkpoint.training.models import MODEL, Lora, save_trained
+from forkpoint.trajectories.rows import SUMMARY
+
+CHECKPOINTS = "checkpoints"
+
+
+@contextmanager
+def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
+    """The directory for this run; of several processes the main one claims it, and the others wait for that.
+
+    At the end each waits for all.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.is_main_process:
+        claim_directory(out, config)
+        with only_process(out):
+            state.wait_for_everyone()
+            yield
+    else:
+        state.wait_for_everyone()
+        yield
+    state.wait_for_everyone()
+
+
+def finish(
+    trainer: Any, tokenizer: Any, lora: Lora | None, card: str, summary: Mapping[str, Any], out: Path
+) -> None:  # fmt: skip
+    """Write the trained model and summary.json, and remove the checkpoints; of several processes the first one does."""
+    if trainer.is_world_process_zero():
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        save_trained(policy, tokenizer, lora, card, out / MODEL)
+        write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
