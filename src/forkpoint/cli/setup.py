@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import EngineOptions, ModelOptions, RunOptions, SamplingOptions, TaskOptions
 from forkpoint.files import to_json
 from forkpoint.types import Problem, Sampling
 
@@ -26,14 +26,18 @@ def max_tokens_of(task: str, asked: int | None) -> int:
 NO_CONFIGURATION = ("out", "quiet", "export", "push", "private")  # options that change nothing in a run
 
 
+def model_settings(options: ModelOptions) -> dict[str, Any]:
+    """What `load_pretrained` takes."""
+    names = ("device", "dtype", "attn_implementation", "revision", "trust_remote_code")
+    return {"name": options.model, **{name: getattr(options, name) for name in names}}
+
+
 def engine_of(options: EngineOptions) -> Engine:
     """The engine that the options name."""
     from forkpoint.engines import load_engine
 
-    return load_engine(
-        options.model, device=options.device, dtype=options.dtype, attn_implementation=options.attn_implementation,
-        revision=options.revision, trust_remote_code=options.trust_remote_code, memory_gib=options.memory_gib,
-    )  # fmt: skip
+    settings = model_settings(options)
+    return load_engine(settings.pop("name"), memory_gib=options.memory_gib, **settings)
 
 
 def problems_of(options: TaskOptions) -> list[Problem]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.setup import default_directory
+from forkpoint.cli.pretraining_options import PretrainingOptions
+from forkpoint.cli.setup import default_directory, model_settings
 from forkpoint.cli.training_options import NAMED, TrainingOptions
 from forkpoint.types import UserError
 
@@ -27,17 +28,13 @@ def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, obje
         if path is not None and not path.exists():  # before the model is loaded
             raise UserError(f"{path} does not exist")
     assert options.pairs is not None
-    model, tokenizer = load_trainable({
-        "name": options.model, "device": options.device, "dtype": options.dtype,
-        "attn_implementation": options.attn_implementation, "revision": options.revision,
-        "trust_remote_code": options.trust_remote_code,
-    })  # fmt: skip
+    model, tokenizer = load_trainable(model_settings(options))
     size = model.get_input_embeddings().num_embeddings
     pairs = read_pairs(options.pairs, tokenizer, size)
     evaluated = read_pairs(options.eval_pairs, tokenizer, size) if options.eval_pairs else []
     arguments = {name: getattr(options, name) for name in NAMED} | more
     precompute = getattr(options, "precompute_ref_log_probs", True)
-    training = Training(objective, arguments, _lora(options), precompute, options.seed)
+    training = Training(objective, arguments, lora_of(options), precompute, options.seed)
     out = options.out or default_directory(verb, options, more)
     first = PartialState().is_main_process
     with progress_bar(options.quiet or not first) as progress:
@@ -45,11 +42,12 @@ def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, obje
             model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress
         )
     if first:
-        print_training(summary)
+        print_training(summary, f"{summary['pairs']:,} pairs")
         print(f"\n{out / MODEL}")
 
 
-def _lora(options: TrainingOptions) -> Lora | None:
+def lora_of(options: TrainingOptions | PretrainingOptions) -> Lora | None:
+    """The adapters that the options ask for."""
     from forkpoint.training.models import Lora
 
     if options.lora_rank:

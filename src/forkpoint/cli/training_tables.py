@@ -10,16 +10,17 @@ from rich.table import Table
 from forkpoint.cli.tables import wide_console
 
 SHOWN = (
-    "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
-    "logps/rejected", "mean_token_accuracy",
+    "loss", "loss/all", "loss/unselected", "selection/share", "selection/documents_none", "rewards/chosen",
+    "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+    "mean_token_accuracy",
 )  # fmt: skip
 
 
-def print_training(summary: dict[str, Any]) -> None:
-    """The run, and its metrics at the beginning and at the end."""
+def print_training(summary: dict[str, Any], data: str) -> None:
+    """The run on so much data, and its metrics at the beginning and at the end."""
     console = wide_console()
     console.print(
-        f"{summary['model']}, {summary['method']}: {summary['pairs']:,} pairs, {summary['steps']:,} steps, "
+        f"{summary['model']}, {summary['method']}: {data}, {summary['steps']:,} steps, "
         f"{summary['tokens_in_an_epoch']:,} tokens an epoch"
     )
     logged = [row for row in summary["history"] if "loss" in row]
@@ -32,4 +33,6 @@ def print_training(summary: dict[str, Any]) -> None:
     for name in SHOWN:
         if name in logged[0]:
             table.add_row(name, *(f"{row[name]:.4f}" for row in (logged[0], logged[-1])))
+    if held_out := [row["eval_loss"] for row in summary["history"] if "eval_loss" in row]:
+        table.add_row("eval_loss", f"{held_out[0]:.4f}", f"{held_out[-1]:.4f}")
     console.print(table)

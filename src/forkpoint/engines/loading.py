@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from forkpoint.lab import MODEL_DIR
 from forkpoint.types import UserError
@@ -24,8 +24,7 @@ def load_pretrained(
 ) -> tuple[PreTrainedModel, Any]:
     """The model, on its device and in evaluation mode, and its tokenizer; `lab` names the embedded one."""
     source = source_of(name)
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise UserError(f"dtype must be auto, float32, bfloat16 or float16, but is {dtype!r}")
+    check_dtype(dtype)
     transformers.utils.logging.disable_progress_bar()
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
@@ -35,13 +34,32 @@ def load_pretrained(
         )
     except Exception as error:
         raise UserError(f"no model could be loaded from {name}: {first_line(error)}") from error
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if getattr(model, "is_quantized", False):  # stands where its quantisation put it
         return model.eval(), tokenizer
+    return place(model, name, device).eval(), tokenizer
+
+
+def check_dtype(dtype: str) -> None:
+    """UserError for a name that is no precision of torch's."""
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UserError(f"dtype must be auto, float32, bfloat16 or float16, but is {dtype!r}")
+
+
+def place(model: PreTrainedModel, name: str, device: str) -> PreTrainedModel:
+    """The model on its device, `auto` for a GPU where there is one. UserError where it cannot be moved there."""
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        return model.to(target).eval(), tokenizer
+        return model.to(target)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(f"{name} could not be moved to device {target!r}: {first_line(error)}") from error
+
+
+def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The configuration of `lab`, a model directory or a Hub id; a UserError where there is none."""
+    try:
+        return AutoConfig.from_pretrained(source_of(name), revision=revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # as many kinds as for a model
+        raise UserError(f"no configuration could be loaded from {name}: {first_line(error)}") from error
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:

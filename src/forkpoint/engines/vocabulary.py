@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig
 
-from forkpoint.engines.loading import first_line, load_tokenizer, source_of
+from forkpoint.engines.loading import load_config, load_tokenizer, source_of
 from forkpoint.engines.stopping import end_ids
-from forkpoint.types import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +32,9 @@ class Vocabulary:
 def load_vocabulary(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Vocabulary:
     """The tokens of `lab`, a model directory or a Hub id; no weights are read. Raises UserError where they fail."""
     tokenizer = load_tokenizer(model, revision=revision, trust_remote_code=trust_remote_code)
-    source = source_of(model)
+    config = load_config(model, revision=revision, trust_remote_code=trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except Exception as error:  # as many kinds as for a model
-        raise UserError(f"no configuration could be loaded from {model}: {first_line(error)}") from error
-    try:
-        generation = GenerationConfig.from_pretrained(source, revision=revision)
+        generation = GenerationConfig.from_pretrained(source_of(model), revision=revision)
     except OSError:  # it has none
         generation = None
     ends = end_ids(SimpleNamespace(config=config, generation_config=generation), tokenizer)

@@ -12,12 +12,10 @@ from forkpoint.files import read_json
 from forkpoint.report.dynamics_figure import dynamics_svg
 from forkpoint.report.rendering import render
 from forkpoint.report.viewer import CATEGORIES, COLUMNS, SCRIPTS, STYLES, viewer_data
-from forkpoint.selective.dynamics import FALL, RISE
+from forkpoint.selective.dynamics import DOCUMENTS, FALL, RISE
 from forkpoint.tasks.jsonlines import Row, is_number, list_of, read_rows, shortened, text
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
-
-DOCUMENTS = "documents.jsonl"
 
 
 def documents_page(run: Path) -> str:

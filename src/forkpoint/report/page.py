@@ -7,8 +7,9 @@ from pathlib import Path
 from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
 from forkpoint.files import write_whole
 from forkpoint.report.critical_page import critical_page
-from forkpoint.report.documents_page import DOCUMENTS, documents_page
+from forkpoint.report.documents_page import documents_page
 from forkpoint.report.eval_page import eval_page
+from forkpoint.selective.dynamics import DOCUMENTS
 from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import UserError
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from forkpoint.sampling.draw import key_hash, uniforms
-from forkpoint.selective.context import counted
+from forkpoint.selective.context import counted, document_of_tokens
 from forkpoint.selective.losses import batch_of
 from forkpoint.selective.store import ScoredRow, Store
 
@@ -56,7 +56,7 @@ def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
     marks = [counted(len(row.ids), row.starts, row.context) for row in rows]
     lengths = torch.tensor([len(row.ids) for row in rows])
     columns = {name: [e.scored.scores[name] for e in examples] for name in examples[0].scored.scores}
-    columns |= {"chance": [e.chance for e in examples], "document": [_documents(e.scored) for e in examples]}
+    columns |= {"chance": [e.chance for e in examples], "document": [document_of_tokens(row) for row in rows]}
     return {
         "input_ids": batch.ids,
         "attention_mask": (torch.arange(batch.ids.shape[1]) < lengths[:, None]).long(),
@@ -69,12 +69,3 @@ def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
             for name, values in columns.items()
         },
     }
-
-
-def _documents(scored: ScoredRow) -> np.ndarray:
-    """The number of the document that each token is of."""
-    row = scored.row
-    new = np.zeros(len(row.ids), dtype=np.int64)
-    new[list(row.starts)] = 1
-    new[0] = 0
-    return row.document + new.cumsum()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Int64
 
 from forkpoint.types import UserError
 
@@ -34,7 +34,8 @@ class Context:
 @dataclass(frozen=True, slots=True)
 class Row:
     """Tokens that are read together: `ids` [T], the offsets in it at which documents begin, how many leading tokens
-    are context only, and the number of the document that its first token is of."""
+    are context only, and the number of the document that its first token is of. A document without tokens begins where
+    the next one does, so that counting beginnings gives every token's document."""
 
     ids: Int32[np.ndarray, " T"]
     starts: tuple[int, ...]
@@ -53,7 +54,8 @@ def check_context(context: Context) -> None:
 
 
 def rows_of(documents: Sequence[tuple[int, Sequence[int]]], context: Context) -> Iterator[Row]:
-    """The rows of numbered documents' token ids, none of them empty. Rows in which no token counts are left out."""
+    """The rows of the token ids of documents whose numbers follow one another. Rows in which no token counts are left
+    out."""
     if context.documents == "isolated":
         pieces = [[document] for document in documents]
     else:
@@ -75,6 +77,14 @@ def counted(length: int, starts: Sequence[int], context: int) -> Bool[np.ndarray
     found[: max(context, 1)] = False
     found[list(starts)] = False
     return found
+
+
+def document_of_tokens(row: Row) -> Int64[np.ndarray, " T"]:
+    """The number of the document that each token of a row is of."""
+    begins = np.zeros(len(row.ids), dtype=np.int64)
+    np.add.at(begins, list(row.starts), 1)
+    begins[0] = 0
+    return row.document + begins.cumsum()
 
 
 def _windows(length: int, context: Context) -> Iterator[tuple[int, int, int]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int8
 
+DOCUMENTS = "documents.jsonl"  # of a run: documents with their tokens' numbers and classes
 CLASSES = ("H→H", "L→H", "H→L", "L→L")
 HH, LH, HL, LL = range(4)
 NONE = -1  # of a token without a loss at some checkpoint, such as a document's first

@@ -90,7 +90,7 @@ def _batch_losses(model: PreTrainedModel, head: Head, rows: Sequence[Row]) -> tu
     places = batch.rows.to(model.device)
     hidden = hidden_at(model, batch.ids.to(model.device), places)
     columns = token_losses_and_entropy(hidden, head, batch.targets.to(model.device))
-    if not bool(torch.isfinite(columns[0]).all()):
+    if not all(bool(torch.isfinite(column).all()) for column in columns):
         raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
     found = []
     for column in columns:

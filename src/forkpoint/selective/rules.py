@@ -125,7 +125,7 @@ def select(columns: Columns, rule: Rule, groups: Int64[Tensor, " n"]) -> Selecti
         return Selection(torch.ones_like(groups, dtype=torch.bool), {})
     kept: list[Tensor] = []
     limits: dict[str, float] = {}
-    for name, ratio in _rankings(rule):
+    for name, ratio in rankings(rule):
         score = SCORES[name]
         values = score.of(columns)
         sign = 1 if score.keep == "high" else -1
@@ -135,7 +135,7 @@ def select(columns: Columns, rule: Rule, groups: Int64[Tensor, " n"]) -> Selecti
     return Selection(reduce(combine, kept), limits)
 
 
-def _rankings(rule: Rule) -> list[tuple[str, float]]:
+def rankings(rule: Rule) -> list[tuple[str, float]]:
     """The scores that the rule ranks by, each with the share that is kept."""
     if rule.score not in COMBINED:
         return [(rule.score, rule.ratio)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from filelock import FileLock
 from transformers import PreTrainedModel
 
 from forkpoint import __version__
-from forkpoint.engines.head import head_of
+from forkpoint.engines.head import head_of, in_eval_mode
 from forkpoint.engines.identity import vocabulary_digest, weights_digest
 from forkpoint.files import claim_directory, only_process, read_json, to_json, write_whole
 from forkpoint.selective.context import Context, Row, check_context, rows_of
@@ -69,11 +69,14 @@ def score_corpus(
         "separator": tokenizer.eos_token_id, "version": __version__,
         "reference": None if model is None else _reference(model, name),
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the output directory {out} cannot be used: {error.strerror}") from error
     with FileLock(out / ".claim"):
         claim_directory(out, {**facts, "context": asdict(context), "shard_characters": SHARD_CHARACTERS})
-    with only_process(out) if part.of == 1 else nullcontext():
-        if not (out / STORE).exists():
+    if not (out / STORE).exists():
+        with only_process(out) if part.of == 1 else nullcontext():
             last = _make_shards(documents, tokenizer, out, context, model, part, batch_tokens, progress)
             if not _finish(out, facts, context, last):
                 return None
@@ -122,18 +125,26 @@ def _make_shards(
         last = i + 1
         path = out / f"shard-{i:05}.arrow"
         if i % part.of == part.index and _made(path) is None:
-            known = [(number, ids) for number, ids in _token_ids(shard, tokenizer, size) if ids]
+            known = list(_token_ids(shard, tokenizer, size))
+            empty = sum(not ids for _, ids in known)
             scored = score(list(rows_of(known, context)), f"shard {last}, rows")
             scores = SCORES if model is not None else ()
-            try:
-                facts = write_shard(path, scored, scores, len(shard), len(shard) - len(known))
+            with _writing(path):
+                facts = write_shard(path, scored, scores, len(shard), empty)
                 write_whole(path.with_suffix(".json"), to_json(asdict(facts)) + "\n")
-            except OSError as error:
-                raise UserError(
-                    f"{path} cannot be written: {error.strerror or error}; the shards before it are kept, and the same "
-                    "command goes on from there"
-                ) from error
     return last
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """UserError where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; the shards before it are kept, and the same command "
+            "goes on from there"
+        ) from error
 
 
 def _scorer(
@@ -148,11 +159,12 @@ def _scorer(
     def score(rows: list[Row], label: str) -> list[ScoredRow]:
         nonlocal tokens
         found: dict[int, ScoredRow] = {}
-        for index, *columns in row_losses(model, head, rows, batch_tokens):
-            found[index] = ScoredRow(rows[index], dict(zip(SCORES, columns, strict=True)))
-            tokens += len(rows[index].ids)
-            if progress:
-                progress(label, len(found), len(rows), tokens)
+        with in_eval_mode(model):
+            for index, *columns in row_losses(model, head, rows, batch_tokens):
+                found[index] = ScoredRow(rows[index], dict(zip(SCORES, columns, strict=True)))
+                tokens += len(rows[index].ids)
+                if progress:
+                    progress(label, len(found), len(rows), tokens)
         return [found[index] for index in range(len(rows))]
 
     return score
@@ -197,7 +209,8 @@ def _finish(out: Path, facts: Mapping[str, Any], context: Context, last: int) ->
             return False
         if not any(shard.rows for shard in shards):
             raise UserError("the corpus holds no document with tokens to predict")
-        write_facts(out, facts, context, shards)
+        with _writing(out / STORE):
+            write_facts(out, facts, context, shards)
         for path in paths:
             path.with_suffix(".json").unlink()
         return True

@@ -1,11 +1,11 @@
 """The score store: a tokenised corpus on disk, with what a reference model says of each token.
 
 A directory of Arrow files ("shards") and store.json, which says what they are; `datasets.load_from_disk` reads it too.
-A row has `input_ids` (int32); `starts`, the offsets at which documents begin; `context`, how many leading tokens stand
-there as context only; `document`, the number in the corpus of the document that its first token is of; and, unless the
-corpus was only tokenised, `reference_loss` (−log P(x_i | x_<i), nats) and `reference_entropy` (nats) in float16,
-aligned to input_ids: number i is about token i. Both are NaN exactly where a token is not predicted: at the beginning
-of documents and rows, and where it is context only.
+A row has `input_ids` (int32); `starts`, the offsets at which documents begin (those without tokens where the next one
+does); `context`, how many leading tokens stand there as context only; `document`, the number in the corpus of the
+document that its first token is of; and, unless the corpus was only tokenised, `reference_loss` (−log P(x_i | x_<i),
+nats) and `reference_entropy` (nats) in float16, aligned to input_ids: number i is about token i. Both are NaN exactly
+where a token is not predicted: at the beginning of documents and rows, and where it is context only.
 
 Rows are read from memory maps: a store may be larger than memory.
 """
@@ -23,7 +23,7 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from forkpoint.files import read_json, to_json, whole_file, write_whole
-from forkpoint.selective.context import Context, Row, counted
+from forkpoint.selective.context import Context, Row, counted, document_of_tokens
 from forkpoint.types import UserError
 
 STORE = "store.json"
@@ -142,6 +142,14 @@ class Store:
         parts = [np.diff(self._shard(i).column("input_ids").offsets.to_numpy()) for i in range(len(self.shards))]
         return np.concatenate(parts)
 
+    def first_row_after(self, document: int) -> int:
+        """The index of the first row that begins in a document with a higher number."""
+        for i, end in enumerate(self.ends):
+            numbers = self._shard(i).column("document").to_numpy()
+            if len(numbers) and numbers[-1] > document:
+                return int(end) - len(numbers) + int(np.searchsorted(numbers, document, side="right"))
+        return len(self)
+
     def _row(self, shard: int, at: int) -> ScoredRow:
         batch = self._shard(shard)
         values = {name: _values(batch.column(name), at) for name in batch.schema.names if name in SCORES}
@@ -204,6 +212,25 @@ def open_store(
     for shard in store.shards:
         _check_shard(path / shard.file, shard, check)
     return store
+
+
+def document_rows(store: Store, number: int) -> list[tuple[ScoredRow, slice]]:
+    """The rows that hold a document's tokens, each with where they are, none of them twice.
+
+    Raises UserError for a number that no row has.
+    """
+    found = []
+    overlapping = -(-store.context.length // store.context.stride)  # rows that may hold its first token
+    index = max(0, store.first_row_after(number - 1) - overlapping)
+    while index < len(store) and (scored := store[index]).row.document <= number:
+        own = np.flatnonzero(document_of_tokens(scored.row) == number)
+        own = own[own >= scored.row.context]
+        if len(own):
+            found.append((scored, slice(int(own[0]), int(own[-1]) + 1)))
+        index += 1
+    if not found:
+        raise UserError(f"{store.path} holds no tokens of a document {number}; they are numbered from 0")
+    return found
 
 
 def _check_shard(path: Path, shard: Shard, check: bool) -> None:

@@ -9,6 +9,7 @@ logits, and only the selected rows are computed again in the backward pass. Logi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -32,6 +33,12 @@ Inputs = dict[str, Tensor]
 SHARES = (0.1, 0.5, 0.9)  # quantiles over documents of the share of their tokens that is selected
 
 
+def check_scores(rule: Rule, store: Store, reference: PreTrainedModel | None) -> None:
+    """UserError where a rule reads scores that neither the store nor a reference model has."""
+    if rule.needs_reference and reference is None and not store.has_scores:
+        raise UserError(f"the rule {rule.score} needs a reference model's scores, but {store.path} has none")
+
+
 class SelectiveTrainer(Trainer):  # type: ignore[misc]
     """`transformers.Trainer` on the rows of a score store.
 
@@ -43,8 +50,8 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
 
     Logged beside `loss`, the mean over selected tokens in nats: loss/unselected and loss/all; selection/share, the
     share of tokens that is selected; selection/limit/SCORE, the last value that was (mean over what is ranked
-    together); selection/documents_none, the share of documents none of whose tokens is, and selection/documents_p10,
-    _p50, _p90, quantiles over documents of the share that is.
+    together); selection/documents_none, the share of documents none of whose tokens since the last log is, and
+    selection/documents_p10, _p50, _p90, quantiles over documents of the share that is.
     """
 
     def __init__(
@@ -60,11 +67,10 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         **others: Any,
     ) -> None:
         check_rule(rule)
-        if rule.needs_reference and reference is None and not store.has_scores:
-            raise UserError(f"the rule {rule.score} needs a reference model's scores, but {store.path} has none")
+        check_scores(rule, store, reference)
         self.rule, self.reference = rule, reference if rule.needs_reference else None
         self.sums: dict[str, list[Tensor]] = {}  # of training steps since the last log
-        self.shares: list[Tensor] = []
+        self.documents: list[Tensor] = []  # the same: numbers of documents, their tokens that are selected, all [3, D]
         self.judged: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
         super().__init__(
             model, args, data_collator=collate, train_dataset=Rows(store, seed),
@@ -139,6 +145,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             hidden = hidden_at(self.reference, batch["input_ids"], batch["rows"])
             loss, entropy = token_losses_and_entropy(hidden, self.reference_head, batch["targets"])
+        self._check(loss, batch, "reference model's ")
         return {"reference_loss": loss, "reference_entropy": entropy}
 
     def _coming(self, batches: list[Inputs], rule: Rule) -> Tensor:
@@ -167,8 +174,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         parts = torch.split(selection.kept, [len(batch["targets"]) for batch in batches])
         for batch, kept in zip(batches, parts, strict=True):
             batch["selected"] = kept
-        for name, limit in selection.limits.items():
-            self._add(f"selection/limit/{name}", torch.tensor([limit]), len(batches))
+        self._note_limits(selection.limits, rule, torch.bincount(groups))
 
     def _select_over_processes(self, columns: Inputs, rule: Rule, groups: Tensor) -> Selection:
         """This process's part of a selection, in which a rule of scope `batch` sees the tokens of all of them."""
@@ -183,14 +189,15 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         found = select(together, rule, groups.new_zeros(sum(sizes)))
         return Selection(torch.split(found.kept, sizes)[accelerator.process_index], found.limits)
 
-    def _check(self, losses: Tensor, inputs: Inputs) -> None:
+    def _check(self, losses: Tensor, inputs: Inputs, whose: str = "") -> None:
         """UserError naming the row of the first loss that is not finite."""
         if not bool(torch.isfinite(losses).all()):
             at = int((~torch.isfinite(losses)).nonzero()[0])
             row = int(inputs["index"][inputs["owner"][at]])
+            advice = "its weights or its precision are broken" if whose else "lower the learning rate"
             raise UserError(
-                f"the loss of a token in row {row} of the store is {float(losses[at].detach())} at step "
-                f"{self.state.global_step + 1}: lower the learning rate, or look at that row"
+                f"the {whose}loss of a token in row {row} of the store is {float(losses[at].detach())} at step "
+                f"{self.state.global_step + 1}: {advice}, or look at that row"
             )
 
     def _note(self, losses: Tensor, inputs: Inputs) -> None:
@@ -200,9 +207,17 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         self._add("loss/unselected", losses[~selected].sum(), len(losses) - int(selected.sum()))
         self._add("selection/share", selected.sum(), len(losses))
         if self.rule.score != "none":
-            _, document = torch.unique(inputs["document"], return_inverse=True)
-            sizes = torch.bincount(document)
-            self.shares.append(torch.bincount(document, selected.float(), len(sizes)) / sizes)
+            document, own = torch.unique(inputs["document"], return_inverse=True)
+            kept = torch.bincount(own[selected], minlength=len(document))
+            self.documents.append(torch.stack([document, kept, torch.bincount(own)]))
+
+    def _note_limits(self, limits: dict[str, float], rule: Rule, sizes: Tensor) -> None:
+        """Keep the last values that were selected; `sizes` are those of the groups, of which some may keep none."""
+        for name, limit in limits.items():
+            ratio = rule.entropy_ratio if rule.entropy_ratio and name == "reference_entropy" else rule.ratio
+            groups = 1 if rule.scope == "batch" else int((quota(sizes, ratio) > 0).sum())
+            count = groups if math.isfinite(limit) else 0
+            self._add(f"selection/limit/{name}", torch.tensor(limit * count if count else 0.0), count)
 
     def _add(self, name: str, total: Tensor, count: int) -> None:
         """Add to what is logged as a mean."""
@@ -229,15 +244,17 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
                 if count:
                     logs[name] = total / count
             logs |= self._document_shares()
-            self.sums, self.shares = {}, []
+            self.sums, self.documents = {}, []
         super().log(logs, start_time)
 
     def _document_shares(self) -> dict[str, float]:
         """How the share of selected tokens differs between documents."""
-        own = torch.cat(self.shares).cpu().numpy() if self.shares else np.empty(0)
-        shares = np.concatenate(gather_object([own]))
-        if not len(shares):
+        own = torch.cat(self.documents, 1).cpu().numpy() if self.documents else np.empty((3, 0), np.int64)
+        numbers, kept, sizes = np.concatenate(gather_object([own]), 1)
+        if not len(numbers):
             return {}
+        _, place = np.unique(numbers, return_inverse=True)  # one document may stand in several batches
+        shares = np.bincount(place, kept) / np.bincount(place, sizes)
         found = {f"selection/documents_p{round(100 * q)}": float(np.quantile(shares, q)) for q in SHARES}
         return {"selection/documents_none": float((shares == 0).mean()), **found}
 

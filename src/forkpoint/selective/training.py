@@ -77,10 +77,12 @@ def pretrain(
     the model reads, settings that do not go together, memory that runs out and a loss that is no number.
     """
     _check(model, tokenizer, store, training)
+    _check_reference(reference, store, training.rule)
     if evaluated is not None:
         _check(model, tokenizer, evaluated, training)
     values = {
         "eval_strategy": "epoch" if evaluated else "no", "include_num_input_tokens_seen": "non_padding",
+        "use_cache": getattr(model.config, "use_cache", False),  # what snapshots say; no cache is used in training
         **training.arguments, "seed": training.seed,
     }  # fmt: skip
     if values["eval_strategy"] != "no" and evaluated is None:
@@ -126,11 +128,21 @@ def _check(model: PreTrainedModel, tokenizer: Any, store: Store, training: Pretr
         raise UserError(f"snapshots must be 0 or at least 2 (the first and the last), but is {training.snapshots}")
     if store.facts["vocabulary"] != vocabulary_digest(tokenizer):
         raise UserError(f"{store.path} was made with another tokenizer, {store.facts['tokenizer']}'s")
+    _check_length(model, store, "the model")
+
+
+def _check_reference(reference: PreTrainedModel | None, store: Store, rule: Rule) -> None:
+    from forkpoint.selective.trainer import check_scores
+
+    check_scores(rule, store, reference)
+    if reference is not None:
+        _check_length(reference, store, "the reference model")
+
+
+def _check_length(model: PreTrainedModel, store: Store, what: str) -> None:
     longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if longest and store.context.length > longest:
-        raise UserError(
-            f"{store.path} has rows of {store.context.length} tokens, but the model reads at most {longest}"
-        )
+        raise UserError(f"{store.path} has rows of {store.context.length} tokens, but {what} reads at most {longest}")
 
 
 def _identity(store: Store) -> str:

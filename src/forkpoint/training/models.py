@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from forkpoint.engines.loading import load_pretrained
+from forkpoint.engines.loading import check_dtype, load_config, load_pretrained, load_tokenizer, place
 from forkpoint.files import readable, write_whole
 from forkpoint.training.adapters import check_modules, require_training, sort_modules
 from forkpoint.types import UserError
@@ -45,6 +45,27 @@ def load_trainable(settings: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
 
     PartialState()  # of several processes, each gets its own device
     return load_pretrained(**settings)
+
+
+def load_untrained(settings: Mapping[str, Any], seed: int) -> tuple[PreTrainedModel, Any]:
+    """A model with new weights, drawn from the seed, for the configuration of another one, and its tokenizer.
+
+    `settings` are those of `load_pretrained`; the weights are float32 where dtype is "auto".
+    """
+    require_training()
+    from accelerate import PartialState
+
+    PartialState()
+    check_dtype(settings["dtype"])
+    common = {name: settings[name] for name in ("revision", "trust_remote_code")}
+    tokenizer = load_tokenizer(settings["name"], **common)
+    dtype = torch.float32 if settings["dtype"] == "auto" else getattr(torch, settings["dtype"])
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(
+        load_config(settings["name"], **common), dtype=dtype, attn_implementation=settings["attn_implementation"],
+        trust_remote_code=settings["trust_remote_code"],
+    )  # fmt: skip
+    return place(model, settings["name"], settings["device"]).eval(), tokenizer
 
 
 def check_trainable(model: PreTrainedModel, lora: Lora | None) -> None:

@@ -50,6 +50,7 @@ def by_length(trainer: Any, lengths: Sequence[int] | np.ndarray) -> ByLength:
     """The sampler of a transformers Trainer whose rows have these lengths."""
     arguments = trainer.args
     step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    sampler = ByLength(lengths, step, arguments.data_seed or arguments.seed)
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    sampler = ByLength(lengths, step, seed)
     trainer.add_callback(Epochs(sampler))
     return sampler

@@ -1,0 +1,58 @@
+"""From the options of a corpus to what they name: documents, and the context of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forkpoint.cli.corpus_options import CorpusOptions
+from forkpoint.types import UserError
+
+if TYPE_CHECKING:
+    from forkpoint.selective.context import Context
+    from forkpoint.selective.corpus import Document
+
+LENGTH = 1024  # of a row, where nobody says
+
+
+def documents_of(options: CorpusOptions) -> Iterator[Document]:
+    """The documents of the corpus. UserError where it cannot be opened."""
+    from forkpoint.selective.corpus import read_corpus
+
+    assert options.data is not None
+    return read_corpus(
+        options.data, text_column=options.text_column, split=options.split, subset=options.subset,
+        revision=options.data_revision,
+    )  # fmt: skip
+
+
+def context_of(options: CorpusOptions) -> Context:
+    """The context policy of the options. UserError for one that gives no rows."""
+    from forkpoint.selective.context import Context, check_context
+
+    length = LENGTH if options.length is None else options.length
+    context = Context(options.documents or "isolated", length, length if options.stride is None else options.stride)
+    check_context(context)
+    return context
+
+
+def expected_context(options: CorpusOptions) -> dict[str, Any]:
+    """The fields of the context that the options name, for a store that should have them."""
+    names = ("documents", "length", "stride")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def source_of(options: CorpusOptions) -> Mapping[str, Any]:
+    """What the corpus is, so that a run is not resumed on another one."""
+    assert options.data is not None
+    path = Path(options.data).expanduser()
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.exists() else []
+        size = sum(p.stat().st_size for p in files)
+    except OSError as error:
+        raise UserError(f"cannot read {options.data}: {error.strerror}") from error
+    return {
+        "data": options.data, "text_column": options.text_column, "split": options.split, "subset": options.subset,
+        "data_revision": options.data_revision, "bytes": size,
+    }  # fmt: skip

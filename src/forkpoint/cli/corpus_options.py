@@ -1,0 +1,28 @@
+"""The options of the verbs that read a corpus."""
+
+from __future__ import annotations
+
+import typing  # jsonargparse knows the names of cli.options here, and typing is one
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Which text, and what its tokens see."""
+
+    data: str | None = None
+    """the corpus: a file (.jsonl, .txt, .parquet, ...), a directory of such files, or a Hub data set, streamed"""
+    text_column: str = "text"
+    """the column of the text; rows with input_ids are token ids already"""
+    split: str = "train"
+    """the Hub data set's split"""
+    subset: str | None = None
+    """the Hub data set's configuration"""
+    data_revision: str | None = None
+    """branch, tag or commit of the Hub data set"""
+    documents: typing.Literal["isolated", "packed"] | None = None
+    """isolated (rows of their own) or packed (one after the other, seeing those before) (default: isolated)"""
+    length: int | None = None
+    """longest row in tokens (default: 1024)"""
+    stride: int | None = None
+    """tokens between the beginnings of rows of one stretch; below length, rows overlap (default: length)"""

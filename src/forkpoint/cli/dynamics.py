@@ -1,0 +1,69 @@
+"""`forkpoint dynamics`: how the loss of each token moves over the checkpoints of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from forkpoint.cli.options import ModelOptions, RunOptions, parse
+from forkpoint.cli.setup import default_directory, model_settings
+from forkpoint.types import UserError
+
+
+@dataclass(frozen=True)
+class DynamicsOptions(RunOptions, ModelOptions):
+    """Class the tokens of a store by how their loss moves over checkpoints (Rho-1, arXiv 2404.07965).
+
+    Writes the losses, documents.jsonl, summary.json and report.html, a page with the classes' table and curves and
+    documents whose tokens are coloured by class or score. Started again, the same command goes on where it stopped.
+    """
+
+    store: Path | None = None
+    """a store of `forkpoint score`, or the tokens that `train clm --data` leaves in its directory (.tokens)"""
+    checkpoints: list[str] = field(default_factory=list)
+    """models in the order of training, or a directory of them, such as a training's snapshots/; repeatable"""
+    limit: int = 2000
+    """only the first N rows of the store"""
+    shown: int = 50
+    """rows on the page"""
+
+
+OPTIONS = DynamicsOptions  # a recipe checks its stages against it
+
+
+def parse_options(argv: list[str]) -> DynamicsOptions:
+    """The options. UserError for what can be known to be wrong without a model."""
+    options = parse("dynamics", DynamicsOptions, argv)
+    if options.store is None:
+        raise UserError("name the store with --store; `forkpoint score` makes one")
+    if not options.checkpoints:
+        raise UserError("name the models with --checkpoints, in the order of training, or a directory of them")
+    for name in ("limit", "shown"):
+        if getattr(options, name) < 1:
+            raise UserError(f"{name} must be at least 1, but is {getattr(options, name)}")
+    return options
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments, compute the losses, print the classes."""
+    options = parse_options(argv)
+    from forkpoint.cli.dynamics_tables import print_dynamics
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.engines.loading import load_pretrained
+    from forkpoint.report import write_report
+    from forkpoint.selective.checkpoints import checkpoints_of, study
+    from forkpoint.selective.store import open_store
+
+    assert options.store is not None
+
+    def load(name: str) -> tuple[Any, Any]:
+        return load_pretrained(**model_settings(options) | {"name": name})
+
+    checkpoints = checkpoints_of([Path(path) for path in options.checkpoints])
+    store = open_store(options.store)
+    out = options.out or default_directory("dynamics", options)
+    with progress_bar(options.quiet) as progress:
+        summary = study(load, checkpoints, store, out, limit=options.limit, shown=options.shown, progress=progress)
+    print_dynamics(summary["dynamics"])
+    print(f"\n{write_report(out)}")

@@ -1,0 +1,90 @@
+"""The run behind the verbs `forkpoint train clm` and `forkpoint train slm`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forkpoint.cli.corpus import context_of, documents_of, expected_context, source_of
+from forkpoint.cli.pretraining_options import PretrainingOptions
+from forkpoint.cli.setup import default_directory, model_settings
+from forkpoint.cli.training import lora_of
+from forkpoint.cli.training_options import NAMED
+from forkpoint.types import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from forkpoint.selective.context import Context
+    from forkpoint.selective.store import Store
+
+TOKENS, HELD_OUT = ".tokens", ".held-out-tokens"  # of the run's directory: the tokenised text
+
+
+def run_pretraining(
+    options: PretrainingOptions, more: dict[str, Any], verb: str, rule: Any = None, reference: str | None = None
+) -> None:
+    """Load model and corpus, train, print what came of it; without a rule every token counts."""
+    from accelerate import PartialState
+
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.cli.training_tables import print_training
+    from forkpoint.engines.identity import vocabulary_digest
+    from forkpoint.selective.rules import NONE, Rule
+    from forkpoint.selective.store import STORE, open_store
+    from forkpoint.selective.training import Pretraining, pretrain
+    from forkpoint.training.models import MODEL, load_trainable, load_untrained
+
+    settings = model_settings(options)
+    out = options.out or default_directory(verb, options, more)
+    if options.from_scratch:
+        model, tokenizer = load_untrained(settings, options.seed)
+    else:
+        model, tokenizer = load_trainable(settings)
+    vocabulary = vocabulary_digest(tokenizer)
+    first = PartialState().is_main_process
+    with PartialState().main_process_first():
+        if options.store is not None:
+            store = open_store(options.store, vocabulary, expected_context(options), check=first)
+        else:
+            store = _tokenised(options, tokenizer, options.model, context_of(options), out / TOKENS)
+        held_out = None
+        if options.eval_data is not None and (Path(options.eval_data) / STORE).exists():
+            held_out = open_store(Path(options.eval_data), vocabulary, check=first)
+        elif options.eval_data is not None:
+            text = replace(options, data=options.eval_data)
+            held_out = _tokenised(text, tokenizer, options.model, store.context, out / HELD_OUT)
+    frozen = None if reference is None else _reference(reference, settings, vocabulary)
+    training = Pretraining(
+        rule or Rule(NONE), {name: getattr(options, name) for name in NAMED} | more, lora_of(options),
+        options.snapshots, options.seed,
+    )  # fmt: skip
+    with progress_bar(options.quiet or not first) as progress:
+        summary = pretrain(
+            model, tokenizer, store, training, out, evaluated=held_out, reference=frozen, name=options.model,
+            progress=progress,
+        )  # fmt: skip
+    if first:
+        print_training(summary, f"{summary['rows']:,} rows")
+        print(f"\n{out / MODEL}")
+
+
+def _tokenised(options: PretrainingOptions, tokenizer: Any, name: str, context: Context, out: Path) -> Store:
+    """The corpus of the options as a store without scores."""
+    from forkpoint.selective.scoring import score_corpus
+    from forkpoint.selective.store import open_store
+
+    score_corpus(documents_of(options), tokenizer, out, context, name=name, source=source_of(options))
+    return open_store(out, check=False)
+
+
+def _reference(name: str, settings: dict[str, Any], vocabulary: str) -> PreTrainedModel:
+    """The reference model. UserError where its tokens are others."""
+    from forkpoint.engines.identity import vocabulary_digest
+    from forkpoint.engines.loading import load_pretrained
+
+    model, tokenizer = load_pretrained(**{**settings, "name": name, "revision": None})
+    if vocabulary_digest(tokenizer) != vocabulary:
+        raise UserError(f"{name} has other tokens than {settings['name']}: a reference model needs the same")
+    return model
