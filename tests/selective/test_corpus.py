@@ -72,7 +72,7 @@ def test_json_lines(tmp_path, ending, packing):
 
 
 @pytest.mark.parametrize("packing", PACKED)
-@pytest.mark.parametrize("ending", [".txt", ".md"])
+@pytest.mark.parametrize("ending", [".txt", ".TXT"])
 def test_blank_lines_part_the_documents_of_a_text(tmp_path, ending, packing):
     path = written(tmp_path / f"corpus{ending}{packing}", PACKED[packing](PARTED))
     assert list(read_corpus(str(path))) == [Document(f"{path} line {n}", text, None) for n, text in PARAGRAPHS]
@@ -124,11 +124,13 @@ def test_token_ids_are_taken_as_they_are(tmp_path):
 def test_a_directory_in_sorted_order_without_hidden_and_unknown_files(tmp_path):
     for name in ("b.jsonl", "a/2.jsonl", "a/10.jsonl.gz", "a/deep/x.json"):
         written(tmp_path / name, PACKED[".gz" if name.endswith(".gz") else ""](rows(name)))
-    written(tmp_path / "c.md", b"c.md")
+    written(tmp_path / "c.txt", b"c.txt")
     parquet(tmp_path / "B.parquet", text=["B.parquet"])
     for name in (".hidden.jsonl", ".cache/x.jsonl", "a/.git/x.txt", "notes.csv", "bare", "b.parquet.gz", ".jsonl"):
         written(tmp_path / name, b"not to be read")
-    order = ["B.parquet", "a/10.jsonl.gz", "a/2.jsonl", "a/deep/x.json", "b.jsonl", "c.md"]
+    for name in ("README.md", "a/README.md", "README.md.gz"):
+        written(tmp_path / name, b"what the corpus is, not part of it")
+    order = ["B.parquet", "a/10.jsonl.gz", "a/2.jsonl", "a/deep/x.json", "b.jsonl", "c.txt"]
     assert texts(tmp_path) == order
     assert [document.place for document in read_corpus(str(tmp_path))][:3] == [
         f"{tmp_path}/B.parquet row 1", f"{tmp_path}/a/10.jsonl.gz line 1", f"{tmp_path}/a/2.jsonl line 1",
@@ -237,7 +239,7 @@ def test_damaged_parquet_gives_what_stands_before_the_damage(tmp_path):
 def test_sources_that_are_none_are_refused_before_anything_is_read(tmp_path):
     (tmp_path / "empty").mkdir()
     written(tmp_path / "tables" / "a.csv", b"a")
-    for name in ("tables/a.csv", "tables/b.parquet.gz", "tables/c"):
+    for name in ("tables/a.csv", "tables/b.parquet.gz", "tables/c", "tables/README.md"):
         path = written(tmp_path / name, b"a")
         with pytest.raises(UserError, match=rf"{path} is no corpus file: .*\.jsonl.*\.zst.*\.parquet"):
             read_corpus(str(path))

@@ -168,8 +168,11 @@ class Store:
 
     def _shard(self, shard: int) -> pa.RecordBatch:
         if shard not in self._open:
-            data = np.memmap(self.path / self.shards[shard].file, mode="r")  # leaves no file open
-            with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+            # The map outlives the file, which is closed here: there are limits to how many may be open.
+            with (
+                pa.memory_map(str(self.path / self.shards[shard].file)) as file,
+                pa.ipc.open_stream(file) as reader,
+            ):
                 self._open[shard] = reader.read_next_batch()
         return self._open[shard]
 
