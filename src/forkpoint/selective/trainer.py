@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from forkpoint.engines.head import head_of, hidden_at, in_eval_mode
 from forkpoint.selective.batches import Rows, collate
-from forkpoint.selective.rules import Rule, Selection, check_rule, quota, rule_at, select
+from forkpoint.selective.rules import Rule, Selection, check_rule, quota, rankings, rule_at, select
 from forkpoint.selective.store import Store
 from forkpoint.training.logprobs import token_logprobs, token_losses_and_entropy
 from forkpoint.training.order import by_length
@@ -213,9 +213,9 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
 
     def _note_limits(self, limits: dict[str, float], rule: Rule, sizes: Tensor) -> None:
         """Keep the last values that were selected; `sizes` are those of the groups, of which some may keep none."""
+        ratios = dict(rankings(rule))
         for name, limit in limits.items():
-            ratio = rule.entropy_ratio if rule.entropy_ratio and name == "reference_entropy" else rule.ratio
-            groups = 1 if rule.scope == "batch" else int((quota(sizes, ratio) > 0).sum())
+            groups = 1 if rule.scope == "batch" else int((quota(sizes, ratios[name]) > 0).sum())
             count = groups if math.isfinite(limit) else 0
             self._add(f"selection/limit/{name}", torch.tensor(limit * count if count else 0.0), count)
 
