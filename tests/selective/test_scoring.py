@@ -249,10 +249,10 @@ def test_a_document_longer_than_the_context_is_cut(tmp_path, tokenizer, model):
 
 def test_token_ids_that_are_none_of_the_tokenizers(tmp_path, tokenizer, model):
     size = len(tokenizer)
-    documents = corpus((size - 1,), (5, size, -1), (6,))
-    for one in (model, None):
-        said = refusal(tmp_path / f"{one is None}", tokenizer, one, documents)
-        assert said == f"corpus line 2: token id {size} is not one of the tokenizer's 0 to {size - 1}"
+    for bad, one in itertools.product((size, -1), (model, None)):
+        documents = corpus((size - 1,), (5, bad, 5), (6,))
+        said = refusal(tmp_path / f"{bad} {one is None}", tokenizer, one, documents)
+        assert said == f"corpus line 2: token id {bad} is not one of the tokenizer's 0 to {size - 1}"
 
 
 def test_a_model_of_broken_weights(tmp_path, tokenizer, model):
