@@ -25,6 +25,7 @@ MODULES = {verb: import_module(name) for verb, (name, _) in VERBS.items()}
 DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb in VERBS} | {
     "eval": "evaluation",
     "lab corpus": "lab",
+    **dict.fromkeys(("score", "select", "train clm", "train slm", "dynamics"), "selective"),
 }
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/*.md"))]
