@@ -157,7 +157,7 @@ def test_reference_at_each_step_gives_the_same(file, tmp_path):
 KILLER = """
 import os, signal, sys
 from forkpoint.cli import main
-from forkpoint.training import fit
+from forkpoint.training import fit, run
 from forkpoint.preference import training
 import transformers.trainer_callback as callbacks
 
@@ -181,8 +181,8 @@ elif moment == "checkpoint":
 elif moment == "model":
     training.model_card = lambda *_: stop()
 elif moment == "summary":
-    write_whole = training.write_whole
-    training.write_whole = lambda path, text: stop() if path.name == "summary.json" else write_whole(path, text)
+    write_whole = run.write_whole
+    run.write_whole = lambda path, text: stop() if path.name == "summary.json" else write_whole(path, text)
 sys.exit(main(sys.argv[1:]))
 """
 

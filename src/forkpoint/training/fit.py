@@ -47,9 +47,15 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self.tokens, self.step = tokens, step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        ends = state.epoch == int(state.epoch) or state.global_step >= state.max_steps
+        control.should_evaluate |= ends and args.eval_strategy == "epoch"  # before the step's checkpoint, not after it
+        control.should_save |= ends and args.save_strategy == "epoch"
         control.should_log |= control.should_save or state.global_step >= state.max_steps
         if self.step:
             self.step(state.global_step, state.max_steps, round(self.tokens * (state.epoch or 0.0)))
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_evaluate = control.should_save = False  # done with its last step
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from forkpoint.engines.loading import check_dtype, load_config, load_pretrained, load_tokenizer, place
@@ -57,6 +58,7 @@ def load_untrained(settings: Mapping[str, Any], seed: int) -> tuple[PreTrainedMo
 
     PartialState()
     check_dtype(settings["dtype"])
+    transformers.utils.logging.disable_progress_bar()
     common = {name: settings[name] for name in ("revision", "trust_remote_code")}
     tokenizer = load_tokenizer(settings["name"], **common)
     dtype = torch.float32 if settings["dtype"] == "auto" else getattr(torch, settings["dtype"])
