@@ -105,12 +105,24 @@ def claim_directory(out: Path, config: dict[str, Any]) -> None:
         return
     before = read_json(stored)
     now = json.loads(to_json(config))
+    if difference := _difference(before, now):
+        key, was, is_now = difference
+        raise UserError(
+            f"{out} holds a run with another configuration: {key} was {was!r}, now {is_now!r}; "
+            "choose another directory with --out, or remove this one"
+        )
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting that differs, by its name and those of the settings that it is in, and its two values."""
     for key in sorted(before.keys() | now.keys(), key=lambda key: (key != "verb", key)):
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"{out} holds a run with another configuration: {key} was {before.get(key)!r}, now {now.get(key)!r}; "
-                "choose another directory with --out, or remove this one"
-            )
+        was, is_now = before.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            if inner := _difference(was, is_now):
+                return f"{key}.{inner[0]}", *inner[1:]
+        elif was != is_now:
+            return key, was, is_now
+    return None
 
 
 def read_json(path: Path) -> Any:

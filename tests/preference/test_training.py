@@ -212,7 +212,7 @@ def test_a_finished_run_is_not_repeated_and_another_one_refused(file, tmp_path, 
     monkeypatch.setattr("forkpoint.preference.training._trainer", None)
     assert train("dpo", file, tmp_path / "out") == 0
     assert train("dpo", file, tmp_path / "out", "--weight_decay", "0.1") == 2
-    assert "another configuration: arguments was" in capsys.readouterr().err
+    assert "another configuration: arguments.weight_decay was" in capsys.readouterr().err
 
 
 def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):

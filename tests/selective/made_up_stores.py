@@ -52,7 +52,12 @@ def made_up_store(path, documents, context, *, reference=None, scores=None, voca
         write_shard(path / f"shard-{i:05}.arrow", part, names, len(part), 0)
         for i, part in enumerate((scored[:half], scored[half:]))
     ]
-    facts = {"vocabulary": vocabulary, "tokenizer": "made-up", "reference": {"model": "made-up"} if names else None}
+    facts = {
+        "source": {},
+        "vocabulary": vocabulary,
+        "tokenizer": "made-up",
+        "reference": {"model": "made-up"} if names else None,
+    }
     write_facts(path, facts, context, shards)
     return open_store(path)
 

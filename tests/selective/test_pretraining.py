@@ -176,7 +176,7 @@ def test_a_finished_run_is_not_repeated_and_another_one_refused(whole, store, to
     monkeypatch.setattr("forkpoint.selective.training._trainer", None)
     assert trained(store, whole, tokenizer)["steps"] == 8
     other = replace(EIGHT_STEPS, rule=Rule("excess_loss", 0.7, warmup=0.5))
-    with pytest.raises(UserError, match=r"holds a run with another configuration: rule was .*0\.6.* now .*0\.7"):
+    with pytest.raises(UserError, match=r"holds a run with another configuration: rule\.ratio was 0\.6, now 0\.7"):
         trained(store, whole, tokenizer, other)
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forkpoint.cli.options import ModelOptions, RunOptions, parse
-from forkpoint.cli.setup import default_directory, model_settings
+from forkpoint.cli.options import LoadingOptions, RunOptions, parse
+from forkpoint.cli.setup import default_directory, loading_settings
 from forkpoint.types import UserError
 
 
 @dataclass(frozen=True)
-class DynamicsOptions(RunOptions, ModelOptions):
+class DynamicsOptions(RunOptions, LoadingOptions):
     """Class the tokens of a store by how their loss moves over checkpoints (Rho-1, arXiv 2404.07965).
 
     Writes the losses, documents.jsonl, summary.json and report.html, a page with the classes' table and curves and
@@ -58,7 +58,7 @@ def run(argv: list[str]) -> None:
     assert options.store is not None
 
     def load(name: str) -> tuple[Any, Any]:
-        return load_pretrained(**model_settings(options) | {"name": name})
+        return load_pretrained(name, **loading_settings(options))
 
     checkpoints = checkpoints_of([Path(path) for path in options.checkpoints])
     store = open_store(options.store)

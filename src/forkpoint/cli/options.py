@@ -22,21 +22,27 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """Which model."""
+class LoadingOptions:
+    """How a model is loaded."""
 
-    model: str = "lab"
-    """`lab` (embedded), a model directory, or a Hub id"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one"""
     dtype: str = "auto"
     """auto (as stored), float32, bfloat16 or float16"""
     attn_implementation: str | None = None
     """the attention that transformers uses for prompts and scores: sdpa, eager, flash_attention_2, ..."""
-    revision: str | None = None
-    """branch, tag or commit of a Hub model"""
     trust_remote_code: bool = False
     """run model code that the Hub repository brings along"""
+
+
+@dataclass(frozen=True)
+class ModelOptions(LoadingOptions):
+    """Which model."""
+
+    model: str = "lab"
+    """`lab` (embedded), a model directory, or a Hub id"""
+    revision: str | None = None
+    """branch, tag or commit of a Hub model"""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ def parse_options(argv: list[str]) -> ScoreOptions:
         raise UserError("name the corpus with --data: a file, a directory, or a Hub data set")
     if options.batch_tokens < 1:
         raise UserError(f"batch_tokens must be at least 1, but is {options.batch_tokens}")
+    if options.inspect is not None and options.inspect < 0:
+        raise UserError(f"inspect must be a document's number, from 0, but is {options.inspect}")
     _part(options.part)
     context_of(options)
     return options

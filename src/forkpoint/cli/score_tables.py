@@ -20,7 +20,7 @@ def print_store(facts: dict[str, Any]) -> None:
     wide_console().print(
         f"{facts['documents']:,} documents ({facts['empty_documents']:,} of them empty), {facts['rows']:,} rows "
         f"({context['documents']}, at most {context['length']:,} tokens), {facts['tokens']:,} tokens, "
-        f"{facts['counted_tokens']:,} of them predicted, in {len(facts['shards']):,} shards; scored by {reference}",
+        f"{facts['counted_tokens']:,} of them predicted, shards: {len(facts['shards']):,}; scored by {reference}",
         markup=False,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.options import EngineOptions, ModelOptions, RunOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import EngineOptions, LoadingOptions, ModelOptions, RunOptions, SamplingOptions, TaskOptions
 from forkpoint.files import to_json
 from forkpoint.types import Problem, Sampling
 
@@ -23,13 +23,19 @@ def max_tokens_of(task: str, asked: int | None) -> int:
     return task_spec(task).max_tokens if asked is None else asked
 
 
-NO_CONFIGURATION = ("out", "quiet", "export", "push", "private")  # options that change nothing in a run
+# options that change nothing in a run
+NO_CONFIGURATION = ("out", "quiet", "export", "push", "private", "part", "inspect", "batch_tokens")
+
+
+def loading_settings(options: LoadingOptions) -> dict[str, Any]:
+    """What `load_pretrained` takes beside a model's name, of no revision."""
+    names = ("device", "dtype", "attn_implementation", "trust_remote_code")
+    return {"revision": None, **{name: getattr(options, name) for name in names}}
 
 
 def model_settings(options: ModelOptions) -> dict[str, Any]:
     """What `load_pretrained` takes."""
-    names = ("device", "dtype", "attn_implementation", "revision", "trust_remote_code")
-    return {"name": options.model, **{name: getattr(options, name) for name in names}}
+    return loading_settings(options) | {"name": options.model, "revision": options.revision}
 
 
 def engine_of(options: EngineOptions) -> Engine:

@@ -34,5 +34,6 @@ def print_training(summary: dict[str, Any], data: str) -> None:
         if name in logged[0]:
             table.add_row(name, *(f"{row[name]:.4f}" for row in (logged[0], logged[-1])))
     if held_out := [row["eval_loss"] for row in summary["history"] if "eval_loss" in row]:
-        table.add_row("eval_loss", f"{held_out[0]:.4f}", f"{held_out[-1]:.4f}")
+        first = f"{held_out[0]:.4f}" if len(held_out) > 1 else ""
+        table.add_row("eval_loss, first and last", first, f"{held_out[-1]:.4f}")
     console.print(table)

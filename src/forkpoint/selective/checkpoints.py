@@ -90,7 +90,7 @@ def study(
             tokenizer = load(str(checkpoints[-1]))[1]
             lines = _documents(store, rows[:shown], losses[-1], dynamics, tokenizer)
             write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
-            summary = {"title": "Token dynamics", **settings, "rows": len(rows)}
+            summary = {"title": "Token dynamics", **settings, "store": str(store.path), "rows": len(rows)}
             summary["dynamics"] = dynamics_summary(losses, dynamics, names)
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
     return dict(read_json(out / SUMMARY))

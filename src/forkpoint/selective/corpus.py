@@ -63,7 +63,7 @@ def read_corpus(
         return chain.from_iterable(_from_file(file, text_column) for file in _files_in(path))
     if os.path.exists(path):
         return _from_file(path, text_column)
-    if source.startswith((".", "/", "~")):
+    if source.startswith((".", "/", "~")) or _reader(source):
         raise UserError(f"cannot read {source}: there is no such file or directory")
     return _from_hub(source, text_column, split, subset, revision)
 

@@ -103,7 +103,8 @@ def pretrain(
                 step = None if progress is None else partial(progress, f"{training.method}, steps")
                 tokens = store.facts["tokens"]
                 facts = {"rows": len(store), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
-            finish(trainer, tokenizer, training.lora, _card(name, training, facts), run | facts, out)
+            data = _data(store, evaluated, reference)
+            finish(trainer, tokenizer, training.lora, _card(name, training, data, facts), run | data | facts, out)
     return dict(read_json(out / SUMMARY))
 
 
@@ -160,10 +161,20 @@ def _settings(training: Pretraining) -> dict[str, Any]:
     }
 
 
-def _card(name: str, training: Pretraining, facts: Mapping[str, Any]) -> str:
+def _data(store: Store, evaluated: Store | None, reference: PreTrainedModel | None) -> dict[str, Any]:
+    """What was trained and judged on, and who scored it, by name."""
+    scored_by = store.facts["reference"] and store.facts["reference"]["model"]
+    return {
+        "store": str(store.path), "corpus": store.facts["source"].get("data"),
+        "reference": scored_by if reference is None else reference.name_or_path,
+        "eval_data": evaluated and (evaluated.facts["source"].get("data") or str(evaluated.path)),
+    }  # fmt: skip
+
+
+def _card(name: str, training: Pretraining, data: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
     source = CLM if training.rule.score == NONE else SLM
-    return model_card(f"{name} after {training.method}", name, source, _settings(training), last)
+    return model_card(f"{name} after {training.method}", name, source, {**data, **_settings(training)}, last)
 
 
 class _Snapshots(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,98 @@
+"""`score`, `select`, `train clm`, `train slm`, `dynamics` from the command line: one after the other, and mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from forkpoint.cli import main
+
+TEXTS = ["Q: Ada has 5 pens.\nA: 5.", "", "Then the number of pens doubles. " * 4, "Q: How many? A: The answer is 10."]
+SHORT = ("--quiet", "--max_steps=2", "--per_device_train_batch_size=2", "--logging_steps=1")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 5))
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("store") / "store"
+    assert main(["score", "--data", str(corpus), "--length", "64", "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def test_one_after_the_other(corpus, store, tmp_path, capsys):
+    out = {name: str(tmp_path / name) for name in ("clm", "slm", "online", "labels", "dynamics")}
+    common = [*SHORT, f"--eval_data={corpus}"]
+    assert main(["train", "clm", f"--data={corpus}", "--length=64", f"--out={out['clm']}", *common]) == 0
+    assert main(["train", "slm", f"--store={store}", "--snapshots=2", f"--out={out['slm']}", *common]) == 0
+    online = ["--reference", f"{out['clm']}/model", "--scope=sequence", f"--data={corpus}", "--length=64"]
+    assert main(["train", "slm", *online, f"--out={out['online']}", *common]) == 0
+    assert main(["select", f"--store={store}", "--rule=union", f"--out={out['labels']}", "--quiet"]) == 0
+    snapshots = f"--checkpoints={out['slm']}/snapshots"
+    assert main(["dynamics", f"--store={store}", snapshots, f"--out={out['dynamics']}", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "selection/share" in said
+    assert "eval_loss" in said
+    assert (tmp_path / "dynamics" / "report.html").exists()
+    summary = json.loads((tmp_path / "slm" / "summary.json").read_text())
+    assert (summary["store"], summary["reference"], summary["eval_data"]) == (str(store), "lab", str(corpus))
+    assert json.loads((tmp_path / "online" / "summary.json").read_text())["reference"] == f"{out['clm']}/model"
+
+
+def test_a_document_is_printed_with_its_scores(store, capsys):
+    assert main(["score", "--inspect", "0", "--out", str(store)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first, second = (next(line for line in lines if line.split()[:1] == [str(i)]) for i in (0, 1))
+    assert len(first.split()) < len(second.split())  # the first token has no score
+    assert main(["score", "--inspect", "1", "--out", str(store)]) == 2  # an empty document
+    assert "no tokens of a document 1" in capsys.readouterr().err
+
+
+def test_parts_without_a_directory_meet_in_one(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for part in ("1/2", "2/2"):
+        assert main(["score", "--data", str(corpus), "--length", "64", "--part", part, "--quiet"]) == 0
+    assert "part 2 of 2" not in capsys.readouterr().out.splitlines()[-1]
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["score"], "name the corpus with --data"),
+    (["score", "--data", "nope.jsonl"], "cannot read nope.jsonl"),
+    (["score", "--data", "CORPUS", "--length", "1"], "length must be at least 2"),
+    (["score", "--data", "CORPUS", "--stride", "0"], "stride must be from 1"),
+    (["score", "--data", "CORPUS", "--length", "99999"], "the model reads at most"),
+    (["score", "--data", "CORPUS", "--part", "3/2"], "part must be I/N"),
+    (["score", "--data", "CORPUS", "--text_column", "txt"], "did you mean 'text'"),
+    (["score", "--inspect", "-1", "--out", "STORE"], "from 0"),
+    (["select"], "name the store with --store"),
+    (["select", "--store", "STORE", "--rule", "excess_loss"], "must be one of"),
+    (["select", "--store", "nowhere"], "nowhere holds no score store"),
+    (["train", "slm"], "name what to train on"),
+    (["train", "slm", "--data", "CORPUS"], "needs a reference model"),
+    (["train", "slm", "--data", "CORPUS", "--store", "STORE"], "but not both"),
+    (["train", "slm", "--store", "STORE", "--ratio", "0"], "ratio must be above 0"),
+    (["train", "slm", "--store", "STORE", "--rule", "exces_loss"], "must be one of"),
+    (["train", "slm", "--store", "STORE", "--entropy_ratio", "0.5"], "union and intersection"),
+    (["train", "slm", "--store", "STORE", "--length", "32"], "was made with length 64"),
+    (["train", "slm", "--store", "STORE", "--documents", "packed"], "was made with documents isolated"),
+    (["train", "slm", "--store", "STORE", "--snapshots", "1"], "snapshots must be 0 or at least 2"),
+    (["train", "clm", "--data", "CORPUS", "--merge"], "--merge is about adapters"),
+    (["train", "clm", "--data", "CORPUS", "--eval_strategy", "steps"], "no text for it"),
+    (["dynamics", "--store", "STORE"], "name the models with --checkpoints"),
+    (["dynamics", "--store", "STORE", "--checkpoints", "nowhere"], "is no model"),
+])  # fmt: skip
+def test_a_mistake_is_one_sentence_and_exit_code_2(argv, message, corpus, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [{"CORPUS": str(corpus), "STORE": str(store)}.get(word, word) for word in argv]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.startswith("forkpoint: ")
+    assert said.err.count("\n") == 1
