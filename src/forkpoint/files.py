@@ -93,14 +93,9 @@ def claim_directory(out: Path, config: dict[str, Any]) -> None:
     directory holds files but no run, or cannot be made.
     """
     stored = out / CONFIG
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        occupied = any(p for p in out.iterdir() if not p.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"the output directory {out} cannot be used: {error.strerror}") from error
+    writable(out)
     if not stored.exists():
-        if occupied:
-            raise UserError(f"{out} holds files but no run of forkpoint; choose an empty or new directory with --out")
+        refuse_foreign(out)
         write_whole(stored, to_json(config, indent=2) + "\n")
         return
     before = read_json(stored)
@@ -111,6 +106,22 @@ def claim_directory(out: Path, config: dict[str, Any]) -> None:
             f"{out} holds a run with another configuration: {key} was {was!r}, now {is_now!r}; "
             "choose another directory with --out, or remove this one"
         )
+
+
+def writable(out: Path) -> None:
+    """Make the directory, if need be. UserError where that cannot be done, or nothing can be written in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"the output directory {out} cannot be used: {error.strerror}") from error
+
+
+def refuse_foreign(out: Path) -> None:
+    """UserError where a directory holds files, hidden ones aside, but no run."""
+    if out.is_dir() and not (out / CONFIG).exists() and any(p for p in out.iterdir() if not p.name.startswith(".")):
+        raise UserError(f"{out} holds files but no run of forkpoint; choose an empty or new directory with --out")
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, Any, Any] | None:

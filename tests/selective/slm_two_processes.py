@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from made_up_stores import in_rows, made_up_documents, made_up_store, tiny_llama
-from test_trainer import seen, trainer_for
+from test_selective_trainer import seen, trainer_for
 
 from forkpoint.selective.rules import Rule
 from forkpoint.selective.store import open_store

@@ -43,13 +43,16 @@ def expected_context(options: CorpusOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def source_of(options: CorpusOptions) -> Mapping[str, Any]:
-    """What the corpus is, so that a run is not resumed on another one."""
+def source_of(options: CorpusOptions, out: Path) -> Mapping[str, Any]:
+    """What the corpus is, so that a run is not resumed on another one. UserError where `out` lies in it."""
+    from forkpoint.selective.corpus import corpus_files
+
     assert options.data is not None
     path = Path(options.data).expanduser()
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise UserError(f"{out} lies in the corpus {options.data}; choose a directory outside of it with --out")
     try:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.exists() else []
-        size = sum(p.stat().st_size for p in files)
+        size = sum(Path(file).stat().st_size for file in corpus_files(options.data))
     except OSError as error:
         raise UserError(f"cannot read {options.data}: {error.strerror}") from error
     return {

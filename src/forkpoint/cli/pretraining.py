@@ -33,36 +33,40 @@ def run_pretraining(
     from forkpoint.engines.identity import vocabulary_digest
     from forkpoint.selective.rules import NONE, Rule
     from forkpoint.selective.store import STORE, open_store
-    from forkpoint.selective.training import Pretraining, pretrain
+    from forkpoint.selective.training import Pretraining, check_pretraining, pretrain
     from forkpoint.training.models import MODEL, load_trainable, load_untrained
 
     settings = model_settings(options)
     out = options.out or default_directory(verb, options, more)
+    if options.store is not None:
+        open_store(options.store, check=False)  # before the model is loaded
     if options.from_scratch:
         model, tokenizer = load_untrained(settings, options.seed)
     else:
         model, tokenizer = load_trainable(settings)
+    training = Pretraining(
+        rule or Rule(NONE), {name: getattr(options, name) for name in NAMED} | more, lora_of(options),
+        options.snapshots, options.seed,
+    )  # fmt: skip
+    check_pretraining(model, training, out, evaluated=options.eval_data is not None)  # before text is tokenised
     vocabulary = vocabulary_digest(tokenizer)
+    frozen = None if reference is None else _reference(reference, settings, vocabulary)
     first = PartialState().is_main_process
     with PartialState().main_process_first():
         if options.store is not None:
             store = open_store(options.store, vocabulary, expected_context(options), check=first)
         else:
-            store = _tokenised(options, tokenizer, options.model, context_of(options), out / TOKENS)
+            store = _tokenised(options, tokenizer, model, context_of(options), out / TOKENS)
         held_out = None
         if options.eval_data is not None and (Path(options.eval_data) / STORE).exists():
             held_out = open_store(Path(options.eval_data), vocabulary, check=first)
         elif options.eval_data is not None:
             text = replace(options, data=options.eval_data)
-            held_out = _tokenised(text, tokenizer, options.model, store.context, out / HELD_OUT)
-    frozen = None if reference is None else _reference(reference, settings, vocabulary)
-    training = Pretraining(
-        rule or Rule(NONE), {name: getattr(options, name) for name in NAMED} | more, lora_of(options),
-        options.snapshots, options.seed,
-    )  # fmt: skip
+            held_out = _tokenised(text, tokenizer, model, store.context, out / HELD_OUT)
     with progress_bar(options.quiet or not first) as progress:
         summary = pretrain(
             model, tokenizer, store, training, out, evaluated=held_out, reference=frozen, name=options.model,
+            reference_name=reference or "custom",
             progress=progress,
         )  # fmt: skip
     if first:
@@ -70,12 +74,17 @@ def run_pretraining(
         print(f"\n{out / MODEL}")
 
 
-def _tokenised(options: PretrainingOptions, tokenizer: Any, name: str, context: Context, out: Path) -> Store:
+def _tokenised(
+    options: PretrainingOptions, tokenizer: Any, model: PreTrainedModel, context: Context, out: Path
+) -> Store:
     """The corpus of the options as a store without scores."""
     from forkpoint.selective.scoring import score_corpus
     from forkpoint.selective.store import open_store
 
-    score_corpus(documents_of(options), tokenizer, out, context, name=name, source=source_of(options))
+    score_corpus(
+        documents_of(options), tokenizer, out, context, name=options.model, source=source_of(options, out),
+        vocabulary_size=model.get_input_embeddings().num_embeddings,
+    )  # fmt: skip
     return open_store(out, check=False)
 
 

@@ -66,7 +66,7 @@ def run(argv: list[str]) -> None:
     with progress_bar(options.quiet) as progress:
         facts = score_corpus(
             documents, tokenizer, out, context_of(options), model=model, name=options.model,
-            source=source_of(options), part=Part(index, of), batch_tokens=options.batch_tokens, progress=progress,
+            source=source_of(options, out), part=Part(index, of), batch_tokens=options.batch_tokens, progress=progress,
         )  # fmt: skip
     if facts is None:
         print(f"part {index + 1} of {of} is done; the store is finished when all parts are")

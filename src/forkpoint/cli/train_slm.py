@@ -50,6 +50,8 @@ def parse_options(argv: list[str]) -> tuple[SlmOptions, dict[str, Any]]:
             f"the rule {rule.score} needs a reference model: its scores with --store, made by `forkpoint score`, or "
             "the model itself with --reference"
         )
+    if options.reference is not None and not rule.needs_reference:
+        raise UserError(f"the rule {rule.score} asks no reference model; leave out --reference")
     return options, more
 
 

@@ -54,7 +54,7 @@ class FittingOptions(RunOptions, ModelOptions):
     lora_modules: list[str] = field(default_factory=list)
     """linear layers that get adapters, by name, such as up_proj; repeatable (default: all but the output matrix)"""
     seed: int = 0
-    """seed of the order of examples and of new adapters"""
+    """seed of the order of examples, of new weights and adapters, and of what is drawn by lot"""
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def hidden_at(
     with forward_lock:
         handle = model.get_output_embeddings().register_forward_pre_hook(keep)
         try:
-            (call or model)(input_ids=ids, use_cache=False, **inputs)
+            (model if call is None else call)(input_ids=ids, use_cache=False, **inputs)
         finally:
             handle.remove()
     return kept[0]

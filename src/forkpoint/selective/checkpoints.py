@@ -44,7 +44,8 @@ def checkpoints_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def _is_model(path: Path) -> bool:
-    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+    known = (path / name for name in ("config.json", "adapter_config.json"))
+    return not path.name.startswith(".") and any(p.is_file() for p in known) and any(path.glob("*.safetensors"))
 
 
 def _number(name: str) -> int:

@@ -68,6 +68,14 @@ def read_corpus(
     return _from_hub(source, text_column, split, subset, revision)
 
 
+def corpus_files(source: str) -> list[str]:
+    """The files that `read_corpus` reads; none of a data set on the Hub."""
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):
+        return _files_in(path)
+    return [path] if os.path.exists(path) else []
+
+
 def _from_file(file: str, text_column: str) -> Iterator[Document]:
     reader = _reader(file)
     if reader is None:

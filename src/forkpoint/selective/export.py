@@ -21,8 +21,7 @@ from forkpoint.training.sft import IGNORED
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
-ROWS_AT_ONCE = 512
-ROWS_IN_A_FILE = 16_384
+TOKENS_AT_ONCE, TOKENS_IN_A_FILE = 2**18, 2**22  # at most, where rows are as long as the store's may be
 Ranked = Literal["sequence", "corpus"]
 Batch = dict[str, Tensor]
 Progress = Callable[[str, int, int, int], None]
@@ -58,8 +57,9 @@ def export_labels(
 def _batches(store: Store, seed: int, first: int, last: int) -> Iterator[tuple[int, Batch]]:
     """Rows first..last-1 as batches, each with its first row's index."""
     rows = Rows(store, seed)
-    for begin in range(first, last, ROWS_AT_ONCE):
-        yield begin, collate([rows[i] for i in range(begin, min(begin + ROWS_AT_ONCE, last))])
+    step = max(1, TOKENS_AT_ONCE // store.context.length)
+    for begin in range(first, last, step):
+        yield begin, collate([rows[i] for i in range(begin, min(begin + step, last))])
 
 
 def _in_rows(rule: Rule) -> Callable[[Batch], Bool[Tensor, " n"]]:
@@ -108,16 +108,17 @@ def _write(
     """Write the files; returns the numbers of rows, of tokens that could be selected, and of those that are."""
     files: list[str] = []
     could = are = 0
-    for number, first in enumerate(range(0, len(store), ROWS_IN_A_FILE)):
+    size = max(1, TOKENS_IN_A_FILE // store.context.length)
+    for number, first in enumerate(range(0, len(store), size)):
         ids: list[np.ndarray] = []
         labels: list[np.ndarray] = []
-        for begin, batch in _batches(store, seed, first, min(first + ROWS_IN_A_FILE, len(store))):
+        for begin, batch in _batches(store, seed, first, min(first + size, len(store))):
             kept = keep(batch)
             grid = torch.full_like(batch["input_ids"], IGNORED)
             grid.view(-1)[batch["rows"][kept] + 1] = batch["targets"][kept]
             lengths = batch["attention_mask"].sum(1).tolist()
-            ids += [row[:length].numpy() for row, length in zip(batch["input_ids"], lengths, strict=True)]
-            labels += [row[:length].numpy() for row, length in zip(grid, lengths, strict=True)]
+            for rows, column in ((batch["input_ids"], ids), (grid, labels)):
+                column += [row[:n] for row, n in zip(rows.numpy().astype(np.int32), lengths, strict=True)]
             could, are = could + len(kept), are + int(kept.sum())
             if progress:
                 progress("rows", begin + len(lengths), len(store), could)

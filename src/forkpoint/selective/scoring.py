@@ -20,14 +20,15 @@ from transformers import PreTrainedModel
 from forkpoint import __version__
 from forkpoint.engines.head import head_of, in_eval_mode
 from forkpoint.engines.identity import vocabulary_digest, weights_digest
-from forkpoint.files import claim_directory, only_process, read_json, to_json, write_whole
+from forkpoint.files import claim_directory, only_process, to_json, writable, write_whole
 from forkpoint.selective.context import Context, Row, check_context, rows_of
 from forkpoint.selective.corpus import Document
 from forkpoint.selective.losses import BATCH_TOKENS, row_losses
-from forkpoint.selective.store import SCORES, STORE, ScoredRow, Shard, write_facts, write_shard
+from forkpoint.selective.store import SCORES, STORE, ScoredRow, Shard, open_store, write_facts, write_shard
 from forkpoint.types import TokenIds, UserError
 
 SHARD_CHARACTERS = 4_000_000  # of text; a document's token ids count as four each
+CLAIM = ".claim"  # held while files that processes share are written
 TEXTS_AT_ONCE = 1000  # that the tokenizer is given
 Progress = Callable[[str, int, int, int], None]
 
@@ -52,15 +53,17 @@ def score_corpus(
     model: PreTrainedModel | None = None,
     name: str = "custom",
     source: Mapping[str, Any] | None = None,
+    vocabulary_size: int | None = None,
     part: Part = WHOLE,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> dict[str, Any] | None:
     """Make the store of a corpus in `out`; without a model it is only tokenised.
 
-    `name` is what the files call the model; `source` says what the corpus is. Returns store.json's content, or None
-    where shards of other processes are still missing. A repeated call goes on where it stopped. Raises UserError for a
-    context that does not fit the model, a corpus without tokens, and files that cannot be written.
+    `name` is what the files call the model; `source` says what the corpus is. Token ids must be below
+    `vocabulary_size`, by default the model's or the tokenizer's. Returns store.json's content, or None where shards of
+    other processes are still missing. A repeated call goes on where it stopped. Raises UserError for a context that
+    does not fit the model, a corpus without tokens, and files that cannot be written.
     """
     check_context(context)
     _check_length(model, context)
@@ -69,18 +72,25 @@ def score_corpus(
         "separator": tokenizer.eos_token_id, "version": __version__,
         "reference": None if model is None else _reference(model, name),
     }  # fmt: skip
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the output directory {out} cannot be used: {error.strerror}") from error
-    with FileLock(out / ".claim"):
+    writable(out)
+    with FileLock(out / CLAIM):
         claim_directory(out, {**facts, "context": asdict(context), "shard_characters": SHARD_CHARACTERS})
     if not (out / STORE).exists():
         with only_process(out) if part.of == 1 else nullcontext():
-            last = _make_shards(documents, tokenizer, out, context, model, part, batch_tokens, progress)
+            size = vocabulary_size or _size(tokenizer, model)
+            last = _make_shards(documents, tokenizer, size, out, context, model, part, batch_tokens, progress)
             if not _finish(out, facts, context, last):
                 return None
-    return dict(read_json(out / STORE))
+    return dict(open_store(out, check=False).facts)
+
+
+def _size(tokenizer: Any, model: PreTrainedModel | None) -> int:
+    """How many token ids there are: those that the model has vectors of, or the tokenizer a text for."""
+    if model is not None:
+        size: int = model.get_input_embeddings().num_embeddings
+        return size
+    ids: list[int] = list(tokenizer.get_vocab().values())
+    return 1 + max(ids)
 
 
 def _check_length(model: PreTrainedModel | None, context: Context) -> None:
@@ -114,22 +124,25 @@ def shards_of(documents: Iterable[Document]) -> Iterator[list[tuple[int, Documen
 
 
 def _make_shards(
-    documents: Iterable[Document], tokenizer: Any, out: Path, context: Context, model: PreTrainedModel | None,
-    part: Part, batch_tokens: int, progress: Progress | None,
+    documents: Iterable[Document], tokenizer: Any, size: int, out: Path, context: Context,
+    model: PreTrainedModel | None, part: Part, batch_tokens: int, progress: Progress | None,
 ) -> int:  # fmt: skip
     """Make this process's missing shards; returns how many there are in all."""
     score = _scorer(model, batch_tokens, progress)
-    size = len(tokenizer) if model is None else model.get_input_embeddings().num_embeddings
     last = 0
     for i, shard in enumerate(shards_of(documents)):
         last = i + 1
         path = out / f"shard-{i:05}.arrow"
+        if (out / STORE).exists():  # another process made the rest
+            break
         if i % part.of == part.index and _made(path) is None:
             known = list(_token_ids(shard, tokenizer, size))
             empty = sum(not ids for _, ids in known)
             scored = score(list(rows_of(known, context)), f"shard {last}, rows")
             scores = SCORES if model is not None else ()
-            with _writing(path):
+            with _writing(path), FileLock(out / CLAIM):
+                if (out / STORE).exists() or _made(path):  # what is there must stay as it is
+                    continue
                 facts = write_shard(path, scored, scores, len(shard), empty)
                 write_whole(path.with_suffix(".json"), to_json(asdict(facts)) + "\n")
     return last
@@ -200,8 +213,9 @@ def _made(path: Path) -> Shard | None:
 
 def _finish(out: Path, facts: Mapping[str, Any], context: Context, last: int) -> bool:
     """Write store.json if all shards are there; whether the store is finished."""
-    with FileLock(out / ".claim"):
+    with FileLock(out / CLAIM):
         if (out / STORE).exists():
+            _clear(out)
             return True
         paths = [out / f"shard-{i:05}.arrow" for i in range(last)]
         shards = [shard for shard in map(_made, paths) if shard]
@@ -211,6 +225,11 @@ def _finish(out: Path, facts: Mapping[str, Any], context: Context, last: int) ->
             raise UserError("the corpus holds no document with tokens to predict")
         with _writing(out / STORE):
             write_facts(out, facts, context, shards)
-        for path in paths:
-            path.with_suffix(".json").unlink()
+        _clear(out)
         return True
+
+
+def _clear(out: Path) -> None:
+    """Remove the shards' own facts, which stand in store.json now."""
+    for path in out.glob("shard-*.json"):
+        path.unlink()

@@ -142,6 +142,11 @@ class Store:
         parts = [np.diff(self._shard(i).column("input_ids").offsets.to_numpy()) for i in range(len(self.shards))]
         return np.concatenate(parts)
 
+    def largest_id(self) -> int:
+        """The largest token id."""
+        parts = (self._shard(i).column("input_ids").values for i in range(len(self.shards)))
+        return max(int(ids.to_numpy().max()) for ids in parts if len(ids))
+
     def first_row_after(self, document: int) -> int:
         """The index of the first row that begins in a document with a higher number."""
         for i, end in enumerate(self.ends):
@@ -201,9 +206,13 @@ def open_store(
         what = "an unfinished store: start its command again" if any(path.glob("shard-*")) else "no score store"
         raise UserError(f"{path} holds {what}")
     facts = read_json(path / STORE)
-    if facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        facts = facts if isinstance(facts, dict) else {}
         raise UserError(f"{path / STORE} has format {facts.get('format')!r}, but this version reads format {FORMAT}")
-    store = Store(path, facts)
+    try:
+        store = Store(path, facts)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path / STORE} is not what `forkpoint score` writes") from error
     if vocabulary is not None and facts["vocabulary"] != vocabulary:
         raise UserError(f"{path} was made with another tokenizer, {facts['tokenizer']}'s: its ids mean another text")
     for name, value in (expected or {}).items():

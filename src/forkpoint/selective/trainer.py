@@ -43,8 +43,8 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
     """`transformers.Trainer` on the rows of a score store.
 
     `rule` says which tokens count; what it reads of a reference model is in the store, or `reference`, a frozen model
-    with the same tokens, is asked at each step. `args` are TrainingArguments, whose remove_unused_columns must be
-    False; train_sampling_strategy="group_by_length" puts rows of similar length together. `evaluated` is a store whose
+    with the same tokens, is asked at each step. `args` are TrainingArguments, of which
+    train_sampling_strategy="group_by_length" puts rows of similar length together. `evaluated` is a store whose
     every token counts in an evaluation: eval_loss is their mean loss. `seed` draws the numbers of the rule `random`,
     which also decide between equal scores.
 
@@ -69,15 +69,15 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         check_rule(rule)
         check_scores(rule, store, reference)
         self.rule, self.reference = rule, reference if rule.needs_reference else None
-        self.sums: dict[str, list[Tensor]] = {}  # of training steps since the last log
+        self.sums: dict[str, Tensor] = {}  # of training steps since the last log: a total and a count [2]
         self.documents: list[Tensor] = []  # the same: numbers of documents, their tokens that are selected, all [3, D]
         self.judged: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
         super().__init__(
             model, args, data_collator=collate, train_dataset=Rows(store, seed),
             eval_dataset=None if evaluated is None else Rows(evaluated, seed), **others,
         )  # fmt: skip
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("sharded models are not supported: the output matrix is used outside the model's forward")
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or args.n_gpu > 1:
+            raise ValueError("one process trains one whole model on one device: the output matrix is used by itself")
         self.loss_is_scaled_for_ga = True
         self.head = head_of(model)
         if self.reference is not None:
@@ -195,8 +195,9 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             at = int((~torch.isfinite(losses)).nonzero()[0])
             row = int(inputs["index"][inputs["owner"][at]])
             advice = "its weights or its precision are broken" if whose else "lower the learning rate"
+            data = "store" if self.model.training or whose else "evaluation's store"
             raise UserError(
-                f"the {whose}loss of a token in row {row} of the store is {float(losses[at].detach())} at step "
+                f"the {whose}loss of a token in row {row} of the {data} is {float(losses[at].detach())} at step "
                 f"{self.state.global_step + 1}: {advice}, or look at that row"
             )
 
@@ -209,7 +210,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         if self.rule.score != "none":
             document, own = torch.unique(inputs["document"], return_inverse=True)
             kept = torch.bincount(own[selected], minlength=len(document))
-            self.documents.append(torch.stack([document, kept, torch.bincount(own)]))
+            self.documents.append(torch.stack([document, kept, torch.bincount(own)]).cpu())
 
     def _note_limits(self, limits: dict[str, float], rule: Rule, sizes: Tensor) -> None:
         """Keep the last values that were selected; `sizes` are those of the groups, of which some may keep none."""
@@ -222,7 +223,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
     def _add(self, name: str, total: Tensor, count: int) -> None:
         """Add to what is logged as a mean."""
         pair = torch.stack([total.sum().double(), total.new_tensor(count, dtype=torch.float64).squeeze()])
-        self.sums.setdefault(name, []).append(pair.to(self.args.device))
+        self.sums[name] = self.sums.get(name, 0) + pair.to(self.args.device)
 
     def _judge(self, losses: Tensor, inputs: Inputs) -> None:
         """Keep an evaluation's sums by row: of several processes, some get a row that another one had."""
@@ -233,19 +234,24 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             self.judged[index] = (total, count)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the means over all tokens, of all processes: of an evaluation, or of the training since the last log."""
-        if any(name.startswith("eval_") for name in logs):
-            rows = dict(gather_object(list(self.judged.items())))
-            logs["eval_loss"] = sum(total for total, _ in rows.values()) / sum(count for _, count in rows.values())
-            self.judged = {}
-        else:
+        """With the means over all tokens, of all processes, of the training since the last log."""
+        if "loss" in logs:
             for name, sums in self.sums.items():
-                total, count = self.accelerator.reduce(torch.stack(sums).sum(0)).tolist()
+                total, count = self.accelerator.reduce(sums).tolist()
                 if count:
                     logs[name] = total / count
             logs |= self._document_shares()
             self.sums, self.documents = {}, []
         super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **others: Any) -> Any:
+        """transformers' own, with the mean loss over all tokens of the rows, each counted once."""
+        self.judged = {}
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **others)
+        rows = dict(gather_object(list(self.judged.items())))
+        mean = sum(total for total, _ in rows.values()) / sum(count for _, count in rows.values())
+        output.metrics[f"{metric_key_prefix}_loss"] = mean
+        return output
 
     def _document_shares(self) -> dict[str, float]:
         """How the share of selected tokens differs between documents."""

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from forkpoint import __version__
 from forkpoint.engines.identity import vocabulary_digest, weights_digest
-from forkpoint.files import fingerprint, read_json
+from forkpoint.files import fingerprint, read_json, refuse_foreign
 from forkpoint.selective.rules import NONE, Rule, check_rule
 from forkpoint.selective.store import Store
 from forkpoint.training.adapters import lent
@@ -65,29 +65,24 @@ def pretrain(
     evaluated: Store | None = None,
     reference: PreTrainedModel | None = None,
     name: str = "custom",
+    reference_name: str = "custom",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train the model on a store's rows; returns summary.json's content.
 
-    `model` is trained in place; `name` is what the files call it. `reference` is asked for its scores at each step
-    where the rule needs them; without it they are the store's. The mean loss on the rows of `evaluated` is logged too,
-    after each epoch unless eval_strategy says otherwise. `out` gets checkpoints while training goes on, then `model`
-    (weights or adapters, tokenizer, card), summary.json, and `snapshots/step-N`, models on the way. A repeated call
-    goes on from the last checkpoint. Raises UserError for a store or a reference with other tokens, rows longer than
-    the model reads, settings that do not go together, memory that runs out and a loss that is no number.
+    `model` is trained in place; `name` is what the files call it, `reference_name` the reference. `reference` is asked
+    for its scores at each step where the rule needs them; without it they are the store's. The mean loss on the rows of
+    `evaluated` is logged too, after each epoch unless eval_strategy says otherwise. `out` gets checkpoints while
+    training goes on, then `model` (weights or adapters, tokenizer, card), summary.json, and `snapshots/step-N`, models
+    on the way. A repeated call goes on from the last checkpoint. Raises UserError for a store or a reference with other
+    tokens, rows longer than the model reads, settings that do not go together, memory that runs out and a loss that is
+    no number.
     """
-    _check(model, tokenizer, store, training)
+    arguments = check_pretraining(model, training, out, evaluated=evaluated is not None)
+    _check(model, tokenizer, store)
     _check_reference(reference, store, training.rule)
     if evaluated is not None:
-        _check(model, tokenizer, evaluated, training)
-    values = {
-        "eval_strategy": "epoch" if evaluated else "no", "include_num_input_tokens_seen": "non_padding",
-        "use_cache": getattr(model.config, "use_cache", False),  # what snapshots say; no cache is used in training
-        **training.arguments, "seed": training.seed,
-    }  # fmt: skip
-    if values["eval_strategy"] != "no" and evaluated is None:
-        raise UserError("eval_strategy asks for an evaluation, but there is no text for it; name some (--eval_data)")
-    arguments = training_arguments(values, out / CHECKPOINTS, model)
+        _check(model, tokenizer, evaluated)
     run = {"verb": "train", "method": training.method, "model": name, **_settings(training), "version": __version__}
     identity = {
         "weights": weights_digest(model), "attention": model.config._attn_implementation,
@@ -103,9 +98,29 @@ def pretrain(
                 step = None if progress is None else partial(progress, f"{training.method}, steps")
                 tokens = store.facts["tokens"]
                 facts = {"rows": len(store), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
-            data = _data(store, evaluated, reference)
+            data = _data(store, evaluated, reference and reference_name)
             finish(trainer, tokenizer, training.lora, _card(name, training, data, facts), run | data | facts, out)
     return dict(read_json(out / SUMMARY))
+
+
+def check_pretraining(model: PreTrainedModel, training: Pretraining, out: Path, *, evaluated: bool) -> Any:
+    """The TrainingArguments of a run. UserError for whatever can be known to be wrong before there is a store."""
+    check_one_device(model)
+    check_trainable(model, training.lora)
+    check_rule(training.rule)
+    refuse_foreign(out)
+    if training.snapshots < 0 or training.snapshots == 1:
+        raise UserError(f"snapshots must be 0 or at least 2 (the first and the last), but is {training.snapshots}")
+    values = {
+        "eval_strategy": "epoch" if evaluated else "no", "include_num_input_tokens_seen": "non_padding",
+        "use_cache": getattr(model.config, "use_cache", False),  # what snapshots say; no cache is used in training
+        **training.arguments, "seed": training.seed,
+    }  # fmt: skip
+    if values["eval_strategy"] != "no" and not evaluated:
+        raise UserError("eval_strategy asks for an evaluation, but there is no text for it; name some (--eval_data)")
+    if values.get("label_smoothing_factor"):
+        raise UserError("label_smoothing_factor has no meaning here: the loss is that of the tokens as they are")
+    return training_arguments(values, out / CHECKPOINTS, model)
 
 
 def _trainer(
@@ -120,13 +135,8 @@ def _trainer(
     )  # fmt: skip
 
 
-def _check(model: PreTrainedModel, tokenizer: Any, store: Store, training: Pretraining) -> None:
-    """What can be known to be wrong before any work is done."""
-    check_one_device(model)
-    check_trainable(model, training.lora)
-    check_rule(training.rule)
-    if training.snapshots < 0 or training.snapshots == 1:
-        raise UserError(f"snapshots must be 0 or at least 2 (the first and the last), but is {training.snapshots}")
+def _check(model: PreTrainedModel, tokenizer: Any, store: Store) -> None:
+    """UserError where the store is not one for this model."""
     if store.facts["vocabulary"] != vocabulary_digest(tokenizer):
         raise UserError(f"{store.path} was made with another tokenizer, {store.facts['tokenizer']}'s")
     _check_length(model, store, "the model")
@@ -141,6 +151,9 @@ def _check_reference(reference: PreTrainedModel | None, store: Store, rule: Rule
 
 
 def _check_length(model: PreTrainedModel, store: Store, what: str) -> None:
+    size = model.get_input_embeddings().num_embeddings
+    if (largest := store.largest_id()) >= size:
+        raise UserError(f"{store.path} holds token id {largest}, but {what} knows 0 to {size - 1} only")
     longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if longest and store.context.length > longest:
         raise UserError(f"{store.path} has rows of {store.context.length} tokens, but {what} reads at most {longest}")
@@ -161,12 +174,12 @@ def _settings(training: Pretraining) -> dict[str, Any]:
     }
 
 
-def _data(store: Store, evaluated: Store | None, reference: PreTrainedModel | None) -> dict[str, Any]:
+def _data(store: Store, evaluated: Store | None, reference: str | None) -> dict[str, Any]:
     """What was trained and judged on, and who scored it, by name."""
     scored_by = store.facts["reference"] and store.facts["reference"]["model"]
     return {
         "store": str(store.path), "corpus": store.facts["source"].get("data"),
-        "reference": scored_by if reference is None else reference.name_or_path,
+        "reference": reference or scored_by,
         "eval_data": evaluated and (evaluated.facts["source"].get("data") or str(evaluated.path)),
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from forkpoint.engines.head import Head
 
 BLOCK_ELEMENTS = 2**23  # logits of one block, float32: 32 MiB
+LEAST = torch.finfo(torch.float32).min
 LEAST_ROWS = 128  # of a block, however large the vocabulary: the matrix is read once a block
 
 
@@ -53,6 +54,7 @@ def token_losses_and_entropy(
     for rows in _blocks(len(hidden), len(head.weight)):
         below = matrix.logits(hidden[rows])
         below -= below.amax(-1, keepdim=True)
+        below.clamp_(min=LEAST)  # so that a token of probability 0 adds nothing to the entropy
         own = below.gather(-1, targets[rows, None])[:, 0]
         weights = below.exp()
         z = weights.sum(-1)
