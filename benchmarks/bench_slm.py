@@ -41,11 +41,11 @@ from forkpoint.selective.trainer import SelectiveTrainer
 from forkpoint.training.logprobs import token_logprobs
 from forkpoint.training.sft import IGNORED
 
-STEPS, ROUNDS = 6, 7
+STEPS, ROUNDS = 4, 5
 TOKENS, VOCABULARY, HIDDEN, RATIO = 8192, 151_936, 1024, 0.6
 MODELS = {
     "lab": {"rows": 32, "length": 256},
-    "50M, V = 32,000": {"rows": 8, "length": 256},
+    "50M, V = 32,000": {"rows": 4, "length": 256},
 }
 
 
@@ -190,8 +190,7 @@ def main() -> None:
     lab, tokenizer = load_pretrained(
         "lab", device="cpu", dtype="float32", attn_implementation=None, revision=None, trust_remote_code=False
     )
-    found: dict[str, Any] = {"loss_memory": loss_memory(), "training": [], "scoring": []}
-    print(found["loss_memory"], flush=True)
+    found: dict[str, Any] = {"training": [], "scoring": []}
     for name, sizes in MODELS.items():
         model = model_of(name, (lab, tokenizer))
         with tempfile.TemporaryDirectory() as folder:
@@ -202,6 +201,8 @@ def main() -> None:
             print(found["scoring"][-1], flush=True)
             found["training"].append(training_steps(name, model, store, sizes["rows"]))
             print(found["training"][-1], flush=True)
+    found["loss_memory"] = loss_memory()
+    print(found["loss_memory"], flush=True)
     print(machine.save("slm", found))
 
 

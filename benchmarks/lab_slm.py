@@ -324,14 +324,14 @@ def tokens_to(curve: list[list[float]], loss: float) -> float | None:
 def draw(found: list[dict[str, Any]]) -> None:
     """Held-out loss over tokens read, and loss and accuracy over the share of tokens that is kept."""
     by_name = {entry["method"]: entry for entry in found}
-    shown = ("CLM", "random 60%", "SLM 60%", "self-reference, 70% and 70%", "oracle")
+    shown = ("CLM", "SLM 60%", "SLM 30%", "oracle")
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     curves, losses, sampled = figure.subplots(1, 3)
-    for name, (colour, marker, style) in zip(shown, LINES, strict=False):
+    for name, (colour, marker, style) in zip(shown, LINES, strict=True):
         x, y = np.array(by_name[name]["curve"]).T
         curves.plot(x / 1e6, y, color=colour, marker=marker, linestyle=style, markersize=3, lw=1.4, label=name)
     curves.set(xlabel="tokens read (millions)", ylabel="held-out loss (nats)", title="clean held-out text")
-    curves.legend(frameon=False, fontsize=8)
+    curves.legend(frameon=False, fontsize=8, loc="upper right")
     ratios = [(float(n[4:6]) / 100, e) for n, e in by_name.items() if re.fullmatch(r"SLM \d\d%", n)]
     for axes, key, label in ((losses, "loss", "held-out loss (nats)"), (sampled, "sampled", "sampled accuracy")):
         x = [*(ratio for ratio, _ in ratios), 1.0]

@@ -2,15 +2,17 @@
 
     python benchmarks/slm_memory.py
 
-Writes lab problems as text until they are 50 million tokens, scores them with `forkpoint score`, and trains on all of
-them once with `forkpoint train slm`, both with a tiny model (one layer, 32 wide), so that memory is that of the data.
-Notes each process's memory every two seconds: anonymous (its own), and file-backed (pages of the store that the kernel
-may take back at any time).
+Writes 30,000 lab problems as text, again and again, until they are 50 million tokens, scores them with
+`forkpoint score`, and trains on all of them once with `forkpoint train slm`, both with a tiny model (one layer, 32
+wide), so that memory is that of the data. Notes each process's memory every two seconds: anonymous (its own), and
+file-backed (pages of the store that the kernel may take back at any time).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -26,8 +28,8 @@ from forkpoint.lab import MODEL_DIR
 from forkpoint.lab.corpus import documents
 
 OUT = Path("runs/slm-memory")
-TOKENS = 50_000_000
-LENGTH, BATCH, SECONDS = 512, 64, 2.0
+TOKENS, DOCUMENTS = 50_000_000, 30_000
+LENGTH, BATCH, SECONDS = 128, 256, 2.0
 SETTLED = 0.2  # of a run: from then on memory should stay where it is
 
 
@@ -44,20 +46,15 @@ def tiny_model(out: Path) -> None:
 
 
 def write_corpus(path: Path) -> int:
-    """Lab problems as JSON Lines, until there are enough tokens; returns the bytes."""
+    """Lab problems as JSON Lines, the same ones again and again until there are enough tokens; returns the bytes."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    tokens = 0
-    texts: list[str] = []
+    texts = [question + answer for question, answer in itertools.islice(documents(11), DOCUMENTS)]
+    tokens = sum(len(ids) + 1 for ids in tokenizer(texts)["input_ids"])
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     with path.open("w") as file:
-        for question, answer in documents(11):
-            texts.append(question + answer)
-            if len(texts) == 5000:
-                tokens += sum(len(ids) + 1 for ids in tokenizer(texts)["input_ids"])
-                file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
-                texts = []
-                if tokens >= TOKENS:
-                    return path.stat().st_size
-    raise AssertionError("the lab's problems have no end")
+        for _ in range(math.ceil(TOKENS / tokens)):
+            file.write(lines)
+    return path.stat().st_size
 
 
 def watched(*words: object) -> dict[str, Any]:
