@@ -197,7 +197,7 @@ def test_a_directory_of_another_run_is_left_alone(capsys, given, tmp_path):
     before = {path: path.read_bytes() for path in out.iterdir()}
     same = [*FEW, "--n", "2", "--which", "all", "--out", str(out)]
     assert "budget was 16, now 17" in refused(capsys, *same, "--budget", "17")
-    assert "sampling was" in refused(capsys, *same, "--top-p", "0.9")
+    assert "sampling.top_p was" in refused(capsys, *same, "--top-p", "0.9")
     assert "problems was '3 (contents" in refused(capsys, *same, "--limit", "2")
     assert "holds a run with another configuration" in refused(capsys, *same, "--trajectories", str(out))
     assert {path: path.read_bytes() for path in out.iterdir()} == before
