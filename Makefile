@@ -47,6 +47,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_critical.py
 	$(BIN)/python benchmarks/critical_growth.py
 	$(BIN)/python benchmarks/bench_preference.py
+	$(BIN)/python benchmarks/bench_slm.py
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
