@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import typing  # jsonargparse knows the names of cli.options here, and typing is one
 from dataclasses import dataclass
+from pathlib import Path
+
+from forkpoint.cli.options import RunOptions
+from forkpoint.types import UserError
 
 
 @dataclass(frozen=True)
@@ -26,3 +30,18 @@ class CorpusOptions:
     """longest row in tokens (default: 1024)"""
     stride: int | None = None
     """tokens between the beginnings of rows of one stretch; below length, rows overlap (default: length)"""
+
+
+@dataclass(frozen=True)
+class StoreOptions(RunOptions):
+    """Which store."""
+
+    store: Path | None = None
+    """a store of `forkpoint score`; or the tokens that `train clm --data` leaves in its directory (.tokens)"""
+
+
+def store_of(options: StoreOptions) -> Path:
+    """The store's directory. UserError where none is named."""
+    if options.store is None:
+        raise UserError("name the store with --store; `forkpoint score` makes one")
+    return options.store

@@ -6,21 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forkpoint.cli.options import LoadingOptions, RunOptions, parse
+from forkpoint.cli.corpus_options import StoreOptions, store_of
+from forkpoint.cli.options import LoadingOptions, parse
 from forkpoint.cli.setup import default_directory, loading_settings
 from forkpoint.types import UserError
 
 
 @dataclass(frozen=True)
-class DynamicsOptions(RunOptions, LoadingOptions):
+class DynamicsOptions(StoreOptions, LoadingOptions):
     """Class the tokens of a store by how their loss moves over checkpoints (Rho-1, arXiv 2404.07965).
 
     Writes the losses, documents.jsonl, summary.json and report.html, a page with the classes' table and curves and
     documents whose tokens are coloured by class or score. Started again, the same command goes on where it stopped.
     """
 
-    store: Path | None = None
-    """a store of `forkpoint score`, or the tokens that `train clm --data` leaves in its directory (.tokens)"""
     checkpoints: list[str] = field(default_factory=list)
     """models in the order of training, or a directory of them, such as a training's snapshots/; repeatable"""
     limit: int = 2000
@@ -35,8 +34,7 @@ OPTIONS = DynamicsOptions  # a recipe checks its stages against it
 def parse_options(argv: list[str]) -> DynamicsOptions:
     """The options. UserError for what can be known to be wrong without a model."""
     options = parse("dynamics", DynamicsOptions, argv)
-    if options.store is None:
-        raise UserError("name the store with --store; `forkpoint score` makes one")
+    store_of(options)
     if not options.checkpoints:
         raise UserError("name the models with --checkpoints, in the order of training, or a directory of them")
     for name in ("limit", "shown"):
@@ -55,13 +53,11 @@ def run(argv: list[str]) -> None:
     from forkpoint.selective.checkpoints import checkpoints_of, study
     from forkpoint.selective.store import open_store
 
-    assert options.store is not None
-
     def load(name: str) -> tuple[Any, Any]:
         return load_pretrained(name, **loading_settings(options))
 
     checkpoints = checkpoints_of([Path(path) for path in options.checkpoints])
-    store = open_store(options.store)
+    store = open_store(store_of(options))
     out = options.out or default_directory("dynamics", options)
     with progress_bar(options.quiet) as progress:
         summary = study(load, checkpoints, store, out, limit=options.limit, shown=options.shown, progress=progress)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from forkpoint.cli.options import RunOptions, parse
+from forkpoint.cli.corpus_options import StoreOptions, store_of
+from forkpoint.cli.options import parse
 from forkpoint.cli.setup import default_directory
-from forkpoint.types import UserError
 
 
 @dataclass(frozen=True)
-class SelectOptions(RunOptions):
+class SelectOptions(StoreOptions):
     """Write a store's rows with labels, -100 for every token that a rule leaves out: a data set for any trainer.
 
     Only rules that know their tokens before training: excess_loss and loss need the trained model, so `train slm`.
     """
 
-    store: Path | None = None
-    """a store of `forkpoint score`"""
     rule: Literal["reference_loss", "reference_entropy", "union", "intersection", "random"] = "reference_loss"
     """what tokens are ranked by: reference_loss (low), reference_entropy (low), both, or random (the control)"""
     ratio: float = 0.6
@@ -38,8 +35,7 @@ OPTIONS = SelectOptions  # a recipe checks its stages against it
 def parse_options(argv: list[str]) -> SelectOptions:
     """The options. UserError where no store is named."""
     options = parse("select", SelectOptions, argv)
-    if options.store is None:
-        raise UserError("name the store with --store; `forkpoint score` makes one")
+    store_of(options)
     return options
 
 
@@ -51,12 +47,11 @@ def run(argv: list[str]) -> None:
     from forkpoint.selective.rules import Rule
     from forkpoint.selective.store import open_store
 
-    assert options.store is not None
     out = options.out or default_directory("select", options)
     rule = Rule(options.rule, options.ratio, options.entropy_ratio)
     with progress_bar(options.quiet) as progress:
         summary = export_labels(
-            open_store(options.store), rule, out, scope=options.scope, seed=options.seed, progress=progress
+            open_store(store_of(options)), rule, out, scope=options.scope, seed=options.seed, progress=progress
         )
     kept, of = summary["selected_tokens"], summary["counted_tokens"]
     print(f"{summary['rows']:,} rows, {kept:,} of {of:,} tokens ({kept / max(1, of):.1%}) are selected")
