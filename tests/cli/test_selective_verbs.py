@@ -62,7 +62,35 @@ def test_parts_without_a_directory_meet_in_one(corpus, tmp_path, monkeypatch, ca
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
+def test_what_lies_beside_a_corpus_does_not_matter(corpus, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(corpus.read_bytes())
+    command = ["score", "--data", str(folder), "--length", "64", "--quiet", "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    (folder / "README.md").write_text("Not of the corpus.")
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert main([*command, str(folder / "out")]) == 2
+    assert "lies in the corpus" in capsys.readouterr().err
+
+
+def test_nothing_is_tokenised_for_a_run_that_cannot_be(corpus, tmp_path, capsys):
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "mine.txt").write_text("mine")
+    assert main(["train", "clm", f"--data={corpus}", f"--out={occupied}", *SHORT]) == 2
+    assert [path.name for path in occupied.iterdir()] == ["mine.txt"]
+    out = tmp_path / "out"
+    assert main(["train", "clm", f"--data={corpus}", f"--out={out}", "--lr_scheduler_type=none", *SHORT]) == 2
+    assert not out.exists()
+    assert capsys.readouterr().err.count("\n") == 2
+
+
 @pytest.mark.parametrize(("argv", "message"), [
+    (["score", "--data", "EMPTY"], "no document with tokens"),
+    (["score", "--data", "CORPUS", "--out", "/sys/kernel/store"], "cannot be used"),
+    (["train", "slm", "--store", "STORE", "--rule", "loss", "--reference", "lab"], "asks no reference model"),
+    (["train", "slm", "--store", "STORE", "--label_smoothing_factor", "0.1"], "label_smoothing_factor"),
     (["score"], "name the corpus with --data"),
     (["score", "--data", "nope.jsonl"], "cannot read nope.jsonl"),
     (["score", "--data", "CORPUS", "--length", "1"], "length must be at least 2"),
@@ -90,7 +118,8 @@ def test_parts_without_a_directory_meet_in_one(corpus, tmp_path, monkeypatch, ca
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(argv, message, corpus, store, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = [{"CORPUS": str(corpus), "STORE": str(store)}.get(word, word) for word in argv]
+    (tmp_path / "empty.jsonl").touch()
+    words = [{"CORPUS": str(corpus), "STORE": str(store), "EMPTY": "empty.jsonl"}.get(word, word) for word in argv]
     assert main(words) == 2
     said = capsys.readouterr()
     assert message in said.err

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 
 from forkpoint.engines.identity import vocabulary_digest
 from forkpoint.lab import MODEL_DIR
+from forkpoint.selective.checkpoints import checkpoints_of
 from forkpoint.selective.rules import Rule
 from forkpoint.selective.store import open_store
 from forkpoint.selective.training import Pretraining, pretrain
@@ -238,6 +239,19 @@ def test_what_cannot_be_trained_is_one_sentence(name, tokenizer, tmp_path):
         trained(other, tmp_path / "out", tokenizer, replace(EIGHT_STEPS, **of_training))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_or_reference_with_fewer_tokens_than_the_store_is_refused(store, tokenizer, tmp_path):
+    small = build_model(tiny_config(tokenizer, vocab_size=100), seed=2)
+    with pytest.raises(UserError, match=r"holds token id .*, but the model knows 0 to 99 only"):
+        pretrain(small, tokenizer, store, EIGHT_STEPS, tmp_path / "out", evaluated=store)
+    with pytest.raises(UserError, match=r"holds token id .*, but the reference model knows 0 to 99 only"):
+        trained(store, tmp_path / "out", tokenizer, reference=small)
+
+
+def test_snapshots_of_adapters_are_checkpoints_too(store, tokenizer, tmp_path):
+    trained(store, tmp_path / "out", tokenizer, replace(EIGHT_STEPS, lora=Lora(2), snapshots=2))
+    assert len(checkpoints_of([tmp_path / "out" / "snapshots"])) == 2
 
 
 def test_a_reference_that_reads_less_is_refused(store, tokenizer, tmp_path):

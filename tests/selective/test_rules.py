@@ -143,10 +143,14 @@ def test_limits_are_the_last_kept_values():
     columns = {"loss": torch.tensor([4.0, 3.0, 2.0, 9.0, 7.0, 1.0]), "reference_loss": torch.tensor([1.0] * 6)}
     columns |= {"reference_entropy": torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "chance": torch.rand(6).double()}
     groups = torch.tensor([0, 0, 0, 2, 2, 2])
-    assert select(columns, Rule("loss", 0.5), groups).limits == {"loss": 5.0}  # the mean of 3 and 7
-    assert select(columns, Rule("excess_loss", 0.5), groups).limits == {"excess_loss": 4.0}
-    assert select(columns, Rule("union", 0.3), groups).limits == {"reference_loss": 1.0, "reference_entropy": 2.5}
-    assert math.isnan(select(columns, Rule("loss", 0.1), groups).limits["loss"])
+
+    def limits(*rule):
+        return {name: found.tolist() for name, found in select(columns, Rule(*rule), groups).limits.items()}
+
+    assert limits("loss", 0.5) == {"loss": [3.0, 7.0]}
+    assert limits("excess_loss", 0.5) == {"excess_loss": [2.0, 6.0]}
+    assert limits("union", 0.3) == {"reference_loss": [1.0, 1.0], "reference_entropy": [1.0, 4.0]}
+    assert limits("loss", 0.1) == {"loss": []}
 
 
 def test_which_columns_a_rule_reads():

@@ -91,6 +91,23 @@ def refusal(*args, **options) -> str:
     return str(caught.value)
 
 
+def test_a_part_that_comes_late_leaves_a_finished_store_as_it_is(tmp_path, tokenizer, model):
+    """While a part is at work, another process makes all that is missing, with other batches."""
+    out = tmp_path / "store"
+
+    def documents():
+        yield from made_up_corpus()[:4]
+        made(out, tokenizer, tiny(tokenizer), part=Part(1, 2))
+        made(out, tokenizer, tiny(tokenizer), batch_tokens=1)  # a whole run: what the part has not done yet
+        done.update(files_of(out))
+        yield from made_up_corpus()[4:]
+
+    done: dict[str, bytes] = {}
+    assert made(out, tokenizer, model, documents=documents(), part=Part(0, 2)) is not None
+    assert files_of(out) == done
+    open_store(out)
+
+
 @pytest.mark.parametrize("context", [ISOLATED, PACKED, Context("packed", 16, 16)], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_those_of_whole_logits_in_float64(tmp_path, tokenizer, family, context):

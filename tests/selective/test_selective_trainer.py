@@ -331,6 +331,26 @@ def test_an_evaluation_is_the_mean_over_all_tokens(models, store, policy, tmp_pa
         assert not trainer.sums
 
 
+def test_an_evaluation_under_another_name_is_exact_and_leaves_no_trace(models, store, policy, tmp_path):
+    trainer = trainer_for(copy.deepcopy(policy), store, tmp_path / "out", Rule(), evaluated=store,
+                          per_device_eval_batch_size=5)  # fmt: skip
+    wanted = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(metric_key_prefix="held_out")["held_out_loss"] == pytest.approx(wanted, abs=1e-12)
+    rows = trainer.eval_dataset
+    few = torch.utils.data.Subset(rows, [0, 3])
+    named = trainer.evaluate(few, metric_key_prefix="few")["few_loss"]
+    assert named == pytest.approx(trainer.predict(few).metrics["test_loss"], abs=1e-12)
+    assert named != pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_compiled_model_trains_alike(models, store, tmp_path):
+    steps = [
+        trained(models[0], store, tmp_path / name, Rule(), torch_compile=compiled, torch_compile_backend="eager")
+        for name, compiled in (("compiled", True), ("eager", False))
+    ]
+    assert_same_training(*steps)
+
+
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
 def test_an_evaluation_changes_nothing_in_a_training(strategy, models, store, tmp_path):
     more = {"train_sampling_strategy": strategy, "max_steps": 5, "logging_steps": 2}

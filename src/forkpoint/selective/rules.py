@@ -81,10 +81,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tokens are kept [n], and by the name of each score the last value that was: the mean over groups."""
+    """Which tokens are kept [n]; and by score the last value that was kept, of each group that keeps any."""
 
     kept: Bool[Tensor, " n"]
-    limits: dict[str, float]
+    limits: dict[str, Float[Tensor, " G"]]
 
 
 def check_rule(rule: Rule) -> None:
@@ -124,7 +124,7 @@ def select(columns: Columns, rule: Rule, groups: Int64[Tensor, " n"]) -> Selecti
     if rule.score == NONE or not len(groups):
         return Selection(torch.ones_like(groups, dtype=torch.bool), {})
     kept: list[Tensor] = []
-    limits: dict[str, float] = {}
+    limits: dict[str, Tensor] = {}
     for name, ratio in rankings(rule):
         score = SCORES[name]
         values = score.of(columns)
@@ -164,8 +164,8 @@ def highest(
     return kept
 
 
-def _lowest(scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], kept: Bool[Tensor, " n"]) -> float:
-    """The lowest kept score, as the mean over the groups that keep any; NaN where none does."""
+def _lowest(scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], kept: Bool[Tensor, " n"]) -> Float[Tensor, " G"]:
+    """The lowest kept score of each group that keeps any."""
     lowest = scores.new_full((int(groups.max()) + 1,), torch.inf)
     lowest.scatter_reduce_(0, groups[kept], scores[kept], "amin")
-    return float(lowest[torch.isfinite(lowest)].mean())
+    return lowest[torch.isfinite(lowest)]

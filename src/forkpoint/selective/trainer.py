@@ -9,7 +9,6 @@ logits, and only the selected rows are computed again in the backward pass. Logi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -23,7 +22,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from forkpoint.engines.head import head_of, hidden_at, in_eval_mode
 from forkpoint.selective.batches import Rows, collate
-from forkpoint.selective.rules import Rule, Selection, check_rule, quota, rankings, rule_at, select
+from forkpoint.selective.rules import Rule, Selection, check_rule, quota, rule_at, select
 from forkpoint.selective.store import Store
 from forkpoint.training.logprobs import token_logprobs, token_losses_and_entropy
 from forkpoint.training.order import by_length
@@ -174,7 +173,8 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         parts = torch.split(selection.kept, [len(batch["targets"]) for batch in batches])
         for batch, kept in zip(batches, parts, strict=True):
             batch["selected"] = kept
-        self._note_limits(selection.limits, rule, torch.bincount(groups))
+        for name, limits in selection.limits.items():
+            self._add(f"selection/limit/{name}", limits.sum(), len(limits))
 
     def _select_over_processes(self, columns: Inputs, rule: Rule, groups: Tensor) -> Selection:
         """This process's part of a selection, in which a rule of scope `batch` sees the tokens of all of them."""
@@ -211,14 +211,6 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             document, own = torch.unique(inputs["document"], return_inverse=True)
             kept = torch.bincount(own[selected], minlength=len(document))
             self.documents.append(torch.stack([document, kept, torch.bincount(own)]).cpu())
-
-    def _note_limits(self, limits: dict[str, float], rule: Rule, sizes: Tensor) -> None:
-        """Keep the last values that were selected; `sizes` are those of the groups, of which some may keep none."""
-        ratios = dict(rankings(rule))
-        for name, limit in limits.items():
-            groups = 1 if rule.scope == "batch" else int((quota(sizes, ratios[name]) > 0).sum())
-            count = groups if math.isfinite(limit) else 0
-            self._add(f"selection/limit/{name}", torch.tensor(limit * count if count else 0.0), count)
 
     def _add(self, name: str, total: Tensor, count: int) -> None:
         """Add to what is logged as a mean."""
