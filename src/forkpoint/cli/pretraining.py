@@ -32,7 +32,7 @@ def run_pretraining(
     from forkpoint.cli.training_tables import print_training
     from forkpoint.engines.identity import vocabulary_digest
     from forkpoint.selective.rules import NONE, Rule
-    from forkpoint.selective.store import STORE, open_store
+    from forkpoint.selective.store import open_store
     from forkpoint.selective.training import Pretraining, check_pretraining, pretrain
     from forkpoint.training.models import MODEL, load_trainable, load_untrained
 
@@ -51,18 +51,9 @@ def run_pretraining(
     check_pretraining(model, training, out, evaluated=options.eval_data is not None)  # before text is tokenised
     vocabulary = vocabulary_digest(tokenizer)
     frozen = None if reference is None else _reference(reference, settings, vocabulary)
-    first = PartialState().is_main_process
     with PartialState().main_process_first():
-        if options.store is not None:
-            store = open_store(options.store, vocabulary, expected_context(options), check=first)
-        else:
-            store = _tokenised(options, tokenizer, model, context_of(options), out / TOKENS)
-        held_out = None
-        if options.eval_data is not None and (Path(options.eval_data) / STORE).exists():
-            held_out = open_store(Path(options.eval_data), vocabulary, check=first)
-        elif options.eval_data is not None:
-            text = replace(options, data=options.eval_data)
-            held_out = _tokenised(text, tokenizer, model, store.context, out / HELD_OUT)
+        store, held_out = _stores(options, tokenizer, model, vocabulary, out)
+    first = PartialState().is_main_process
     with progress_bar(options.quiet or not first) as progress:
         summary = pretrain(
             model, tokenizer, store, training, out, evaluated=held_out, reference=frozen, name=options.model,
@@ -72,6 +63,27 @@ def run_pretraining(
     if first:
         print_training(summary, f"{summary['rows']:,} rows")
         print(f"\n{out / MODEL}")
+
+
+def _stores(
+    options: PretrainingOptions, tokenizer: Any, model: PreTrainedModel, vocabulary: str, out: Path
+) -> tuple[Store, Store | None]:
+    """The rows to train on and the held-out ones, if any: stores that are there, or text that is tokenised now."""
+    from accelerate import PartialState
+
+    from forkpoint.selective.store import STORE, open_store
+
+    first = PartialState().is_main_process  # whose check of the files does for all
+    if options.store is not None:
+        store = open_store(options.store, vocabulary, expected_context(options), check=first)
+    else:
+        store = _tokenised(options, tokenizer, model, context_of(options), out / TOKENS)
+    if options.eval_data is None:
+        return store, None
+    if (Path(options.eval_data) / STORE).exists():
+        return store, open_store(Path(options.eval_data), vocabulary, check=first)
+    text = replace(options, data=options.eval_data)
+    return store, _tokenised(text, tokenizer, model, store.context, out / HELD_OUT)
 
 
 def _tokenised(
