@@ -109,6 +109,14 @@ def _sigma(logits: Tensor, top: Tensor) -> Tensor:
     if float(below.amin()) > -SOFT_BAN:  # the sums further down, bit for bit, without their masks
         below -= below.sum(-1, keepdim=True) / below.shape[-1]
         return (below.square_().sum(-1, keepdim=True) / below.shape[-1]).sqrt_()
+    return live_sigma(below)
+
+
+def live_sigma(below: Float[Tensor, "b V"]) -> Float[Tensor, "b 1"]:
+    """`_sigma` of rows already shifted by their maximum, which it overwrites; NaN where that is not finite.
+
+    The host looks at no value here: nothing waits for a GPU.
+    """
     dead = below <= -SOFT_BAN
     live = (~dead).sum(-1, keepdim=True)
     below.masked_fill_(dead, 0.0)
