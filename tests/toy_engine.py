@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import numpy as np
 
+from forkpoint.engines import Engine
 from forkpoint.sampling.draw import key_hash, uniforms
 from forkpoint.types import Completion, Problem, Request, Sampling, Scored, TokenIds, Trajectory
 
@@ -29,11 +31,12 @@ class ToyTokenizer:
         return "".join(f" {i}" for i in token_ids if i)
 
 
-class ToyEngine:
-    name, tokenizer, ends, vocab_size, context = "toy", ToyTokenizer(), (0,), 5, None
+class ToyEngine(Engine):
+    name, tokenizer, ends, vocab_size, most_top, context = "toy", ToyTokenizer(), (0,), 5, 5, None
+
+    settings: ClassVar[dict[str, str | int | None]] = {}
 
     def __init__(self) -> None:
-        self.settings: dict[str, str | int | None] = {}
         self.written = 0  # tokens generated so far
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:

@@ -46,6 +46,11 @@ def _lines(summary: Summary) -> list[str]:
         kinds = ", ".join(f"{kind['kind']} {kind['count']:,}" for kind in summary["token_kinds"])
         lines.append(f"at token {position['median']:.0f} in the median, {100 * position['relative_mean']:.0f}% of "
                      f"the way on average; {kinds}")  # fmt: skip
+    if bias := summary.get("success_bias"):
+        lines.append(
+            f"tokens that the engine cannot name may move the success probability by {bias['mean']:.4f} on average, "
+            f"{bias['largest']:.4f} at most"
+        )
     return [*lines, _cost(summary)]
 
 

@@ -198,7 +198,7 @@ class _Work:
                 scores = base.score(part, s.beta, s.sampling, self.engine.ends)
                 return [_score_row(one, self.engine.tokenizer) for one in scores]
 
-            return self.units.rows("scored trajectories", trajectories, SCORED_UNIT, score)
+            return self.units.rows("scored trajectories", trajectories, SCORED_UNIT, partial(map, score))
 
 
 def _score_row(scores: TokenScores, tokenizer: Any) -> Row:

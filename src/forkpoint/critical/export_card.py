@@ -36,6 +36,8 @@ COLUMNS: Mapping[str, Column] = {
     "success": Column(["float64"], "T+1 numbers: `success[i]` estimates P(correct) after the first i tokens; null "
                                    "where it was not evaluated"),
     "success_ci": Column([("float64", "float64")], "T+1 pairs: the 95% interval of each `success`"),
+    "success_bias": Column(["float64"], "T+1 bounds on how far `success` may lie from the truth, for tokens that the "
+                                        "engine could not name; null where it named all"),
     "status": Column("string", "`critical`, `none` or `undecided`"),
     "critical_index": Column("int64", "c, where `token_ids[c]` is the critical token; null where there is none"),
     "alternatives": Column([_ALTERNATIVE], "other tokens tried: `success` of `n` rollouts that took `token_id` at "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,17 +165,18 @@ def _work(engine: Engine, given: Sequence[Trajectory], search: Search, out: Path
 def _label(engine: Engine, chosen: Sequence[Trajectory], search: Search, units: Units) -> list[Row]:
     """The rows of critical.jsonl."""
     found = rollouts = tokens = 0
+    tell = units.progress
 
-    def label(part: Sequence[Trajectory]) -> list[Row]:
+    def label(engine: Engine, part: Sequence[Trajectory]) -> list[Row]:
         nonlocal found, rollouts, tokens
         labels = {}
         for one in label_trajectories(engine, part, search):
             labels[one.trajectory.id] = one
             found, rollouts, tokens = found + 1, rollouts + one.rollouts, tokens + one.tokens_generated
-            units.progress(f"labelled trajectories, {rollouts:,} rollouts", found, len(chosen), tokens)
+            tell(f"labelled trajectories, {rollouts:,} rollouts", found, len(chosen), tokens)
         return [_row(engine, labels[t.id]) for t in part]
 
-    return units.rows("labelled trajectories", chosen, UNIT, label)
+    return units.rows("labelled trajectories", chosen, UNIT, partial(engine.map, label))
 
 
 def _replace(
@@ -183,11 +185,12 @@ def _replace(
     """The rows of replacement.jsonl: those of the trajectories with a critical token."""
     critical = {row["id"]: row["critical_index"] for row in rows if row["status"] == "critical"}
 
-    def replace(part: Sequence[Trajectory]) -> list[Row]:
+    def replace(engine: Engine, part: Sequence[Trajectory]) -> list[Row]:
         along = zip(part, policies(engine, part, sampling), strict=True)
         return list(replace_critical(engine, ((t, policy, critical[t.id]) for t, policy in along), sampling))
 
-    return units.rows("replaced critical tokens", [t for t in chosen if t.id in critical], UNIT, replace)
+    theirs = [t for t in chosen if t.id in critical]
+    return units.rows("replaced critical tokens", theirs, UNIT, partial(engine.map, replace))
 
 
 def _row(engine: Engine, label: ForkLabel | PaperLabel) -> Row:
@@ -197,6 +200,7 @@ def _row(engine: Engine, label: ForkLabel | PaperLabel) -> Row:
     return trajectory_row(label.trajectory, engine.tokenizer) | {
         "success": _rounded(label.success),
         "success_ci": [pair if None not in pair else None for pair in map(_rounded, label.success_ci)],
+        "success_bias": _rounded(policy.bias_bound()) if policy.unnamed.any() else None,
         "status": label.status,
         "critical_index": label.critical_index,
         "alternatives": [_alternative(engine, label.trajectory, one) for one in alternatives],

@@ -22,7 +22,8 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
     `share_critical` is that of the wrong trajectories that have a critical token, each problem counting the same, with
     a 95% interval that takes trajectories of one problem as dependent; null without wrong ones. `critical_position`
     counts tokens from 0, and `relative_mean` is the mean of index / (length - 1). `token_kinds` are those of the
-    critical tokens, most frequent first.
+    critical tokens, most frequent first. `success_bias` bounds, over all prefixes, how far success may lie from the
+    truth for the tokens that the engine cannot name; null where it names all.
     """
     wrong = [row for row in rows if not row["correct"]]
     critical = [row for row in wrong if row["status"] == "critical"]
@@ -34,6 +35,7 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
         "statuses": {status: statuses[status] for status in STATUSES},
         **_share(wrong),
         "critical_position": _position(critical),
+        "success_bias": _bias(rows),
         "token_kinds": [{"kind": kind, "count": count} for kind, count in sorted(kinds.items(), key=_often)],
         **{cost: sum(row[cost] for row in rows) for cost in COSTS},
     }
@@ -71,6 +73,11 @@ def _position(critical: Sequence[Row]) -> dict[str, float] | None:
         "median": float(np.median(at)),
         "relative_mean": round(float((at / last).mean()), 4),
     }
+
+
+def _bias(rows: Sequence[Row]) -> dict[str, float] | None:
+    bounds = [bound for row in rows for bound in row.get("success_bias") or ()]
+    return {"mean": round(float(np.mean(bounds)), 6), "largest": max(bounds)} if bounds else None
 
 
 def _often(kind: tuple[str, int]) -> tuple[int, str]:

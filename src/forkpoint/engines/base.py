@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Engine(Protocol):
@@ -19,6 +22,7 @@ class Engine(Protocol):
     tokenizer: Any
     ends: tuple[int, ...]  # the token ids that end a response
     vocab_size: int  # ids go from 0 to vocab_size - 1
+    most_top: int  # most alternatives a position that `score` can name
     context: int | None  # most tokens that the model reads, where it says so
 
     @property
@@ -48,3 +52,11 @@ class Engine(Protocol):
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """The best of `num_beams` beams for each request, in order; of `sampling`, max_tokens and stop count."""
         ...
+
+    def map(self, work: Callable[[Engine, T], R], items: Sequence[T]) -> Iterator[R]:
+        """work(engine, item) of each item, in order.
+
+        An engine with replicas does several items at once, each whole on one replica, so that the batches, and with
+        them the last bits, are those of a single engine; work, items and results must then be picklable.
+        """
+        return (work(self, item) for item in items)

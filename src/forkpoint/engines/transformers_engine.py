@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from forkpoint.engines.base import Engine
 from forkpoint.engines.decoding_loop import TrunkDecoder
 from forkpoint.engines.memory import default_budget
 from forkpoint.engines.plain_batches import decode_plainly
@@ -25,7 +26,7 @@ PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 LOW_PRECISION_TOLERANCE = 0.1
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Implements `Engine` over a loaded model and its tokenizer.
 
     `memory_bytes` bounds what keys, values and logits take (default: a share of the device's memory). Models whose
@@ -41,6 +42,7 @@ class TransformersEngine:
         self.ends = end_ids(model, tokenizer)
         config = model.config.get_text_config(decoder=True)
         self.vocab_size: int = config.vocab_size
+        self.most_top = self.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.trunk_refusal = why_no_trunk(model)
         if self.trunk_refusal:

@@ -16,7 +16,7 @@ from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import Strategy, parse_strategy
 from forkpoint.engines import Engine
 from forkpoint.evaluation.results import Tally, summarize
-from forkpoint.evaluation.samples import sample_row
+from forkpoint.evaluation.samples import Row, sample_row
 from forkpoint.evaluation.sweep import expand, parse_sweep
 from forkpoint.files import (
     JOURNAL,
@@ -142,20 +142,28 @@ def _run_units(
 ) -> None:
     """Do and journal every unit that is not in the journal yet."""
     finished = {tuple(entry["unit"]) for entry in journal}
-    tokens = 0
-    for s, part in _units(strategies, len(problems)):
+    units = list(_units(strategies, len(problems)))
+    todo = [(strategies[s], problems[part], cases[part]) for s, part in units if (s, part.start) not in finished]
+    tokens, started = 0, time.monotonic()
+    results = engine.map(_solve_unit, todo)
+    for s, part in units:
         if (s, part.start) not in finished:
-            started = time.monotonic()
-            outcomes = strategies[s].solve(engine, cases[part])
-            rows = [
-                sample_row(engine.tokenizer, problem, case.prompt, strategies[s], outcome)
-                for problem, case, outcome in zip(problems[part], cases[part], outcomes, strict=True)
-            ]
-            seconds = time.monotonic() - started
+            rows = next(results)
+            seconds, started = time.monotonic() - started, time.monotonic()
             journal.append({"unit": [s, part.start], "seconds": seconds, "samples": rows})
             tokens += sum(row["tokens_generated"] for row in rows)
         if progress:
             progress(strategies[s].spec, s * len(problems) + part.stop, len(problems) * len(strategies), tokens)
+
+
+def _solve_unit(engine: Engine, unit: tuple[Strategy, Sequence[Problem], Sequence[Case]]) -> list[Row]:
+    """The rows of samples.jsonl of one strategy on a few problems."""
+    strategy, problems, cases = unit
+    outcomes = strategy.solve(engine, cases)
+    return [
+        sample_row(engine.tokenizer, problem, case.prompt, strategy, outcome)
+        for problem, case, outcome in zip(problems, cases, outcomes, strict=True)
+    ]
 
 
 def _tallies(strategies: Sequence[Strategy], journal: Journal) -> list[Tally]:

@@ -176,7 +176,8 @@ class _Work:
                 for one, c in drawn
             ]
 
-        return units.rows(f"round {number}, sampled problems", self.problems, max(1, SAMPLED_UNIT // s.n), sample)
+        stage, size = f"round {number}, sampled problems", max(1, SAMPLED_UNIT // s.n)
+        return units.rows(stage, self.problems, size, partial(map, sample))
 
     def tune(self, number: int, directory: Path, examples: list[dict[str, list[int]]]) -> dict[str, Any]:
         """What is known of the training of the round's model, tuned now or before."""
@@ -213,7 +214,7 @@ class _Work:
             return respond(self.engine(number), part, s.sampling, n=s.eval_n, prompt=s.prompt)
 
         size = max(1, SAMPLED_UNIT // (s.eval_n + 1))
-        rows = units.rows(f"round {number}, held-out problems", self.held_out, size, ask)
+        rows = units.rows(f"round {number}, held-out problems", self.held_out, size, partial(map, ask))
         write_whole(directory / EVALUATION, (to_json(row) + "\n" for row in rows))
         return figures(rows)
 
