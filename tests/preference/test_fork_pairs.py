@@ -24,7 +24,7 @@ INTERVALS = ((0.4, 0.6), (0.4, 0.6), (0.0, 0.05), (0.0, 0.04), (0.0, 0.0))
 
 @pytest.fixture
 def model(tokenizer) -> Vocabulary:
-    return Vocabulary("lab", tokenizer, (tokenizer.eos_token_id,), len(tokenizer))
+    return Vocabulary("lab", tokenizer, (tokenizer.eos_token_id,), len(tokenizer), None)
 
 
 def forked(*alternatives: Alternative, **changes) -> Forked:

@@ -47,10 +47,27 @@ class ModelOptions(LoadingOptions):
 
 @dataclass(frozen=True)
 class EngineOptions(ModelOptions):
-    """Which model, and how it runs."""
+    """Which model, and what runs it."""
 
+    engine: typing.Literal["transformers", "vllm", "openai", "ray"] = "transformers"
+    """transformers (in this process), vllm, openai (a server of completions), or ray (replicas of one of the first
+    two)"""
     memory_gib: float | None = None
     """memory that keys, values and logits may take (default: a share of the device's)"""
+    tensor_parallel_size: int = 1
+    """vllm: GPUs that share one copy of the model"""
+    engine_args: str | None = None
+    """vllm: further arguments of vllm.LLM, as JSON: '{"gpu_memory_utilization": 0.8}'"""
+    base_url: str | None = None
+    """openai: address of the server, as http://localhost:8000/v1; its key is read from OPENAI_API_KEY"""
+    served_model: str | None = None
+    """openai: the model's name there (default: --model, which says where its tokenizer is)"""
+    concurrency: int = 64
+    """openai: requests in flight at a time"""
+    replicas: int = 1
+    """ray: copies of the model, each in a process of its own"""
+    inner: typing.Literal["transformers", "vllm"] = "transformers"
+    """ray: what each replica is"""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,9 @@ def model_settings(options: ModelOptions) -> dict[str, Any]:
 
 def engine_of(options: EngineOptions) -> Engine:
     """The engine that the options name."""
-    from forkpoint.engines import load_engine
+    from forkpoint.cli.engines import load
 
-    settings = model_settings(options)
-    return load_engine(settings.pop("name"), memory_gib=options.memory_gib, **settings)
+    return load(options)
 
 
 def problems_of(options: TaskOptions) -> list[Problem]:

@@ -63,7 +63,7 @@ def score_sequences(
         for i in batch:
             columns = [next(parts) for _ in range(starts[i], len(sequences[i]) + 1, fitting)]
             whole = [np.concatenate(column) for column in zip(*columns, strict=True)]
-            yield _padded(starts[i], len(sequences[i]), whole)
+            yield padded(starts[i], len(sequences[i]), whole)
 
 
 def rows_that_fit(model: PreTrainedModel, budget: int) -> int:
@@ -142,12 +142,12 @@ def _score_batch(
     # the token that each row predicts; the row after the last token predicts none and gets a dummy
     targets = torch.cat([torch.tensor([*s.tokens, PAD][s.first : s.last + 1]) for s in batch])
     logits = logits_at(model, ids.to(model.device), rows.to(model.device)).float()
-    table = _describe(logits, targets.to(model.device)[:, None], top, sampling)
+    table = describe(logits, targets.to(model.device)[:, None], top, sampling)
     ends = np.cumsum([s.rows for s in batch])[:-1]
     return [list(part) for part in zip(*(np.split(column, ends) for column in table), strict=True)]
 
 
-def _describe(
+def describe(
     logits: Float[Tensor, "n V"], targets: Int64[Tensor, "n 1"], top: int, sampling: Sampling | None
 ) -> list[np.ndarray]:
     """Columns of `Scored`, in its field order, for the given rows."""
@@ -169,7 +169,7 @@ def _describe(
     return [c.cpu().numpy() for c in columns]
 
 
-def _padded(start: int, length: int, part: list[np.ndarray]) -> Scored:
+def padded(start: int, length: int, part: list[np.ndarray]) -> Scored:
     """Columns of rows start..length of one sequence, with the rows before them filled in as undefined."""
     logprobs, entropy, gaps, policy, top_ids, top_logprobs, top_policy = (
         np.concatenate([np.full((start, *c.shape[1:]), -1 if c.dtype.kind == "i" else np.nan, c.dtype), c])

@@ -10,14 +10,15 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from forkpoint.engines.base import Engine
+from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
 from forkpoint.engines.decoding_loop import TrunkDecoder
 from forkpoint.engines.memory import default_budget
 from forkpoint.engines.plain_batches import decode_plainly
 from forkpoint.engines.scoring import score_sequences
 from forkpoint.engines.stopping import StopCheck, end_ids
 from forkpoint.engines.trunk_attention import TrunkCache, compute_trunks, forward_lock, trunk_step
-from forkpoint.sampling.processors import validate
-from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
+from forkpoint.sampling.limits import validate
+from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds
 
 log = logging.getLogger("forkpoint")
 # Root mean square of the probe's difference in logits, over their spread: rounding stays far below, another method
@@ -62,16 +63,7 @@ class TransformersEngine(Engine):
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.generate`. Raises UserError for an empty or too long prefix and for repeated keys."""
-        validate(sampling)
-        for request in requests:
-            room = sampling.max_tokens - request.written
-            if room < 1:
-                raise UserError(f"{request.key} has {request.written} of at most {sampling.max_tokens} tokens already")
-            self._check(request.prefix, request.key, room)
-        if len({r.key for r in requests}) < len(requests):
-            raise UserError(
-                "two requests have the same key; each needs its own, since it seeds the request's randomness"
-            )
+        check_requests(self, requests, sampling)
         stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
         if self.trunk_refusal:
             return decode_plainly(self.model, stops, sampling, requests, self.memory_bytes)
@@ -86,22 +78,14 @@ class TransformersEngine(Engine):
         starts: Sequence[int] | None = None,
     ) -> Iterator[Scored]:
         """See `Engine.score`. Raises UserError for an empty or too long sequence, a start or a top out of range."""
-        if sampling is not None:
-            validate(sampling)
-        if not 0 <= top <= self.vocab_size:
-            raise UserError(f"{top} top tokens were asked for, but {self.name} has a vocabulary of {self.vocab_size}")
-        begins = [1] * len(sequences) if starts is None else list(starts)
-        for i, (begin, sequence) in enumerate(zip(begins, sequences, strict=True)):
-            self._check(sequence, f"sequence {i}", 0)
-            if not 1 <= begin <= len(sequence):
-                raise UserError(f"scores of sequence {i} cannot start at {begin}: it has {len(sequence)} tokens")
+        begins = check_scoring(self, sequences, top, sampling, starts)
         return score_sequences(self.model, sequences, begins, top, sampling, self.memory_bytes)
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.beam_search`: transformers' own beam search, one request at a time."""
         validate(sampling)
         for request in requests:
-            self._check(request.prefix, request.key, sampling.max_tokens)
+            check_sequence(self, request.prefix, request.key, sampling.max_tokens)
         stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
         return (self._best_beam(request, num_beams, sampling, stops) for request in requests)
 
@@ -143,16 +127,6 @@ class TransformersEngine(Engine):
             stops.text(kept),
             "stop" if ended is not None or stops.stopped(kept) else "length",
         )
-
-    def _check(self, sequence: TokenIds, key: str, room: int) -> None:
-        if not sequence:
-            raise UserError(f"{key} has an empty prompt; the model needs at least one token")
-        if self.context and len(sequence) + room > self.context:
-            raise UserError(
-                f"{key} has {len(sequence)} tokens and {room} more may follow; {self.name} reads at most {self.context}"
-            )
-        if not 0 <= min(sequence) <= max(sequence) < self.vocab_size:
-            raise UserError(f"{key} holds token ids outside the vocabulary of {self.name} (0 to {self.vocab_size - 1})")
 
 
 @torch.inference_mode()

@@ -21,6 +21,7 @@ class Vocabulary:
     tokenizer: Any
     ends: tuple[int, ...]  # the token ids that end a response
     vocab_size: int  # ids go from 0 to vocab_size - 1
+    context: int | None  # most tokens that the model reads, where it says so
     commit: str | None = None
 
     @property
@@ -38,5 +39,6 @@ def load_vocabulary(model: str, *, revision: str | None = None, trust_remote_cod
     except OSError:  # it has none
         generation = None
     ends = end_ids(SimpleNamespace(config=config, generation_config=generation), tokenizer)
-    size = config.get_text_config(decoder=True).vocab_size
-    return Vocabulary(model, tokenizer, ends, size, getattr(config, "_commit_hash", None))
+    text = config.get_text_config(decoder=True)
+    context = getattr(text, "max_position_embeddings", None)
+    return Vocabulary(model, tokenizer, ends, text.vocab_size, context, getattr(config, "_commit_hash", None))

@@ -1,0 +1,82 @@
+"""Scores from what a server names: of each distribution the likeliest tokens with their log-probabilities.
+
+What lies outside of them is known as a whole only. It is spread over the unnamed tokens so that the sampling policy
+gives them the most that they can have: evenly where the temperature is at least 1, else over as few as can hold it
+without being likelier than the least named one. Probabilities at temperature 1 are exact all the same.
+
+Shapes: n rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from forkpoint.engines.scoring import describe, padded
+from forkpoint.types import Sampling, Scored, TokenIds, UserError
+
+BLOCK = 2**23  # numbers in the rows that are filled in at once
+JUST_BELOW = 1e-6  # relative distance of the likeliest unnamed token from the least likely named one
+FROM_NAMED = frozenset({"temperature", "top_k", "top_p", "min_p"})
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The likeliest tokens of a distribution, and perhaps others: ids, and natural log-probabilities."""
+
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+
+
+def check_nameable(sampling: Sampling, most_top: int, vocab_size: int, name: str) -> None:
+    """UserError for a sampling whose probabilities cannot be told from the `most_top` likeliest tokens."""
+    plain = Sampling()
+    policy = {f.name for f in fields(Sampling)} - FROM_NAMED - {"max_tokens", "stop", "seed"}
+    beyond = [key for key in sorted(policy) if getattr(sampling, key) != getattr(plain, key)]
+    if beyond and most_top < vocab_size:
+        raise UserError(
+            f"probabilities under {beyond[0]} depend on all {vocab_size} tokens, of which {name} names at most "
+            f"{most_top}; use temperature, top_k, top_p or min_p, or let it name all"
+        )
+
+
+def scored_rows(
+    tokens: TokenIds, start: int, rows: Sequence[Named], vocab_size: int, top: int, sampling: Sampling | None
+) -> Scored:
+    """The `Scored` of a sequence from the named tokens of rows start..len(tokens), each with the sequence's own."""
+    targets = torch.tensor([*tokens, 0][start:])[:, None]
+    temperature = 1.0 if sampling is None else sampling.temperature
+    parts = []
+    for first, some in _blocks(rows, vocab_size):
+        logits = torch.stack([filled(row, vocab_size, temperature) for row in some])
+        parts.append(describe(logits, targets[first : first + len(some)], top, sampling))
+    return padded(start, len(tokens), [np.concatenate(column) for column in zip(*parts, strict=True)])
+
+
+def filled(row: Named, vocab_size: int, temperature: float) -> Float[Tensor, " V"]:
+    """Log-probabilities of all tokens, those that are not named as the module says."""
+    ids, logprobs = torch.tensor(row.ids), torch.tensor(row.logprobs, dtype=torch.float32)
+    full = torch.full((vocab_size,), -math.inf)
+    full[ids] = logprobs
+    unnamed = torch.isneginf(full).nonzero().flatten()
+    rest = 1.0 - float(full.double().exp().sum())
+    if rest <= 0 or not len(unnamed):
+        return full
+    most = float(logprobs.min()) - JUST_BELOW
+    spread = len(unnamed)
+    if temperature < 1:
+        spread = min(spread, max(1, math.ceil(rest / math.exp(most))))
+    full[unnamed[:spread]] = min(math.log(rest / spread), most)
+    return full
+
+
+def _blocks(rows: Sequence[Named], vocab_size: int) -> Iterator[tuple[int, Sequence[Named]]]:
+    size = max(1, BLOCK // vocab_size)
+    for first in range(0, len(rows), size):
+        yield first, rows[first : first + size]

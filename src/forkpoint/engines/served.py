@@ -1,0 +1,69 @@
+"""Between forkpoint and engines that sample by themselves (vLLM, servers): what is asked, and what came back."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from forkpoint.engines.stopping import StopCheck
+from forkpoint.engines.trunks import response_of
+from forkpoint.sampling.draw import key_hash
+from forkpoint.types import Completion, Request, Sampling, UserError
+
+LEAST_TEMPERATURE = 0.01  # vLLM raises lower ones to this
+SERVED = ("temperature", "top_k", "top_p", "min_p", "top_n_sigma")
+
+
+def check_served(sampling: Sampling) -> None:
+    """UserError for a policy that vLLM samples otherwise than forkpoint, or not at all."""
+    plain = Sampling()
+    policy = [f.name for f in fields(Sampling) if f.name not in ("max_tokens", "stop", "seed", *SERVED)]
+    if others := [name for name in policy if getattr(sampling, name) != getattr(plain, name)]:
+        raise UserError(f"{others[0]} is not sampled by this engine, which knows {', '.join(SERVED)}")
+    if 0 < sampling.temperature < LEAST_TEMPERATURE:
+        raise UserError(
+            f"temperature must be 0 (greedy) or at least {LEAST_TEMPERATURE} here, but is {sampling.temperature}"
+        )
+    if sampling.min_p > 0 and sampling.top_p < 1:
+        raise UserError("min_p and top_p do not go together here: vLLM applies min_p first, forkpoint top_p")
+
+
+def policy_arguments(sampling: Sampling) -> dict[str, Any]:
+    """What of a policy differs from plain sampling at temperature 1, under vLLM's names."""
+    names = ("temperature",) if sampling.temperature == 0 else ("temperature", "top_k", "top_p", "min_p")
+    chosen = {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(Sampling(), name)}
+    return {"temperature": 1.0} | chosen
+
+
+def request_seed(sampling: Sampling, key: str) -> int:
+    """The seed of a request: its own, whatever runs beside it; below 2^63."""
+    return key_hash(sampling.seed, key) >> 1
+
+
+def served_completion(
+    request: Request,
+    token_ids: Sequence[int],
+    logprobs: Sequence[float],
+    gaps: Sequence[float],
+    *,
+    ended: bool,
+    stops: StopCheck,
+) -> Completion:
+    """What came back for a request, cut after the token that completes a stop string of the whole response.
+
+    A server looks for stop strings in the new tokens alone, and one that begins in the request's written tokens is not
+    there. `ended` says that the response ended by itself.
+    """
+    n = len(token_ids)
+    response = response_of(request, tuple(token_ids))
+    if stops.stop and stops.stopped(response):
+        written = len(response) - n
+        n = bisect_left(range(1, n + 1), True, key=lambda i: stops.stopped(response[: written + i])) + 1
+        ended = True
+    kept = tuple(token_ids[:n])
+    return Completion(
+        request.key, kept, tuple(logprobs[:n]), tuple(gaps[:n]), stops.text(response_of(request, kept)),
+        "stop" if ended else "length",
+    )  # fmt: skip
