@@ -68,7 +68,7 @@ class TopNSigma(ForV1Runner, ForV2Runner):  # type: ignore[misc]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{NAME} must be a number, but is {value!r}")
         try:
-            check(NAME, _as_float(value))
+            check(NAME, value)
         except UserError as error:
             raise ValueError(str(error)) from error
 
@@ -112,14 +112,7 @@ class TopNSigma(ForV1Runner, ForV2Runner):  # type: ignore[misc]
 def _asked(params: SamplingParams) -> float | None:
     """The n of a request; None where it is off, or nothing to a greedy request."""
     n = (params.extra_args or {}).get(NAME)
-    return _as_float(n) if n is not None and n > 0 and params.temperature > 0 else None
-
-
-def _as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # a whole number past the largest float
-        return math.inf
+    return n if n is not None and n > 0 and params.temperature > 0 else None
 
 
 def _cut(logits: Float32[Tensor, "rows V"], n: Float[Tensor, "rows 1"]) -> None:
