@@ -1,8 +1,8 @@
 """Scores from what a server names: of each distribution the likeliest tokens with their log-probabilities.
 
-What lies outside of them is known as a whole only. It is spread over the unnamed tokens so that the sampling policy
-gives them the most that they can have: evenly where the temperature is at least 1, else over as few as can hold it
-without being likelier than the least named one. Probabilities at temperature 1 are exact all the same.
+What lies outside of them is known as a whole only. It is spread evenly over the unnamed tokens, which leaves what is
+said of named tokens exact and makes the entropy an upper bound. For the policy it is spread so that the unnamed tokens
+get the most they can have: below temperature 1 over as few as can hold it without being likelier than the least named.
 
 Shapes: n rows, V vocabulary.
 """
@@ -23,15 +23,22 @@ from forkpoint.types import Sampling, Scored, TokenIds, UserError
 
 BLOCK = 2**23  # numbers in the rows that are filled in at once
 JUST_BELOW = 1e-6  # relative distance of the likeliest unnamed token from the least likely named one
+COLUMNS = tuple(f.name for f in fields(Scored))
+POLICY = ("policy", "top_policy")
 FROM_NAMED = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The likeliest tokens of a distribution, and perhaps others: ids, and natural log-probabilities."""
+    """The likeliest tokens of a distribution with their natural log-probabilities, and one more that may be among them.
+
+    `own` is the sequence's own token, or any where the sequence has none.
+    """
 
     ids: Sequence[int]
     logprobs: Sequence[float]
+    own: int
+    own_logprob: float
 
 
 def check_nameable(sampling: Sampling, most_top: int, vocab_size: int, name: str) -> None:
@@ -49,31 +56,41 @@ def check_nameable(sampling: Sampling, most_top: int, vocab_size: int, name: str
 def scored_rows(
     tokens: TokenIds, start: int, rows: Sequence[Named], vocab_size: int, top: int, sampling: Sampling | None
 ) -> Scored:
-    """The `Scored` of a sequence from the named tokens of rows start..len(tokens), each with the sequence's own."""
+    """The `Scored` of a sequence from the named tokens of rows start..len(tokens)."""
     targets = torch.tensor([*tokens, 0][start:])[:, None]
-    temperature = 1.0 if sampling is None else sampling.temperature
     parts = []
     for first, some in _blocks(rows, vocab_size):
-        logits = torch.stack([filled(row, vocab_size, temperature) for row in some])
-        parts.append(describe(logits, targets[first : first + len(some)], top, sampling))
+        own = targets[first : first + len(some)]
+        columns = describe(_filled(some, vocab_size, dense=False), own, top, sampling)
+        if sampling is not None and 0 < sampling.temperature < 1:
+            dense = describe(_filled(some, vocab_size, dense=True), own, top, sampling)
+            columns = [
+                now if name not in POLICY else then for name, now, then in zip(COLUMNS, columns, dense, strict=True)
+            ]
+        parts.append(columns)
     return padded(start, len(tokens), [np.concatenate(column) for column in zip(*parts, strict=True)])
 
 
-def filled(row: Named, vocab_size: int, temperature: float) -> Float[Tensor, " V"]:
-    """Log-probabilities of all tokens, those that are not named as the module says."""
+def filled(row: Named, vocab_size: int, *, dense: bool) -> Float[Tensor, " V"]:
+    """Log-probabilities of all tokens; those that are not named evenly, or `dense`, over as few as can hold them."""
     ids, logprobs = torch.tensor(row.ids), torch.tensor(row.logprobs, dtype=torch.float32)
     full = torch.full((vocab_size,), -math.inf)
     full[ids] = logprobs
+    full[row.own] = row.own_logprob
     unnamed = torch.isneginf(full).nonzero().flatten()
     rest = 1.0 - float(full.double().exp().sum())
     if rest <= 0 or not len(unnamed):
         return full
     most = float(logprobs.min()) - JUST_BELOW
     spread = len(unnamed)
-    if temperature < 1:
+    if dense:
         spread = min(spread, max(1, math.ceil(rest / math.exp(most))))
     full[unnamed[:spread]] = min(math.log(rest / spread), most)
     return full
+
+
+def _filled(rows: Sequence[Named], vocab_size: int, *, dense: bool) -> Float[Tensor, "n V"]:
+    return torch.stack([filled(row, vocab_size, dense=dense) for row in rows])
 
 
 def _blocks(rows: Sequence[Named], vocab_size: int) -> Iterator[tuple[int, Sequence[Named]]]:

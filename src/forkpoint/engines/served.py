@@ -10,24 +10,28 @@ from typing import Any
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.trunks import response_of
 from forkpoint.sampling.draw import key_hash
+from forkpoint.sampling.limits import validate
 from forkpoint.types import Completion, Request, Sampling, UserError
 
-LEAST_TEMPERATURE = 0.01  # vLLM raises lower ones to this
+TEMPERATURES = 0.01, 2.0  # vLLM raises lower ones, and refuses higher ones
 SERVED = ("temperature", "top_k", "top_p", "min_p", "top_n_sigma")
 
 
 def check_served(sampling: Sampling) -> None:
-    """UserError for a policy that vLLM samples otherwise than forkpoint, or not at all."""
+    """UserError for a policy out of range, or that vLLM samples otherwise than forkpoint, or not at all."""
+    validate(sampling)
     plain = Sampling()
     policy = [f.name for f in fields(Sampling) if f.name not in ("max_tokens", "stop", "seed", *SERVED)]
     if others := [name for name in policy if getattr(sampling, name) != getattr(plain, name)]:
         raise UserError(f"{others[0]} is not sampled by this engine, which knows {', '.join(SERVED)}")
-    if 0 < sampling.temperature < LEAST_TEMPERATURE:
+    least, most = TEMPERATURES
+    if sampling.temperature and not least <= sampling.temperature <= most:
         raise UserError(
-            f"temperature must be 0 (greedy) or at least {LEAST_TEMPERATURE} here, but is {sampling.temperature}"
+            f"temperature must be 0 (greedy) or from {least} to {most} on vLLM, but is {sampling.temperature}"
         )
-    if sampling.min_p > 0 and sampling.top_p < 1:
-        raise UserError("min_p and top_p do not go together here: vLLM applies min_p first, forkpoint top_p")
+    if sampling.min_p > 0 and (sampling.top_p < 1 or sampling.top_n_sigma > 0):
+        other = "top_p" if sampling.top_p < 1 else "top_n_sigma"
+        raise UserError(f"min_p and {other} do not go together on vLLM, which applies min_p before {other}")
 
 
 def policy_arguments(sampling: Sampling) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""The vllm engine on the CPU build: the contract of engines, and what is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from engine_contract import EngineContract
+
+from forkpoint.critical.policy import policies
+from forkpoint.engines import Engine, load_engine
+from forkpoint.engines.vllm_engine import VllmEngine, load_vllm
+from forkpoint.tasks import load_problems, render_prompt
+from forkpoint.trajectories.rows import sample_trajectories
+from forkpoint.types import Request, Sampling, UserError
+
+
+@pytest.fixture(scope="module")
+def lab() -> Engine:
+    return load_engine("lab")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VllmEngine]:
+    """The lab model, all of whose tokens it can name."""
+    engine = load_vllm("lab", memory_gib=1)
+    yield engine
+    engine._llm.engine_core.shutdown()
+
+
+@pytest.fixture(scope="module")
+def naming_few() -> Iterator[VllmEngine]:
+    """One that names 20 tokens, as servers do."""
+    engine = load_vllm("lab", memory_gib=1, engine_args={"max_logprobs": 20})
+    yield engine
+    engine._llm.engine_core.shutdown()
+
+
+class TestVllm(EngineContract):
+    """With `engine`."""
+
+
+def test_it_keeps_prefixes(engine: VllmEngine) -> None:
+    config = engine._llm.vllm_config
+    assert config.cache_config.enable_prefix_caching
+    assert str(config.model_config.dtype) == "torch.float32"  # as the lab's weights are stored
+
+
+@pytest.mark.parametrize(("sampling", "says"), [
+    (Sampling(min_k=3.0), "min_k is not sampled by this engine, which knows temperature, top_k"),
+    (Sampling(typical_p=0.9), "typical_p is not sampled"),
+    (Sampling(temperature=2.5), "from 0.01 to 2.0 on vLLM, but is 2.5"),
+    (Sampling(temperature=0.005), "from 0.01 to 2.0 on vLLM, but is 0.005"),
+    (Sampling(min_p=0.1, top_p=0.9), "min_p and top_p do not go together"),
+])  # fmt: skip
+def test_policies_that_vllm_samples_otherwise_are_refused(engine: VllmEngine, sampling: Sampling, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        engine.generate([Request("a", (5, 6))], sampling)
+
+
+def test_beam_search_is_refused(engine: VllmEngine) -> None:
+    with pytest.raises(UserError, match="--engine transformers"):
+        engine.beam_search([Request("a", (5, 6))], 4, Sampling())
+
+
+def test_few_named_tokens_bound_the_bias(naming_few: VllmEngine, lab: Engine) -> None:
+    """Own probabilities of a policy from 20 named tokens: off by no more than what is not named."""
+    assert naming_few.most_top == 20
+    sampling = Sampling(temperature=1.5, max_tokens=200)
+    problems = load_problems("lab", limit=3)
+    drawn = sample_trajectories(lab, problems, sampling, n=1, prompt="cot")
+    for few, whole in zip(policies(naming_few, drawn, sampling), policies(lab, drawn, sampling), strict=True):
+        assert few.ids.shape[1] == 20
+        assert few.unnamed.max() > 1e-4
+        assert not few.outside.any()
+        named = (
+            np.take_along_axis(whole.probs, np.argsort(-whole.probs, 1, kind="stable")[:, :20], 1).sum(1) + whole.own
+        )
+        assert (few.unnamed >= 1 - named - 1e-4).all()  # all that is not named, and the spread of it is the most
+        np.testing.assert_allclose(few.own * (1 - few.unnamed), whole.own, atol=float(few.unnamed.max()))
+
+
+def test_truncated_policies_are_exact_from_few_named_tokens(naming_few: VllmEngine, lab: Engine) -> None:
+    sampling = Sampling(temperature=1.0, top_k=10)
+    sequences = [(*render_prompt(p, "cot", lab.tokenizer), 24) for p in load_problems("lab", limit=3)]
+    starts = [len(s) - 5 for s in sequences]
+    both = (e.score(sequences, top=10, sampling=sampling, starts=starts) for e in (naming_few, lab))
+    for mine, theirs, start in zip(*both, starts, strict=True):
+        np.testing.assert_allclose(mine.policy[start:-1], theirs.policy[start:-1], atol=1e-4)
+        np.testing.assert_allclose(mine.top_policy[start:], theirs.top_policy[start:], atol=1e-4)
+
+
+def test_what_needs_all_tokens_is_refused(naming_few: VllmEngine) -> None:
+    with pytest.raises(UserError, match="top_n_sigma depend on all 490 tokens, of which lab names at most 20"):
+        naming_few.score([(5, 6, 7)], sampling=Sampling(top_n_sigma=1.0))
+    with pytest.raises(UserError, match="21 top tokens were asked for"):
+        naming_few.score([(5, 6, 7)], top=21)
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    ({"model": "/nowhere"}, "is not a model directory"),
+    ({"model": "lab", "engine_args": {"no_such": 1}}, "vLLM does not start with lab: .*no_such"),
+    ({"model": "lab", "memory_gib": -1}, "memory_gib must be above 0"),
+])  # fmt: skip
+def test_what_cannot_start_says_so(arguments: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load_vllm(**arguments)
