@@ -9,16 +9,11 @@ import pytest
 from engine_contract import EngineContract
 
 from forkpoint.critical.policy import policies
-from forkpoint.engines import Engine, load_engine
+from forkpoint.engines import Engine
 from forkpoint.engines.vllm_engine import VllmEngine, load_vllm
 from forkpoint.tasks import load_problems, render_prompt
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Request, Sampling, UserError
-
-
-@pytest.fixture(scope="module")
-def lab() -> Engine:
-    return load_engine("lab")
 
 
 @pytest.fixture(scope="module")
