@@ -5,19 +5,30 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint bench clean
+VLLM := .venv-vllm
+VLLM_BIN := $(VLLM)/bin
+VLLM_READY := $(VLLM)/.ready
+
+.PHONY: help demo test test-vllm lint bench clean
 
 help:
-	@echo "make demo    install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
-	@echo "make test    the test suite"
-	@echo "make lint    formatting, lint and types"
-	@echo "make bench   measure against transformers; writes benchmarks/results/"
+	@echo "make demo       install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
+	@echo "make test       the test suite"
+	@echo "make test-vllm  the tests that need vLLM, in an environment of their own"
+	@echo "make lint       formatting, lint and types"
+	@echo "make bench      measure against transformers; writes benchmarks/results/"
 
 # torch first: the version that constraints.txt names, so that nothing else pulls in another build
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt torch
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[train,dev]"
+	touch $@
+
+$(VLLM_READY): pyproject.toml constraints-vllm.txt
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM_BIN)/pip install $(PIP_OPTIONS) --no-deps -r constraints-vllm.txt
+	$(VLLM_BIN)/pip install $(PIP_OPTIONS) --no-deps -e .
 	touch $@
 
 demo: $(READY)
@@ -32,6 +43,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+test-vllm: $(VLLM_READY)
+	$(VLLM_BIN)/python -m pytest tests_vllm
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -50,4 +64,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_slm.py
 
 clean:
-	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -173,11 +174,7 @@ def load_vllm(
     `engine_args` are further arguments of `vllm.LLM`. Raises UserError where vLLM is not installed or refuses the model
     or an argument.
     """
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    try:
-        import vllm
-    except ImportError as error:
-        raise UserError(f"--engine vllm needs vLLM, which cannot be imported here: {error}") from error
+    vllm = _imported()
     if memory_gib is not None and memory_gib <= 0:
         raise UserError(f"memory_gib must be above 0, but is {memory_gib}")
     vocabulary = load_vocabulary(model, revision=revision, trust_remote_code=trust_remote_code)
@@ -195,6 +192,7 @@ def load_vllm(
             kv_cache_memory_bytes=None if memory_gib is None else int(memory_gib * 2**30),
             enable_prefix_caching=True,
             generation_config="vllm",  # none of the model's own sampling defaults
+            use_tqdm_on_load=False,
             **given,
         )
     except (ValueError, TypeError, OSError, RuntimeError) as error:
@@ -208,6 +206,17 @@ def load_vllm(
         "engine_args": repr(sorted(given.items())),
     }
     return VllmEngine(llm, vocabulary, settings)
+
+
+def _imported() -> Any:
+    """The package, quietly."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            import vllm
+    except ImportError as error:
+        raise UserError(f"--engine vllm needs vLLM, which cannot be imported here: {error}") from error
+    return vllm
 
 
 def _defaults(vocab_size: int) -> dict[str, Any]:
