@@ -1,0 +1,124 @@
+"""The HTTP side of a completions server: calls, how many at a time, again after failures, errors as sentences.
+
+The `openai` client asks again after a lost connection, 408, 409, 429 and 5xx, after exponentially growing pauses with
+jitter or after what Retry-After says (up to two minutes). Nothing here knows of models or tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import cache
+from typing import Any
+
+from forkpoint.types import UserError
+
+try:
+    from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, OpenAIError, Timeout
+except ImportError as error:
+    raise UserError("--engine openai needs the openai package: pip install 'forkpoint[openai]'") from error
+
+RETRIES = 8  # pauses of 0.5, 1, 2, 4 and then 8 seconds: a server has half a minute to come back
+RETRIES_AT_FIRST = 2  # a wrong address shall be told at once
+TIMEOUT = Timeout(3600.0, connect=10.0)  # a long response in a busy server's queue takes its time
+ASK_AGAIN = frozenset({408, 409, 429})  # beside 5xx; every other 4xx says that the request itself is wrong
+LONGEST_MESSAGE = 300
+
+
+class ServerError(RuntimeError):
+    """The server fails although nothing is wrong with what it was asked, and still did after all retries."""
+
+
+class RefusedError(UserError):
+    """The server says that the request itself is wrong; `message` is its own, `status` the HTTP one."""
+
+    def __init__(self, url: str, status: int, message: str) -> None:
+        super().__init__(f"the server at {url} refuses a request: {message} ({status})")
+        self.status, self.message = status, message
+
+
+class Server:
+    """A completions server at an address, `model` being what it calls the model."""
+
+    def __init__(self, url: str, model: str, key: str | None) -> None:
+        self.url, self.model = url.rstrip("/"), model
+        self._client = AsyncOpenAI(
+            base_url=self.url, api_key=key or "EMPTY", max_retries=RETRIES, timeout=TIMEOUT
+        )  # a server without keys takes any
+
+    def get(self, address: str, retries: int = RETRIES_AT_FIRST) -> Any:
+        """What is at a path under the server's address, or at an address of its own."""
+        return _soon(self._answer(self._client.get(address, cast_to=object, options={"max_retries": retries}))).result()
+
+    def complete(self, body: Mapping[str, Any]) -> Any:
+        """The answer to one small completion, to learn what the server can do."""
+        return _soon(self._complete(body, RETRIES_AT_FIRST)).result()
+
+    def complete_each(self, bodies: Iterable[Mapping[str, Any]], at_once: int) -> Iterator[tuple[int, Any]]:
+        """Each body's number and answer as they come, `at_once` of them in flight; closing it cancels what is."""
+        waiting = enumerate(bodies)
+        live: dict[Future[Any], int] = {}
+        try:
+            while True:
+                for i, body in itertools.islice(waiting, at_once - len(live)):
+                    live[_soon(self._complete(body, RETRIES))] = i
+                if not live:
+                    return
+                done = next(iter(wait(live, return_when=FIRST_COMPLETED).done))
+                yield live.pop(done), done.result()
+        finally:
+            for future in live:
+                future.cancel()
+
+    def _complete(self, body: Mapping[str, Any], retries: int) -> Coroutine[Any, Any, Any]:
+        whole = {"model": self.model, **body}
+        return self._answer(
+            self._client.post("/completions", cast_to=object, body=whole, options={"max_retries": retries})
+        )
+
+    async def _answer(self, call: Coroutine[Any, Any, object]) -> Any:
+        try:
+            return await call
+        except OpenAIError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OpenAIError) -> Exception:
+        if isinstance(error, APIConnectionError):
+            cause = error.__cause__
+            return ServerError(f"the server at {self.url} does not answer: {str(cause or '').strip() or error.message}")
+        if not isinstance(error, APIStatusError):
+            return ServerError(f"the server at {self.url} fails: {error}")
+        status, message = error.status_code, _message(error)
+        if status in (401, 403):  # a server's own words may repeat the key
+            return UserError(f"the server at {self.url} does not accept the key in OPENAI_API_KEY ({status})")
+        if status in ASK_AGAIN or status >= 500:
+            pause = error.response.headers.get("retry-after")
+            asked = f", and asks to come back after {pause} seconds" if pause else ""
+            return ServerError(
+                f"the server at {self.url} fails, however often it is asked: {message} ({status}){asked}"
+            )
+        return RefusedError(self.url, status, message)
+
+
+def _message(error: APIError) -> str:
+    """The server's own words on one line, else the client's."""
+    body = error.body
+    while isinstance(body, Mapping):  # {"error": {"message": "..."}}, {"detail": "..."}, {"message": "..."}
+        body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), None)
+    words = " ".join(str(body or error.message).split())
+    return words if len(words) <= LONGEST_MESSAGE else words[:LONGEST_MESSAGE] + "..."
+
+
+def _soon(call: Coroutine[Any, Any, Any]) -> Future[Any]:
+    return asyncio.run_coroutine_threadsafe(call, _loop())
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The one event loop of this process, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="completions", daemon=True).start()
+    return loop
