@@ -21,7 +21,7 @@ def engine() -> Iterator[VllmEngine]:
     """The lab model, all of whose tokens it can name."""
     engine = load_vllm("lab", memory_gib=1)
     yield engine
-    engine._llm.engine_core.shutdown()
+    engine.llm.llm_engine.engine_core.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def naming_few() -> Iterator[VllmEngine]:
     """One that names 20 tokens, as servers do."""
     engine = load_vllm("lab", memory_gib=1, engine_args={"max_logprobs": 20})
     yield engine
-    engine._llm.engine_core.shutdown()
+    engine.llm.llm_engine.engine_core.shutdown()
 
 
 class TestVllm(EngineContract):
@@ -37,7 +37,7 @@ class TestVllm(EngineContract):
 
 
 def test_it_keeps_prefixes(engine: VllmEngine) -> None:
-    config = engine._llm.vllm_config
+    config = engine.llm.llm_engine.vllm_config
     assert config.cache_config.enable_prefix_caching
     assert str(config.model_config.dtype) == "torch.float32"  # as the lab's weights are stored
 

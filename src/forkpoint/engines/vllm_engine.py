@@ -32,7 +32,7 @@ class VllmEngine(Engine):
     """
 
     def __init__(self, llm: Any, vocabulary: Vocabulary, settings: Mapping[str, str | int | None]) -> None:
-        self._llm, self._vocabulary, self._settings = llm.llm_engine, vocabulary, settings
+        self.llm, self._settings = llm, settings
         self.name, self.tokenizer = vocabulary.name, vocabulary.tokenizer
         self.ends, self.vocab_size = vocabulary.ends, vocabulary.vocab_size
         config = llm.llm_engine.model_config
@@ -139,23 +139,24 @@ class VllmEngine(Engine):
 
     def _run(self, asked: Iterable[tuple[TokenIds, Any]], window: int) -> Iterator[tuple[int, Any]]:
         """Each prompt's number and output as they finish, `window` of them inside vLLM at a time."""
+        inside = self.llm.llm_engine
         waiting = enumerate(asked)
         live: dict[str, int] = {}
         try:
             while True:
                 for i, (prefix, params) in itertools.islice(waiting, window - len(live)):
                     name = str(next(self._numbers))
-                    self._llm.add_request(name, {"prompt_token_ids": list(prefix)}, params)
+                    inside.add_request(name, {"prompt_token_ids": list(prefix)}, params)
                     live[name] = i
                 if not live:
                     return
                 if not live.keys() & self._parked.keys():
-                    self._parked |= {output.request_id: output for output in self._llm.step() if output.finished}
+                    self._parked |= {one.request_id: one for one in inside.step() if one.finished}
                 for name in live.keys() & self._parked.keys():
                     yield live.pop(name), self._parked.pop(name)
         finally:
             if live:
-                self._llm.abort_request(list(live))
+                inside.abort_request(list(live))
 
 
 def load_vllm(
