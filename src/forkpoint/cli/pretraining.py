@@ -35,15 +35,16 @@ def run_pretraining(
     from forkpoint.selective.store import open_store
     from forkpoint.selective.training import Pretraining, check_pretraining, pretrain
     from forkpoint.training.models import MODEL, load_trainable, load_untrained
+    from forkpoint.training.processes import TIMEOUT, is_first
 
-    settings = model_settings(options)
+    settings, timeout = model_settings(options), more.get("ddp_timeout", TIMEOUT)
     out = options.out or default_directory(verb, options, more)
     if options.store is not None:
         open_store(options.store, check=False)  # before the model is loaded
     if options.from_scratch:
-        model, tokenizer = load_untrained(settings, options.seed)
+        model, tokenizer = load_untrained(settings, options.seed, timeout)
     else:
-        model, tokenizer = load_trainable(settings)
+        model, tokenizer = load_trainable(settings, timeout)
     training = Pretraining(
         rule or Rule(NONE), {name: getattr(options, name) for name in NAMED} | more, lora_of(options),
         options.snapshots, options.seed,
@@ -53,14 +54,13 @@ def run_pretraining(
     frozen = None if reference is None else _reference(reference, settings, vocabulary)
     with PartialState().main_process_first():
         store, held_out = _stores(options, tokenizer, model, vocabulary, out)
-    first = PartialState().is_main_process
-    with progress_bar(options.quiet or not first) as progress:
+    with progress_bar(options.quiet or not is_first()) as progress:
         summary = pretrain(
             model, tokenizer, store, training, out, evaluated=held_out, reference=frozen, name=options.model,
             reference_name=reference or "custom",
             progress=progress,
         )  # fmt: skip
-    if first:
+    if is_first():
         print_training(summary, f"{summary['rows']:,} rows")
         print(f"\n{out / MODEL}")
 
@@ -69,11 +69,10 @@ def _stores(
     options: PretrainingOptions, tokenizer: Any, model: PreTrainedModel, vocabulary: str, out: Path
 ) -> tuple[Store, Store | None]:
     """The rows to train on and the held-out ones, if any: stores that are there, or text that is tokenised now."""
-    from accelerate import PartialState
-
     from forkpoint.selective.store import STORE, open_store
+    from forkpoint.training.processes import is_first
 
-    first = PartialState().is_main_process  # whose check of the files does for all
+    first = is_first()  # whose check of the files does for all
     if options.store is not None:
         store = open_store(options.store, vocabulary, expected_context(options), check=first)
     else:

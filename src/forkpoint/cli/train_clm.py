@@ -8,6 +8,7 @@ from typing import Any
 from forkpoint.cli.pretraining import run_pretraining
 from forkpoint.cli.pretraining_options import PretrainingOptions, check_corpus
 from forkpoint.cli.training_options import parse_training
+from forkpoint.training.processes import as_one
 
 
 @dataclass(frozen=True)
@@ -31,5 +32,6 @@ def parse_options(argv: list[str]) -> tuple[ClmOptions, dict[str, Any]]:
 
 def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
-    options, more = parse_options(argv)
-    run_pretraining(options, more, "train clm")
+    with as_one():
+        options, more = parse_options(argv)
+        run_pretraining(options, more, "train clm")

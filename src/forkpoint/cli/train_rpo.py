@@ -8,6 +8,7 @@ from typing import Any
 from forkpoint.cli.training import run_training
 from forkpoint.cli.training_options import PreferenceOptions, parse_training
 from forkpoint.preference.methods import Objective, objective
+from forkpoint.training.processes import as_one
 
 
 @dataclass(frozen=True)
@@ -39,5 +40,6 @@ def parse_options(argv: list[str]) -> tuple[RpoOptions, dict[str, Any]]:
 
 def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
-    options, more = parse_options(argv)
-    run_training(options, more, "train rpo", loss_of(options))
+    with as_one():
+        options, more = parse_options(argv)
+        run_training(options, more, "train rpo", loss_of(options))

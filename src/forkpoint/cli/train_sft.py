@@ -7,6 +7,7 @@ from typing import Any
 
 from forkpoint.cli.training import run_training
 from forkpoint.cli.training_options import TrainingOptions, parse_training
+from forkpoint.training.processes import as_one
 
 
 @dataclass(frozen=True)
@@ -28,5 +29,6 @@ def parse_options(argv: list[str]) -> tuple[SftOptions, dict[str, Any]]:
 
 def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
-    options, more = parse_options(argv)
-    run_training(options, more, "train sft", None)
+    with as_one():
+        options, more = parse_options(argv)
+        run_training(options, more, "train sft", None)

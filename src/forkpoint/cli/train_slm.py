@@ -8,6 +8,7 @@ from typing import Any, Literal
 from forkpoint.cli.pretraining import run_pretraining
 from forkpoint.cli.pretraining_options import PretrainingOptions, check_corpus
 from forkpoint.cli.training_options import parse_training
+from forkpoint.training.processes import as_one
 from forkpoint.types import UserError
 
 
@@ -66,5 +67,6 @@ def rule_of(options: SlmOptions) -> Any:
 
 def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
-    options, more = parse_options(argv)
-    run_pretraining(options, more, "train slm", rule_of(options), options.reference)
+    with as_one():
+        options, more = parse_options(argv)
+        run_pretraining(options, more, "train slm", rule_of(options), options.reference)

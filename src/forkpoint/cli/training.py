@@ -16,19 +16,18 @@ if TYPE_CHECKING:
 
 def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, objective: Objective | None) -> None:
     """Load model and pairs, train, print what came of it; without an objective this is SFT."""
-    from accelerate import PartialState
-
     from forkpoint.cli.progress import progress_bar
     from forkpoint.cli.training_tables import print_training
     from forkpoint.preference.pair_files import read_pairs
     from forkpoint.preference.training import Training, train
     from forkpoint.training.models import MODEL, load_trainable
+    from forkpoint.training.processes import TIMEOUT, is_first
 
     for path in (options.pairs, options.eval_pairs):
         if path is not None and not path.exists():  # before the model is loaded
             raise UserError(f"{path} does not exist")
     assert options.pairs is not None
-    model, tokenizer = load_trainable(model_settings(options))
+    model, tokenizer = load_trainable(model_settings(options), more.get("ddp_timeout", TIMEOUT))
     size = model.get_input_embeddings().num_embeddings
     pairs = read_pairs(options.pairs, tokenizer, size)
     evaluated = read_pairs(options.eval_pairs, tokenizer, size) if options.eval_pairs else []
@@ -36,12 +35,11 @@ def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, obje
     precompute = getattr(options, "precompute_ref_log_probs", True)
     training = Training(objective, arguments, lora_of(options), precompute, options.seed)
     out = options.out or default_directory(verb, options, more)
-    first = PartialState().is_main_process
-    with progress_bar(options.quiet or not first) as progress:
+    with progress_bar(options.quiet or not is_first()) as progress:
         summary = train(
             model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress
         )
-    if first:
+    if is_first():
         print_training(summary, f"{summary['pairs']:,} pairs")
         print(f"\n{out / MODEL}")
 

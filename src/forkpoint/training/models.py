@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from forkpoint.engines.loading import check_dtype, load_config, load_pretrained, load_tokenizer, place
 from forkpoint.files import readable, write_whole
 from forkpoint.training.adapters import check_modules, require_training, sort_modules
+from forkpoint.training.processes import TIMEOUT, join
 from forkpoint.types import UserError
 
 MODEL = "model"  # the directory of a run's result
@@ -34,29 +35,27 @@ class Lora:
     merge: bool = False
 
 
-def load_trainable(settings: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+def load_trainable(settings: Mapping[str, Any], timeout: int = TIMEOUT) -> tuple[PreTrainedModel, Any]:
     """A model that is to be trained, and its tokenizer; `settings` are those of `load_pretrained`.
+
+    Of several processes each gets its own device; one that waits for another longer than `timeout` seconds gives up.
 
     Raises UserError for missing libraries and for a directory that holds adapters alone.
     """
     require_training()
     if (Path(settings["name"]) / "adapter_config.json").exists():
         raise UserError(f"{settings['name']} holds an adapter; train on from a model that has it merged (--merge)")
-    from accelerate import PartialState
-
-    PartialState()  # of several processes, each gets its own device
+    join(settings["device"], timeout)
     return load_pretrained(**settings)
 
 
-def load_untrained(settings: Mapping[str, Any], seed: int) -> tuple[PreTrainedModel, Any]:
+def load_untrained(settings: Mapping[str, Any], seed: int, timeout: int = TIMEOUT) -> tuple[PreTrainedModel, Any]:
     """A model with new weights, drawn from the seed, for the configuration of another one, and its tokenizer.
 
-    `settings` are those of `load_pretrained`; the weights are float32 where dtype is "auto".
+    `settings` and `timeout` are those of `load_trainable`; the weights are float32 where dtype is "auto".
     """
     require_training()
-    from accelerate import PartialState
-
-    PartialState()
+    join(settings["device"], timeout)
     check_dtype(settings["dtype"])
     transformers.utils.logging.disable_progress_bar()
     common = {name: settings[name] for name in ("revision", "trust_remote_code")}

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from forkpoint.files import claim_directory, only_process, to_json, write_whole
 from forkpoint.training.models import MODEL, Lora, save_trained
+from forkpoint.training.processes import agree
 from forkpoint.trajectories.rows import SUMMARY
+from forkpoint.types import UserError
 
 CHECKPOINTS = "checkpoints"
 
 
 @contextmanager
 def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
-    """The directory for this run; of several processes the main one claims it, and the others wait for that.
+    """The directory for this run; of several processes the main one claims it, and all fail where it cannot.
 
     At the end each waits for all.
     """
     from accelerate import PartialState
 
-    state = PartialState()
-    if state.is_main_process:
-        claim_directory(out, config)
-        with only_process(out):
-            state.wait_for_everyone()
-            yield
-    else:
-        state.wait_for_everyone()
+    state, mistake = PartialState(), None
+    with ExitStack() as held:
+        if state.is_main_process:
+            try:
+                claim_directory(out, config)
+                held.enter_context(only_process(out))
+            except UserError as error:
+                mistake = error
+        agree(mistake)
         yield
-    state.wait_for_everyone()
+        state.wait_for_everyone()
 
 
 def finish(

@@ -1,0 +1,123 @@
+"""The processes of one training, started by `accelerate launch` or torchrun: how they meet, fail and end as one.
+
+Says nothing of the training itself. A process that was started alone goes through all of it unchanged.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from forkpoint.types import UserError
+
+WRONG = 2  # the exit code for what the user can mend
+SAID = "forkpoint: said"
+TIMEOUT = 1800  # seconds, as in transformers
+
+
+def join(device: str, seconds: int = TIMEOUT) -> Any:
+    """Meet the other processes; returns accelerate's PartialState, which knows of them.
+
+    `device` is the one that is asked for; on a CPU the processes talk by gloo. One that waits for another longer than
+    so many `seconds` gives up.
+    """
+    import torch
+    from accelerate import PartialState
+
+    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return PartialState(cpu=cpu, **({"timeout": timedelta(seconds=seconds)} if several else {}))
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def agree(error: UserError | None) -> None:
+    """Raise in every process what went wrong in the first one."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    message = [None if error is None else str(error)]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(message)
+    if message[0] is not None:
+        raise UserError(message[0]) from error
+
+
+@contextmanager
+def as_one() -> Iterator[None]:
+    """A verb's work: of several processes one prints the user's mistake, and all end with its code.
+
+    A process alone passes through.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    try:
+        yield
+    except UserError as error:
+        if _is_first_to_say():
+            print(f"forkpoint: {error}", file=sys.stderr)
+        leave(WRONG)
+    except Exception:
+        if _was_said():  # another one has left, and this one had waited for it
+            leave(WRONG)
+        raise
+    _part()
+    leave(0)
+
+
+def _is_first_to_say() -> bool:
+    """Whether no other process has told the user what is wrong; before they have met, one of each machine does."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+    return _say(1) == 1
+
+
+def _was_said() -> bool:
+    import torch.distributed as dist
+
+    return dist.is_initialized() and _say(0) > 0
+
+
+def _say(times: int) -> int:
+    """Count, over all processes, how often a mistake was told."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    try:
+        return int(_get_default_store().add(SAID, times))
+    except RuntimeError:  # it was kept by a process that has ended
+        return times
+
+
+def _part() -> None:
+    """Wait for all, and end the connection."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once, after what was registered for its end.
+
+    An ordinary end aborts now and then: a thread of gloo's lets go of the tensors of its last work, needs Python's lock
+    for that, and is cut off in a destructor by an interpreter that is going away. DistributedDataParallel keeps these
+    threads alive beyond destroy_process_group.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

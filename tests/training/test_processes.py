@@ -1,0 +1,192 @@
+"""Every `train` verb in two processes: it ends with what one process ends with, also after a kill, and fails as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from trl import SFTConfig
+
+from forkpoint.cli import VERBS as ALL_VERBS
+from forkpoint.cli import main
+from forkpoint.files import to_json
+from forkpoint.lab import MODEL_DIR
+from forkpoint.preference.pair import Pair
+from forkpoint.preference.pair_files import pair_row
+from forkpoint.training.sft import response_rows, sft_trainer
+
+VERBS = {
+    "sft": "--pairs=pairs.jsonl", "dpo": "--pairs=pairs.jsonl", "rpo": "--pairs=pairs.jsonl",
+    "tdpo": "--pairs=pairs.jsonl", "critical-dpo": "--pairs=pairs.jsonl", "fork-dpo": "--pairs=forks.jsonl",
+    "clm": "--store=store", "slm": "--store=store",
+}  # fmt: skip
+STEP = 8  # rows of an optimizer step
+PLAIN = (
+    "--quiet", "--device=cpu", "--optim=sgd", "--num_train_epochs=1", "--warmup_steps=0",
+    "--lr_scheduler_type=constant", "--logging_steps=1", "--save_steps=1",
+)  # fmt: skip
+"""Stochastic gradient descent: weights are a sum of gradients. AdamW divides them by their own size, so that where
+they are rounding alone it turns the last bit into a whole step."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workplace(tmp_path_factory, tokenizer):
+    """A directory with pairs, pairs of single tokens, and a store: three steps each, of rows of many lengths."""
+    place = tmp_path_factory.mktemp("processes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+        rng = random.Random(0)
+
+        def ids(longest):
+            return tuple(rng.randrange(2, len(tokenizer)) for _ in range(rng.randint(1, longest)))
+
+        pairs = [Pair(f"p{i}", ids(12), ids(20), ids(20), "", "", "", None, rng.random()) for i in range(3 * STEP)]
+        pairs = [replace(p, rejected_weights=tuple(rng.random() for _ in p.rejected_ids)) for p in pairs]
+        write("pairs.jsonl", pairs)
+        single = [replace(p, chosen_ids=(2 + i,), rejected_ids=(3 + i,)) for i, p in enumerate(pairs)]
+        write("forks.jsonl", [replace(p, rejected_weights=None) for p in single])
+        rows = ({"input_ids": [*ids(60), 2]} for _ in range(3 * STEP))
+        Path("corpus.jsonl").write_text("".join(to_json(row) + "\n" for row in rows))
+        assert main(["score", "--data=corpus.jsonl", "--length=64", "--out=store", "--quiet"]) == 0
+        yield place
+
+
+def write(path, pairs):
+    lines = [pair_row(p) | {"prompt": None, "chosen": None, "rejected": None} for p in pairs]
+    Path(path).write_text("".join(to_json(line) + "\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def launch(workplace):
+    """Runs the command line in two processes; returns their exit codes, and what they said."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    driver = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("launches.py"))], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+    def launched(*argv, killed_at=0, **environment):
+        asked = {"argv": argv, "log": "log", "environment": environment, "killed_at": killed_at}
+        driver.stdin.write(json.dumps(asked) + "\n")
+        driver.stdin.flush()
+        codes = json.loads(driver.stdout.readline())
+        said = [(Path(f"log-{rank}.out").read_text(), Path(f"log-{rank}.err").read_text()) for rank in (0, 1)]
+        return codes, *said
+
+    with driver:
+        yield launched
+        driver.stdin.close()
+
+
+def command(verb, out, processes, *more):
+    """The verb's command, a process with its share of a step."""
+    size = f"--per_device_train_batch_size={STEP // processes}"
+    return ["train", verb, VERBS[verb], f"--out={out}", size, *PLAIN, *more]
+
+
+def weights(out):
+    return load_file(Path(out) / "model" / "model.safetensors")
+
+
+def history(out):
+    return json.loads((Path(out) / "summary.json").read_text())["history"]
+
+
+def test_no_verb_is_left_out():
+    assert set(VERBS) == {verb.removeprefix("train ") for verb in ALL_VERBS if verb.startswith("train ")}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_killed_and_resumed_it_ends_with_the_weights_of_one_process(verb, launch, capsys):
+    """In float64, where weights hold their gradients to the last digits; the losses are float32."""
+    wide = ("--dtype=float64", "--learning_rate=0.1", "--max_grad_norm=0")
+    assert main(command(verb, f"{verb}-1", 1, *wide)) == 0
+    argv = command(verb, f"{verb}-2", 2, *wide)
+    assert launch(*argv, killed_at=2)[0] == [-9, -9]
+    assert not (Path(f"{verb}-2") / "summary.json").exists()
+    assert (Path(f"{verb}-2") / "checkpoints" / "checkpoint-1" / "trainer_state.json").exists()
+    codes, (table, _), (silence, _) = launch(*argv)
+    assert codes == [0, 0]
+    assert silence == ""
+    assert table.splitlines()[0] == capsys.readouterr().out.splitlines()[0]  # a last digit of the others may differ
+    assert table.splitlines()[-1] == f"{verb}-2/model"
+    assert not (Path(f"{verb}-2") / "checkpoints").exists()
+    before = load_file(MODEL_DIR / "model.safetensors")
+    alone, together = weights(f"{verb}-1"), weights(f"{verb}-2")
+    for name, start in before.items():
+        moved = alone[name] - start.double()
+        assert (together[name] - alone[name]).norm() <= 1e-6 * moved.norm(), name
+    for one, other in zip(history(f"{verb}-1"), history(f"{verb}-2"), strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
+
+
+def test_rows_of_similar_length_are_found_within_the_steps_of_all_processes(lab, workplace, monkeypatch):
+    monkeypatch.setattr(SFTConfig, "world_size", 2)
+    settings = SFTConfig(
+        "out", per_device_train_batch_size=3, gradient_accumulation_steps=5, use_cpu=True, report_to="none",
+        train_sampling_strategy="group_by_length",
+    )  # fmt: skip
+    trainer = sft_trainer(lab.model, lab.tokenizer, settings, response_rows([((5,), (6, 7))]))
+    assert trainer._get_train_sampler().batch_size == 30
+
+
+def sentence(said):
+    """What the user reads, in all."""
+    lines = [line for _, err in said for line in err.splitlines()]
+    assert not any("Traceback" in line for line in lines)
+    return [line for line in lines if line.startswith("forkpoint: ")]
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    (["--leraning_rate=1"], "did you mean --learning_rate?"),
+    (["--pairs=nowhere.jsonl"], "nowhere.jsonl does not exist"),
+    (["--beta=0"], "beta must be above 0"),
+    (["--out=foreign"], "foreign holds files but no run"),
+    (["--train_sampling_strategy=none"], "must be one of"),
+])  # fmt: skip
+def test_a_mistake_is_told_once(more, message, launch):
+    Path("foreign").mkdir(exist_ok=True)
+    Path("foreign", "mine.txt").touch()
+    codes, *said = launch(*command("dpo", "mistaken", 2, *more))
+    assert codes == [2, 2]
+    (told,) = sentence(said)
+    assert message in told
+    assert not Path("mistaken").exists()
+
+
+def test_a_mistake_that_one_process_meets_ends_both(launch, workplace):
+    rows = [json.loads(line) for line in Path("forks.jsonl").read_text().splitlines()]
+    rows[5]["weight"] = 1e300  # infinite in float32
+    Path("broken.jsonl").write_text("".join(to_json(row) + "\n" for row in rows))
+    codes, *said = launch(*command("fork-dpo", "broken", 2, "--pairs=broken.jsonl"))
+    assert codes == [2, 2]
+    (told,) = sentence(said)
+    assert "the loss of pair 'p5' is inf" in told
+
+
+def test_accelerate_launches_two_processes_with_the_recipe(workplace):
+    """In float32, as users do: a weight differs in its last bits."""
+    assert main(command("rpo", "plain", 1, "--learning_rate=0.1")) == 0
+    recipe = Path(__file__).parents[2] / "recipes" / "accelerate" / "ddp.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={recipe}", "--num_processes=2"]
+    argv = [
+        *launcher,
+        "--main_process_port=0",
+        "-m",
+        "forkpoint",
+        *command("rpo", "launched", 2, "--learning_rate=0.1"),
+    ]
+    done = subprocess.run(argv, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("rpo: 24 pairs, 3 steps") == 1
+    alone, together = weights("plain"), weights("launched")
+    for name in alone:
+        assert (together[name] - alone[name]).norm() <= 1e-6 * alone[name].norm(), name
