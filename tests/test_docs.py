@@ -13,7 +13,7 @@ import pytest
 
 from forkpoint.cli import VERBS, _find_verb
 from forkpoint.cli.eval import EvalOptions
-from forkpoint.cli.options import parse
+from forkpoint.cli.options import EngineOptions, LocalOptions, parse
 from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.decoding.strategies import _OPTIONS, parse_strategy
 from forkpoint.evaluation.evaluate import plan
@@ -25,6 +25,7 @@ MODULES = {verb: import_module(name) for verb, (name, _) in VERBS.items()}
 DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb in VERBS} | {
     "eval": "evaluation",
     "lab corpus": "lab",
+    "serve": "serving",
     **dict.fromkeys(("score", "select", "train clm", "train slm", "dynamics"), "selective"),
 }
 ROOT = Path(__file__).parents[1]
@@ -123,8 +124,10 @@ def test_every_sampler_field_is_documented():
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("run", "report", "lab train")])
 def test_every_option_is_documented(verb):
+    of_engines = {f.name for f in fields(EngineOptions)} - {f.name for f in fields(LocalOptions)} - {"engine"}
     for option in fields(MODULES[verb].OPTIONS):
-        assert table_row(DOCUMENTED[verb], f"--{option.name.replace('_', '-')}"), option.name
+        page = "engines" if option.name in of_engines and verb != "serve" else DOCUMENTED[verb]
+        assert table_row(page, f"--{option.name.replace('_', '-')}"), option.name
 
 
 def test_every_task_is_documented_with_its_length():

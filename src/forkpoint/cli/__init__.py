@@ -29,13 +29,14 @@ VERBS = {
     "train slm": ("forkpoint.cli.train_slm", "train on the tokens of a corpus that a rule selects"),
     "dynamics": ("forkpoint.cli.dynamics", "class tokens by how their loss changes over checkpoints"),
     "rounds": ("forkpoint.cli.rounds", "fine-tune in rounds on own right answers, with a likelihood filter"),
+    "serve": ("forkpoint.cli.serve", "put strategies in front of an OpenAI-compatible server, as one"),
     "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
     "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
     "lab corpus": ("forkpoint.cli.lab_corpus", "make the lab's corpus with noise, for selective language modeling"),
     "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
 }
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
-RESUMING = {*VERBS} - {"report", "lab corpus", "lab train"}  # the same command goes on from where it was
+RESUMING = {*VERBS} - {"serve", "report", "lab corpus", "lab train"}  # the same command goes on from where it was
 DONE, WRONG, INTERRUPTED = 0, 2, 130
 
 

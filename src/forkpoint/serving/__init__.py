@@ -1,0 +1,1 @@
+"""Strategies behind OpenAI's API: `model` names the strategy, an `Engine` does the work. `app.create_app` builds it."""

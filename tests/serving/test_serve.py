@@ -1,0 +1,602 @@
+"""`forkpoint serve` as its users meet it: the official client, many at once, bad bodies, and upstreams that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from serving_tools import CannedEngine, HeldEngine, Line, OneAtATime, get, post, serving, small_upstream, wait_until
+
+from forkpoint import cot_decode, load_engine
+from forkpoint.cli import main
+from forkpoint.decoding.strategies import parse_strategy
+from forkpoint.engines import Engine, openai_calls
+from forkpoint.engines.openai_calls import RefusedError, ServerError
+from forkpoint.engines.openai_engine import load_openai
+from forkpoint.serving.app import create_app
+from forkpoint.serving.jobs import job_of
+from forkpoint.serving.requests import CompletionBody
+from forkpoint.serving.settings import READY_MADE, Settings
+from forkpoint.serving.upstream import whats_wrong
+from forkpoint.tasks import load_problems, prompt_text
+from forkpoint.types import UserError
+
+QUESTION = "Tom has 12 apples. Tom buys 7 more. Then the number of apples doubles. How many apples does Tom have now?"
+PROMPT = f"Q: {QUESTION}\nA:"
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{{ 'Q: ' if m.role == 'user' else ' ' }}{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+)
+
+
+def lab_prompts(n: int) -> list[str]:
+    return [prompt_text(p, "plain") for p in load_problems("lab", limit=n)]
+
+
+def client_of(url: str, key: str = "any", **more: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60, **more)
+
+
+@pytest.fixture(scope="module")
+def url(lab: Engine) -> Iterator[str]:
+    """A server over the lab model."""
+    with serving(create_app(OneAtATime(lab))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> openai.OpenAI:
+    return client_of(url)
+
+
+@pytest.fixture(scope="module")
+def chat_url() -> Iterator[str]:
+    """The same with a chat template that writes what the lab model was trained on."""
+    engine = load_engine("lab")
+    engine.tokenizer = copy.deepcopy(engine.tokenizer)
+    engine.tokenizer.chat_template = TEMPLATE
+    with serving(create_app(OneAtATime(engine))) as url:
+        yield url
+
+
+def extension(choice: Any) -> dict[str, Any]:
+    return dict(choice.model_extra["forkpoint"])
+
+
+# answers
+
+
+def test_cot_decoding_answers_as_the_library_does(lab: Engine, client: openai.OpenAI):
+    prompts = lab_prompts(12)
+    for spec, more in (("cot-decoding:k=6", {}), ("cot-decoding:k=6,aggregate=true", {"aggregate": True})):
+        answer = client.completions.create(model=spec, prompt=prompts, max_tokens=120, stop=["\n\nQ:", "\nQ:"])
+        for choice, own in zip(answer.choices, cot_decode(lab, prompts, k=6, max_tokens=120, **more), strict=True):
+            path, said = own.paths[own.chosen], extension(choice)
+            assert (choice.text, choice.finish_reason) == (path.text, path.finish_reason)
+            assert (said["answer"], said["chosen"]) == (path.answer, own.chosen)
+            assert said["confidence"] == pytest.approx(path.confidence, abs=1e-5)
+            assert [p["answer"] for p in said["paths"]] == [p.answer for p in own.paths]
+            assert [p["dropped"] for p in said["paths"]] == [p.dropped for p in own.paths]
+            assert said["votes"] == pytest.approx(own.votes, abs=1e-5)
+            assert said["generated_tokens"] == own.tokens_generated
+
+
+@pytest.mark.parametrize(
+    "spec", ["greedy", "self-consistency:n=5", "sample:n=3,temperature=2,min_p=0.1", "cot-decoding:span=continuation"]
+)
+def test_every_strategy_answers_as_the_library_does(spec: str, lab: Engine, client: openai.OpenAI):
+    answer = client.completions.create(model=spec, prompt=PROMPT, seed=3, max_tokens=90)
+    body = CompletionBody(model=spec, prompt=PROMPT, seed=3, max_tokens=90)
+    (own,) = parse_strategy(spec).with_defaults(seed=3, max_tokens=90).solve(lab, job_of(lab, body, Settings()).cases)
+    paths = own.paths if spec.startswith("sample") else [own.paths[own.chosen]]
+    assert [c.text for c in answer.choices] == [p.text for p in paths]
+    assert [extension(c)["answer"] for c in answer.choices] == [p.answer for p in paths]
+    assert answer.usage
+    assert answer.usage.completion_tokens == own.tokens_generated
+    assert answer.usage.prompt_tokens == len(lab.tokenizer(PROMPT)["input_ids"])
+
+
+def test_kinds_of_answers(client: openai.OpenAI):
+    def answer(text: str, **extra: Any) -> Any:
+        return extension(
+            client.completions.create(model="greedy", prompt=text, max_tokens=40, extra_body=extra).choices[0]
+        )
+
+    assert answer(PROMPT)["answer"] == answer(PROMPT, answer_kind="math")["answer"] is not None
+    assert answer(PROMPT, answer_kind="yesno")["answer"] is None
+    said = answer(PROMPT)["answer"]
+    assert answer(PROMPT, answer_kind="option", options=["-1", said, "-2"])["answer"] == "B"
+
+
+def test_text_and_token_ids_are_the_same_prompt(lab: Engine, client: openai.OpenAI):
+    ids = lab.tokenizer(PROMPT)["input_ids"]
+    texts = [
+        [c.text for c in client.completions.create(model="sample", prompt=p, seed=1, max_tokens=60).choices]
+        for p in (PROMPT, [PROMPT], ids, [ids], [ids, ids])
+    ]
+    assert texts[0] == texts[1] == texts[2] == texts[3] == texts[4][:1]
+    assert len(texts[4]) == 2
+
+
+def test_the_seed_decides_the_draws(client: openai.OpenAI):
+    def draw(**more: Any) -> Any:
+        return client.completions.create(model="sample:temperature=2", prompt=PROMPT, max_tokens=60, **more).choices[0]
+
+    first = draw(seed=5)
+    assert draw(seed=5).text == first.text == draw(seed=5, user="somebody").text
+    assert len({draw(seed=s).text for s in range(6)}) > 1
+    unnamed = draw()
+    assert draw(seed=extension(unnamed)["seed"]).text == unnamed.text
+    assert len({extension(draw())["seed"] for _ in range(4)}) == 4
+
+
+def test_the_body_fills_what_the_name_leaves_open(client: openai.OpenAI):
+    def tokens(spec: str, **more: Any) -> int:
+        answer = client.completions.create(model=spec, prompt=PROMPT, seed=1, **more)
+        return int(extension(answer.choices[0])["chosen_tokens"])
+
+    assert tokens("greedy", max_tokens=2) == 2
+    assert tokens("greedy:max_tokens=3", max_tokens=2) == 3
+    hot = client.completions.create(model="sample:temperature=0", prompt=PROMPT, temperature=2.0, seed=1)
+    assert hot.choices[0].text == client.completions.create(model="greedy", prompt=PROMPT).choices[0].text
+    several = client.completions.create(model="sample", prompt=[PROMPT, PROMPT], n=3, seed=1, temperature=2.0)
+    assert [c.index for c in several.choices] == list(range(6))
+    assert len({c.text for c in several.choices}) > 2
+    stopped = client.completions.create(model="greedy", prompt=PROMPT, stop=" is").choices[0]
+    assert " is" not in stopped.text
+    assert stopped.finish_reason == "stop"
+
+
+def test_paths_with_their_texts_where_wanted(client: openai.OpenAI):
+    plain = client.completions.create(model="cot-decoding:k=3", prompt=PROMPT)
+    full = client.completions.create(model="cot-decoding:k=3", prompt=PROMPT, extra_body={"return_paths": True})
+    assert all("text" not in path for path in extension(plain.choices[0])["paths"])
+    said = extension(full.choices[0])
+    assert said["paths"][said["chosen"]]["text"] == full.choices[0].text
+
+
+def test_chat_is_the_template_and_the_same_strategy(chat_url: str, client: openai.OpenAI):
+    chat = client_of(chat_url)
+    parts = [{"type": "text", "text": QUESTION[:20]}, {"type": "text", "text": QUESTION[20:]}]
+    for content in (QUESTION, parts):
+        answer = chat.chat.completions.create(
+            model="cot-decoding:k=5", messages=[{"role": "user", "content": content}], max_completion_tokens=80
+        )
+        own = client.completions.create(model="cot-decoding:k=5", prompt=PROMPT, max_tokens=80).choices[0]
+        assert answer.choices[0].message.content == own.text
+        assert extension(answer.choices[0])["confidence"] == pytest.approx(extension(own)["confidence"], abs=1e-5)
+    talk = [{"role": "user", "content": "Hi"}, answer.choices[0].message, {"role": "user", "content": QUESTION}]
+    assert chat.chat.completions.create(model="greedy", messages=talk, max_tokens=40).choices[0].message.content
+
+
+def test_the_page_is_true(chat_url: str):
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(examples) >= 3
+    namespace: dict[str, Any] = {}
+    for example in examples:
+        exec(example.replace("http://127.0.0.1:8100", chat_url), namespace)
+
+
+# streams
+
+
+def test_a_completion_stream_says_what_the_answer_says(client: openai.OpenAI):
+    asked: dict[str, Any] = {"model": "sample:n=2", "prompt": [PROMPT, PROMPT], "seed": 2, "max_tokens": 80}
+    whole = client.completions.create(**asked)
+    chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    texts, ends = dict.fromkeys(range(4), ""), {}
+    for chunk in chunks[:-1]:
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.text
+        if choice.finish_reason:
+            ends[choice.index] = (choice.finish_reason, extension(choice))
+    assert list(texts.values()) == [c.text for c in whole.choices]
+    assert list(ends.values()) == [(c.finish_reason, extension(c)) for c in whole.choices]
+    assert len(chunks) > 20
+    assert len({c.id for c in chunks}) == 1
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+
+
+def test_a_chat_stream_says_what_the_answer_says(chat_url: str):
+    client = client_of(chat_url)
+    asked: dict[str, Any] = {"model": "cot-decoding:k=4", "messages": [{"role": "user", "content": QUESTION}]}
+    whole = client.chat.completions.create(**asked).choices[0]
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole.message.content
+    last, said = chunks[-1].choices[0], extension(whole)
+    assert last.finish_reason == whole.finish_reason
+    assert {**extension(last), "seed": 0} == {**said, "seed": 0}
+    assert all(c.usage is None for c in chunks)
+
+
+def events_of(url: str, body: dict[str, Any]) -> Iterator[str]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    for line in answer:
+        if text := line.decode().strip():
+            yield text
+
+
+def test_a_stream_is_kept_alive_until_the_path_is_known(lab: Engine):
+    held = HeldEngine(lab)
+    with serving(create_app(held, Settings(keep_alive=0.05))) as url:
+        lines = events_of(url, {"model": "cot-decoding:k=3", "prompt": PROMPT, "stream": True})
+        assert [next(lines) for _ in range(3)] == [": the strategy is at work"] * 3
+        held.give(3)
+        said = [line for line in lines if not line.startswith(":")]
+    assert said[-1] == "data: [DONE]"
+    assert all(line.startswith("data: {") for line in said[:-1])
+
+
+class Broken(HeldEngine):
+    """Fails while it works."""
+
+    error: ClassVar[Exception] = ServerError("the server at http://there/v1 does not answer: gone")
+
+    def generate(self, *_: Any) -> Iterator[Any]:
+        time.sleep(0.3)
+        raise self.error
+        yield
+
+
+def test_a_failure_after_the_stream_began_is_an_event(lab: Engine):
+    with serving(create_app(Broken(lab), Settings(keep_alive=0.05))) as url:
+        stream = client_of(url).completions.create(model="greedy", prompt=PROMPT, stream=True)
+        with pytest.raises(openai.APIError, match="does not answer: gone"):
+            list(stream)
+    with serving(create_app(Broken(lab))) as url, pytest.raises(openai.InternalServerError) as early:
+        client_of(url).completions.create(model="greedy", prompt=PROMPT, stream=True)
+    assert early.value.status_code == 502
+
+
+# refusals
+
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    ({"model": "cot-decodin"}, 404, "unknown strategy 'cot-decodin', did you mean 'cot-decoding'?"),
+    ({"model": "cot-decoding:kk=3"}, 404, "cot-decoding has no option 'kk'"),
+    ({"model": "cot-decoding:k=0"}, 404, "must be at least 1"),
+    ({"model": "beam"}, 404, "beam is not served"),
+    ({"model": "pass@k"}, 404, "pass@k is not served"),
+    ({"model": "x" * 500}, 404, "at most 200 characters"),
+    ({"model": f"cot-decoding:position={'9' * 170}", "max_tokens": 1}, 200, ""),
+    ({"model": None}, 400, "the field model is missing"),
+    ({"model": 3}, 400, "model: input should be a valid string"),
+    ({"prompt": None}, 400, "the field prompt is missing"),
+    ({"prompt": ""}, 400, "empty prompt"),
+    ({"prompt": []}, 400, "prompt must be a text"),
+    ({"prompt": [[]]}, 400, "prompt must be a text"),
+    ({"prompt": ["a", 1]}, 400, "prompt must be a text"),
+    ({"prompt": [True]}, 400, "prompt must be a text"),
+    ({"prompt": [490]}, 400, "token ids outside the vocabulary of lab (0 to 489)"),
+    ({"prompt": [-1]}, 400, "token ids outside the vocabulary"),
+    ({"prompt": "apples " * 5000}, 400, "reads at most 4096"),
+    ({"max_tokens": 5000}, 400, "reads at most 4096"),
+    ({"max_tokens": -1}, 400, "max_tokens: input should be greater than or equal to 1"),
+    ({"max_tokens": 0}, 400, "max_tokens"),
+    ({"max_tokens": "10"}, 400, "max_tokens: input should be a valid integer"),
+    ({"max_tokens": 1.5}, 400, "max_tokens"),
+    ({"n": 0}, 400, "n: input should be greater than or equal to 1"),
+    ({"n": 2}, 400, "n must be 1 for greedy"),
+    ({"model": "sample:n=3", "n": 2}, 400, "n is 2, but the model's name says n=3"),
+    ({"model": "sample", "n": 1000}, 400, "asks for 1000 paths"),
+    ({"model": "cot-decoding:k=100,position=entropy:3"}, 400, "asks for 300 paths"),
+    ({"temperature": -1}, 400, "temperature must be 0 (greedy) or at least"),
+    ({"temperature": True}, 400, "temperature"),
+    ({"model": "sample", "n": 2, "temperature": 0}, 400, "draws equal responses"),
+    ({"top_p": 2}, 400, "top_p must be"),
+    ({"seed": 2**64}, 400, "seed"),
+    ({"stop": [""]}, 400, "stop must be"),
+    ({"stop": 3}, 400, "stop must be"),
+    ({"logprobs": 2}, 400, "logprobs is not supported here"),
+    ({"frequency_penalty": 0.5}, 400, "frequency_penalty is not supported here; it must be absent or 0"),
+    ({"frequency_penalty": 0.0, "logit_bias": {}, "best_of": 1, "user": "me"}, 200, ""),
+    ({"echo": True}, 400, "echo is not supported here"),
+    ({"tempreature": 1}, 400, "there is no field tempreature here"),
+    ({"answer_kind": "colour"}, 400, "answer_kind"),
+    ({"options": ["a"] * 27}, 400, "options"),
+    ({"stream": "yes"}, 400, "stream"),
+]
+
+
+@pytest.mark.parametrize(("change", "status", "sentence"), REFUSED, ids=lambda v: str(v)[:40])
+def test_what_is_wrong_is_said(change: dict[str, Any], status: int, sentence: str, url: str):
+    body = {"model": "greedy", "prompt": PROMPT, "max_tokens": 5} | change
+    got, _, answer = post(f"{url}/v1/completions", {k: v for k, v in body.items() if v is not None})
+    assert got == status, answer
+    if status != 200:
+        assert set(answer["error"]) == {"message", "type", "param", "code"}
+        assert sentence in answer["error"]["message"]
+
+
+MESSAGES: list[tuple[Any, str]] = [
+    ([], "messages"),
+    ("hello", "messages"),
+    ([{"role": "user"}], "messages.0.content is missing"),
+    ([{"role": "tool", "content": "3"}], "messages.0.role"),
+    ([{"role": "user", "content": 3}], "messages.0.content must be a text"),
+    ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "parts of type text only"),
+    ([{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}], "tool_calls is not supported"),
+    ([{"role": "system", "content": "Be brief."}], "chat template does not take these messages: no system role"),
+]
+
+
+@pytest.mark.parametrize(("messages", "sentence"), MESSAGES, ids=lambda v: str(v)[:40])
+def test_what_is_wrong_with_messages_is_said(messages: Any, sentence: str, chat_url: str):
+    status, _, answer = post(f"{chat_url}/v1/chat/completions", {"model": "greedy", "messages": messages})
+    assert status == 400
+    assert sentence in answer["error"]["message"]
+
+
+def test_a_tokenizer_without_template_takes_no_messages(client: openai.OpenAI):
+    with pytest.raises(openai.BadRequestError, match="has no chat template; use /v1/completions"):
+        client.chat.completions.create(model="greedy", messages=[{"role": "user", "content": "Hi"}])
+
+
+RAW = [b"", b"{", b"nonsense", b"[]", b"3", b"null", b'{"model": "\xff"}', b'{"model": "\\ud800", "prompt": "a"}',
+       b"[" * 100_000, b'{"model": "greedy", "prompt": "a", "temperature": NaN}',
+       b'{"model": "greedy", "prompt": "a", "max_tokens": 1' + b"0" * 5000 + b"}",
+       b'{"model": "greedy", "prompt": "\\ud83d"}']  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", RAW, ids=lambda raw: repr(raw[:40]))
+@pytest.mark.parametrize("route", ["completions", "chat/completions"])
+def test_what_is_no_body_is_refused(raw: bytes, route: str, url: str):
+    status, _, answer = post(f"{url}/v1/{route}", raw)
+    assert status == 400
+    assert answer["error"]["type"] == "invalid_request_error"
+
+
+def test_routes_and_long_bodies(url: str, client: openai.OpenAI):
+    assert post(f"{url}/v1/completions", b" " * (2**21 + 1))[0] == 413
+    assert post(f"{url}/v1/embeddings", {})[0] == 404
+    assert post(f"{url}/v1/models", {})[2]["error"]["message"] == "/v1/models takes no POST"
+    assert [m.id for m in client.models.list()] == list(READY_MADE)
+    assert client.models.retrieve("cot-decoding:k=3").id == "cot-decoding:k=3"
+    with pytest.raises(openai.NotFoundError, match="unknown strategy"):
+        client.models.retrieve("gpt-4")
+    assert get(f"{url}/health") == (200, {"status": "ok", "model": "lab", "running": 0, "waiting": 0, "upstream": "ok"})
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8),
+    st.sampled_from(["greedy", "sample", "cot-decoding:k=2", "self-consistency:n=2", PROMPT, "yesno", "math"]),
+)  # fmt: skip
+VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=8), v, max_size=3))
+FIELDS = st.sampled_from([*CompletionBody.model_fields, "messages", "logprobs", "tools", "user", "other"])
+GOOD = {
+    "model": st.sampled_from(["greedy", "sample", "cot-decoding:k=2", "cot-decoding:k=2,span=continuation"]),
+    "prompt": st.text(max_size=20) | st.lists(st.integers(0, 489), max_size=5),
+    "messages": st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": st.text(max_size=9)}), max_size=2),
+    "answer_kind": st.sampled_from(["number", "math", "option", "yesno"]),
+    "options": st.lists(st.text(max_size=5), max_size=3),
+    "stop": st.lists(st.text(max_size=3), max_size=2),
+    "temperature": st.floats(0, 3),
+    "stream": st.booleans(),
+}
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    good=st.fixed_dictionaries({}, optional=GOOD),
+    odd=st.dictionaries(FIELDS, VALUES, max_size=2),
+    chat=st.booleans(),
+)
+def test_no_body_breaks_the_server(chat_url: str, good: dict[str, Any], odd: dict[str, Any], chat: bool):
+    hello = [{"role": "user", "content": "Hi"}]
+    body = {"model": "greedy", "prompt": PROMPT, "messages": hello, "max_tokens": 6} | good | odd
+    if chat:
+        body.pop("prompt", None)
+    else:
+        body.pop("messages", None)
+    parts = urlsplit(chat_url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    connection.request("POST", f"/v1/{'chat/' if chat else ''}completions", json.dumps(body))
+    answer = connection.getresponse()
+    said = answer.read()
+    connection.close()
+    assert answer.status in (200, 400, 404), (answer.status, said, body)
+    if answer.status != 200:
+        assert set(json.loads(said)["error"]) == {"message", "type", "param", "code"}
+    elif body.get("stream"):
+        assert said.endswith(b"data: [DONE]\n\n")
+        assert b'"error"' not in said
+
+
+# many at once
+
+
+def test_200_at_once_none_lost_each_its_own(lab: Engine):
+    canned = CannedEngine(lab, seconds=0.005)
+    prompts = [f"Q: What is {i}?\nA:" for i in range(200)]
+    expected = [o.response for o in cot_decode(canned, prompts, k=4, stop=())]
+
+    async def all_of_them(url: str) -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=60) as client:
+            asked = [client.completions.create(model="cot-decoding:k=4", prompt=p) for p in prompts]
+            return await asyncio.gather(*asked)
+
+    with serving(create_app(canned)) as url:
+        answers = asyncio.run(all_of_them(url))
+        assert get(f"{url}/health")[1]["running"] == 0
+    assert [a.choices[0].text for a in answers] == expected
+    assert len(set(expected)) == len({a.id for a in answers}) == 200
+
+
+def test_who_finds_all_places_taken_is_told_to_come_again(lab: Engine):
+    held = HeldEngine(lab)
+    with serving(create_app(held, Settings(running=1, waiting=1))) as url, ThreadPoolExecutor(2) as threads:
+        body = {"model": "greedy", "prompt": PROMPT}
+        two = [threads.submit(post, f"{url}/v1/completions", body) for _ in range(2)]
+        wait_until(lambda: get(f"{url}/health")[1]["waiting"] == 1)
+        status, headers, answer = post(f"{url}/v1/completions", body)
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert answer["error"]["message"] == "2 requests are being answered or waiting; come again later"
+        held.give(2)
+        assert [done.result()[0] for done in two] == [200, 200]
+        held.give(1)
+        assert post(f"{url}/v1/completions", body)[0] == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_work_that_nobody_waits_for_stops(stream: bool, lab: Engine):
+    held = HeldEngine(lab)
+    with serving(create_app(held, Settings(running=1, waiting=5, keep_alive=0.05))) as url:
+        body = json.dumps({"model": "self-consistency:n=50", "prompt": PROMPT, "max_tokens": 20, "stream": stream})
+        parts = urlsplit(url)
+        leaving = [http.client.HTTPConnection(parts.hostname, parts.port) for _ in range(3)]
+        for connection in leaving:
+            connection.request("POST", "/v1/completions", body)
+        wait_until(lambda: get(f"{url}/health")[1]["waiting"] == 2)
+        held.give(4)
+        wait_until(lambda: held.handed == 4)
+        for connection in leaving:
+            connection.close()
+        wait_until(lambda: get(f"{url}/health")[1]["waiting"] == 0)
+        time.sleep(0.3)  # the disconnect of the one that runs
+        held.give(1)
+        wait_until(lambda: get(f"{url}/health")[1]["running"] == 0)
+        assert (held.begun, held.closed, held.handed) == (1, 1, 5)
+
+
+def test_the_key(lab: Engine):
+    with serving(create_app(lab, Settings(key="open sesame"))) as url:
+        with pytest.raises(openai.AuthenticationError, match="Bearer KEY"):
+            client_of(url).models.list()
+        assert post(f"{url}/v1/completions", b"{")[0] == 401
+        answer = client_of(url, key="open sesame").completions.create(model="greedy", prompt=PROMPT, max_tokens=3)
+        assert answer.choices[0].text
+        assert get(f"{url}/health")[0] == 200
+
+
+# upstreams
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RefusedError("http://there/v1", 400, "too long"), 400), (RefusedError("http://there/v1", 404, "no model"), 502),
+     (UserError("the server at http://there/v1 does not return token ids"), 502), (ServerError("gone"), 502),
+     (ZeroDivisionError("ours"), 500)],
+    ids=lambda v: str(v)[-20:],
+)  # fmt: skip
+def test_failures_of_the_engine_have_their_status(error: Exception, status: int, lab: Engine):
+    class Failing(Broken):
+        pass
+
+    Failing.error = error
+    with serving(create_app(Failing(lab))) as url:
+        got, _, answer = post(f"{url}/v1/completions", {"model": "greedy", "prompt": PROMPT})
+    assert got == status
+    ours = "forkpoint serve failed at this request; its log says where"
+    assert answer["error"]["message"] == (ours if status == 500 else str(error))
+
+
+def test_an_upstream_cut_off_is_told_and_used_again_when_it_is_back(lab: Engine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(openai_calls, "RETRIES", 1)
+    prompts = [f"Q: What is {i}?\nA:" for i in range(60)]
+    expected = [o.response for o in cot_decode(CannedEngine(lab), prompts, k=3, stop=())]
+    with serving(small_upstream(CannedEngine(lab, seconds=0.02))) as there:
+        line = Line(f"{there}/v1")
+        app = create_app(load_openai("lab", line.url), Settings(upstream=lambda: whats_wrong(line.url)))
+        with serving(app) as url, ThreadPoolExecutor(60) as threads:
+
+            def ask(prompt: str) -> tuple[int, Any, Any]:
+                return post(f"{url}/v1/completions", {"model": "cot-decoding:k=3", "prompt": prompt})
+
+            asked = [threads.submit(ask, prompt) for prompt in prompts]
+            wait_until(lambda: sum(done.done() for done in asked) >= 3, 30)
+            line.cut()
+            answers = [done.result() for done in asked]
+            failed = [answer for status, _, answer in answers if status == 502]
+            pairs = zip(answers, expected, strict=True)
+            right = [answer["choices"][0]["text"] == own for (status, _, answer), own in pairs if status == 200]
+            assert failed
+            assert len(right) >= 3
+            assert all(right)
+            assert len(failed) + len(right) == 60
+            assert all(f"the server at {line.url} does not answer" in a["error"]["message"] for a in failed)
+            assert ask(PROMPT)[0] == 502
+            assert get(f"{url}/health")[0] == 503
+            line.restore()
+            wait_until(lambda: get(f"{url}/health")[0] == 200)
+            assert [ask(prompt)[2]["choices"][0]["text"] for prompt in prompts] == expected
+        line.cut()
+
+
+# the verb
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--model lab", "serve needs the server that generates: --upstream http://HOST:PORT/v1"),
+        ("--upstream http://localhost:1/v1", "serve needs the model's tokenizer: --model NAME"),
+        ("--upstream http://localhost:1/v1 --model lab --running 0", "--running must be at least 1, but is 0"),
+        (
+            "--upstream http://127.0.0.1:1/v1 --model lab --port 0",
+            "the server at http://127.0.0.1:1/v1 does not answer",
+        ),
+        ("--upstream http://127.0.0.1:1/v1 --model lab --host 203.0.113.1", "cannot listen at 203.0.113.1, port 8100"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["serve", *arguments.split()]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--upstream", "http://127.0.0.1:1/v1", "--model", "lab", "--port", port]) == 2
+    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_the_verb_serves_until_it_is_interrupted(lab: Engine):
+    with serving(small_upstream(CannedEngine(lab))) as there:
+        command = [sys.executable, "-m", "forkpoint", "serve", "--upstream", f"{there}/v1", "--model", "lab"]
+        process = subprocess.Popen(
+            [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+        killer = threading.Timer(60, process.kill)
+        killer.start()
+        try:
+            said = process.stdout.readline().split()
+            url = said[1].removesuffix("/v1")
+            answer = client_of(url).completions.create(model="cot-decoding:k=2", prompt=PROMPT, max_tokens=60)
+            assert extension(answer.choices[0])["answer"] is not None
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            killer.cancel()
+            process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert "/v1/completions cot-decoding:k=2, 33 prompt tokens" in err
+    assert err.endswith("forkpoint: serve was stopped\n")
+    assert "Traceback" not in err
