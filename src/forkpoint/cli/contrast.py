@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
-from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
+from forkpoint.cli.options import LocalOptions, RunOptions, SamplingOptions, TaskOptions, parse
+from forkpoint.cli.setup import default_directory, local_engine_of, problems_of, sampling_of
 from forkpoint.types import Problem, Trajectory, UserError
 
 
 @dataclass(frozen=True)
-class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
+class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, LocalOptions):
     """Score every token of given trajectories by contrastive estimation: a low s marks a likely critical token.
 
     Samples responses to training problems, tunes one LoRA adapter on right and one on wrong ones, and scores the
@@ -78,7 +78,7 @@ def run(argv: list[str]) -> None:
         file = options.against / CRITICAL if options.against.is_dir() else options.against
         source = options.trajectories or file
         references = read_references(file, problems)
-    engine = engine_of(options)
+    engine = local_engine_of(options)
     stop = settings.sampling.stop
     trajectories = None if source is None else load_trajectories(source, problems, engine, stop)
     training = _training_problems(options, trajectories)

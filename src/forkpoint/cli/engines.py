@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forkpoint.cli.options import EngineOptions
-from forkpoint.cli.setup import model_settings
+from forkpoint.cli.setup import local_engine_of
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TAKEN_BY = {
 def load(options: EngineOptions) -> Engine:
     """The engine; UserError where an option is another engine's, or out of range."""
     check(options)
-    return {"transformers": _transformers, "vllm": _vllm, "openai": _openai, "ray": _ray}[options.engine](options)
+    return {"transformers": local_engine_of, "vllm": _vllm, "openai": _openai, "ray": _ray}[options.engine](options)
 
 
 def check(options: EngineOptions) -> None:
@@ -59,13 +59,6 @@ def _engine_args(options: EngineOptions) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise UserError(f"--engine_args must be a JSON object of names and values, but is {options.engine_args}")
     return given
-
-
-def _transformers(options: EngineOptions) -> Engine:
-    from forkpoint.engines import load_engine
-
-    settings = model_settings(options)
-    return load_engine(settings.pop("name"), memory_gib=options.memory_gib, **settings)
 
 
 def _vllm(options: EngineOptions) -> Engine:

@@ -46,14 +46,20 @@ class ModelOptions(LoadingOptions):
 
 
 @dataclass(frozen=True)
-class EngineOptions(ModelOptions):
+class LocalOptions(ModelOptions):
+    """Which model, run by transformers in this process."""
+
+    memory_gib: float | None = None
+    """memory that keys, values and logits may take (default: a share of the device's)"""
+
+
+@dataclass(frozen=True)
+class EngineOptions(LocalOptions):
     """Which model, and what runs it."""
 
     engine: typing.Literal["transformers", "vllm", "openai", "ray"] = "transformers"
     """transformers (in this process), vllm, openai (a server of completions), or ray (replicas of one of the first
     two)"""
-    memory_gib: float | None = None
-    """memory that keys, values and logits may take (default: a share of the device's)"""
     tensor_parallel_size: int = 1
     """vllm: GPUs that share one copy of the model"""
     engine_args: str | None = None

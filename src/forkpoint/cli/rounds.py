@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from forkpoint.cli.options import EngineOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions
 from forkpoint.cli.setup import default_directory, problems_of, sampling_of
 from forkpoint.cli.training_options import NAMED, FittingOptions, parse_training
 from forkpoint.types import Problem, UserError
 
 
 @dataclass(frozen=True)
-class RoundsOptions(FittingOptions, SamplingOptions, TaskOptions, EngineOptions):
+class RoundsOptions(FittingOptions, SamplingOptions, TaskOptions, LocalOptions):
     """Fine-tune a model in rounds: sample, verify, leave out what it finds likely already, tune on the rest.
 
     Each round starts from the model of the one before. Any other field of transformers' TrainingArguments is an option

@@ -8,7 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.options import EngineOptions, LoadingOptions, ModelOptions, RunOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import (
+    EngineOptions,
+    LoadingOptions,
+    LocalOptions,
+    ModelOptions,
+    RunOptions,
+    SamplingOptions,
+    TaskOptions,
+)
 from forkpoint.files import to_json
 from forkpoint.types import Problem, Sampling
 
@@ -43,6 +51,14 @@ def engine_of(options: EngineOptions) -> Engine:
     from forkpoint.cli.engines import load
 
     return load(options)
+
+
+def local_engine_of(options: LocalOptions) -> Engine:
+    """The transformers engine, in this process."""
+    from forkpoint.engines import load_engine
+
+    settings = model_settings(options)
+    return load_engine(settings.pop("name"), memory_gib=options.memory_gib, **settings)
 
 
 def problems_of(options: TaskOptions) -> list[Problem]:
