@@ -67,8 +67,8 @@ def read(answer: Any, asked: int, url: str) -> Answer:
     """The first choice of an answer with `asked` tokens a position. UserError, one sentence, for what is left out."""
     try:
         choice = answer["choices"][0]
-        logprobs, reason = choice["logprobs"], choice["finish_reason"]
-    except (TypeError, KeyError, IndexError):
+        logprobs, reason = choice.get("logprobs"), choice.get("finish_reason")
+    except (TypeError, KeyError, IndexError, AttributeError):
         raise UserError(f"the server at {url} does not answer as a completions server does") from None
     if not logprobs or not logprobs.get("tokens") or not logprobs.get("top_logprobs"):
         raise UserError(f"the server at {url} gives no log-probabilities of completions (logprobs); vLLM does")
