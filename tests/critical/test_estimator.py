@@ -84,6 +84,30 @@ def test_unbiased_with_intervals_that_hold(token_ids: TokenIds, named: int, monk
     assert abs(plain.mean() - expected) <= 4 * plain.std() / 150**0.5
 
 
+@pytest.mark.parametrize("most_top", [1, 2, 3])
+@pytest.mark.parametrize("token_ids", [WRONG, (2, 3, 1, 0), (2, 1, 4, 2)])
+def test_tokens_that_an_engine_cannot_name_bias_no_more_than_the_bound(token_ids: TokenIds, most_top: int) -> None:
+    class Few(ToyEngine):
+        pass
+
+    Few.most_top = most_top
+    many = copies(trajectory(token_ids), 150)
+    found = labels(Few(), many, FIVE, budget=120, wave=40, until="budget")
+    policy, bound = found[0].policy, found[0].policy.bias_bound()
+    named = np.array([NEXT[before][np.argsort(-NEXT[before], kind="stable")[:most_top]].sum() + (
+        0 if own in np.argsort(-NEXT[before], kind="stable")[:most_top] else NEXT[before, own]
+    ) for before, own in itertools.pairwise([PROMPT[-1], *token_ids])])  # fmt: skip
+    np.testing.assert_allclose(policy.unnamed, 1 - named, atol=1e-6)
+    assert not policy.outside.any()
+    truth = np.array([success_after(token_ids[:i], 5) for i in range(len(token_ids) + 1)])
+    success = np.array([label.success for label in found])
+    error = np.abs(success.mean(0) - truth)
+    assert (error <= bound + 4 * success.std(0) / 150**0.5 + 1e-6).all()
+    assert bound[-1] == 0
+    assert error[0] > 0.01 or most_top == 3  # there is a bias to bound
+    assert all(a.token_id in policy.ids[a.position] for label in found for a in label.alternatives)
+
+
 def test_alternatives_are_those_of_the_policy() -> None:
     one = trajectory(WRONG)
     engine = ToyEngine()
