@@ -190,10 +190,17 @@ def test_what_a_server_cannot_do_is_said_at_once(server, behaviour, monkeypatch,
 
 def test_the_key_comes_from_the_environment(server, behaviour, monkeypatch) -> None:
     behaviour.key = "secret"
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret\n")  # as from a file
     engine = load_openai("lab", server.url)
     assert len(list(engine.generate(requests(engine, 1), GREEDY))) == 1
     assert "secret" not in str(engine.settings)
+
+
+@pytest.mark.parametrize("key", ["se\ncret", "gehéim"])
+def test_what_is_no_key_is_not_sent_nor_printed(server, monkeypatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match=r"OPENAI_API_KEY holds characters that no key has$"):
+        load_openai("lab", server.url)
 
 
 def test_a_server_that_cannot_echo_still_generates(server, behaviour) -> None:
@@ -250,6 +257,8 @@ def test_a_wrong_address_is_told(server, behaviour) -> None:
         load_openai("lab", server.url.removesuffix("/v1"))
     with pytest.raises(UserError, match="starts with http:// or https://, but is localhost:8000"):
         load_openai("lab", "localhost:8000")
+    with pytest.raises(UserError, match="concurrency must be at least 1, but is 0"):
+        load_openai("lab", server.url, concurrency=0)
 
 
 def test_beam_search_is_refused(engine: OpenAIEngine) -> None:

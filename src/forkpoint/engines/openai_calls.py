@@ -22,10 +22,11 @@ except ImportError as error:
     raise UserError("--engine openai needs the openai package: pip install 'forkpoint[openai]'") from error
 
 RETRIES = 8  # pauses of 0.5, 1, 2, 4 and then 8 seconds: a server has half a minute to come back
-RETRIES_AT_FIRST = 2  # a wrong address shall be told at once
+AT_FIRST: Any = {"max_retries": 2, "timeout": 120.0}  # a wrong address shall be told at once
 TIMEOUT = Timeout(3600.0, connect=10.0)  # a long response in a busy server's queue takes its time
 ASK_AGAIN = frozenset({408, 409, 429})  # beside 5xx; every other 4xx says that the request itself is wrong
 LONGEST_MESSAGE = 300
+ANY_KEY = "EMPTY"  # for a server without keys; the client wants one
 
 
 class ServerError(RuntimeError):
@@ -43,19 +44,17 @@ class RefusedError(UserError):
 class Server:
     """A completions server at an address, `model` being what it calls the model."""
 
-    def __init__(self, url: str, model: str, key: str | None) -> None:
+    def __init__(self, url: str, model: str, key: str) -> None:
         self.url, self.model = url.rstrip("/"), model
-        self._client = AsyncOpenAI(
-            base_url=self.url, api_key=key or "EMPTY", max_retries=RETRIES, timeout=TIMEOUT
-        )  # a server without keys takes any
+        self._client = AsyncOpenAI(base_url=self.url, api_key=key or ANY_KEY, timeout=TIMEOUT)
 
-    def get(self, address: str, retries: int = RETRIES_AT_FIRST) -> Any:
+    def get(self, address: str) -> Any:
         """What is at a path under the server's address, or at an address of its own."""
-        return _soon(self._answer(self._client.get(address, cast_to=object, options={"max_retries": retries}))).result()
+        return _soon(self._answer(self._client.get(address, cast_to=object, options=AT_FIRST))).result()
 
     def complete(self, body: Mapping[str, Any]) -> Any:
         """The answer to one small completion, to learn what the server can do."""
-        return _soon(self._complete(body, RETRIES_AT_FIRST)).result()
+        return _soon(self._complete(body, AT_FIRST)).result()
 
     def complete_each(self, bodies: Iterable[Mapping[str, Any]], at_once: int) -> Iterator[tuple[int, Any]]:
         """Each body's number and answer as they come, `at_once` of them in flight; closing it cancels what is."""
@@ -64,7 +63,7 @@ class Server:
         try:
             while True:
                 for i, body in itertools.islice(waiting, at_once - len(live)):
-                    live[_soon(self._complete(body, RETRIES))] = i
+                    live[_soon(self._complete(body, {"max_retries": RETRIES}))] = i
                 if not live:
                     return
                 done = next(iter(wait(live, return_when=FIRST_COMPLETED).done))
@@ -73,11 +72,9 @@ class Server:
             for future in live:
                 future.cancel()
 
-    def _complete(self, body: Mapping[str, Any], retries: int) -> Coroutine[Any, Any, Any]:
+    def _complete(self, body: Mapping[str, Any], options: Any) -> Coroutine[Any, Any, Any]:
         whole = {"model": self.model, **body}
-        return self._answer(
-            self._client.post("/completions", cast_to=object, body=whole, options={"max_retries": retries})
-        )
+        return self._answer(self._client.post("/completions", cast_to=object, body=whole, options=options))
 
     async def _answer(self, call: Coroutine[Any, Any, object]) -> Any:
         try:

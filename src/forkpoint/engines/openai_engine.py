@@ -152,8 +152,13 @@ def load_openai(
     """
     if not base_url.startswith(("http://", "https://")):
         raise UserError(f"a server's address starts with http:// or https://, but is {base_url}")
+    if concurrency < 1:
+        raise UserError(f"concurrency must be at least 1, but is {concurrency}")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError("OPENAI_API_KEY holds characters that no key has")
     vocabulary = load_vocabulary(model, revision=revision, trust_remote_code=trust_remote_code)
-    server = Server(base_url, served_model or model, os.environ.get("OPENAI_API_KEY"))
+    server = Server(base_url, served_model or model, key)
     try:
         able = abilities(server, vocabulary)
     except ServerError as error:
