@@ -158,13 +158,13 @@ class CannedEngine(Engine):
     def __init__(self, lab: Engine, seconds: float = 0.0) -> None:
         self.name, self.tokenizer, self.ends = "canned", lab.tokenizer, lab.ends
         self.vocab_size, self.most_top, self.context = lab.vocab_size, lab.most_top, lab.context
-        self._seconds = seconds
+        self.seconds = seconds
         first = self.tokenizer(" The")["input_ids"][0]
         self._likeliest = [first, *(i for i in range(20, self.vocab_size) if i != first), *range(20)]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         for request in requests:
-            time.sleep(self._seconds)
+            time.sleep(self.seconds)
             number = key_hash(0, str(request.prefix)) % 10**6
             ids = (*self.tokenizer(f" The answer is {number}.")["input_ids"], self.ends[0])
             yield Completion(request.key, ids, (-0.1,) * len(ids), (0.8,) * len(ids), "", "stop")

@@ -579,7 +579,9 @@ def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_verb_serves_until_it_is_interrupted(lab: Engine):
-    with serving(small_upstream(CannedEngine(lab))) as there:
+    upstream = CannedEngine(lab)
+    body = {"model": "self-consistency:n=2", "prompt": PROMPT}
+    with serving(small_upstream(upstream)) as there, ThreadPoolExecutor(1) as threads:
         command = [sys.executable, "-m", "forkpoint", "serve", "--upstream", f"{there}/v1", "--model", "lab"]
         process = subprocess.Popen(
             [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
@@ -587,15 +589,22 @@ def test_the_verb_serves_until_it_is_interrupted(lab: Engine):
         killer = threading.Timer(60, process.kill)
         killer.start()
         try:
-            said = process.stdout.readline().split()
-            url = said[1].removesuffix("/v1")
-            answer = client_of(url).completions.create(model="cot-decoding:k=2", prompt=PROMPT, max_tokens=60)
+            url = process.stdout.readline().split()[1].removesuffix("/v1")
+            answer = client_of(url).completions.create(model="cot-decoding:k=2", prompt=PROMPT)
             assert extension(answer.choices[0])["answer"] is not None
+            upstream.seconds = 3.0
+            under_way = threads.submit(post, f"{url}/v1/completions", body)
+            wait_until(lambda: get(f"{url}/health")[1]["running"] == 1)
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            assert not under_way.done()
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
+            status, _, told = under_way.result()
         finally:
             killer.cancel()
             process.kill()
+    assert (status, told["error"]["message"]) == (503, "this server is stopping")
     assert (process.returncode, out) == (130, "")
     assert "/v1/completions cot-decoding:k=2, 33 prompt tokens" in err
     assert err.endswith("forkpoint: serve was stopped\n")

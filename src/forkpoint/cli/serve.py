@@ -62,10 +62,9 @@ def run(argv: list[str]) -> None:
     options = parse("serve", ServeOptions, argv)
     check(options)
     try:
-        import uvicorn
-
         from forkpoint.engines.openai_engine import load_openai
         from forkpoint.serving.app import create_app
+        from forkpoint.serving.running import serve_until_stopped
     except ModuleNotFoundError as error:
         raise UserError(f"serve needs the package {error.name}: pip install 'forkpoint[serve]'") from None
     from forkpoint.serving.settings import Settings
@@ -88,10 +87,7 @@ def run(argv: list[str]) -> None:
         print(f"forkpoint: anyone who reaches {options.host} may use this server; set {KEY} for a key", file=sys.stderr)
     host, port = listening.getsockname()[:2]
     print(f"forkpoint: http://{f'[{host}]' if ':' in host else host}:{port}/v1 answers for {upstream}", flush=True)
-    config = uvicorn.Config(
-        create_app(engine, settings), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE
-    )
-    uvicorn.Server(config).run(sockets=[listening])
+    serve_until_stopped(create_app(engine, settings), listening, GRACE)
 
 
 def check(options: ServeOptions) -> None:

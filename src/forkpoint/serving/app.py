@@ -35,7 +35,7 @@ Payload = list[dict[str, Any]]
 
 
 def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (frozen)
-    """The application; run it with any ASGI server, in one process."""
+    """The application; run it with any ASGI server, in one process. `app.state.pool` is its work."""
     pool = Pool(settings.running, settings.waiting)
 
     @asynccontextmanager
@@ -45,6 +45,7 @@ def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # n
 
     app = FastAPI(title="forkpoint serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
+    app.state.pool = pool
     app.add_middleware(KeyCheck, key=settings.key)
     started = int(time.time())
 
@@ -75,17 +76,18 @@ def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # n
         try:
             raw = await _read(request, settings.most_bytes)
             body, job = await asyncio.to_thread(_understand, engine, kind, raw, settings)
-            result, abandon = pool.start(lambda abandoned: _payload(ServingEngine(engine, abandoned), job, body, shape))
+            piece = pool.start(lambda abandoned: _payload(ServingEngine(engine, abandoned), job, body, shape))
         except ApiError as error:
             log.info("%s refused, %d: %s", request.url.path, error.status, error.message)
             raise
+        result: asyncio.Future[Payload] = piece.result
         result.add_done_callback(lambda done: _log(request, body, job, done, time.monotonic() - began))
         if not body.stream:
-            return JSONResponse((await _unless_gone(request, result, abandon))[0])
+            return JSONResponse((await _unless_gone(request, result, piece.abandon))[0])
         await asyncio.wait({result}, timeout=settings.keep_alive)  # a failure this early has a status of its own
         if result.done():
             result.result()
-        stream = _abandoning(streaming.events(result, settings.keep_alive), abandon)
+        stream = _abandoning(streaming.events(result, settings.keep_alive), piece.abandon)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     return app

@@ -8,10 +8,12 @@ before the next completion that the engine hands out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from forkpoint.engines import Engine
@@ -85,42 +87,72 @@ class ServingEngine(Engine):
             raise Abandoned
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One piece of work: what the thread tells, what the event loop waits for, and whether anybody still does."""
+
+    told: Future[Any]
+    result: asyncio.Future[Any]
+    abandoned: threading.Event
+
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        self.abandoned.set()
+        self.told.cancel()  # does nothing once it runs
+
+    def settle(self) -> None:
+        """Hand on what the thread told, in the event loop."""
+        if self.result.done():
+            return
+        if self.told.cancelled():
+            self.result.cancel()
+        elif error := self.told.exception():
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(self.told.result())
+
+
 class Pool:
     """At most `running` pieces of work at a time, each in a thread, and `waiting` more in line.
 
-    The threads are daemons: a process that ends does not wait for an upstream's answer.
+    The threads are daemons: a process that ends does not wait for an upstream's answer. Its methods are for the thread
+    of the event loop.
     """
 
     def __init__(self, running: int, waiting: int) -> None:
         self._most_running, self._most = running, running + waiting
         self._line: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        self._unfinished: dict[Future[Any], threading.Event] = {}
+        self._unfinished: set[Piece] = set()
         self._threads = 0
+        self._closed = False
 
-    def start(self, work: Callable[[threading.Event], T]) -> tuple[asyncio.Future[T], Callable[[], None]]:
-        """The future result of `work(abandoned)`, and what to call when nobody waits for it any more.
-
-        Call it in the event loop. Raises ApiError (503) where all places are taken.
-        """
+    def start(self, work: Callable[[threading.Event], Any]) -> Piece:
+        """Let `work(abandoned)` be done. Raises ApiError (503) where all places are taken."""
+        if self._closed:
+            raise stopping()
         if len(self._unfinished) >= self._most:
             raise ApiError(
                 503, f"{self._most} requests are being answered or waiting; come again later",
                 code="overloaded", headers={"Retry-After": "5"},
             )  # fmt: skip
-        abandoned: threading.Event = threading.Event()
-        future: Future[T] = Future()
-        self._unfinished[future] = abandoned
-        future.add_done_callback(lambda done: self._unfinished.pop(done, None))
+        loop = asyncio.get_running_loop()
+        piece = Piece(Future(), loop.create_future(), threading.Event())
+        self._unfinished.add(piece)
+
+        def finish() -> None:
+            self._unfinished.discard(piece)
+            piece.settle()
+
+        def finished(_: Future[Any]) -> None:  # in the thread, or where it was cancelled
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(finish)
+
+        piece.told.add_done_callback(finished)
         if self._threads < self._most_running:
             self._threads += 1
             threading.Thread(target=self._run, name=f"forkpoint-serve-{self._threads}", daemon=True).start()
-        self._line.put((future, lambda: work(abandoned)))
-
-        def abandon() -> None:
-            abandoned.set()
-            future.cancel()  # does nothing once it runs
-
-        return asyncio.wrap_future(future), abandon
+        self._line.put((piece.told, lambda: work(piece.abandoned)))
+        return piece
 
     def counts(self) -> dict[str, int]:
         """How many requests are worked on, and how many wait."""
@@ -129,17 +161,24 @@ class Pool:
         return {"running": running, "waiting": unfinished - running}
 
     def close(self) -> None:
-        """Drop all work: nothing new starts, what runs stops at its next step."""
-        for future, abandoned in list(self._unfinished.items()):
-            abandoned.set()
-            future.cancel()
+        """Drop all work and take no more: who waits for it is told that the server stops."""
+        self._closed = True
+        for piece in list(self._unfinished):
+            if not piece.result.done():
+                piece.result.set_exception(stopping())
+            piece.abandon()
 
     def _run(self) -> None:
         while True:
-            future, work = self._line.get()
-            if future.set_running_or_notify_cancel():
+            told, work = self._line.get()
+            if told.set_running_or_notify_cancel():
                 try:
-                    future.set_result(work())
+                    told.set_result(work())
                 except BaseException as error:
-                    future.set_exception(error)
-            del future, work  # while it waits it keeps nobody's answer
+                    told.set_exception(error)
+            del told, work  # while it waits it keeps nobody's answer
+
+
+def stopping() -> ApiError:
+    """What a server says that goes down."""
+    return ApiError(503, "this server is stopping", code="stopping", headers={"Retry-After": "30"})
