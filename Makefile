@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 VLLM_BIN := $(VLLM)/bin
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: help demo test test-vllm lint bench clean
+.PHONY: help demo test test-vllm lint bench bench-vllm clean
 
 help:
 	@echo "make demo       install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-vllm  the tests that need vLLM, in an environment of their own"
 	@echo "make lint       formatting, lint and types"
 	@echo "make bench      measure against transformers; writes benchmarks/results/"
+	@echo "make bench-vllm the same with vLLM"
 
 # torch first: the version that constraints.txt names, so that nothing else pulls in another build
 $(READY): pyproject.toml constraints.txt
@@ -62,6 +63,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/critical_growth.py
 	$(BIN)/python benchmarks/bench_preference.py
 	$(BIN)/python benchmarks/bench_slm.py
+
+bench-vllm: $(VLLM_READY)
+	$(VLLM_BIN)/python benchmarks/bench_vllm.py
+	$(VLLM_BIN)/python benchmarks/engines_agree.py
 
 clean:
 	rm -rf $(VENV) $(VLLM) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
