@@ -262,7 +262,7 @@ BAD = {
     "epochs": (["train", "dpo", "--num_train_epochs=0"], "same", "num_train_epochs must be above 0"),
     "reports": (["train", "dpo", "--report_to=foo"], "same", "the training arguments do not go together"),
     "order": (["train", "dpo", "--train_sampling_strategy=foo"], "same", "must be one of random, group_by_length"),
-    "sharded": (["train", "dpo", "--fsdp=full_shard"], "same", "sharded models (fsdp, deepspeed) are not supported"),
+    "sharded": (["train", "dpo", "--fsdp=full_shard"], "same", "asked for in a configuration of accelerate"),
     "upload": (["train", "dpo", "--push_to_hub"], "same", "unknown option --push_to_hub"),
     "modules": (["train", "dpo", "--lora_modules=q_proj"], "same", "--lora_modules is about adapters"),
     "nowhere": (["train", "dpo", "--pairs=nowhere.jsonl"], None, "nowhere.jsonl does not exist"),

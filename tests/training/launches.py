@@ -13,6 +13,8 @@ import signal
 import sys
 from importlib import import_module
 
+import torch
+from accelerate import DistributedType, PartialState
 from torch.distributed import TCPStore
 
 PROCESSES = 2
@@ -47,6 +49,8 @@ def run(argv, log, killed_at):
     """One process' work, in place of what this one is."""
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and "ON_A_CPU" not in os.environ:
+        as_if_on_gpus()
     from forkpoint.cli import main as forkpoint
     from forkpoint.training import fit
 
@@ -65,6 +69,13 @@ def run(argv, log, killed_at):
         code = 1
     sys.stdout.flush()
     os._exit(code)
+
+
+def as_if_on_gpus():
+    """Have accelerate shard models over these processes, too: it does so on GPUs alone."""
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    torch.distributed.init_process_group("gloo")
+    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
 
 
 if __name__ == "__main__":

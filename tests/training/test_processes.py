@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 from trl import SFTConfig
 
@@ -27,13 +28,14 @@ VERBS = {
     "tdpo": "--pairs=pairs.jsonl", "critical-dpo": "--pairs=pairs.jsonl", "fork-dpo": "--pairs=forks.jsonl",
     "clm": "--store=store", "slm": "--store=store",
 }  # fmt: skip
+ACCELERATE = Path(__file__).parents[2] / "recipes" / "accelerate"
 STEP = 8  # rows of an optimizer step
 PLAIN = (
-    "--quiet", "--device=cpu", "--optim=sgd", "--num_train_epochs=1", "--warmup_steps=0",
+    "--quiet", "--device=cpu", "--optim=adamw_torch", "--adam_epsilon=1", "--num_train_epochs=1", "--warmup_steps=0",
     "--lr_scheduler_type=constant", "--logging_steps=1", "--save_steps=1",
 )  # fmt: skip
-"""Stochastic gradient descent: weights are a sum of gradients. AdamW divides them by their own size, so that where
-they are rounding alone it turns the last bit into a whole step."""
+"""AdamW divides gradients by their own size plus epsilon. At the usual 1e-8 it turns the last bit of those that are
+rounding alone into a whole step, whose sign is chance; at 1 weights are about a sum of gradients."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,27 +106,40 @@ def test_no_verb_is_left_out():
     assert set(VERBS) == {verb.removeprefix("train ") for verb in ALL_VERBS if verb.startswith("train ")}
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_killed_and_resumed_it_ends_with_the_weights_of_one_process(verb, launch, capsys):
+def sharding():
+    """What accelerate tells processes that it starts with the recipe of FSDP."""
+    config = yaml.safe_load((ACCELERATE / "fsdp2.yaml").read_text())
+    assert config.pop("distributed_type") == "FSDP"
+    return {"ACCELERATE_USE_FSDP": "true"} | {name.upper(): str(value) for name, value in config["fsdp_config"].items()}
+
+
+@pytest.mark.parametrize(("verb", "sharded"), [
+    *((verb, False) for verb in VERBS), *((verb, True) for verb in ("sft", "dpo", "tdpo", "slm"))
+])  # fmt: skip
+def test_killed_and_resumed_it_ends_with_the_weights_of_one_process(verb, sharded, launch, tmp_path, capsys):
     """In float64, where weights hold their gradients to the last digits; the losses are float32."""
-    wide = ("--dtype=float64", "--learning_rate=0.1", "--max_grad_norm=0")
-    assert main(command(verb, f"{verb}-1", 1, *wide)) == 0
-    argv = command(verb, f"{verb}-2", 2, *wide)
-    assert launch(*argv, killed_at=2)[0] == [-9, -9]
-    assert not (Path(f"{verb}-2") / "summary.json").exists()
-    assert (Path(f"{verb}-2") / "checkpoints" / "checkpoint-1" / "trainer_state.json").exists()
-    codes, (table, _), (silence, _) = launch(*argv)
+    wide = ("--dtype=float64", "--learning_rate=0.1", "--max_grad_norm=2")
+    first, second = tmp_path / "one", tmp_path / "two"
+    assert main(command(verb, first, 1, *wide)) == 0
+    argv, environment = command(verb, second, 2, *wide), sharding() if sharded else {}
+    assert launch(*argv, killed_at=2, **environment)[0] == [-9, -9]
+    assert not (second / "summary.json").exists()
+    checkpoint = second / "checkpoints" / "checkpoint-1"
+    assert (checkpoint / "trainer_state.json").exists()
+    assert (checkpoint / "pytorch_model_fsdp.bin").exists() == sharded
+    codes, (table, _), (silence, _) = launch(*argv, **environment)
     assert codes == [0, 0]
     assert silence == ""
     assert table.splitlines()[0] == capsys.readouterr().out.splitlines()[0]  # a last digit of the others may differ
-    assert table.splitlines()[-1] == f"{verb}-2/model"
-    assert not (Path(f"{verb}-2") / "checkpoints").exists()
+    assert table.splitlines()[-1] == f"{second}/model"
+    assert not (second / "checkpoints").exists()
     before = load_file(MODEL_DIR / "model.safetensors")
-    alone, together = weights(f"{verb}-1"), weights(f"{verb}-2")
+    alone, together = weights(first), weights(second)
+    assert alone.keys() == together.keys()
     for name, start in before.items():
         moved = alone[name] - start.double()
         assert (together[name] - alone[name]).norm() <= 1e-6 * moved.norm(), name
-    for one, other in zip(history(f"{verb}-1"), history(f"{verb}-2"), strict=True):
+    for one, other in zip(history(first), history(second), strict=True):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
 
 
@@ -172,10 +187,31 @@ def test_a_mistake_that_one_process_meets_ends_both(launch, workplace):
     assert "the loss of pair 'p5' is inf" in told
 
 
+@pytest.mark.parametrize(("environment", "more", "message"), [
+    ({"ON_A_CPU": "1"}, [], "FSDP takes several GPUs"),
+    ({"FSDP_VERSION": "1"}, [], "FSDP needs fsdp_version: 2"),
+    ({"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, [], "FSDP needs fsdp_state_dict_type: FULL_STATE_DICT"),
+    ({}, ["--lora_rank=2"], "not under FSDP"),
+    ({"ACCELERATE_USE_FSDP": "false", "ACCELERATE_USE_DEEPSPEED": "true"}, [], "DeepSpeed is not supported"),
+])  # fmt: skip
+def test_sharding_that_does_not_work_is_refused(environment, more, message, launch):
+    codes, *said = launch(*command("dpo", "refused", 2, *more), **(sharding() | environment))
+    assert codes == [2, 2]
+    (told,) = sentence(said)
+    assert message in told
+    assert not Path("refused").exists()
+
+
+def test_in_bfloat16_a_sharded_policy_and_its_reference_compute_alike(launch):
+    codes, *_ = launch(*command("dpo", "bf16", 2, "--bf16", "--max_steps=1"), **sharding())
+    assert codes == [0, 0]
+    assert history("bf16")[0]["rewards/chosen"] == history("bf16")[0]["rewards/rejected"] == 0
+
+
 def test_accelerate_launches_two_processes_with_the_recipe(workplace):
     """In float32, as users do: a weight differs in its last bits."""
     assert main(command("rpo", "plain", 1, "--learning_rate=0.1")) == 0
-    recipe = Path(__file__).parents[2] / "recipes" / "accelerate" / "ddp.yaml"
+    recipe = ACCELERATE / "ddp.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={recipe}", "--num_processes=2"]
     argv = [
         *launcher,

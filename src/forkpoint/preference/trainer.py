@@ -22,7 +22,7 @@ from forkpoint.preference.methods import Objective
 from forkpoint.preference.objective import PairFacts, pair_facts, pair_losses
 from forkpoint.preference.policy import logprobs_of, predicting, shares_prompts
 from forkpoint.preference.reference import row_length
-from forkpoint.training.logprobs import token_logprobs, token_logprobs_and_kl
+from forkpoint.training.logprobs import current, token_logprobs, token_logprobs_and_kl
 from forkpoint.training.order import by_length
 from forkpoint.types import UserError
 
@@ -65,8 +65,10 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             model, args, data_collator=partial(collate, shared=self.shared), train_dataset=_Listed(examples),
             eval_dataset=None if evaluated is None else _Listed(evaluated), **others,
         )  # fmt: skip
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("sharded models are not supported: the output matrix is used outside the model's forward")
+        if self.is_deepspeed_enabled:
+            raise ValueError("DeepSpeed is not supported: the output matrix is used outside the model's forward")
+        if self.is_fsdp_enabled:  # bfloat16 by autocast alone, as where nothing is sharded
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.loss_is_scaled_for_ga = True
         self.head = head_of(model)
         if reference is not None:
@@ -94,17 +96,18 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         """The sums by pair, with gradients for the policy."""
         policy = self.accelerator.unwrap_model(model)
         hidden, targets = predicting(policy, inputs, call=model), inputs["targets"]
+        head = current(self.head, policy)
         if self.objective.needs_kl:
             with self._as_reference(policy) as frozen:
                 others = predicting(frozen, inputs)
-            logprobs, kl, reference = token_logprobs_and_kl(hidden, self.head, targets, others, self.reference_head)
+            logprobs, kl, reference = token_logprobs_and_kl(hidden, head, targets, others, self.reference_head)
             return pair_facts(logprobs, reference, kl, inputs)
         if self.online:
             with self._as_reference(policy) as frozen:
                 reference = logprobs_of(frozen, self.reference_head, inputs)
         else:
             reference = inputs["reference_logprobs"]
-        logprobs = token_logprobs(hidden, self.head, targets)
+        logprobs = token_logprobs(hidden, head, targets)
         return pair_facts(logprobs, reference, torch.zeros_like(logprobs), inputs)
 
     @contextmanager

@@ -24,7 +24,7 @@ from forkpoint.engines.head import head_of, hidden_at, in_eval_mode
 from forkpoint.selective.batches import Rows, collate
 from forkpoint.selective.rules import Rule, Selection, check_rule, quota, rule_at, select
 from forkpoint.selective.store import Store
-from forkpoint.training.logprobs import token_logprobs, token_losses_and_entropy
+from forkpoint.training.logprobs import current, token_logprobs, token_losses_and_entropy
 from forkpoint.training.order import by_length
 from forkpoint.types import UserError
 
@@ -75,8 +75,10 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             model, args, data_collator=collate, train_dataset=Rows(store, seed),
             eval_dataset=None if evaluated is None else Rows(evaluated, seed), **others,
         )  # fmt: skip
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or args.n_gpu > 1:
-            raise ValueError("one process trains one whole model on one device: the output matrix is used by itself")
+        if self.is_deepspeed_enabled or args.n_gpu > 1:
+            raise ValueError("one process trains on one device, without DeepSpeed: the output matrix is used by itself")
+        if self.is_fsdp_enabled:  # bfloat16 by autocast alone, as where nothing is sharded
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.loss_is_scaled_for_ga = True
         self.head = head_of(model)
         if self.reference is not None:
@@ -113,7 +115,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         policy = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
             hidden = hidden_at(policy, inputs["input_ids"], inputs["rows"], call=model)
-            losses = -token_logprobs(hidden, self.head, inputs["targets"])
+            losses = -token_logprobs(hidden, current(self.head, policy), inputs["targets"])
         self._check(losses, inputs)
         if num_items_in_batch is None:  # an evaluation
             self._judge(losses.detach(), inputs)
@@ -136,7 +138,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         policy = self.accelerator.unwrap_model(self.model)
         with in_eval_mode(policy), self.accelerator.autocast():
             hidden = hidden_at(policy, batch["input_ids"], batch["rows"])
-            return token_losses_and_entropy(hidden, self.head, batch["targets"])[0]
+            return token_losses_and_entropy(hidden, current(self.head, policy), batch["targets"])[0]
 
     @torch.no_grad()
     def _reference_scores(self, batch: Inputs) -> Inputs:

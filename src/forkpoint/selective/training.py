@@ -24,6 +24,7 @@ from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
 from forkpoint.training.fit import fit, memory_explained
 from forkpoint.training.models import Lora, adapted, check_trainable, save_trained
+from forkpoint.training.processes import is_sharded
 from forkpoint.training.run import CHECKPOINTS, claimed, finish
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
@@ -111,6 +112,8 @@ def check_pretraining(model: PreTrainedModel, training: Pretraining, out: Path, 
     refuse_foreign(out)
     if training.snapshots < 0 or training.snapshots == 1:
         raise UserError(f"snapshots must be 0 or at least 2 (the first and the last), but is {training.snapshots}")
+    if training.snapshots and is_sharded():
+        raise UserError("snapshots are kept of whole models, not under FSDP")
     values = {
         "eval_strategy": "epoch" if evaluated else "no", "include_num_input_tokens_seen": "non_padding",
         "use_cache": getattr(model.config, "use_cache", False),  # what snapshots say; no cache is used in training

@@ -32,7 +32,7 @@ def parsed(flags: Sequence[str]) -> dict[str, Any]:
     parser: Any = HfArgumentParser(TrainingArguments)
     parser.exit_on_error = False
     try:
-        (found,) = parser.parse_args_into_dataclasses(["--output_dir=.", *flags])
+        found = parser.parse_args(["--output_dir=.", *flags])  # not as TrainingArguments, which would take a device
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"a training argument cannot be read: {error}") from error
     return {name: getattr(found, name) for name in given}
@@ -63,7 +63,7 @@ def training_arguments(
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(f"the training arguments do not go together: {str(error).strip().splitlines()[0]}") from error
     if found.fsdp or found.deepspeed:
-        raise UserError("sharded models (fsdp, deepspeed) are not supported; each process holds the whole model")
+        raise UserError("sharding is asked for in a configuration of accelerate launch, not by --fsdp or --deepspeed")
     return found
 
 

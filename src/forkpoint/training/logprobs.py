@@ -8,17 +8,25 @@ Shapes: n rows (positions that predict a wanted token), H hidden size, V vocabul
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from forkpoint.engines.head import Head
 
 BLOCK_ELEMENTS = 2**23  # logits of one block, float32: 32 MiB
 LEAST = torch.finfo(torch.float32).min
 LEAST_ROWS = 128  # of a block, however large the vocabulary: the matrix is read once a block
+
+
+def current(head: Head, model: PreTrainedModel) -> Head:
+    """The model's head with the output matrix as it is now: a sharded one is whole from the forward pass on."""
+    layer = model.get_output_embeddings()
+    return replace(head, weight=layer.weight, bias=getattr(layer, "bias", None))
 
 
 def token_logprobs(hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from forkpoint.engines.loading import check_dtype, load_config, load_pretrained, load_tokenizer, place
 from forkpoint.files import readable, write_whole
 from forkpoint.training.adapters import check_modules, require_training, sort_modules
-from forkpoint.training.processes import TIMEOUT, join
+from forkpoint.training.processes import TIMEOUT, is_sharded, join
 from forkpoint.types import UserError
 
 MODEL = "model"  # the directory of a run's result
@@ -75,6 +75,8 @@ def check_trainable(model: PreTrainedModel, lora: Lora | None) -> None:
         raise UserError("weights in float16 cannot be trained: small gradients vanish; use --dtype float32 or bfloat16")
     if lora is None:
         return
+    if is_sharded():
+        raise UserError("adapters are trained with the whole model in each process, not under FSDP")
     if lora.rank < 1 or not lora.alpha > 0:
         raise UserError(f"the rank and alpha of adapters must be above 0, but are {lora.rank} and {lora.alpha}")
     check_modules(model, lora.modules)
@@ -92,12 +94,22 @@ def adapted(model: PreTrainedModel, lora: Lora | None, seed: int) -> Any:
     return get_peft_model(model, config)
 
 
-def save_trained(model: Any, tokenizer: Any, lora: Lora | None, card: str, out: Path) -> None:
-    """The model or its adapters, as safetensors, with tokenizer and card, in a directory that appears as a whole."""
+def save_trained(
+    model: Any,
+    tokenizer: Any,
+    lora: Lora | None,
+    card: str,
+    out: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """The model or its adapters, as safetensors, with tokenizer and card, in a directory that appears as a whole.
+
+    `weights` are those of a model that holds only a part of them itself.
+    """
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     whole = model.merge_and_unload() if lora and lora.merge else model
-    whole.save_pretrained(partial)
+    whole.save_pretrained(partial, state_dict=weights)
     tokenizer.save_pretrained(partial)
     write_whole(partial / "README.md", card)
     sort_modules(partial)

@@ -17,6 +17,11 @@ from forkpoint.types import UserError
 
 WRONG = 2  # the exit code for what the user can mend
 SAID = "forkpoint: said"
+FSDP = {
+    "FSDP_VERSION": ("2", "fsdp_version"),
+    "FSDP_STATE_DICT_TYPE": ("FULL_STATE_DICT", "fsdp_state_dict_type"),  # sharded ones are read by pickle
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": ("FALSE", "fsdp_cpu_ram_efficient_loading"),  # each process looks at the weights
+}
 TIMEOUT = 1800  # seconds, as in transformers
 
 
@@ -31,7 +36,25 @@ def join(device: str, seconds: int = TIMEOUT) -> Any:
 
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    return PartialState(cpu=cpu, **({"timeout": timedelta(seconds=seconds)} if several else {}))
+    _check_sharding()
+    state = PartialState(cpu=cpu, **({"timeout": timedelta(seconds=seconds)} if several else {}))
+    if is_sharded() and state.distributed_type in ("NO", "MULTI_CPU"):
+        raise UserError("FSDP takes several GPUs: accelerate would train without it, the whole model in each process")
+    return state
+
+
+def is_sharded() -> bool:
+    """Whether accelerate is to spread weights, gradients and the optimizer's state over the processes, by FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def _check_sharding() -> None:
+    """UserError for ways of sharding that do not work here."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError("DeepSpeed is not supported; shard a model with recipes/accelerate/fsdp2.yaml")
+    for name, (expected, option) in FSDP.items() if is_sharded() else ():
+        if (given := os.environ.get(name, "unset")).upper() != expected:
+            raise UserError(f"FSDP needs {option}: {expected} in accelerate's configuration, but it is {given}")
 
 
 def is_first() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from forkpoint.files import claim_directory, only_process, to_json, write_whole
 from forkpoint.training.models import MODEL, Lora, save_trained
-from forkpoint.training.processes import agree
+from forkpoint.training.processes import agree, is_sharded
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
@@ -42,8 +42,11 @@ def finish(
     trainer: Any, tokenizer: Any, lora: Lora | None, card: str, summary: Mapping[str, Any], out: Path
 ) -> None:  # fmt: skip
     """Write the trained model and summary.json, and remove the checkpoints; of several processes the first one does."""
+    policy, weights = trainer.accelerator.unwrap_model(trainer.model), None
+    if is_sharded():  # all processes give their parts
+        whole = trainer.accelerator.get_state_dict(trainer.model)
+        weights = {name: tensor for name, tensor in whole.items() if name not in policy.all_tied_weights_keys}
     if trainer.is_world_process_zero():
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        save_trained(policy, tokenizer, lora, card, out / MODEL)
+        save_trained(policy, tokenizer, lora, card, out / MODEL, weights)
         write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
