@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from safetensors.torch import load_file
 from trl import SFTConfig
 
 from forkpoint.cli import VERBS as ALL_VERBS
-from forkpoint.cli import main
+from forkpoint.cli import _find_verb, main
 from forkpoint.files import to_json
 from forkpoint.lab import MODEL_DIR
 from forkpoint.preference.pair import Pair
@@ -206,6 +211,25 @@ def test_in_bfloat16_a_sharded_policy_and_its_reference_compute_alike(launch):
     codes, *_ = launch(*command("dpo", "bf16", 2, "--bf16", "--max_steps=1"), **sharding())
     assert codes == [0, 0]
     assert history("bf16")[0]["rewards/chosen"] == history("bf16")[0]["rewards/rejected"] == 0
+
+
+def test_another_number_of_processes_is_another_run(launch, capsys):
+    argv = command("clm", "other-number", 2, "--max_steps=1")
+    assert launch(*argv)[0] == [0, 0]
+    assert main(argv) == 2
+    assert "processes was 2, now None" in capsys.readouterr().err
+
+
+def test_the_documented_commands_are_ones():
+    text = ACCELERATE.parents[1].joinpath("docs", "multi-process.md").read_text()
+    commands = re.findall(r"^accelerate launch .*?(?=\n```)", text, re.MULTILINE | re.DOTALL)
+    assert len(commands) == 2
+    for words in (shlex.split(command.replace("\\\n", " "))[2:] for command in commands):
+        launched = launch_command_parser().parse_args(words)
+        assert (launched.module, launched.training_script) == (True, "forkpoint")
+        load_config_from_file(str(ACCELERATE.parents[1] / launched.config_file))
+        verb, rest = _find_verb(launched.training_script_args)
+        import_module(ALL_VERBS[verb][0]).parse_options(rest)
 
 
 def test_accelerate_launches_two_processes_with_the_recipe(workplace):

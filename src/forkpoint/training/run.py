@@ -29,7 +29,9 @@ def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
     with ExitStack() as held:
         if state.is_main_process:
             try:
-                claim_directory(out, config)
+                claim_directory(
+                    out, config if state.num_processes == 1 else {**config, "processes": state.num_processes}
+                )
                 held.enter_context(only_process(out))
             except UserError as error:
                 mistake = error
