@@ -28,7 +28,7 @@ from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds
 def serving(app: Any) -> Iterator[str]:
     """The address of an app that runs in a thread: http://127.0.0.1:PORT."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
