@@ -16,6 +16,7 @@ from typing import Any
 from forkpoint.engines import Engine
 from forkpoint.types import Request, Sampling
 
+ENGINE = threading.Lock()  # servers may share one
 Fault = tuple[int, dict[str, str]] | str  # a status with headers, or "drop"
 
 
@@ -51,7 +52,7 @@ class CompletionsServer:
         self.seen: list[tuple[dict[str, Any], float]] = []
         self.keys: set[str | None] = set()
         self.in_flight = self.most_in_flight = 0
-        self.lock, self.engine_lock = threading.Lock(), threading.Lock()
+        self.lock = threading.Lock()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.http.daemon_threads = True
         self.http.handle_error = lambda *_: None  # a client may hang up
@@ -64,6 +65,8 @@ class CompletionsServer:
     def __exit__(self, *_: object) -> None:
         self.http.shutdown()
         self.http.server_close()
+        while self.in_flight:  # an interpreter that ends must not cut off a thread inside torch
+            time.sleep(0.01)
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request in vLLM's format."""
@@ -145,7 +148,7 @@ class CompletionsServer:
                     if fault:
                         self.send(fault[0], {"error": {"message": "out of order"}}, fault[1])
                         return
-                    with outer.engine_lock:
+                    with ENGINE:
                         self.answer(lambda: (200, outer.completion(body)))
                 finally:
                     with outer.lock:
