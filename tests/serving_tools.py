@@ -115,7 +115,7 @@ class Line:
 
 def small_upstream(engine: Engine) -> FastAPI:
     """Of vLLM's completions what forkpoint asks for: token ids in and out, greedy, one prompt, no echo."""
-    app, engine = FastAPI(), OneAtATime(engine)
+    app = FastAPI()
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -176,22 +176,6 @@ class CannedEngine(Engine):
             logprobs = np.tile(-np.log(2) * np.arange(1, top + 1), (rows, 1))
             flat = np.full(rows, 0.25)
             yield Scored(flat, flat, flat, flat, ids, logprobs, logprobs)
-
-
-class OneAtATime(ServingEngine):
-    """An engine whose calls run one after the other, each to its end."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine, threading.Event())
-        self._lock = threading.Lock()
-
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
-        with self._lock:
-            return iter(list(super().generate(requests, sampling)))
-
-    def score(self, *given: Any, **named: Any) -> Iterator[Scored]:
-        with self._lock:
-            return iter(list(super().score(*given, **named)))
 
 
 class HeldEngine(ServingEngine):

@@ -141,6 +141,17 @@ def test_two_threads_share_an_engine(tiny):
         assert scoring.result() == scores
 
 
+def test_threads_that_begin_new_trunks_do_not_disturb_each_other(tiny):
+    def generate(i: int) -> list[tuple[int, ...]]:
+        asked = [Request(f"{i}/{j}", tuple(range(5 + i, 30 + i + j))) for j in range(6)]
+        return [c.token_ids for c in sorted(tiny.generate(asked, Sampling(temperature=0, max_tokens=5)),
+                                            key=lambda c: c.key)]  # fmt: skip
+
+    alone = [generate(i) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(generate, range(40))) == alone
+
+
 def test_a_long_sequence_is_scored_in_pieces(tiny, monkeypatch):
     sequences = [tuple(range(5, 205)), (9, 8, 7), tuple(range(50, 80))]
     whole = list(tiny.score(sequences, top=2))

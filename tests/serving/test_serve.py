@@ -24,7 +24,7 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_tools import CannedEngine, HeldEngine, Line, OneAtATime, get, post, serving, small_upstream, wait_until
+from serving_tools import CannedEngine, HeldEngine, Line, get, post, serving, small_upstream, wait_until
 
 from forkpoint import cot_decode, load_engine
 from forkpoint.cli import main
@@ -59,7 +59,7 @@ def client_of(url: str, key: str = "any", **more: Any) -> openai.OpenAI:
 @pytest.fixture(scope="module")
 def url(lab: Engine) -> Iterator[str]:
     """A server over the lab model."""
-    with serving(create_app(OneAtATime(lab))) as url:
+    with serving(create_app(lab)) as url:
         yield url
 
 
@@ -74,7 +74,7 @@ def chat_url() -> Iterator[str]:
     engine = load_engine("lab")
     engine.tokenizer = copy.deepcopy(engine.tokenizer)
     engine.tokenizer.chat_template = TEMPLATE
-    with serving(create_app(OneAtATime(engine))) as url:
+    with serving(create_app(engine)) as url:
         yield url
 
 

@@ -326,5 +326,6 @@ def compute_trunks(model: PreTrainedModel, trunks: list[tuple[int, ...]]) -> Dyn
     width = max(1, *map(len, trunks))
     ids = torch.tensor([list(t) + [0] * (width - len(t)) for t in trunks], device=model.device)
     computed = DynamicCache()
-    model.base_model(input_ids=ids, past_key_values=computed, use_cache=True)
+    with forward_lock:  # not through the cache that another thread's step uses at the time
+        model.base_model(input_ids=ids, past_key_values=computed, use_cache=True)
     return computed
