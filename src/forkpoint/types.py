@@ -20,6 +20,10 @@ class UserError(Exception):
     """Bad input or wrong usage: one clear sentence for the user, who sees it without a traceback (exit code 2)."""
 
 
+class FailedError(Exception):
+    """What a run rests on failed, though nothing was asked wrongly: one sentence without a traceback (exit code 1)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One question with its gold answer.

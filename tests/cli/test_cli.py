@@ -11,6 +11,7 @@ import pytest
 
 from forkpoint.cli import main
 from forkpoint.lab import MODEL_DIR
+from forkpoint.types import FailedError
 
 
 def run(capsys, *argv: str) -> tuple[int, str, str]:
@@ -159,6 +160,17 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     code, _, err = run(capsys, "eval")
     assert code == 130
     assert "the same command goes on from where it was" in err
+
+
+def test_a_failure_that_is_not_the_users_says_how_to_go_on(capsys, monkeypatch):
+    import forkpoint.cli.eval as verb
+
+    def failed(_):
+        raise FailedError("the server is gone")
+
+    monkeypatch.setattr(verb, "run", failed)
+    code, _, err = run(capsys, "eval")
+    assert (code, err) == (1, "forkpoint: the server is gone; the same command goes on from where it was\n")
 
 
 def test_broken_weights_are_one_sentence(capsys, tmp_path, tokenizer):

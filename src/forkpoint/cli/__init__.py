@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 
 from forkpoint import __version__
-from forkpoint.types import UserError
+from forkpoint.types import FailedError, UserError
 
 VERBS = {
     "eval": ("forkpoint.cli.eval", "compare decoding strategies on a task, with statistics and a report"),
@@ -37,13 +37,13 @@ VERBS = {
 }
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
 RESUMING = {*VERBS} - {"serve", "report", "lab corpus", "lab train"}  # the same command goes on from where it was
-DONE, WRONG, INTERRUPTED = 0, 2, 130
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 wrong usage or input, 130 interrupted.
+    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.
 
-    A failure that is not the user's is an exception, which leaves the process with 1.
+    A bug of ours is an exception, which leaves the process with 1, too.
     """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
@@ -59,11 +59,17 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"forkpoint: {error}", file=sys.stderr)
         return WRONG
+    except FailedError as error:
+        print(f"forkpoint: {error}{_hint(verb)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
-        hint = "; the same command goes on from where it was" if verb in RESUMING else ""
-        print(f"forkpoint: {verb} was stopped{hint}", file=sys.stderr)
+        print(f"forkpoint: {verb} was stopped{_hint(verb)}", file=sys.stderr)
         return INTERRUPTED
     return DONE
+
+
+def _hint(verb: str) -> str:
+    return "; the same command goes on from where it was" if verb in RESUMING else ""
 
 
 def _find_verb(args: list[str]) -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import cache
 from typing import Any
 
-from forkpoint.types import UserError
+from forkpoint.types import FailedError, UserError
 
 try:
     from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, OpenAIError, Timeout
@@ -29,7 +29,7 @@ LONGEST_MESSAGE = 300
 ANY_KEY = "EMPTY"  # for a server without keys; the client wants one
 
 
-class ServerError(RuntimeError):
+class ServerError(FailedError):
     """The server fails although nothing is wrong with what it was asked, and still did after all retries."""
 
 

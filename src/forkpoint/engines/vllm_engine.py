@@ -17,7 +17,7 @@ from forkpoint.engines.named_rows import Named, check_nameable, scored_rows
 from forkpoint.engines.served import check_served, policy_arguments, request_seed, served_completion
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.vocabulary import Vocabulary, load_vocabulary
-from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
+from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
 
 MOST_TOP = 512  # alternatives a position that are named, unless engine_args say otherwise
 SCORED_AT_ONCE = 8  # sequences: their log-probabilities are Python numbers, and many
@@ -59,7 +59,7 @@ class VllmEngine(Engine):
         for i, output in self._run(asked, self._window):
             (one,) = output.outputs
             if one.finish_reason not in ("stop", "length"):
-                raise RuntimeError(f"vLLM ended {requests[i].key} with {one.finish_reason!r}")
+                raise FailedError(f"vLLM ended {requests[i].key} with {one.finish_reason!r}")
             rows = _rows(one.logprobs)
             logprobs = [row.own_logprob for row in rows]
             gaps = [_gap(row) for row in rows]
