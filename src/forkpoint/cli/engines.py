@@ -85,7 +85,7 @@ def _ray(options: EngineOptions) -> Engine:
     from forkpoint.engines.ray_engine import load_ray
 
     one = replace(_plain(options), engine=options.inner, replicas=1, inner="transformers")
-    gpus = options.tensor_parallel_size if options.inner == "vllm" else 1
+    gpus = options.tensor_parallel_size if options.inner == "vllm" else int(options.device != "cpu")
     return load_ray(partial(load, one), options.replicas, gpus_each=gpus)
 
 

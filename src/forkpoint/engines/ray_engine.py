@@ -6,7 +6,6 @@ replicas there are, on which of them does an item, or on whether one died and th
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import sys
@@ -75,8 +74,9 @@ class RayEngine(Engine):
             num_cpus=0,
         )
         try:
-            for row in answers.iter_rows():
-                yield opened(row["answer"])
+            for table in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for answer in table["answer"].to_pylist():
+                    yield opened(answer)
         except ray.exceptions.RayError as error:
             raise RuntimeError(f"Ray could not go on: {said(error)}") from error
 
@@ -84,7 +84,7 @@ class RayEngine(Engine):
         """See `Engine.generate`. Raises UserError for an empty or too long prefix and for repeated keys."""
         check_requests(self, requests, sampling)
         parts = [requests[part] for part in self._chunks([r.prefix for r in requests])]
-        return itertools.chain.from_iterable(self.map(partial(_generate, sampling=sampling), parts))
+        return _each(self.map(partial(_generate, sampling=sampling), parts))
 
     def score(
         self,
@@ -97,7 +97,7 @@ class RayEngine(Engine):
         """See `Engine.score`. Raises UserError for an empty or too long sequence, a start or a top out of range."""
         begins = check_scoring(self, sequences, top, sampling, starts)
         parts = [(sequences[part], begins[part]) for part in self._chunks(sequences)]
-        return itertools.chain.from_iterable(self.map(partial(_score, top=top, sampling=sampling), parts))
+        return _each(self.map(partial(_score, top=top, sampling=sampling), parts))
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.beam_search`."""
@@ -106,7 +106,7 @@ class RayEngine(Engine):
             check_sequence(self, request.prefix, request.key, sampling.max_tokens)
         parts = [requests[part] for part in self._chunks([r.prefix for r in requests])]
         work = partial(_beam_search, num_beams=num_beams, sampling=sampling)
-        return itertools.chain.from_iterable(self.map(work, parts))
+        return _each(self.map(work, parts))
 
     def _chunks(self, prefixes: Sequence[TokenIds]) -> list[slice]:
         return list(chunks(prefixes, max(LEAST_CHUNK, -(-len(prefixes) // (CHUNKS_EACH * len(self.replicas))))))
@@ -233,6 +233,12 @@ def _get(refs: Any) -> Any:
         return ray.get(refs)
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"a replica could not be started: {said(error)}") from error
+
+
+def _each(parts: Iterator[Sequence[T]]) -> Iterator[T]:
+    """The results of all parts; once this is closed, the work on further ones stops."""
+    for part in parts:
+        yield from part
 
 
 def _generate(engine: Engine, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:

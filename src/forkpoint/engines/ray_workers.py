@@ -8,6 +8,7 @@ nor transformers, so that feeders start fast.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pickle
@@ -96,6 +97,7 @@ class Feeder:
     """An actor of Ray Data's pool, which makes the first replica its own that no other of the map's feeders has."""
 
     def __init__(self, replicas: Sequence[Any], run: str, work: Any) -> None:
+        atexit.register(os._exit, 0)  # Ray's own clean-up at exit, of a process that called others, can wait for itself
         me = ray.get_runtime_context().get_actor_id()  # the same after a restart
         self.work = work
         for replica in replicas:

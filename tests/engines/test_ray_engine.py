@@ -1,0 +1,318 @@
+"""The ray engine against one process: the same bytes, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from engine_contract import GREEDY, EngineContract, columns_of, requests
+from ray import cloudpickle
+
+from forkpoint.cli import main
+from forkpoint.critical.run import Search, find_critical
+from forkpoint.engines import Engine, load_engine
+from forkpoint.engines.ray_engine import RayEngine, chunks, load_ray, resources
+from forkpoint.engines.ray_workers import Replica, opened
+from forkpoint.evaluation import evaluate as evaluation
+from forkpoint.tasks import load_problems
+from forkpoint.types import Request, Sampling, UserError
+
+STRATEGIES = ["greedy", "cot-decoding:k=4"]
+N = 12  # problems
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """Two replicas on a Ray of this process."""
+    return load_ray(partial(load_engine, "lab"), 2, gpus_each=0)
+
+
+@pytest.fixture(autouse=True)
+def _small_units(monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "UNIT_PATHS", 8)
+
+
+def evaluate(engine: Engine, out: Path, progress: Any = None) -> dict[str, bytes]:
+    """The files of an evaluation, timings aside."""
+    evaluation.evaluate(
+        engine, load_problems("lab", limit=N), STRATEGIES, task="lab", max_tokens=80, out=out, progress=progress
+    )
+    return files(out)
+
+
+def files(out: Path) -> dict[str, bytes]:
+    found = {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")}
+    return {name: without_seconds(body) if name in ("results.json", "summary.json") else body
+            for name, body in found.items()}  # fmt: skip
+
+
+def without_seconds(body: bytes) -> bytes:
+    def drop(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: drop(one) for key, one in value.items() if key != "seconds"}
+        return [drop(one) for one in value] if isinstance(value, list) else value
+
+    return json.dumps(drop(json.loads(body))).encode()
+
+
+@pytest.fixture(scope="module")
+def alone(lab, tmp_path_factory) -> dict[str, bytes]:
+    """What one process writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "UNIT_PATHS", 8)
+        return evaluate(lab, tmp_path_factory.mktemp("alone"))
+
+
+class TestContract(EngineContract):
+    """Without what adds only seconds: each direct call starts an actor pool."""
+
+    CLOSE = 1e-5
+    test_samples_follow_the_policy = None
+    test_scores_are_those_of_transformers = None
+    test_scores_from_the_beginning_need_no_starts = None
+    test_greedy_prefers_what_the_length_allows = None
+    test_draws_belong_to_the_request = None
+    test_log_probabilities_of_samples_are_raw = None
+    test_stop_strings = None
+    test_a_stop_string_may_begin_in_what_is_written_already = None
+    test_written_tokens_count_towards_the_length = None
+    test_an_evaluation_is_resumed_where_it_stopped = None
+    test_critical_tokens_agree_with_transformers = None
+
+
+def test_settings_are_those_of_one_process(engine, lab):
+    assert engine.settings == lab.settings
+    assert engine.most_top == lab.most_top
+    assert engine.tokenizer.get_vocab() == lab.tokenizer.get_vocab()
+
+
+def test_an_evaluation_writes_the_bytes_of_one_process(engine, alone, tmp_path):
+    assert {"samples.jsonl", "results.json", "config.json"} <= alone.keys()
+    assert evaluate(engine, tmp_path / "two") == alone
+
+
+def test_critical_tokens_are_the_bytes_of_one_process(engine, lab, tmp_path, monkeypatch):
+    monkeypatch.setattr("forkpoint.critical.run.UNIT", 2)
+    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 4)
+    search = Search(sampling=Sampling(max_tokens=160, seed=1), budget=64, replace=True)
+    problems = load_problems("lab", limit=8)
+    told: list[str] = []
+    find_critical(lab, problems, search, tmp_path / "one")
+    find_critical(engine, problems, search, tmp_path / "two", progress=lambda what, *_: told.append(what))
+    assert len((tmp_path / "two/critical.jsonl").read_text().splitlines()) > 2
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert {"sampled problems", "labelled trajectories"} <= set(told)
+
+
+def test_results_come_in_order_from_both_replicas(engine):
+    def work(_: Engine, item: int) -> tuple[int, int]:
+        time.sleep(0.6 if item == 0 else 0.05)
+        return item, os.getpid()
+
+    found = list(engine.map(work, range(8)))
+    assert [item for item, _ in found] == list(range(8))
+    assert len({pid for _, pid in found}) == 2
+
+
+def test_results_come_as_they_are_done(engine, tmp_path):
+    def work(_: Engine, item: int) -> int:
+        while item == 3 and not (tmp_path / "go").exists():
+            time.sleep(0.05)
+        return item
+
+    results = engine.map(work, range(4))
+    assert [next(results), next(results), next(results)] == [0, 1, 2]
+    (tmp_path / "go").touch()
+    assert list(results) == [3]
+
+
+def test_a_killed_replica_does_its_item_again(engine, alone, tmp_path):
+    pids = list(set(engine.map(lambda *_: time.sleep(0.3) or os.getpid(), range(4))))
+    assert len(pids) == 2
+
+    def kill(*_: Any) -> None:
+        if pids:
+            os.kill(pids.pop(), signal.SIGKILL)
+
+    assert evaluate(engine, tmp_path / "killed", kill) == alone
+    assert not pids
+
+
+def test_an_item_that_kills_each_replica_ends_the_run(engine, lab):
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    class Deadly:
+        """Kills the process that unpickles it."""
+
+        def __reduce__(self) -> Any:
+            return die, ()
+
+    with pytest.raises(RuntimeError, match="a replica failed: its process died"):
+        list(engine.map(lambda *_: None, [Deadly()]))
+    assert list(engine.map(lambda engine, _: engine.name, [1, 2])) == [lab.name] * 2
+
+
+def test_errors_of_a_replica_are_those_of_one_process(engine):
+    def wrong(_: Engine, item: int) -> int:
+        if item == 1:
+            raise UserError("one is too many")
+        return item
+
+    def broken(_: Engine, item: int) -> float:
+        return item / 0
+
+    results = engine.map(wrong, range(3))
+    assert next(results) == 0
+    with pytest.raises(UserError, match=r"^one is too many$"):
+        next(results)
+    with pytest.raises(RuntimeError, match="a replica failed: ZeroDivisionError: division by zero") as raised:
+        list(engine.map(broken, [1]))
+    assert "return item / 0" in raised.value.__notes__[0]
+
+
+def test_scores_and_beams_are_those_of_the_inner_engine(engine, lab):
+    asked = requests(lab, 40)
+    sequences, starts = [r.prefix for r in asked], [1 + i % 5 for i in range(40)]
+    sampling = Sampling(temperature=1.3, top_p=0.7)
+    mine, theirs = (e.score(sequences, top=5, sampling=sampling, starts=starts) for e in (engine, lab))
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one.top_ids == other.top_ids).all()
+        for name, column in columns_of(one).items():
+            np.testing.assert_allclose(column, columns_of(other)[name], atol=1e-5, err_msg=name)
+    beams = [list(e.beam_search(asked[:3], 3, GREEDY)) for e in (engine, lab)]
+    for one, other in zip(*beams, strict=True):
+        assert (one.key, one.token_ids, one.text) == (other.key, other.token_ids, other.text)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+    with pytest.raises(UserError, match="empty prompt"):
+        engine.beam_search([Request("a", ())], 2, GREEDY)
+
+
+def test_a_model_that_is_none_is_one_sentence():
+    replica = Replica(cloudpickle.dumps(partial(load_engine, "/nowhere")), os.environ["OMP_NUM_THREADS"])
+    for answer in (replica.settings(), replica.facts(), replica.run(cloudpickle.dumps(max), cloudpickle.dumps(1))):
+        with pytest.raises(UserError, match=r"^/nowhere is not a model directory$"):
+            opened(answer)
+
+
+def test_what_loading_warns_of_reaches_the_caller():
+    def load() -> Engine:
+        logging.getLogger("forkpoint").warning("it is %s", "slow")
+        return load_engine("lab")
+
+    replica = Replica(cloudpickle.dumps(load), os.environ["OMP_NUM_THREADS"])
+    assert opened(replica.facts()).warnings == ("it is slow",)
+
+
+def test_a_killed_run_goes_on_with_other_replicas(engine, tmp_path):
+    """The driver dies with -9 and leaves no process behind; what it began is finished by two replicas."""
+    out, reference = tmp_path / "begun", tmp_path / "reference"
+    command = ["eval", "--limit", "320", "--max-tokens", "80", "--strategy", "greedy",
+               "--strategy", "cot-decoding:k=10", "--quiet"]  # fmt: skip
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "forkpoint", *command, "--engine", "ray", "--out", str(out)], start_new_session=True
+    )
+    await_true(lambda: (out / "journal.jsonl").exists(), 60)
+    session = descendants(driver.pid)
+    assert session
+    driver.kill()
+    driver.wait()
+    lines = len((out / "journal.jsonl").read_text().splitlines())
+    assert not (out / "results.json").exists()
+    evaluation_of = partial(
+        evaluation.evaluate, problems=load_problems("lab", limit=320), strategies=["greedy", "cot-decoding:k=10"],
+        task="lab", max_tokens=80,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "UNIT_PATHS", 640)
+        evaluation_of(engine, out=out)
+        evaluation_of(load_engine("lab"), out=reference)
+    assert lines < 7
+    mine = files(out)
+    assert mine == files(reference)
+    await_true(lambda: not any(running(pid) for pid in session), 30)
+
+
+def descendants(pid: int) -> list[int]:
+    """But for two small helpers of Ray's, which look after their parent every few seconds only."""
+    found = psutil.Process(pid).children(recursive=True)
+    return [child.pid for child in found if "Agent" not in " ".join(child.cmdline())]
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def await_true(condition: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("nodes", "replicas", "gpus_each", "expected"), [
+    ([{"CPU": 2.0}], 2, 0, ({"num_cpus": 1}, 1)),
+    ([{"CPU": 16.0}], 3, 1, ({"num_cpus": 5}, 5)),
+    ([{"CPU": 2.0}], 3, 0, ({"num_cpus": 0.5}, 1)),
+    ([{"CPU": 2.0}, {"CPU": 6.0}], 2, 0, ({"num_cpus": 3}, 3)),
+    ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}], 4, 1, ({"num_gpus": 1, "num_cpus": 0}, 4)),
+    ([{}, {"CPU": 8.0, "GPU": 4.0}], 2, 2, ({"num_gpus": 2, "num_cpus": 0}, 4)),
+])  # fmt: skip
+def test_replicas_share_the_cluster(nodes, replicas, gpus_each, expected):
+    assert resources(nodes, replicas, gpus_each) == expected
+
+
+@pytest.mark.parametrize(("nodes", "says"), [
+    ([{"CPU": 8.0, "GPU": 3.0}, {"GPU": 3.0}], r"3 replicas with 2 GPUs each were asked for, but .* has 3 \+ 3"),
+    ([{"CPU": 8.0, "GPU": 1.0}], "has 1"),
+    ([{}], "no CPUs"),
+])  # fmt: skip
+def test_a_cluster_without_room_is_refused(nodes, says):
+    with pytest.raises(UserError, match=says):
+        resources(nodes, 3, 2)
+
+
+def cut(prefixes: Sequence[tuple[int, ...]], size: int) -> list[tuple[int, int]]:
+    return [(part.start, part.stop) for part in chunks(prefixes, size)]
+
+
+def test_chunks_keep_a_trunk_together():
+    trunks = [tuple(range(100 * t, 100 * t + 20)) for t in range(8)]
+    assert cut([], 4) == []
+    assert cut(trunks, 4) == [(0, 4), (4, 8)]
+    assert cut([trunks[0]] * 20, 4) == [(0, 8), (8, 16), (16, 20)]
+    branches = [t[:n] for t in trunks[:4] for n in (14, 16, 18, 20, 15)]  # each but a few tokens off its trunk
+    assert cut(branches, 4) == [(0, 5), (5, 10), (10, 15), (15, 20)]
+
+
+def test_few_requests_are_not_torn_apart(lab):
+    engine = object.__new__(RayEngine)
+    engine.replicas = [None] * 8
+    assert len(engine._chunks([r.prefix for r in requests(lab, 12)])) == 1
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["--replicas", "2"], "--replicas is an option of --engine ray, but the engine is transformers"),
+    (["--inner", "vllm"], "--inner is an option of --engine ray"),
+    (["--engine", "ray", "--replicas", "0"], "--replicas must be at least 1, but is 0"),
+    (["--engine", "ray", "--tensor-parallel-size", "2"], "--tensor_parallel_size is an option of --engine vllm"),
+    (["--engine", "ray", "--inner", "openai"], "--inner must be one of 'transformers', 'vllm'"),
+])  # fmt: skip
+def test_wrong_options_are_one_sentence(options, says, tmp_path, capsys):
+    assert main(["eval", "--limit", "2", "--out", str(tmp_path / "run"), *options]) == 2
+    assert says in capsys.readouterr().err
