@@ -27,7 +27,7 @@ from forkpoint.engines.ray_engine import RayEngine, chunks, load_ray, resources
 from forkpoint.engines.ray_workers import Replica, opened
 from forkpoint.evaluation import evaluate as evaluation
 from forkpoint.tasks import load_problems
-from forkpoint.types import Request, Sampling, UserError
+from forkpoint.types import FailedError, Request, Sampling, UserError
 
 STRATEGIES = ["greedy", "cot-decoding:k=4"]
 N = 12  # problems
@@ -160,7 +160,7 @@ def test_an_item_that_kills_each_replica_ends_the_run(engine, lab):
         def __reduce__(self) -> Any:
             return die, ()
 
-    with pytest.raises(RuntimeError, match="a replica failed: its process died"):
+    with pytest.raises(FailedError, match=r"^a replica died on each attempt at an item of work: "):
         list(engine.map(lambda *_: None, [Deadly()]))
     assert list(engine.map(lambda engine, _: engine.name, [1, 2])) == [lab.name] * 2
 

@@ -19,7 +19,7 @@ from forkpoint.engines.base import Engine
 from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
 from forkpoint.engines.trunks import MAX_OWN
 from forkpoint.sampling.limits import validate
-from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
+from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ class RayEngine(Engine):
         return self._settings
 
     def map(self, work: Callable[[Engine, T], R], items: Sequence[T]) -> Iterator[R]:
-        """See `Engine.map`. Raises the UserError of a replica, and RuntimeError where one failed or died repeatedly."""
+        """See `Engine.map`. Raises what a replica does, and FailedError where one died again and again."""
         if not items:
             return
         import ray
@@ -78,7 +78,7 @@ class RayEngine(Engine):
                 for answer in table["answer"].to_pylist():
                     yield opened(answer)
         except ray.exceptions.RayError as error:
-            raise RuntimeError(f"Ray could not go on: {said(error)}") from error
+            raise FailedError(f"Ray could not go on: {said(error)}") from error
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.generate`. Raises UserError for an empty or too long prefix and for repeated keys."""
@@ -232,7 +232,7 @@ def _get(refs: Any) -> Any:
     try:
         return ray.get(refs)
     except ray.exceptions.RayError as error:
-        raise RuntimeError(f"a replica could not be started: {said(error)}") from error
+        raise FailedError(f"a replica could not be started: {said(error)}") from error
 
 
 def _each(parts: Iterator[Sequence[T]]) -> Iterator[T]:

@@ -15,14 +15,14 @@ import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import ray
 from ray import cloudpickle
 
 from forkpoint.engines.base import Engine
-from forkpoint.types import UserError
+from forkpoint.types import FailedError, UserError
 
 log = logging.getLogger("forkpoint")
 Load = Callable[[], Engine]
@@ -110,7 +110,11 @@ class Feeder:
         try:
             return {"answer": ray.get(self.replica.run.remote(self.work, row["item"]))}
         except ray.exceptions.RayError as error:
-            return {"answer": cloudpickle.dumps(("failed", f"its process died ({said(error)})", ""))}
+            return {"answer": answer(partial(_give_up, error))}
+
+
+def _give_up(error: Exception) -> None:
+    raise FailedError(f"a replica died on each attempt at an item of work: {said(error)}")
 
 
 class _Warnings(logging.Handler):
@@ -130,20 +134,23 @@ def answer(do: Callable[[], Any]) -> bytes:
         return bytes(cloudpickle.dumps(("value", do(), "")))
     except UserError as error:
         return bytes(cloudpickle.dumps(("wrong", str(error), "")))
+    except FailedError as error:
+        return bytes(cloudpickle.dumps(("gave up", str(error), "")))
     except Exception as error:
         return bytes(cloudpickle.dumps(("failed", f"{type(error).__name__}: {error}", traceback.format_exc())))
 
 
 def opened(answer: bytes) -> Any:
-    """The value of an answer. Raises the UserError of a replica, and RuntimeError for everything else it raised."""
+    """The value of an answer. Raises the UserError or FailedError of a replica, RuntimeError for all else it raised."""
     kind, value, trace = pickle.loads(answer)
     if kind == "value":
         return value
     if kind == "wrong":
         raise UserError(value)
+    if kind == "gave up":
+        raise FailedError(value)
     failure = RuntimeError(f"a replica failed: {value}")
-    if trace:
-        failure.add_note(f"In the replica:\n{trace}")
+    failure.add_note(f"In the replica:\n{trace}")
     raise failure
 
 
