@@ -43,7 +43,7 @@ demo: $(READY)
 	@echo "Open runs/demo/report.html and runs/demo-critical/report.html in a browser."
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python -m pytest tests_vllm

@@ -12,7 +12,7 @@ from forkpoint.engines.named_rows import check_nameable, scored_rows
 from forkpoint.engines.openai_answers import Answer, question, read
 from forkpoint.engines.openai_calls import Server, ServerError
 from forkpoint.engines.openai_probe import Abilities, abilities, check_top_n_sigma
-from forkpoint.engines.served import check_served, policy_arguments, request_seed, served_completion
+from forkpoint.engines.served import check_served, in_order, policy_arguments, request_seed, served_completion
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.vocabulary import Vocabulary, load_vocabulary
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
@@ -84,7 +84,7 @@ class OpenAIEngine(Engine):
         echo = [begin < len(sequence) for begin, sequence in zip(begins, sequences, strict=True)]
         if any(echo) and self._able.no_scores:
             raise UserError(f"the server at {self._server.url} cannot score given tokens: {self._able.no_scores}")
-        return self._score(sequences, begins, echo, top, sampling)
+        return in_order(self._score(sequences, begins, echo, top, sampling))
 
     def _score(
         self,
@@ -93,23 +93,18 @@ class OpenAIEngine(Engine):
         echo: Sequence[bool],
         top: int,
         sampling: Sampling | None,
-    ) -> Iterator[Scored]:
+    ) -> Iterator[tuple[int, Scored]]:
         asked = (
             question(sequence, 1, self.most_top, temperature=0.0, **({"echo": True} if echoed else {}))
             for sequence, echoed in zip(sequences, echo, strict=True)
         )
         at_once = min(self._concurrency, SCORED_AT_ONCE) if any(echo) else self._concurrency
-        done: dict[int, Scored] = {}
-        following = 0
         for i, answer in self._server.complete_each(asked, at_once):
             told, tokens = read(answer, self.most_top, self._server.url), sequences[i]
             if list(told.token_ids[:-1]) != (list(tokens) if echo[i] else []):
                 raise ServerError(f"the server at {self._server.url} scored other tokens than those it was sent")
             rows = [told.named(j) for j in range(begins[i] if echo[i] else 0, len(told.token_ids))]
-            done[i] = scored_rows(tokens, begins[i], rows, self.vocab_size, top, sampling)
-            while following in done:
-                yield done.pop(following)
-                following += 1
+            yield i, scored_rows(tokens, begins[i], rows, self.vocab_size, top, sampling)
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """Refused: servers end and score beams in ways of their own, or have none."""

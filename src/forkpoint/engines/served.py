@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.trunks import response_of
@@ -13,6 +13,7 @@ from forkpoint.sampling.draw import key_hash
 from forkpoint.sampling.limits import validate
 from forkpoint.types import Completion, Request, Sampling, UserError
 
+T = TypeVar("T")
 TEMPERATURES = 0.01, 2.0  # vLLM raises lower ones, and refuses higher ones
 SERVED = ("temperature", "top_k", "top_p", "min_p", "top_n_sigma")
 
@@ -44,6 +45,17 @@ def policy_arguments(sampling: Sampling) -> dict[str, Any]:
 def request_seed(sampling: Sampling, key: str) -> int:
     """The seed of a request: its own, whatever runs beside it; below 2^63."""
     return key_hash(sampling.seed, key) >> 1
+
+
+def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """The values by their numbers from 0, each as soon as all before it are there."""
+    early: dict[int, T] = {}
+    following = 0
+    for number, value in numbered:
+        early[number] = value
+        while following in early:
+            yield early.pop(following)
+            following += 1
 
 
 def served_completion(

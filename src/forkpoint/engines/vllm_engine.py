@@ -14,7 +14,7 @@ from forkpoint.engines.base import Engine
 from forkpoint.engines.checks import check_requests, check_scoring
 from forkpoint.engines.loading import first_line, load_config, source_of
 from forkpoint.engines.named_rows import Named, check_nameable, scored_rows
-from forkpoint.engines.served import check_served, policy_arguments, request_seed, served_completion
+from forkpoint.engines.served import check_served, in_order, policy_arguments, request_seed, served_completion
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.vocabulary import Vocabulary, load_vocabulary
 from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
@@ -78,25 +78,20 @@ class VllmEngine(Engine):
         begins = check_scoring(self, sequences, top, sampling, starts)
         if sampling is not None:
             check_nameable(sampling, self.most_top, self.vocab_size, self.name)
-        return self._score(sequences, begins, top, sampling)
+        return in_order(self._score(sequences, begins, top, sampling))
 
     def _score(
         self, sequences: Sequence[TokenIds], begins: Sequence[int], top: int, sampling: Sampling | None
-    ) -> Iterator[Scored]:
+    ) -> Iterator[tuple[int, Scored]]:
         number = self._all_or(MOST_TOP)
         asked = (
             (sequence, self._scoring_params(number, prompt=begin < len(sequence)))
             for sequence, begin in zip(sequences, begins, strict=True)
         )
-        done: dict[int, Scored] = {}
-        following = 0
         for i, output in self._run(asked, SCORED_AT_ONCE):
             rows = _rows(output.prompt_logprobs)[begins[i] - 1 :] if begins[i] < len(sequences[i]) else []
             rows += _rows(output.outputs[0].logprobs)
-            done[i] = scored_rows(sequences[i], begins[i], rows, self.vocab_size, top, sampling)
-            while following in done:
-                yield done.pop(following)
-                following += 1
+            yield i, scored_rows(sequences[i], begins[i], rows, self.vocab_size, top, sampling)
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """Refused: vLLM's beam search scores and ends beams otherwise than transformers'."""
