@@ -23,7 +23,7 @@ from ray import cloudpickle
 from forkpoint.cli import main
 from forkpoint.critical.run import Search, find_critical
 from forkpoint.engines import Engine, load_engine
-from forkpoint.engines.ray_engine import RayEngine, chunks, load_ray, resources
+from forkpoint.engines.ray_engine import RayEngine, _check_address, chunks, load_ray, resources
 from forkpoint.engines.ray_workers import Replica, opened
 from forkpoint.evaluation import evaluate as evaluation
 from forkpoint.tasks import load_problems
@@ -285,6 +285,13 @@ def test_replicas_share_the_cluster(nodes, replicas, gpus_each, expected):
 def test_a_cluster_without_room_is_refused(nodes, says):
     with pytest.raises(UserError, match=says):
         resources(nodes, 3, 2)
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence():
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS is localhost:1, but no Ray cluster answers there: "):
+        _check_address("localhost:1")
+    for address in (None, "", "auto", "local", "ray://localhost:1"):
+        _check_address(address)
 
 
 def cut(prefixes: Sequence[tuple[int, ...]], size: int) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from forkpoint.engines.base import Engine
 from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
+from forkpoint.engines.loading import first_line
 from forkpoint.engines.trunks import MAX_OWN
 from forkpoint.sampling.limits import validate
 from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
@@ -27,6 +29,7 @@ log = logging.getLogger("forkpoint")
 RETRIES = 3  # further attempts at an item whose replica died under it
 RESTARTS = 20  # of one replica in a run
 PLACING_SECONDS = 120.0  # in which the processes of all replicas must have started
+ANSWERING_SECONDS = 10.0  # in which something must answer at RAY_ADDRESS
 CHUNKS_EACH, LEAST_CHUNK = 2, 16  # direct calls: pieces of work a replica, and the fewest requests of one
 
 
@@ -151,12 +154,27 @@ def join() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else Ray Data's own actors are warned of on stderr
     address = os.environ.get("RAY_ADDRESS")
+    _check_address(address)
     alone = {} if address else {"include_dashboard": False}
     try:
         with _silent_stderr():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster could be reached at {address or 'this machine'}: {error}") from error
+        token = "AuthenticationError" in str(error.__cause__)
+        hint = "; it wants a token, which Ray sends where RAY_AUTH_MODE is token" if token else ""
+        where = f"joined at {address}" if address else "started here"
+        raise UserError(f"no Ray cluster could be {where}: {first_line(error)}{hint}") from error
+
+
+def _check_address(address: str | None) -> None:
+    """UserError where nothing listens at HOST:PORT; Ray itself would try for minutes, without a word."""
+    host, colon, port = (address or "").rpartition(":")
+    if not (colon and host and port.isdecimal()) or "://" in host:
+        return  # none, "auto", or one that Ray judges at once
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWERING_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS is {address}, but no Ray cluster answers there: {error}") from error
 
 
 @contextmanager
