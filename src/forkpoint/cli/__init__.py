@@ -14,8 +14,10 @@ from forkpoint.types import FailedError, UserError
 
 VERBS = {
     "eval": ("forkpoint.cli.eval", "compare decoding strategies on a task, with statistics and a report"),
+    "lm-eval": ("forkpoint.cli.lm_eval", "run tasks of lm-eval, the evaluation harness, with decoding strategies"),
     "critical": ("forkpoint.cli.critical", "find the token after which a wrong response is lost, by rollouts"),
     "contrast": ("forkpoint.cli.contrast", "score tokens by models tuned on right and on wrong responses"),
+    "logits": ("forkpoint.cli.logits", "draw a model's logits along a response, and what samplers keep of them"),
     "pairs": ("forkpoint.cli.pairs", "make preference pairs of responses, of forks, or of TRL's data"),
     "train sft": ("forkpoint.cli.train_sft", "fine-tune a model on the chosen responses of pairs"),
     "train dpo": ("forkpoint.cli.train_dpo", "train on pairs: Direct Preference Optimization"),

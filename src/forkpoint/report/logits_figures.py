@@ -88,7 +88,7 @@ def histogram_figure(table: Table, facts: Mapping[str, Any], sigmas: Sequence[fl
     axes.set_axisbelow(True)
     if sigma > 0:
         _sigma_axis(axes, maximum, sigma)
-    _legend_above(figure)
+    _legend_above(figure, handlelength=2, columnspacing=0.9)
     return figure
 
 

@@ -1,0 +1,118 @@
+"""`forkpoint logits`: what the logits of a model look like along a response, and what samplers keep of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from forkpoint.cli.options import LocalOptions, RunOptions, TaskOptions, parse
+from forkpoint.cli.setup import default_directory, local_engine_of, max_tokens_of, problems_of
+from forkpoint.types import Sampling, TokenIds, UserError
+
+SAMPLERS = ["top_n_sigma=1", "min_p=0.1", "top_p=0.9", "top_k=50", "p_less=true", "min_k=3"]
+
+
+@dataclass(frozen=True)
+class LogitsOptions(RunOptions, TaskOptions, LocalOptions):
+    """Look at a model's logits along a response: a histogram, sorted probabilities, kept sets, the maximum's distance.
+
+    Generates a response to --prompt_text, or to the first problems of a task. Writes figures as SVG and PNG, their data
+    as CSV, and summary.json; a finished run's figures are drawn again.
+    """
+
+    prompt_text: str | None = None
+    """a text to continue, as it is, in place of a task's problems"""
+    limit: int | None = 1
+    """only the first N problems; histograms and sorted probabilities are those of the first"""
+    prompt: str = "plain"
+    """plain (Q and A), cot (let's think step by step), few-shot, or chat (the tokenizer's template)"""
+    positions: str = "first,uncertain,certain"
+    """tokens of the first response that get a histogram and sorted probabilities: first, uncertain (highest entropy),
+    certain (lowest), or whole numbers from 0"""
+    sampler: list[str] = field(default_factory=list)
+    """a truncation whose kept sets are counted, NAME=VALUE: top_n_sigma=1, min_p=0.1, top_p=0.9, top_k=50, p_less=true,
+    min_k=3, ..., or several with commas; repeatable (default: these six)"""
+    temperatures: str = "0.5,1,1.5,2,3"
+    """the temperatures at which kept sets are counted"""
+    temperature: float = 0.0
+    """temperature at which the response is generated (0: greedy)"""
+    max_tokens: int | None = None
+    """longest response in tokens (default: by task)"""
+    seed: int = 0
+    """seed of every random draw"""
+
+
+OPTIONS = LogitsOptions  # a recipe checks its stages against it
+
+
+def parse_options(argv: list[str]) -> LogitsOptions:
+    """The options. UserError for what can be known to be wrong without a model."""
+    options = parse("logits", LogitsOptions, argv)
+    options = replace(options, sampler=options.sampler or SAMPLERS)
+    from forkpoint.evaluation.logits import parse_positions
+    from forkpoint.report.logits_figures import check_drawable
+    from forkpoint.sampling.analysis import parse_sampler, parse_temperatures
+    from forkpoint.tasks.prompts import check_style
+
+    if options.prompt_text is not None and not options.prompt_text.strip():
+        raise UserError("the prompt is empty: give --prompt_text a text to continue")
+    check_style(options.prompt)
+    parsed = [parse_sampler(spec) for spec in options.sampler]
+    if len(set(parsed)) < len(parsed):
+        raise UserError(f"a sampler is given twice: {', '.join(options.sampler)}")
+    check_drawable(options.sampler)
+    parse_temperatures(options.temperatures)
+    parse_positions(options.positions)
+    _sampling(options)
+    return options
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments, generate, describe, draw, print."""
+    options = parse_options(argv)
+    from forkpoint.cli.logits_tables import print_logits
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.engines.transformers_engine import TransformersEngine
+    from forkpoint.evaluation.logits import Study, parse_positions, study_logits
+    from forkpoint.report.logits_figures import draw_logits
+    from forkpoint.sampling.analysis import parse_temperatures
+
+    out = options.out or default_directory("logits", options)
+    study = Study(
+        tuple(options.sampler), parse_temperatures(options.temperatures), parse_positions(options.positions),
+        _sampling(options),
+    )  # fmt: skip
+    problems = problems_of(options) if options.prompt_text is None else []
+    engine = local_engine_of(options)
+    assert isinstance(engine, TransformersEngine)
+    prompts: dict[str, TokenIds]
+    if options.prompt_text is None:
+        from forkpoint.tasks import render_prompt
+
+        prompts = {p.id: render_prompt(p, options.prompt, engine.tokenizer) for p in problems}
+    else:
+        from forkpoint.tasks.prompts import encode
+
+        prompts = {"prompt": encode(options.prompt_text, engine.tokenizer)}
+    task = options.task if options.prompt_text is None else "prompt"
+    with progress_bar(options.quiet) as progress:
+        summary = study_logits(engine, prompts, study, out, task=task, progress=progress)
+    figures = draw_logits(out)
+    print_logits(summary)
+    print(f"\n{len(figures) // 2} figures as SVG and PNG, and their data, in {out}")
+
+
+def _sampling(options: LogitsOptions) -> Sampling:
+    """How the response is drawn. A text of the user's own has no stop strings: nothing is known of its form."""
+    from forkpoint.sampling.limits import validate
+    from forkpoint.tasks import stop_strings
+
+    own = options.prompt_text is not None
+    default = Sampling().max_tokens if own else max_tokens_of(options.task, None)
+    sampling = Sampling(
+        temperature=options.temperature,
+        max_tokens=default if options.max_tokens is None else options.max_tokens,
+        stop=() if own else stop_strings(options.prompt),
+        seed=options.seed,
+    )
+    validate(sampling)
+    return sampling

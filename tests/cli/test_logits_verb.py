@@ -1,0 +1,233 @@
+"""`forkpoint logits` as a user meets it: its files, their agreement with the model, resuming, and mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from forkpoint.cli import main
+from forkpoint.evaluation.logits import parse_positions, read_table
+from forkpoint.report.logits_figures import draw_logits
+from forkpoint.tasks import load_problems, render_prompt
+from forkpoint.types import Request, Sampling, UserError
+
+ASKED = ("--positions", "first,uncertain,3", "--sampler", "top_n_sigma=1", "--sampler", "top_k=50,top_p=0.9",
+         "--sampler", "p_less=true", "--temperatures", "1,3", "--temperature", "1.5", "--seed", "5",
+         "--prompt", "cot", "--limit", "2", "--max-tokens", "60", "--device", "cpu", "--quiet")  # fmt: skip
+SPECS = ["top_n_sigma=1", "top_k=50,top_p=0.9", "p_less=true"]
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+    code = main(["logits", *argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("logits") / "run"
+    assert main(["logits", *ASKED, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def summary(finished) -> dict:
+    return json.loads((finished / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def responses(lab) -> list[tuple[str, list[int], list[int]]]:
+    """Of each problem: its id, the prompt's ids, and those of the response that the run should have drawn."""
+    problems = load_problems("lab", limit=2)
+    prompts = {p.id: render_prompt(p, "cot", lab.tokenizer) for p in problems}
+    sampling = Sampling(temperature=1.5, max_tokens=60, stop=("\n\nQ:", "\nQ:"), seed=5)
+    found = {c.key: c for c in lab.generate([Request(f"{k}/0", p) for k, p in prompts.items()], sampling)}
+    return [(k, list(p), list(found[f"{k}/0"].token_ids)) for k, p in prompts.items()]
+
+
+@pytest.fixture(scope="module")
+def model_logits(lab, responses) -> dict[str, torch.Tensor]:
+    """The model's own logits [n, V] for each response's tokens, by plain forward passes."""
+    with torch.inference_mode():
+        return {
+            name: lab.model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1].double()
+            for name, prompt, tokens in responses
+        }
+
+
+def test_every_file_is_there(finished, summary):
+    positions = [one["position"] for one in summary["chosen"]]
+    figures = {"kept", "distance", *(f"{kind}-{p}" for kind in ("histogram", "sorted") for p in positions)}
+    tables = {"histogram.csv", "sorted.csv", "kept.csv", "distance.csv", "summary.json", "config.json"}
+    images = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
+    assert {p.name for p in finished.iterdir() if p.name[0] != "."} == tables | images
+    for name in figures:
+        assert ElementTree.parse(finished / f"{name}.svg").getroot().tag.endswith("svg")
+        image = Image.open(finished / f"{name}.png")
+        assert (image.width, min(image.info["dpi"]) >= 300) == (1320, True)
+
+
+def test_the_table_along_the_responses_is_the_models(finished, responses, model_logits):
+    table = read_table(finished / "distance.csv")
+    for name, _, tokens in responses:
+        rows = [row for row in table if row["problem_id"] == name]
+        assert [row["position"] for row in rows] == list(range(len(tokens)))
+        assert [row["token_id"] for row in rows] == tokens
+        logits = model_logits[name]
+        sigma, mean, top = logits.std(-1, unbiased=False), logits.mean(-1), logits.amax(-1)
+        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        taken = logits.softmax(-1).gather(-1, torch.tensor(tokens)[:, None])[:, 0]
+        for column, wanted in {
+            "maximum": top, "mean": mean, "sigma": sigma, "distance": (top - mean) / sigma, "entropy": entropy,
+            "probability": taken,
+        }.items():  # fmt: skip
+            np.testing.assert_allclose([row[column] for row in rows], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_chosen_positions_are_the_asked_ones(summary, finished, responses, model_logits):
+    name, _, tokens = responses[0]
+    entropy = torch.distributions.Categorical(logits=model_logits[name]).entropy()
+    by_position = {one["position"]: one for one in summary["chosen"]}
+    assert set(by_position) == {0, int(entropy.argmax()), 3}
+    assert by_position[int(entropy.argmax())]["named"] == ["uncertain"]
+    assert by_position[3]["named"] == []
+    rows = read_table(finished / "distance.csv")
+    for p, one in by_position.items():
+        assert one["token_id"] == tokens[p]
+        for column in ("maximum", "mean", "sigma", "distance", "entropy"):
+            assert one[column] == pytest.approx(rows[p][column], rel=1e-8)
+
+
+def test_kept_sizes_are_counted_over_all_responses(finished, summary, model_logits):
+    rows = torch.cat(list(model_logits.values())).float()
+    counts = {}
+    for t in (1.0, 3.0):
+        top = rows.amax(-1, keepdim=True)
+        counts["top_n_sigma=1", t] = (rows >= top - rows.std(-1, unbiased=False, keepdim=True)).sum(-1)
+        p = (rows / t).softmax(-1)
+        counts["p_less=true", t] = (p >= p.square().sum(-1, keepdim=True)).sum(-1)
+    table = {(row["sampler"], row["temperature"]): row for row in read_table(finished / "kept.csv")}
+    assert list(table) == [(spec, t) for spec in SPECS for t in (1.0, 3.0)]
+    for key, wanted in counts.items():
+        found = table[key]
+        assert found["mean"] == pytest.approx(float(wanted.float().mean()), rel=1e-6)
+        assert (found["least"], found["most"], found["positions"]) == (wanted.min(), wanted.max(), len(rows))
+    for one in summary["chosen"]:
+        assert one["kept"]["p_less=true"]["3"] == counts["p_less=true", 3.0][one["position"]]
+        assert one["kept"]["top_n_sigma=1"]["1"] == one["kept"]["top_n_sigma=1"]["3"]
+
+
+def test_histograms_and_sorted_tokens_are_the_models(finished, summary, responses, model_logits):
+    histograms, ordered = read_table(finished / "histogram.csv"), read_table(finished / "sorted.csv")
+    name, _, tokens = responses[0]
+    for one in summary["chosen"]:
+        p = one["position"]
+        logits = model_logits[name][p]
+        bins = [row for row in histograms if row["position"] == p]
+        assert sum(row["count"] for row in bins) == len(logits)
+        assert bins[0]["low"] == pytest.approx(float(logits.min()), abs=1e-4)
+        assert bins[-1]["high"] == pytest.approx(float(logits.max()), abs=1e-4)
+        rows = [row for row in ordered if row["position"] == p]
+        assert [row["rank"] for row in rows] == list(range(1, 21))
+        np.testing.assert_allclose([row["probability"] for row in rows], logits.softmax(-1).topk(20).values, rtol=1e-3)
+        assert [row["token_id"] for row in rows if row["taken"]] == [t for t in [tokens[p]] if one_of(rows, t)]
+        assert sum(row["p_less=true"] for row in rows) == min(20, one["kept"]["p_less=true"]["1"])
+
+
+def one_of(rows: list[dict], token: int) -> bool:
+    return token in [row["token_id"] for row in rows]
+
+
+def test_other_programs_read_the_tables(finished):
+    for path in finished.glob("*.csv"):
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        assert rows
+        assert {len(row) for row in rows} == {len(header)}
+
+
+def test_figures_are_drawn_from_the_tables_to_the_same_bytes(finished, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in [*finished.glob("*.csv"), finished / "summary.json"]:
+        (copy / path.name).write_bytes(path.read_bytes())
+    for path in draw_logits(copy):
+        assert path.read_bytes() == (finished / path.name).read_bytes()
+    table = (copy / "kept.csv").read_text().splitlines()
+    fields = table[1].split(",")
+    (copy / "kept.csv").write_text("\n".join([table[0], ",".join([*fields[:2], "77", *fields[3:]]), *table[2:]]) + "\n")
+    draw_logits(copy)
+    assert (copy / "kept.svg").read_bytes() != (finished / "kept.svg").read_bytes()
+
+
+def test_a_finished_run_is_told_again(capsys, finished):
+    before = {p.name: p.read_bytes() for p in finished.iterdir()}
+    (finished / "kept.png").unlink()
+    code, text, _ = run(capsys, *ASKED, "--out", str(finished))
+    assert code == 0
+    for words in ("position", "distance (σ)", "T = 3", "top_k=50,top_p=0.9", str(finished)):
+        assert words in text
+    assert {p.name: p.read_bytes() for p in finished.iterdir()} == before
+
+
+def test_another_configuration_is_refused(capsys, finished):
+    code, _, err = run(capsys, *ASKED, "--temperatures", "1,2", "--out", str(finished))
+    assert code == 2
+    assert "another configuration: temperatures" in err
+
+
+def test_a_text_of_ones_own(capsys, tmp_path):
+    out = tmp_path / "own"
+    argv = ("--prompt-text", "Q: Ada has 5 pens.\nA:", "--max-tokens", "9", "--out", str(out), "--quiet")
+    code, text, _ = run(capsys, *argv)
+    assert code == 0
+    assert "lab, prompt: " in text
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["samplers"] == ["top_n_sigma=1", "min_p=0.1", "top_p=0.9", "top_k=50", "p_less=true", "min_k=3"]
+    assert summary["sampling"]["temperature"] == 0
+    probabilities = [row["taken"] for row in read_table(out / "sorted.csv") if row["rank"] == 1]
+    assert set(probabilities) == {1.0}  # greedy takes the most probable
+    assert summary["sampling"]["stop"] == []
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["--sampler", "top_sigma=1"], "unknown sampler 'top_sigma': did you mean 'top_n_sigma'?"),
+    (["--sampler", "min_p=2"], "min_p must be between 0"),
+    (["--sampler", "top_k=5", "--sampler", "top_k=5"], "given twice"),
+    ([w for k in range(9) for w in ("--sampler", f"top_k={k + 1}")], "at most 8 samplers"),
+    (["--temperatures", "1,warm"], "temperatures must be numbers"),
+    (["--temperatures", "0,1"], "temperatures must be above 0"),
+    (["--temperatures", "-1"], "temperature must be"),
+    (["--temperature", "-1"], "temperature must be 0 (greedy) or at least"),
+    (["--positions", "last"], "a position is one of first, uncertain, certain, or a whole number"),
+    (["--positions", "-1"], "not '-1'"),
+    (["--positions", "0,500"], "the position 500 is beyond the response"),
+    (["--prompt-text", "  "], "the prompt is empty"),
+    (["--prompt", "palin"], "did you mean 'plain'"),
+    (["--max-tokens", "0"], "max_tokens must be a positive whole number"),
+    (["--prompt-text", "x", "--max-tokens", "5000"], "reads at most 4096"),
+    (["--limit", "0"], "limit"),
+    (["--model", "./nowhere"], "not a model directory"),
+    (["--postions", "0"], "did you mean --positions"),
+])  # fmt: skip
+def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *argv, "--quiet")
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_positions_are_parsed():
+    assert parse_positions("first, 12,first") == ("first", "12")
+    for wrong in ("", "1.5", "first,,2", "²"):
+        with pytest.raises(UserError, match="a position is one of"):
+            parse_positions(wrong)
