@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import build_model, tiny_config
 
 from forkpoint.cli import main
-from forkpoint.evaluation.logits import parse_positions, read_table
+from forkpoint.engines import load_engine
+from forkpoint.evaluation import logits
+from forkpoint.evaluation.logits import Study, parse_positions, read_table, study_logits
 from forkpoint.report.logits_figures import draw_logits
 from forkpoint.tasks import load_problems, render_prompt
 from forkpoint.types import Request, Sampling, UserError
@@ -175,6 +178,33 @@ def test_a_finished_run_is_told_again(capsys, finished):
     for words in ("position", "distance (σ)", "T = 3", "top_k=50,top_p=0.9", str(finished)):
         assert words in text
     assert {p.name: p.read_bytes() for p in finished.iterdir()} == before
+
+
+def test_rows_come_in_blocks(lab, tmp_path, monkeypatch):
+    """Logits that do not fit at once are taken in parts, and say the same."""
+    prompt = {"p": tuple(lab.tokenizer("Q: Ada has 5 pens.\nA:")["input_ids"])}
+    study = Study(("top_n_sigma=1", "top_p=0.9"), (1.0, 2.0), sampling=Sampling(temperature=0.0, max_tokens=11))
+    study_logits(lab, prompt, study, tmp_path / "whole")
+    monkeypatch.setattr(logits, "rows_that_fit", lambda *_: 4)
+    monkeypatch.setattr(logits, "ROWS", 3)
+    study_logits(lab, prompt, study, tmp_path / "parts")
+    for name in ("distance.csv", "kept.csv", "histogram.csv", "sorted.csv"):
+        whole, parts = (read_table(tmp_path / run / name) for run in ("whole", "parts"))
+        for one, other in zip(whole, parts, strict=True):
+            for column, value in one.items():
+                same = other[column] if isinstance(value, str) else pytest.approx(other[column], rel=1e-4, abs=1e-5)
+                assert value == same
+
+
+def test_ids_that_the_tokenizer_does_not_know(tokenizer, tmp_path):
+    """Models often have a few more ids than their tokenizer."""
+    engine = load_engine(build_model(tiny_config(tokenizer, vocab_size=len(tokenizer) + 400)), tokenizer)
+    study = Study(("top_k=50",), (1.0,), sampling=Sampling(temperature=0.0, max_tokens=6))
+    study_logits(engine, {"p": (5, 6, 7)}, study, tmp_path / "run")
+    unknown = [row for row in read_table(tmp_path / "run" / "sorted.csv") if row["token_id"] >= len(tokenizer)]
+    assert unknown
+    assert all(row["token"] == f"#{row['token_id']:.0f}" for row in unknown)
+    assert draw_logits(tmp_path / "run")
 
 
 def test_another_configuration_is_refused(capsys, finished):
