@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import psutil
 import pytest
 from engine_contract import EngineContract
 
@@ -13,7 +14,7 @@ from forkpoint.engines import Engine
 from forkpoint.engines.vllm_engine import VllmEngine, load_vllm
 from forkpoint.tasks import load_problems, render_prompt
 from forkpoint.trajectories.rows import sample_trajectories
-from forkpoint.types import Request, Sampling, UserError
+from forkpoint.types import FailedError, Request, Sampling, UserError
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,15 @@ def test_what_needs_all_tokens_is_refused(naming_few: VllmEngine) -> None:
 def test_what_cannot_start_says_so(arguments: dict, says: str) -> None:
     with pytest.raises(UserError, match=says):
         load_vllm(**arguments)
+
+
+def test_a_dead_worker_is_one_sentence() -> None:
+    engine = load_vllm("lab", memory_gib=1)
+    asked = [Request(str(i), (5, 6, 7)) for i in range(50)]
+    started = engine.generate(asked, Sampling(max_tokens=200))
+    next(started)
+    for child in psutil.Process().children(recursive=True):
+        if child.name() == "VLLM::Worker":
+            child.kill()
+    with pytest.raises(FailedError, match=r"vLLM's processes died \(its log: .*forkpoint-vllm-.*\.log\)"):
+        list(started)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from forkpoint.engines.base import Engine
 from forkpoint.engines.checks import check_requests, check_scoring
 from forkpoint.engines.loading import first_line, load_config, source_of
 from forkpoint.engines.named_rows import Named, check_nameable, scored_rows
+from forkpoint.engines.quiet import output_into
 from forkpoint.engines.served import check_served, in_order, policy_arguments, request_seed, served_completion
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.vocabulary import Vocabulary, load_vocabulary
@@ -31,8 +34,10 @@ class VllmEngine(Engine):
     what runs beside a request: a draw at the edge may differ between runs.
     """
 
-    def __init__(self, llm: Any, vocabulary: Vocabulary, settings: Mapping[str, str | int | None]) -> None:
-        self.llm, self._settings = llm, settings
+    def __init__(
+        self, llm: Any, vocabulary: Vocabulary, settings: Mapping[str, str | int | None], log: Path | None = None
+    ) -> None:
+        self.llm, self._settings, self._log = llm, settings, log
         self.name, self.tokenizer = vocabulary.name, vocabulary.tokenizer
         self.ends, self.vocab_size = vocabulary.ends, vocabulary.vocab_size
         config = llm.llm_engine.model_config
@@ -134,6 +139,8 @@ class VllmEngine(Engine):
 
     def _run(self, asked: Iterable[tuple[TokenIds, Any]], window: int) -> Iterator[tuple[int, Any]]:
         """Each prompt's number and output as they finish, `window` of them inside vLLM at a time."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         inside = self.llm.llm_engine
         waiting = enumerate(asked)
         live: dict[str, int] = {}
@@ -149,6 +156,9 @@ class VllmEngine(Engine):
                     self._parked |= {one.request_id: one for one in inside.step() if one.finished}
                 for name in live.keys() & self._parked.keys():
                     yield live.pop(name), self._parked.pop(name)
+        except EngineDeadError as error:
+            live.clear()
+            raise FailedError(f"vLLM's processes died{_see(self._log)}") from error
         finally:
             if live:
                 inside.abort_request(list(live))
@@ -177,22 +187,24 @@ def load_vllm(
     config = load_config(model, revision=revision, trust_remote_code=trust_remote_code)
     given = _defaults(vocabulary.vocab_size) | dict(engine_args or {})
     stored = str(getattr(config, "dtype", None) or "auto").removeprefix("torch.")
+    log = Path(tempfile.gettempdir()) / f"forkpoint-vllm-{os.getpid()}.log"
     try:
-        llm = vllm.LLM(
-            source_of(model),
-            dtype=stored if dtype == "auto" else dtype,
-            revision=revision,
-            tokenizer_revision=revision,
-            trust_remote_code=trust_remote_code,
-            tensor_parallel_size=tensor_parallel_size,
-            kv_cache_memory_bytes=None if memory_gib is None else int(memory_gib * 2**30),
-            enable_prefix_caching=True,
-            generation_config="vllm",  # none of the model's own sampling defaults
-            use_tqdm_on_load=False,
-            **given,
-        )
+        with output_into(log):
+            llm = vllm.LLM(
+                source_of(model),
+                dtype=stored if dtype == "auto" else dtype,
+                revision=revision,
+                tokenizer_revision=revision,
+                trust_remote_code=trust_remote_code,
+                tensor_parallel_size=tensor_parallel_size,
+                kv_cache_memory_bytes=None if memory_gib is None else int(memory_gib * 2**30),
+                enable_prefix_caching=True,
+                generation_config="vllm",  # none of the model's own sampling defaults
+                use_tqdm_on_load=False,
+                **given,
+            )
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise UserError(f"vLLM does not start with {model}: {first_line(error)}") from error
+        raise UserError(f"vLLM does not start with {model}: {first_line(error)}{_see(log)}") from error
     settings = {
         "engine": "vllm",
         "vllm": vllm.__version__,
@@ -201,7 +213,11 @@ def load_vllm(
         "tensor_parallel_size": tensor_parallel_size,
         "engine_args": repr(sorted(given.items())),
     }
-    return VllmEngine(llm, vocabulary, settings)
+    return VllmEngine(llm, vocabulary, settings, log)
+
+
+def _see(log: Path | None) -> str:
+    return f" (its log: {log})" if log is not None and log.stat().st_size else ""
 
 
 def _imported() -> Any:
