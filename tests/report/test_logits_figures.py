@@ -218,6 +218,15 @@ def test_distances_are_the_tables():
     assert [line[0] for line in drawn[4:]] == [[0], [7]]
 
 
+def test_axes_of_a_single_point_name_it_alone():
+    one = [{"problem_id": "p", "position": 0.0, "distance": 4.7}]
+    for figure in (distance_figure(one, []), kept_figure([kept_table(SAMPLERS[:1])[1]], 490)):
+        figure.draw_without_rendering()
+        low, high = figure.axes[0].get_xlim()
+        ticks = zip(figure.axes[0].get_xticks(), figure.axes[0].get_xticklabels(), strict=True)
+        assert len([label for tick, label in ticks if low <= tick <= high and label.get_text()]) == 1
+
+
 def test_tokens_are_labels_that_the_font_has():
     assert token_label(" the", 5) == "␣the"
     assert token_label("\n", 5) == "⏎"

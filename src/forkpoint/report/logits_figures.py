@@ -151,6 +151,9 @@ def kept_figure(table: Table, vocabulary: int) -> Figure:
         style: dict[str, Any] = {"color": color, "marker": marker, "ls": dashes, "mew": 0.4, "mec": "white"}
         axes.plot(x, y, lw=0.8 + 1.8 * under, ms=2.6 + 3 * under, label=sampler_label(spec), **style)
     axes.axhline(vocabulary, color="#7f7f7f", lw=0.8, zorder=1, label=f"vocabulary, {vocabulary:,}")
+    temperatures = sorted({row["temperature"] for row in table})
+    if len(temperatures) == 1:
+        axes.set_xticks(temperatures)
     positions = int(table[0]["positions"])
     axes.set(
         xlabel="temperature",
@@ -184,7 +187,10 @@ def distance_figure(table: Table, chosen: Sequence[Mapping[str, Any]]) -> Figure
         axes.plot([one["position"]], [one["distance"]], marker, label=label if len(chosen) <= 5 else None, **style)
     axes.set(xlabel="position in the response (tokens)", ylabel="(maximum − mean) / σ")
     axes.set_ylim(0, 1.06 * max(row["distance"] for row in table) or 1)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
+    last = max(row["position"] for row in table)
+    margin = max(0.5, 0.03 * last)
+    axes.set_xlim(-margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     plain_axes(axes)
     axes.set_axisbelow(True)
     _legend_above(figure, handlelength=1.6, columnspacing=1)
