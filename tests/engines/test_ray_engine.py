@@ -76,20 +76,7 @@ def alone(lab, tmp_path_factory) -> dict[str, bytes]:
 
 
 class TestContract(EngineContract):
-    """Without what adds only seconds: each direct call starts an actor pool."""
-
-    CLOSE = 1e-5
-    test_samples_follow_the_policy = None
-    test_scores_are_those_of_transformers = None
-    test_scores_from_the_beginning_need_no_starts = None
-    test_greedy_prefers_what_the_length_allows = None
-    test_draws_belong_to_the_request = None
-    test_log_probabilities_of_samples_are_raw = None
-    test_stop_strings = None
-    test_a_stop_string_may_begin_in_what_is_written_already = None
-    test_written_tokens_count_towards_the_length = None
-    test_an_evaluation_is_resumed_where_it_stopped = None
-    test_critical_tokens_agree_with_transformers = None
+    """With two replicas."""
 
 
 def test_settings_are_those_of_one_process(engine, lab):

@@ -9,16 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 from forkpoint.engines.base import Engine
 from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
 from forkpoint.engines.loading import first_line
+from forkpoint.engines.quiet import output_into
 from forkpoint.engines.trunks import MAX_OWN
 from forkpoint.sampling.limits import validate
 from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
@@ -157,7 +156,7 @@ def join() -> None:
     _check_address(address)
     alone = {} if address else {"include_dashboard": False}
     try:
-        with _silent_stderr():
+        with output_into(os.devnull):  # what its C++ writes, of any log level
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
     except (ConnectionError, RuntimeError, ValueError) as error:
         token = "AuthenticationError" in str(error.__cause__)
@@ -175,20 +174,6 @@ def _check_address(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=ANSWERING_SECONDS).close()
     except OSError as error:
         raise UserError(f"RAY_ADDRESS is {address}, but no Ray cluster answers there: {error}") from error
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drop what C++ writes to stderr, as Ray does of the log level that it was given."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def resources(nodes: Sequence[Mapping[str, float]], replicas: int, gpus_each: int) -> tuple[dict[str, float], int]:
