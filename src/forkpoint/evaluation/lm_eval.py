@@ -295,8 +295,8 @@ def _answer(engine: Engine, unit: tuple[Strategy, list[Case]]) -> dict[str, Any]
 def _response(engine: Engine, outcome: Outcome, stop: tuple[str, ...]) -> str:
     """The chosen text, which also ends before a special token that a stop string names and that ends no response of
     this model: such tokens are no part of a text, so the engine does not find them there."""
-    special = {token.content: i for i, token in engine.tokenizer.added_tokens_decoder.items() if token.special}
-    ends = {special[s] for s in stop if s in special}
+    known = getattr(engine.tokenizer, "added_tokens_decoder", {})
+    ends = {i for i, token in known.items() if token.special and token.content in stop}
     path = outcome.paths[outcome.chosen]
     at = next((i for i, token in enumerate(path.token_ids) if token in ends), None)
     if at is None or path.continuation is not None:

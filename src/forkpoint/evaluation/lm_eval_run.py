@@ -58,9 +58,7 @@ def evaluate_tasks(
                 _write(directory, _evaluated(lm, tasks))
             (directory / JOURNAL).unlink(missing_ok=True)
             told = read_json(directory / RESULTS)
-            figures = {
-                key: told[key] for key in ("results", "groups", "versions", "n-shot", "n-samples") if key in told
-            }
+            figures = {key: told[key] for key in FIGURES if key in told}
             tokens = told["config"]["tokens_generated"]
             entries.append({"strategy": spec, "directory": directory.name, "tokens_generated": tokens, **figures})
         results = {"model": engine.name, "tasks": list(tasks.identity), "strategies": entries}
