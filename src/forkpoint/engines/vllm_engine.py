@@ -162,6 +162,8 @@ class VllmEngine(Engine):
         finally:
             if live:
                 inside.abort_request(list(live))
+            for name in live:
+                self._parked.pop(name, None)
 
 
 def load_vllm(
