@@ -12,33 +12,49 @@ from importlib import import_module
 from forkpoint import __version__
 from forkpoint.types import FailedError, UserError
 
-VERBS = {
-    "eval": ("forkpoint.cli.eval", "compare decoding strategies on a task, with statistics and a report"),
-    "lm-eval": ("forkpoint.cli.lm_eval", "run tasks of lm-eval, the evaluation harness, with decoding strategies"),
-    "critical": ("forkpoint.cli.critical", "find the token after which a wrong response is lost, by rollouts"),
-    "contrast": ("forkpoint.cli.contrast", "score tokens by models tuned on right and on wrong responses"),
-    "logits": ("forkpoint.cli.logits", "draw a model's logits along a response, and what samplers keep of them"),
-    "pairs": ("forkpoint.cli.pairs", "make preference pairs of responses, of forks, or of TRL's data"),
-    "train sft": ("forkpoint.cli.train_sft", "fine-tune a model on the chosen responses of pairs"),
-    "train dpo": ("forkpoint.cli.train_dpo", "train on pairs: Direct Preference Optimization"),
-    "train rpo": ("forkpoint.cli.train_rpo", "train on pairs: DPO with a likelihood term"),
-    "train tdpo": ("forkpoint.cli.train_tdpo", "train on pairs: token-level DPO"),
-    "train critical-dpo": ("forkpoint.cli.train_critical_dpo", "train on pairs: critical tokens weighted (cdpo)"),
-    "train fork-dpo": ("forkpoint.cli.train_fork_dpo", "train on pairs of single tokens at forks"),
-    "score": ("forkpoint.cli.score", "score every token of a corpus with a reference model"),
-    "select": ("forkpoint.cli.select", "write the tokens that a rule selects as labels, for any trainer"),
-    "train clm": ("forkpoint.cli.train_clm", "train on every token of a corpus"),
-    "train slm": ("forkpoint.cli.train_slm", "train on the tokens of a corpus that a rule selects"),
-    "dynamics": ("forkpoint.cli.dynamics", "class tokens by how their loss changes over checkpoints"),
-    "rounds": ("forkpoint.cli.rounds", "fine-tune in rounds on own right answers, with a likelihood filter"),
-    "serve": ("forkpoint.cli.serve", "put strategies in front of an OpenAI-compatible server, as one"),
-    "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
-    "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
-    "lab corpus": ("forkpoint.cli.lab_corpus", "make the lab's corpus with noise, for selective language modeling"),
-    "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
+# verb: its module, and what it does in a line
+GROUPS = {
+    "decode and evaluate": {
+        "eval": ("forkpoint.cli.eval", "compare decoding strategies on a task, with statistics and a report"),
+        "lm-eval": ("forkpoint.cli.lm_eval", "run tasks of lm-eval, the evaluation harness, with decoding strategies"),
+        "logits": ("forkpoint.cli.logits", "draw a model's logits along a response, and what samplers keep of them"),
+    },
+    "critical tokens": {
+        "critical": ("forkpoint.cli.critical", "find the token after which a wrong response is lost, by rollouts"),
+        "contrast": ("forkpoint.cli.contrast", "score tokens by models tuned on right and on wrong responses"),
+    },
+    "preference training": {
+        "pairs": ("forkpoint.cli.pairs", "make preference pairs of responses, of forks, or of TRL's data"),
+        "train sft": ("forkpoint.cli.train_sft", "fine-tune a model on the chosen responses of pairs"),
+        "train dpo": ("forkpoint.cli.train_dpo", "train on pairs: Direct Preference Optimization"),
+        "train rpo": ("forkpoint.cli.train_rpo", "train on pairs: DPO with a likelihood term"),
+        "train tdpo": ("forkpoint.cli.train_tdpo", "train on pairs: token-level DPO"),
+        "train critical-dpo": ("forkpoint.cli.train_critical_dpo", "train on pairs: critical tokens weighted (cdpo)"),
+        "train fork-dpo": ("forkpoint.cli.train_fork_dpo", "train on pairs of single tokens at forks"),
+        "rounds": ("forkpoint.cli.rounds", "fine-tune in rounds on own right answers, with a likelihood filter"),
+    },
+    "pretraining": {
+        "score": ("forkpoint.cli.score", "score every token of a corpus with a reference model"),
+        "select": ("forkpoint.cli.select", "write the tokens that a rule selects as labels, for any trainer"),
+        "train clm": ("forkpoint.cli.train_clm", "train on every token of a corpus"),
+        "train slm": ("forkpoint.cli.train_slm", "train on the tokens of a corpus that a rule selects"),
+        "dynamics": ("forkpoint.cli.dynamics", "class tokens by how their loss changes over checkpoints"),
+    },
+    "serving": {
+        "serve": ("forkpoint.cli.serve", "put strategies in front of an OpenAI-compatible server, as one"),
+    },
+    "tools": {
+        "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
+        "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
+        "lab corpus": ("forkpoint.cli.lab_corpus", "make the lab's corpus with noise, for selective language modeling"),
+        "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
+    },
 }
+VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
-RESUMING = {*VERBS} - {"serve", "report", "lab corpus", "lab train"}  # the same command goes on from where it was
+# verbs with nothing to go on from; of all others the same command goes on from where it was
+AT_ONCE = {"serve", "report", "lab corpus", "lab train"}
+RESUMING = {*VERBS} - AT_ONCE
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -90,14 +106,15 @@ def _find_verb(args: list[str]) -> tuple[str, list[str]]:
 
 
 def _help() -> str:
-    lines = [f"  {verb:<20}{summary}" for verb, (_, summary) in VERBS.items()]
+    lines: list[str] = []
+    for group, verbs in GROUPS.items():
+        lines += [f"{group}:", *(f"  {verb:<20}{summary}" for verb, (_, summary) in verbs.items()), ""]
     return "\n".join([
         "usage: forkpoint VERB [options]",
         "",
         "Find the tokens where a language model's reasoning is decided, and use them.",
         "",
         *lines,
-        "",
-        "forkpoint VERB --help shows a verb's options; forkpoint --version the version.",
+        "forkpoint VERB --help shows a verb's options, with examples; forkpoint --version the version.",
         "Try: forkpoint eval --strategy greedy --strategy cot-decoding:k=10 --limit 300",
     ])  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
+from forkpoint.cli.examples import examples_of
 from forkpoint.types import UserError
 
 T = TypeVar("T")
@@ -130,6 +131,27 @@ class RunOptions:
     """no progress bar"""
 
 
+class _Parser(ArgumentParser):
+    """A parser whose help ends with examples, each on one line as it was written."""
+
+    examples = ""
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        return f"{super().format_help(*args, **kwargs)}{self.examples}"
+
+
+def parser_of(verb: str, options: type[Any], positional: tuple[str, str] | None = None) -> ArgumentParser:
+    """The verb's parser, made of its options."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _Parser(prog=f"forkpoint {verb}", description=options.__doc__, exit_on_error=False, default_env=False)
+    parser.examples = examples_of(verb)
+    parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it")
+    if positional:
+        parser.add_argument(positional[0], type=typing.get_type_hints(options)[positional[0]], help=positional[1])
+    parser.add_class_arguments(options, as_group=False, skip=set(positional[:1]) if positional else None)
+    return parser
+
+
 def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str, str] | None = None) -> T:
     """The verb's options from its arguments and, with `--config FILE`, from YAML; flags override the file.
 
@@ -137,15 +159,7 @@ def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str
     Prints the help and exits for --help. Raises UserError for anything unknown (suggesting the nearest name) or of
     the wrong type.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=f"forkpoint {verb}", description=options.__doc__, exit_on_error=False, default_env=False
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it")
-    hints = typing.get_type_hints(options)
-    if positional:
-        parser.add_argument(positional[0], type=hints[positional[0]], help=positional[1])
-    parser.add_class_arguments(options, as_group=False, skip=set(positional[:1]) if positional else None)
+    parser, hints = parser_of(verb, options, positional), typing.get_type_hints(options)
     try:
         namespace = parser.parse_args(_spell_out(argv, hints))
     except (ArgumentError, TypeError, ValueError) as error:
