@@ -1,0 +1,58 @@
+"""Selective language modeling on one's own corpus: a reference model says which tokens are worth training on.
+
+    python examples/slm_own_corpus.py
+    python examples/slm_own_corpus.py --data corpus.jsonl --reference Qwen/Qwen2.5-0.5B --learning-rate 1e-4
+
+The corpus is JSON Lines with a column `text` (or .txt, .parquet, a directory of such files). Without --data one is
+made: word problems with the lint of web pages in them. Prints which tokens of its first document are kept, and trains
+new weights on those of all (slm/training/model). Needs the extra `train`; offline by default, on the lab model.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+import forkpoint
+from forkpoint.lab.corpus import documents
+from forkpoint.selective.context import Context
+from forkpoint.selective.corpus import read_corpus
+from forkpoint.selective.rules import Rule, select
+from forkpoint.selective.scoring import score_corpus
+from forkpoint.selective.store import open_store
+from forkpoint.selective.training import Pretraining, pretrain
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--data", help="the corpus; by default a small one is made")
+parser.add_argument("--reference", default="lab", help="model that knows good text: lab, a directory or a Hub id")
+parser.add_argument("--learning-rate", type=float, default=3e-3)
+parser.add_argument("--out", type=Path, default=Path("slm"))
+options = parser.parse_args()
+if options.data is None:
+    options.out.mkdir(exist_ok=True)
+    options.data, lint = str(options.out / "corpus.jsonl"), itertools.cycle(["<br>", "[edit]", "We use cookies."])
+    texts = [
+        question.replace(". ", f". {next(lint)} ") + answer for question, answer in itertools.islice(documents(0), 240)
+    ]
+    Path(options.data).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+
+reference = forkpoint.load_engine(options.reference)
+model, tokenizer = reference.model, reference.tokenizer
+context = Context(length=256, stride=256)
+score_corpus(read_corpus(options.data), tokenizer, options.out / "store", context, model=model)
+
+store, rule = open_store(options.out / "store"), Rule("reference_loss", ratio=0.7)
+ids, loss = store[0].row.ids[1:], torch.tensor(store[0].scores["reference_loss"][1:])  # nothing predicts the first one
+kept = select(
+    {"reference_loss": loss, "chance": torch.rand(len(ids))}, rule, torch.zeros(len(ids), dtype=torch.long)
+).kept
+for keep, group in itertools.groupby(zip(ids, kept.tolist(), strict=True), key=lambda pair: pair[1]):
+    print("kept:    " if keep else "left out:", repr(tokenizer.decode([token for token, _ in group])))
+
+trained = AutoModelForCausalLM.from_config(model.config)
+settings = Pretraining(rule, {"learning_rate": options.learning_rate, "num_train_epochs": 2, "logging_steps": 15})
+for entry in pretrain(trained, tokenizer, store, settings, options.out / "training")["history"]:
+    print(f"step {entry['step']}: loss {entry['loss']:.2f} where kept, {entry['loss/unselected']:.2f} where left out")
