@@ -26,6 +26,7 @@ DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb i
     "eval": "evaluation",
     "lab corpus": "lab",
     "serve": "serving",
+    "doctor": "cli",
     **dict.fromkeys(("score", "select", "train clm", "train slm", "dynamics"), "selective"),
 }
 ROOT = Path(__file__).parents[1]

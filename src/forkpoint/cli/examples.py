@@ -96,6 +96,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "forkpoint lab corpus --documents 6000 --clean-documents 600 --held-out-documents 100 --seed 1",
     ),
     "lab train": ("forkpoint lab train --out runs/lab-model", "forkpoint lab train --steps 200 --seed 1"),
+    "doctor": ("forkpoint doctor", "forkpoint doctor --json"),
 }
 
 

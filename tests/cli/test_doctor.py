@@ -1,0 +1,180 @@
+"""forkpoint doctor: what it says of sound, incomplete and broken installations, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from forkpoint.cli import doctor, main
+from forkpoint.cli.doctor import examine
+from forkpoint.cli.installation import PURPOSES, Installation, Package, read_installation
+from forkpoint.cli.probes import Outcome, probe
+
+DEVICES = {"threads": 2, "memory": 8 * 2**30, "cuda_build": None, "gpus": [], "mps": False}
+TORCH = Package("torch", ">=2.6", "2.13.0", True)
+TRL = Package("trl", ">=1.16", "1.16.0", True)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A made-up installation: set its packages, and what goes wrong with steps."""
+
+    def make(core=(TORCH,), extras=None, wrong=None, devices=None, vllm=None, editable=False):
+        found = {"devices": {**DEVICES, **(devices or {})}, "lab": "The answer is 70."}
+        wrong = wrong or {}
+        installed = Installation("0.1.0", tuple(core), extras or {}, None, editable)
+        monkeypatch.setattr(doctor, "read_installation", lambda: installed)
+        monkeypatch.setattr(doctor, "version_of", lambda *_: vllm)
+        monkeypatch.setattr(doctor, "probe", lambda *batches: {
+            step: Outcome(error=wrong[step]) if step in wrong else Outcome(found.get(step))
+            for batch in batches for step in batch
+        })  # fmt: skip
+
+    return make
+
+
+def line(name: str):
+    return next(check for check in examine() if check.name == name)
+
+
+def test_a_sound_installation_is_exit_code_0(machine, capsys):
+    machine(extras={"train": (TRL,)})
+    assert main(["doctor"]) == 0
+    text, err = capsys.readouterr()
+    assert err == ""
+    for words in ("torch", "2.13.0", ">=2.6", "The answer is 70.", "8.0 GiB", "trl 1.16.0", "train, rounds, contrast"):
+        assert words in text
+    assert "broken" not in text
+
+
+@pytest.mark.parametrize(("core", "wrong", "found", "do"), [
+    ((replace(TORCH, version=None, fits=False),), {}, "not installed", "pip install forkpoint"),
+    ((replace(TORCH, version="2.1", fits=False),), {}, "2.1, but >=2.6 is needed", "pip install forkpoint"),
+    ((TORCH,), {"import torch": "OSError: no libc"}, "2.13.0: OSError: no libc", "--force-reinstall 'torch>=2.6'"),
+])  # fmt: skip
+def test_a_broken_core_is_exit_code_1_and_says_what_to_do(machine, capsys, core, wrong, found, do):
+    machine(core=core, wrong=wrong)
+    check = line("torch")
+    assert (check.state, check.found) == ("broken", found)
+    assert do in check.do
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == "forkpoint: broken: torch; what to do stands in the table\n"
+
+
+def test_a_lab_model_that_answers_wrongly_is_a_broken_core(machine, capsys):
+    machine(wrong={"lab": "ValueError: the model says 'The answer is 71.'"})
+    assert main(["doctor", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is False
+    (lab,) = [check for check in told["checks"] if check["name"] == "lab model"]
+    assert lab["state"] == "broken"
+    assert "71" in lab["found"]
+    assert "--force-reinstall --no-deps" in lab["do"]
+
+
+@pytest.mark.parametrize(("package", "wrong", "state", "found", "do"), [
+    (replace(TRL, version=None, fits=False), {}, "missing", "not installed: trl", "pip install 'forkpoint[train]'"),
+    (replace(TRL, version="1.0", fits=False), {}, "broken", "trl 1.0, but >=1.16", "pip install 'forkpoint[train]'"),
+    (TRL, {"import trl": "KeyError: x"}, "broken", "trl 1.16.0: KeyError: x", "--force-reinstall 'trl>=1.16'"),
+])  # fmt: skip
+def test_an_incomplete_or_broken_extra_is_told_and_no_failure(machine, capsys, package, wrong, state, found, do):
+    machine(extras={"train": (package,)}, wrong=wrong)
+    check = line("train")
+    assert check.state == state
+    assert found in check.found
+    assert do in check.do
+    assert main(["doctor"]) == 0
+
+
+def test_vllm_and_its_plugin(machine, monkeypatch):
+    machine()
+    assert (line("vllm").state, line("vllm").found) == ("missing", "not installed")
+    assert "pip install vllm" in line("vllm").do
+    machine(vllm="0.32.0", wrong={"import vllm": "ImportError: libcuda.so.1"})
+    assert line("vllm").found == "0.32.0: ImportError: libcuda.so.1"
+    machine(vllm="0.32.0")
+    monkeypatch.setattr(doctor, "plugin_found", lambda: False)
+    assert (line("vllm").state, line("plugin").state) == ("ok", "broken")
+    assert "into this environment again" in line("plugin").do
+    monkeypatch.setattr(doctor, "plugin_found", lambda: True)
+    assert line("plugin").state == "ok"
+
+
+def test_devices(machine, monkeypatch):
+    gpus = [{"name": "H100", "memory": 80 * 2**30, "bf16": True}, {"name": "T4", "memory": 15 * 2**30, "bf16": False}]
+    machine(devices={"gpus": gpus, "mps": True})
+    assert line("cuda:0").found == "H100, 80.0 GiB, bfloat16"
+    assert line("cuda:1").found == "T4, 15.0 GiB, no bfloat16: use --dtype float16"
+    assert "training on it is not supported" in line("mps").found
+    machine()
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-smi")
+    assert line("cuda").found == "there is an NVIDIA driver, but this torch is a build without CUDA"
+    machine(wrong={"devices": "RuntimeError: driver"})
+    assert [check.found for check in examine() if check.section == "devices"] == ["RuntimeError: driver"]
+
+
+def test_the_command_is_for_where_forkpoint_came_from():
+    assert Installation("1", (), {}, "/my code", True).command("ray") == "pip install -e '/my code[ray]'"
+    assert Installation("1", (), {}, None, False).command() == "pip install forkpoint"
+
+
+def test_requirements_are_those_of_pyproject():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    installed = read_installation()
+    assert {package.name for package in installed.core} <= {
+        text.partition(">")[0].partition("[")[0] for text in project["dependencies"]
+    }
+    assert all(package.fits for package in installed.core)
+    assert set(PURPOSES) <= set(project["optional-dependencies"])
+    assert list(installed.extras)[: len(PURPOSES)] == list(PURPOSES)
+    assert "dev" not in installed.extras
+    assert {package.name for package in installed.extras["train"]} >= {"accelerate", "peft", "transformers", "trl"}
+
+
+def test_a_step_that_raises_prints_or_kills_reaches_nobody(tmp_path, monkeypatch, capfd):
+    for name, body in {
+        "broken_one": "raise RuntimeError('first line\\nsecond line')",
+        "loud_one": "print('noise')",
+        "deadly_one": "import os; os.kill(os.getpid(), 9)",
+        "leaving_one": "raise SystemExit(3)",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    steps = ["import broken_one", "import deadly_one", "import loud_one"]
+    assert probe(steps, ["import leaving_one", "import nowhere"]) == {
+        "import broken_one": Outcome(error="RuntimeError: first line"),
+        "import deadly_one": Outcome(error="ends the process by SIGKILL"),
+        "import loud_one": Outcome(),
+        "import leaving_one": Outcome(error="SystemExit: 3"),
+        "import nowhere": Outcome(error="ModuleNotFoundError: No module named 'nowhere'"),
+    }
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_step_without_end_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "endless_one.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("forkpoint.cli.probes.SECONDS", 2)
+    assert probe(["import endless_one"]) == {"import endless_one": Outcome(error="no end after 2 seconds")}
+
+
+def test_this_installation_with_two_packages_spoiled(tmp_path):
+    (tmp_path / "peft.py").write_text("raise ImportError('peft is spoiled')")
+    (tmp_path / "math_verify.py").write_text("import os; os.abort()")
+    done = subprocess.run(
+        [sys.executable, "-m", "forkpoint", "doctor", "--json"], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    told = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 1
+    assert done.stderr == "forkpoint: broken: math-verify; what to do stands in the table\n"
+    assert "ends the process by SIGABRT" in told["math-verify"]["found"]
+    assert "ImportError: peft is spoiled" in told["train"]["found"]
+    assert (told["torch"]["state"], told["lab model"]["found"]) == ("ok", "The answer is 70.")
