@@ -31,7 +31,7 @@ def help_of(capsys, *argv: str) -> str:
 
 def arguments(line: str) -> list[str]:
     """What follows `forkpoint` in a command."""
-    words = shlex.split(line)
+    words = shlex.split(re.sub(r"^source <\(|\)$| > .*", "", line))
     return words[words.index("forkpoint") + 1 :]
 
 

@@ -49,12 +49,13 @@ GROUPS = {
         "lab corpus": ("forkpoint.cli.lab_corpus", "make the lab's corpus with noise, for selective language modeling"),
         "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
         "doctor": ("forkpoint.cli.doctor", "say what is installed, what is missing, and what to do about it"),
+        "completion": ("forkpoint.cli.completion", "print what makes bash, zsh or fish complete verbs and options"),
     },
 }
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
 # verbs with nothing to go on from; of all others the same command goes on from where it was
-AT_ONCE = {"serve", "report", "lab corpus", "lab train", "doctor"}
+AT_ONCE = {"serve", "report", "lab corpus", "lab train", "doctor", "completion"}
 RESUMING = {*VERBS} - AT_ONCE
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -97,6 +97,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "lab train": ("forkpoint lab train --out runs/lab-model", "forkpoint lab train --steps 200 --seed 1"),
     "doctor": ("forkpoint doctor", "forkpoint doctor --json"),
+    "completion": (
+        "source <(forkpoint completion bash)",
+        'forkpoint completion zsh > "${fpath[1]}/_forkpoint"',
+        "forkpoint completion fish > ~/.config/fish/completions/forkpoint.fish",
+    ),
 }
 
 
