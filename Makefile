@@ -9,13 +9,14 @@ VLLM := .venv-vllm
 VLLM_BIN := $(VLLM)/bin
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: help demo test test-vllm lint bench bench-vllm clean
+.PHONY: help demo test test-vllm lint docs bench bench-vllm clean
 
 help:
 	@echo "make demo       install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
 	@echo "make test       the test suite"
 	@echo "make test-vllm  the tests that need vLLM, in an environment of their own"
 	@echo "make lint       formatting, lint and types"
+	@echo "make docs       the documentation as a site, in site/; a dead link is an error"
 	@echo "make bench      measure against transformers; writes benchmarks/results/"
 	@echo "make bench-vllm the same with vLLM"
 
@@ -23,7 +24,7 @@ help:
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt torch
-	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[train,dev]"
+	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[train,dev,docs]"
 	touch $@
 
 $(VLLM_READY): pyproject.toml constraints-vllm.txt
@@ -53,6 +54,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_samplers.py
 	$(BIN)/python benchmarks/bench_engine.py
@@ -69,4 +73,4 @@ bench-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python benchmarks/engines_agree.py
 
 clean:
-	rm -rf $(VENV) $(VLLM) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) runs build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
