@@ -1,15 +1,24 @@
-"""The documentation is true: its Python runs, and its commands are ones that the command line takes."""
+"""The documentation is true: its Python runs, and its commands are ones that the command line takes.
+
+What cannot run offline is read as far as it goes: a client's Python is compiled, other programs' commands are looked at
+word by word (`PROGRAMS`). A block in another language, or a command of another program, fails.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from collections.abc import Iterator
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from forkpoint.cli import VERBS, _find_verb
 from forkpoint.cli.eval import EvalOptions
@@ -31,7 +40,7 @@ DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb i
 }
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/*.md"))]
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -39,12 +48,23 @@ def blocks(page: Path, language: str) -> list[str]:
     return [body for name, body in _BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
 
 
+def lines_of(block: str) -> Iterator[list[str]]:
+    """The words of every command in a block, `&&` and `&` between two of them taken apart; without comments."""
+    for line in block.replace("\\\n", " ").splitlines():
+        words: list[str] = []
+        for word in [*shlex.split(line, comments=True), "&"]:
+            if word not in ("&", "&&"):
+                words.append(word)
+            elif words:
+                yield words
+                words = []
+
+
 def commands(page: Path) -> Iterator[list[str]]:
     """The arguments of every `forkpoint` command in the page's bash blocks."""
     for block in blocks(page, "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words and Path(words[0]).name == "forkpoint":
+        for words in lines_of(block):
+            if Path(words[0]).name == "forkpoint":
                 yield words[1:]
 
 
@@ -76,20 +96,24 @@ def test_commands_parse(page, workplace):
     for block in blocks(page, "yaml"):  # its first line names the file: "# compare.yaml"
         (workplace / block.splitlines()[0].lstrip("# ")).write_text(block)
     for argv in commands(page):
-        if {"--help", "-h", "--version"} & set(argv):
-            continue
+        check_forkpoint(argv)
+
+
+def check_forkpoint(argv: list[str]) -> None:
+    """That the command line takes the arguments; nothing runs."""
+    if not {"--help", "-h", "--version"} & set(argv):
         verb, rest = _find_verb(argv)
         if verb == "report":
             assert len(rest) == 1
-            continue
+            return
         if verb == "run":
             given = parse_options(rest)
             recipe_of(given if given.recipe.exists() else replace(given, recipe=ROOT / given.recipe))
-            continue
+            return
         module = MODULES[verb]
         if hasattr(module, "parse_options"):
             module.parse_options(rest)
-            continue
+            return
         options = parse(verb, module.OPTIONS, rest)
         if verb == "eval":
             check_eval(options)
@@ -103,6 +127,87 @@ def check_eval(options: EvalOptions) -> None:
         parse_strategy(strategy)
     if options.strategy:
         plan(options.strategy, options.sweep)
+
+
+# Commands of other programs: what of them can be looked at without a GPU, a server or a network.
+
+
+def check_make(words: list[str]) -> None:
+    assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def check_pip(words: list[str]) -> None:
+    assert words[0] == "install"
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = [extra for word in words for extra in re.findall(r"^(?:forkpoint|\.)\[(.+)\]$", word)]
+    assert set(",".join(extras).split(",")) - {""} <= known.keys()
+
+
+def check_python(words: list[str]) -> None:
+    """A script of the repository with options that it knows, code that compiles, or a module."""
+    if words[0] == "-c":
+        compile(words[1], "docs", "exec")
+    elif words[0] == "-m":
+        assert words[1] in ("venv", "vllm.entrypoints.openai.api_server")
+    else:
+        source = (ROOT / words[0]).read_text(encoding="utf-8")
+        for option in (word for word in words[1:] if word.startswith("-")):  # written out there, or as a name
+            assert f'"{option}"' in source or f'"{option[2:].replace("-", "_")}"' in source, option
+
+
+def check_curl(words: list[str]) -> None:
+    assert any(word.endswith(("/v1/completions", "/v1/chat/completions")) for word in words)
+    assert "model" in json.loads(words[words.index("-d") + 1])
+
+
+def check_accelerate(words: list[str]) -> None:
+    """A configuration of ours, and a verb that takes what follows."""
+    assert words[0] == "launch"
+    assert (ROOT / words[words.index("--config_file") + 1]).exists()
+    at = words.index("-m")
+    assert words[at + 1] == "forkpoint"
+    check_forkpoint(words[at + 2 :])
+
+
+PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    "make": check_make,
+    "pip": check_pip,
+    "python": check_python,
+    "curl": check_curl,
+    "accelerate": check_accelerate,
+    **dict.fromkeys(("git", "cd", "activate", "export", "wait", "mkdir", "vllm"), lambda words: None),
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_looked_at(page, workplace):
+    """No language but those that a test here reads, and no command but of a program that it knows."""
+    for language, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "py":  # for a server or a GPU: run in tests/serving and tests_vllm, where that can be
+            compile(block, page.name, "exec")
+        elif language == "yaml" or (not language and re.match(r"\w+:", block)):
+            assert isinstance(yaml.safe_load(block), dict)
+        elif language != "python":
+            assert language in ("bash", "sh", ""), language
+            for words in lines_of(block):
+                name = Path(words[-1] if words[0] == "." else words[0]).name
+                assert name in {"forkpoint", *PROGRAMS}, f"a command of another program: {' '.join(words)}"
+                if name != "forkpoint":
+                    PROGRAMS[name](words[1:])
+
+
+def test_the_start_page_works(workplace):
+    """Its commands that need no network, one after the other, as a newcomer would type them."""
+    typed = [argv for argv in commands(ROOT / "docs" / "start.md") if "Qwen" not in " ".join(argv)]
+    assert [argv[0] for argv in typed] == ["doctor", "eval", "critical"]
+    said = [
+        subprocess.run([sys.executable, "-m", "forkpoint", *argv], capture_output=True, text=True, check=True).stdout
+        for argv in typed
+    ]
+    assert "cot-decoding:k=10" in said[1]
+    assert "with a critical token" in said[2]
+    for run in ("first", "first-critical"):
+        assert (workplace / "runs" / run / "report.html").stat().st_size
 
 
 def table_row(page: str, *cells: str) -> str:
