@@ -196,6 +196,18 @@ def test_every_block_is_looked_at(page, workplace):
                     PROGRAMS[name](words[1:])
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name):
+    """Those of the pages are checked where the site is built (`make docs`)."""
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+    for path, _, anchor in (link.partition("#") for link in links if "://" not in link):
+        assert (ROOT / path).is_file(), path
+        titles = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, (
+            anchor
+        )
+
+
 def test_the_start_page_works(workplace):
     """Its commands that need no network, one after the other, as a newcomer would type them."""
     typed = [argv for argv in commands(ROOT / "docs" / "start.md") if "Qwen" not in " ".join(argv)]
