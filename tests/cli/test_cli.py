@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from forkpoint.cli import main
+from forkpoint.cli import VERBS, main
 from forkpoint.lab import MODEL_DIR
 from forkpoint.types import FailedError
 
@@ -160,6 +163,39 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     code, _, err = run(capsys, "eval")
     assert code == 130
     assert "the same command goes on from where it was" in err
+
+
+@pytest.mark.parametrize(("verb", "hint"), [
+    ("serve", ""), ("lab corpus", "; the same command begins anew"),
+    ("train dpo", "; the same command goes on from where it was"),
+])  # fmt: skip
+def test_ctrl_c_is_said_once_and_only_what_is_true(capsys, monkeypatch, verb, hint):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{VERBS[verb][0]}.run", interrupted)
+    assert run(capsys, *verb.split()) == (130, "", f"forkpoint: {verb} was stopped{hint}\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # one of several processes that a terminal interrupts together
+    assert run(capsys, *verb.split()) == (130, "", "")
+
+
+def test_a_real_interrupt_leaves_a_run_that_goes_on(tmp_path):
+    out = tmp_path / "out"
+    argv = ["eval", "--limit", "900", "--strategy", "sample:n=4", "--strategy", "greedy", "--quiet", "--out", str(out)]
+    command = [sys.executable, "-m", "forkpoint", *argv]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (out / "config.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (
+        130,
+        "forkpoint: eval was stopped; the same command goes on from where it was\n",
+    )
+    assert not (out / "results.json").exists()
+    with pytest.raises(ProcessLookupError):  # nothing that it started is left
+        os.killpg(process.pid, 0)
 
 
 def test_a_failure_that_is_not_the_users_says_how_to_go_on(capsys, monkeypatch):

@@ -6,6 +6,7 @@ One file a verb; nothing heavy is imported before the verb is known, so that `fo
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from importlib import import_module
 
@@ -54,9 +55,8 @@ GROUPS = {
 }
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
-# verbs with nothing to go on from; of all others the same command goes on from where it was
-AT_ONCE = {"serve", "report", "lab corpus", "lab train", "doctor", "completion"}
-RESUMING = {*VERBS} - AT_ONCE
+ANEW = {"report", "lab corpus", "lab train"}  # nothing is kept of a part
+RESUMING = {*VERBS} - ANEW - {"serve", "doctor", "completion"}  # the same command goes on from where it was
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -83,12 +83,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"forkpoint: {error}{_hint(verb)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print(f"forkpoint: {verb} was stopped{_hint(verb)}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one process speaks for those of `accelerate launch`
+            print(f"forkpoint: {verb} was stopped{_hint(verb)}", file=sys.stderr)
         return INTERRUPTED
     return DONE
 
 
 def _hint(verb: str) -> str:
+    if verb in ANEW:
+        return "; the same command begins anew"
     return "; the same command goes on from where it was" if verb in RESUMING else ""
 
 

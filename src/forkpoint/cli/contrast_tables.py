@@ -38,7 +38,7 @@ def print_contrast(summary: dict[str, Any]) -> None:
 
 
 def _agreement(figures: dict[str, Any]) -> Table:
-    title = f"finding the critical token: {figures['trajectories']} trajectories of {figures['problems']} problems"
+    title = f"finding the critical token: {figures['trajectories']:,} trajectories of {figures['problems']:,} problems"
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("scorer", no_wrap=True)
     for heading in HEADINGS.values():

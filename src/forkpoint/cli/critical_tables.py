@@ -40,11 +40,11 @@ def _lines(summary: Summary) -> list[str]:
         low, high = summary["share_critical_ci95"]
         lines.append(
             f"critical token in {100 * summary['share_critical']:.1f}% of {summary['n_wrong']:,} wrong responses "
-            f"({100 * low:.1f} to {100 * high:.1f})"
+            f"(95% interval {100 * low:.1f} to {100 * high:.1f})"
         )
     if position := summary["critical_position"]:
         kinds = ", ".join(f"{kind['kind']} {kind['count']:,}" for kind in summary["token_kinds"])
-        lines.append(f"at token {position['median']:.0f} in the median, {100 * position['relative_mean']:.0f}% of "
+        lines.append(f"at token {position['median']:.0f} in the median, {100 * position['relative_mean']:.1f}% of "
                      f"the way on average; {kinds}")  # fmt: skip
     if bias := summary.get("success_bias"):
         lines.append(
@@ -58,7 +58,7 @@ def _cost(summary: Summary) -> str:
     spent, plain = summary["tokens_generated"], summary["brute_force_tokens"]
     times = f", {plain / spent:.1f} times as many" if spent else ""
     return (
-        f"{summary['rollouts']:,} rollouts, {spent:,} tokens, {summary['seconds']:.1f} seconds; "
+        f"{summary['rollouts']:,} rollouts, {spent:,} tokens, {summary['seconds']:,.1f} seconds; "
         f"64 from every prefix: {plain:,} tokens{times}"
     )
 

@@ -76,7 +76,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "dynamics": (
         "forkpoint dynamics --store runs/store --checkpoints runs/clm/snapshots --out runs/dynamics",
-        "forkpoint dynamics --store runs/store --checkpoints lab --checkpoints runs/clm/model --limit 500",
+        "forkpoint dynamics --store runs/store --checkpoints runs/clm/model --checkpoints runs/slm/model --shown 20",
     ),
     "rounds": (
         "forkpoint rounds --limit 400 --eval-limit 300 --rounds 3 --filter token --out runs/rounds",

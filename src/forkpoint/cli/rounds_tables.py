@@ -26,7 +26,7 @@ def print_rounds(summary: dict[str, Any]) -> None:
     console = wide_console()
     console.print(table)
     console.print(
-        f"right: of the samples; tokens: with loss. greedy, sampled, pass@{k}: % on held-out problems, 95% interval. "
+        f"right: of the samples; tokens: with loss. greedy, sampled, pass@{k}: on held-out problems, 95% interval. "
         f"answers, responses: how many of {summary['eval_n']} differ."
     )
 
@@ -58,5 +58,5 @@ def _figures(held_out: dict[str, Any] | None, k: int) -> list[str]:
     cells = []
     for name in ("greedy_accuracy", "sampled_accuracy", f"pass@{k}"):
         low, high = held_out[f"{name}_ci95"]
-        cells.append(f"{100 * held_out[name]:.1f} ({100 * low:.0f} to {100 * high:.0f})")
+        cells.append(f"{100 * held_out[name]:.1f}% ({100 * low:.0f} to {100 * high:.0f})")
     return [*cells, *(f"{held_out[name]:.2f}" for name in ("distinct_answers", "distinct_responses"))]

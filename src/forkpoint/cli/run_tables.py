@@ -36,10 +36,10 @@ def print_summary(recipe: Recipe, steps: Sequence[Step], seconds: Mapping[str, f
     for step in steps:
         name = step.stage.name
         table.add_row(
-            Text(name), step.stage.verb, DONE[step.action], f"{seconds[name]:.1f}", Text(str(recipe.out / name))
+            Text(name), step.stage.verb, DONE[step.action], f"{seconds[name]:,.1f}", Text(str(recipe.out / name))
         )
     wide_console().print(table)
-    print(recipe.out / steps[-1].stage.name)
+    print(f"\n{recipe.out / steps[-1].stage.name}")
 
 
 def _table(title: str, *columns: str) -> Table:

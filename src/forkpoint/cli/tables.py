@@ -22,11 +22,11 @@ def print_evaluation(results: dict[str, Any]) -> None:
     """The strategies with their figures, then each compared with the first."""
     console = wide_console()
     n = results["n_problems"]
-    console.print(_accuracies(results, f"{results['model']} on {results['task']}, {n} problems"))
+    console.print(_accuracies(results, f"{results['model']} on {results['task']}, {n:,} problems"))
     if results["comparisons"]:
         console.print(_comparisons(results))
     detectable = results["minimum_detectable_difference"]
-    console.print(f"With {n} problems a difference under about {100 * detectable:.1f} points is likely to be missed.")
+    console.print(f"With {n:,} problems a difference under about {100 * detectable:.1f} points is likely to be missed.")
 
 
 def _accuracies(results: dict[str, Any], title: str) -> Table:
@@ -38,7 +38,7 @@ def _accuracies(results: dict[str, Any], title: str) -> Table:
         lo, hi = s["ci95"]
         table.add_row(
             Text(s["strategy"]), f"{100 * s['accuracy']:.1f}%", f"{100 * lo:.1f} to {100 * hi:.1f}",
-            f"{s['extraction_failures']} of {s['responses']}", f"{s['tokens_generated']:,}", f"{s['seconds']:.1f}",
+            f"{s['extraction_failures']:,} of {s['responses']:,}", f"{s['tokens_generated']:,}", f"{s['seconds']:,.1f}",
         )  # fmt: skip
     return table
 
