@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_every_verb_has_examples_and_an_alias_the_help_of_its_verb(capsys):
     assert EXAMPLES.keys() == VERBS.keys()
     for alias, verb in ALIASES.items():
         assert help_of(capsys, *alias.split()) == help_of(capsys, *verb.split())
+
+
+def test_the_environment_variables_that_we_read_are_documented():
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    names = {*re.findall(r"""environ(?:\.get|\.setdefault)?[\[(]["'](\w+)""", source), "FORKPOINT_API_KEY"}
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
+    documented = [name for row in rows for name in re.findall(r"`([A-Z_*]+)`", row)]
+    assert {"OPENAI_API_KEY", "XDG_CACHE_HOME"} <= names
+    for name in names - {"PYTHONPATH"}:
+        assert any(fnmatch(name, pattern) for pattern in documented), name
 
 
 def test_the_help_of_all_verbs_imports_nothing_heavy():
