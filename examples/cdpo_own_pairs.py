@@ -8,7 +8,6 @@ made: word problems with a right solution and one with a slip. Needs the extra `
 """
 
 import argparse
-import itertools
 import json
 import random
 from dataclasses import replace
@@ -34,7 +33,7 @@ options = parser.parse_args()
 if options.pairs is None:
     options.out.mkdir(exist_ok=True)
     options.pairs, draw, rows = str(options.out / "pairs.jsonl"), random.Random(0), []
-    for p in itertools.islice(stream(0, "train"), 200):
+    for _, p in zip(range(200), stream(0, "train"), strict=False):
         right, wrong = (worked_text(p, work_out(p.steps, slips), "", "") for slips in (None, draw_slips(draw, p)))
         prompt = f"Q: {p.question}\nA: Let's think step by step."
         rows += [json.dumps({"prompt": prompt, "chosen": right, "rejected": wrong})] if right != wrong else []
@@ -43,10 +42,11 @@ if options.pairs is None:
 engine = forkpoint.load_engine(options.model)
 model, tokenizer = engine.model, engine.tokenizer
 pairs = import_pairs(read_preferences(options.pairs), tokenizer).pairs
+tuning = Tuning(learning_rate=3e-3 if options.model == "lab" else 3e-4, epochs=2)
 sides = {}
 for name in ("chosen_ids", "rejected_ids"):  # one model tuned on what is right, one on what is wrong
     sides[name] = [Trajectory(p.id, NONE, p.prompt_ids, getattr(p, name), None, False, "stop") for p in pairs]
-    tune_adapter(model, tokenizer, sides[name], Tuning(learning_rate=3e-3, epochs=2), options.out / name)
+    tune_adapter(model, tokenizer, sides[name], tuning, options.out / name)
 with shared_base(model, options.out / "chosen_ids", options.out / "rejected_ids") as base:
     weights = [tuple(1 - one.columns["s"]) for one in base.score(sides["rejected_ids"], 1.0, Sampling(), engine.ends)]
 pairs = [replace(pair, rejected_weights=row) for pair, row in zip(pairs, weights, strict=True)]

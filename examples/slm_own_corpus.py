@@ -52,7 +52,7 @@ kept = select(
 for keep, group in itertools.groupby(zip(ids, kept.tolist(), strict=True), key=lambda pair: pair[1]):
     print("kept:    " if keep else "left out:", repr(tokenizer.decode([token for token, _ in group])))
 
-trained = AutoModelForCausalLM.from_config(model.config)
+trained = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
 settings = Pretraining(rule, {"learning_rate": options.learning_rate, "num_train_epochs": 2, "logging_steps": 15})
 for entry in pretrain(trained, tokenizer, store, settings, options.out / "training")["history"]:
     print(f"step {entry['step']}: loss {entry['loss']:.2f} where kept, {entry['loss/unselected']:.2f} where left out")
