@@ -2,7 +2,8 @@
 
 What lies outside of them is known as a whole only. It is spread evenly over the unnamed tokens, which leaves what is
 said of named tokens exact and makes the entropy an upper bound. For the policy it is spread so that the unnamed tokens
-get the most they can have: below temperature 1 over as few as can hold it without being likelier than the least named.
+get the most they can have, but for the rounding of the log-probabilities: below temperature 1 over as few as can hold
+it without being likelier than the least named.
 
 Shapes: n rows, V vocabulary.
 """
@@ -25,6 +26,7 @@ BLOCK = 2**23  # numbers in the rows that are filled in at once
 JUST_BELOW = 1e-6  # relative distance of the likeliest unnamed token from the least likely named one
 COLUMNS = tuple(f.name for f in fields(Scored))
 POLICY = ("policy", "top_policy")
+TINY = 1e-30
 FROM_NAMED = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
 
@@ -82,10 +84,12 @@ def filled(row: Named, vocab_size: int, *, dense: bool) -> Float[Tensor, " V"]:
     if rest <= 0 or not len(unnamed):
         return full
     most = float(logprobs.min()) - JUST_BELOW
-    spread = len(unnamed)
     if dense:
-        spread = min(spread, max(1, math.ceil(rest / math.exp(most))))
-    full[unnamed[:spread]] = min(math.log(rest / spread), most)
+        whole = min(int(rest / math.exp(most)), len(unnamed) - 1)  # as likely as can be, and one with what remains
+        full[unnamed[:whole]] = most
+        full[unnamed[whole]] = min(math.log(max(rest - whole * math.exp(most), TINY)), most)
+    else:
+        full[unnamed] = min(math.log(rest / len(unnamed)), most)
     return full
 
 
