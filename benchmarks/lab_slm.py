@@ -44,7 +44,7 @@ from forkpoint.evaluation.statistics import paired_difference
 from forkpoint.files import to_json, write_whole
 from forkpoint.lab.noise import KINDS
 from forkpoint.lab.problems import load_problems
-from forkpoint.report.drawing import LINES, plain_axes, saved
+from forkpoint.report.figures.drawing import LINES, plain_axes, saved
 from forkpoint.selective.batches import Rows, collate
 from forkpoint.selective.context import Context
 from forkpoint.selective.corpus import read_corpus

@@ -99,11 +99,11 @@ def test_what_is_printed_and_the_page(critical_run, capsys, monkeypatch):
     assert main([*COMMAND, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     wrong, found = summary["n_wrong"], summary["statuses"]
-    assert f"lab on lab: 6 responses, {6 - wrong} correct, 0 without an answer" in printed
+    assert f"\n6 responses, {6 - wrong} correct, 0 without an answer" in printed
     assert f"{wrong} labelled: {found['critical']} with a critical token, {found['none']} without" in printed
     assert f"critical token in {100 * found['critical'] / wrong:.1f}% of {wrong} wrong responses" in printed
     assert f"{summary['rollouts']:,} rollouts, {summary['tokens_generated']:,} tokens" in printed
-    assert f"pass@k with the critical token replaced, {found['critical']} responses" in printed
+    assert f"Pass@k in {found['critical']} responses" in printed
     assert printed.strip().endswith(str(out / "report.html"))
     assert result(out) == before
     assert (out / "report.html").read_text() == page

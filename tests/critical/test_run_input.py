@@ -218,7 +218,7 @@ def test_nothing_to_label(capsys, tmp_path):
     greedy = [*FEW, "--top-k", "1", "--prompt", "cot", "--replace", "--export", str(tmp_path / "set")]
     assert labelled(tmp_path / "out", *greedy) == []
     printed = capsys.readouterr().out
-    assert "lab on lab: 3 responses, 3 correct, 0 without an answer" in printed
+    assert "\n3 responses, 3 correct, 0 without an answer" in printed
     assert "no response is wrong, so there is nothing to label; see --which, --n and --temperature" in printed
     assert "data set" not in printed
     summary = json.loads((tmp_path / "out/summary.json").read_text())
@@ -234,7 +234,7 @@ def test_a_model_that_never_answers(capsys, tmp_path, protocol):
     """One token is too few: nothing is right after any, and no token is to blame by the estimator."""
     rows = labelled(tmp_path / "out", *FEW, "--max-tokens", "1", "--protocol", protocol, "--replace")
     printed = capsys.readouterr().out
-    assert "lab on lab: 3 responses, 0 correct, 3 without an answer" in printed
+    assert "\n3 responses, 0 correct, 3 without an answer" in printed
     assert len(rows) == 3
     for row in rows:
         assert row.keys() == COLUMNS.keys()

@@ -15,7 +15,6 @@ from test_report import HOSTILE, Tags
 
 from forkpoint.cli import main
 from forkpoint.report import write_report
-from forkpoint.report.rendering import SHADES
 from forkpoint.report.viewer import viewer_data
 from forkpoint.types import UserError
 
@@ -39,8 +38,12 @@ def parsed(page):
 
 
 def embedded(page):
-    """The viewer's data as the browser reads it."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    """The viewer's data as the browser reads it, with the tokens of every row."""
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    for row in data["rows"]:
+        if "tokens" not in row:
+            row["tokens"] = [data["texts"][str(token)] for token in row["ids"]]
+    return data
 
 
 def hostile(row):
@@ -53,8 +56,8 @@ def hostile(row):
 def test_every_number_and_token_of_the_run_is_there(rows, tmp_path):
     data = embedded(page_of(tmp_path, rows))
     assert [s["key"] for s in data["scores"]] == ["success", "drop", "policy_prob", "entropy", "gap"]
-    assert len(data["trajectories"]) == len(rows)
-    for row, shown in zip(rows, data["trajectories"], strict=True):
+    assert len(data["rows"]) == len(rows)
+    for row, shown in zip(rows, data["rows"], strict=True):
         assert [shown[k] for k in ("id", "question", "gold", "correct", "tokens", "ids", "status", "finish")] == [
             row[k] for k in ("id", "question", "gold", "correct", "tokens", "token_ids", "status", "finish_reason")
         ]
@@ -72,11 +75,13 @@ def test_every_number_and_token_of_the_run_is_there(rows, tmp_path):
 
 def test_the_summary_is_readable_without_a_script(rows, tmp_path):
     tags = parsed(page_of(tmp_path, rows, statuses={"critical": 7, "none": 10, "undecided": 1}))
-    text = " ".join("".join(tags.text[: next(i for i, t in enumerate(tags.text) if '"trajectories":' in t)]).split())
+    text = " ".join("".join(tags.text[: next(i for i, t in enumerate(tags.text) if '"rows":' in t)]).split())
     for said in (
-        "lab on lab", "protocol forks", "temperature 1.0", "7 with a critical token", "10 without", "1 undecided",
-        "42.0%", "35.0% to 49.0%", "median 22", "number", "66.0%", "803,221 in 20,160 rollouts", "9.5 times", "21.6%",
-        "14.9% to 27.9%", "needs JavaScript",
+        "Critical tokens: lab on lab", "protocol forks, prompt cot, temperature 1.0, top_p 0.95, max_tokens 80, seed 0",
+        "80 responses, 33 correct, 2 without an answer", "7 with a critical token, 10 without, 1 undecided",
+        "42.0% of 47 wrong responses (95% interval 35.0 to 49.0)", "at token 22 in the median, 46.0% of the way",
+        "number", "66.0%", "803,221 tokens, 48.2 seconds", "20,160 rollouts", "9.5 times", "14.9 to 27.9", "21.6%",
+        "needs JavaScript",
     ):  # fmt: skip
         assert said in text
     assert tags.tags.count("svg") == 1
@@ -84,13 +89,13 @@ def test_the_summary_is_readable_without_a_script(rows, tmp_path):
 
 def test_nothing_of_a_hostile_run_executes(rows, tmp_path):
     nasty = NASTY.replace("\ud800", "")
-    page = page_of(tmp_path, [hostile(r) for r in rows], model=nasty, task=nasty, protocol=nasty, version=nasty,
-                   sampling={nasty: nasty}, token_kinds=[{"kind": nasty, "count": 1}], statuses={nasty: 1})  # fmt: skip
+    page = page_of(tmp_path, [hostile(r) for r in rows], model=nasty, task=nasty, protocol=nasty, prompt=nasty,
+                   token_kinds=[{"kind": nasty, "count": 1}])  # fmt: skip
     tags = parsed(page)
     assert tags.tags.count("script") == 2
     assert not {"img", "iframe", "object", "embed", "form"} & set(tags.tags)
     assert not [name for name, _ in tags.attributes if name.startswith("on")]
-    assert embedded(page)["trajectories"][0]["tokens"][0] == NASTY
+    assert embedded(page)["rows"][0]["tokens"][0] == NASTY
     block = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1]
     assert not re.search("[<>&\u2028\u2029]", block)
     assert "{{ 7 * 7 }}" in "".join(tags.text)
@@ -119,48 +124,55 @@ def test_prefixes_and_columns_that_were_not_measured(rows, tmp_path):
     row["success_ci"] = [None if i % 3 else [None, float("nan")] for i in range(len(row["success"]))]
     row["policy_prob"] = [float("nan"), *row["policy_prob"][1:]]
     row["s"] = [0.5] * len(row["token_ids"])
-    bare = {key: row[key] for key in ("id", "token_ids", "tokens")} | {
-        "success": None,
-        "alternatives": None,
-        "extra": [1],
-    }
-    data = embedded(page_of(tmp_path, [row, bare], replacement=None, critical_position=None, share_critical=None))
-    assert [p is None for p in data["trajectories"][0]["success"][:4]] == [False, True, True, False]
-    assert data["trajectories"][0]["low"][0] is data["trajectories"][0]["high"][0] is None
-    assert data["trajectories"][0]["columns"]["policy_prob"][0] is None
+    bare = {key: row[key] for key in ("id", "token_ids", "tokens")}
+    bare |= {"success": None, "alternatives": None, "extra": [1]}
+    data = embedded(page_of(tmp_path, [row, bare]))
+    assert [p is None for p in data["rows"][0]["success"][:4]] == [False, True, True, False]
+    assert data["rows"][0]["low"][0] is data["rows"][0]["high"][0] is None
+    assert data["rows"][0]["columns"]["policy_prob"][0] is None
     assert "s" in [s["key"] for s in data["scores"]]
-    assert (
-        set(data["trajectories"][1]) == {"id", "ids", "tokens", "columns"} or data["trajectories"][1]["columns"] == {}
-    )
+    assert set(data["rows"][1]) == {"id", "ids", "tokens"}
 
 
 def test_a_run_without_critical_tokens_says_so(rows, tmp_path):
     some = [r | {"status": "none", "critical_index": None} for r in rows]
-    page = page_of(tmp_path, some, share_critical=0.0, critical_position={"mean": None, "median": None}, token_kinds=[])
-    assert "No trajectory has one." in page
-    assert "Position in the response" not in page
+    page = page_of(tmp_path, some, share_critical=0.0, critical_position=None, token_kinds=[],
+                   replacement={"n_trajectories": 0, "table": []})  # fmt: skip
+    assert "0 with a critical token" in page
+    assert "in the median" not in page
+    assert "no response has a critical token to replace" in page
+    assert "svg" not in parsed(page).tags
 
 
 def test_an_empty_run_says_so_and_has_no_viewer(tmp_path):
-    page = page_of(tmp_path, [], share_critical=None, share_critical_ci95=None, replacement=None)
+    page = page_of(tmp_path, [], which="wrong", n_wrong=0, share_critical=None)
+    assert "no response is wrong, so there is nothing to label" in page
     assert "This run holds no trajectories." in page
-    assert "<script" not in page
-    (tmp_path / "summary.json").write_text("{}")
-    assert "This run holds no trajectories." in write_report(tmp_path).read_text()
+    assert 'id="viewer"' not in page
+    assert "application/json" not in page
+
+
+def test_tokens_that_are_spelled_in_two_ways_keep_their_own_texts(rows):
+    other = rows[0] | {"id": "other", "tokens": [t.upper() for t in rows[0]["tokens"]]}
+    data = json.loads(viewer_data([rows[0], other]).json)
+    first, second = data["rows"]
+    assert "tokens" not in first
+    assert [data["texts"][str(token)] for token in first["ids"]] == rows[0]["tokens"]
+    assert second["tokens"] == other["tokens"]
 
 
 def test_a_thousand_trajectories_fit_in_a_small_page(rows, tmp_path):
     many = [rows[i % len(rows)] | {"id": f"p/{i}"} for i in range(1000)]
     page = page_of(tmp_path, many)
-    assert len(embedded(page)["trajectories"]) == 1000
-    assert len(page.encode()) < 5_000_000
+    assert len(embedded(page)["rows"]) == 1000
+    assert len(page.encode()) < 4_000_000
 
 
 def test_a_page_has_a_limit_and_names_it(rows, tmp_path, monkeypatch):
     monkeypatch.setattr("forkpoint.report.viewer.BYTES_SHOWN", 10_000)
     data = viewer_data(rows)
     assert 0 < data.shown < data.total == len(rows)
-    assert f"The first {data.shown} of {data.total} trajectories" in page_of(tmp_path, rows)
+    assert f"The first {data.shown} of {data.total} trajectories, token by token" in page_of(tmp_path, rows)
 
 
 def test_what_the_directory_holds_chooses_the_page(rows, tmp_path, capsys):
@@ -176,11 +188,11 @@ def test_a_broken_row_is_named(rows, tmp_path):
     run = write_run(tmp_path, rows[:1])
     with (run / "critical.jsonl").open("a") as file:
         file.write('{"tokens": ["a"], "token_ids": []}\n')
-    with pytest.raises(UserError, match=r"critical\.jsonl, line 2"):
+    with pytest.raises(UserError, match=r"critical\.jsonl line 2"):
         write_report(run)
     for line in ("[1]", "{}", "{"):
         (run / "critical.jsonl").write_text(line + "\n")
-        with pytest.raises(UserError, match=r"critical\.jsonl, line 1"):
+        with pytest.raises(UserError, match=r"critical\.jsonl line 1"):
             write_report(run)
 
 
@@ -193,7 +205,7 @@ def luminance(colour):
 def test_shades_are_told_apart_in_grey_and_text_stays_legible_on_them():
     css = (resources.files("forkpoint.report") / "templates" / "base.css").read_text()
     alphas = [float(a) for a in re.findall(r"--a: ([.\d]+)", css)]
-    assert len(alphas) == SHADES - 1
+    assert len(alphas) == 9
     for theme in (css.splitlines()[0], css.splitlines()[1]):
         value = dict(re.findall(r"--(\w+): ([^;]+);", theme))
         colours = {}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 import forkpoint
 from forkpoint.report import write_report
+from forkpoint.report.command import keep_command
+from forkpoint.report.page import html
+from forkpoint.report.pages.eval import _rows, page_of_results
 from forkpoint.types import Problem, UserError
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'single' <img src=x onerror=alert(2)>"
@@ -42,13 +47,28 @@ def page(lab, tmp_path_factory):
     return out, text, tags, results
 
 
+def rows_of(text):
+    """The viewer's rows, with their tokens and what their group's first row says."""
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    first = {}
+    for row in data["rows"]:
+        head = first.setdefault(row["group"], row)
+        row |= {key: head[key] for key in ("question", "gold", "tags", "marks")}
+        if "tokens" not in row:
+            row["tokens"] = [data["texts"][str(token)] for token in row["ids"]]
+    return data["rows"]
+
+
 def test_nothing_executes_and_nothing_is_fetched(page):
     _, text, tags, _ = page
-    assert not {"script", "img", "iframe", "object", "b/"} & set(tags.tags)
+    assert tags.tags.count("script") == 2
+    assert not {"img", "iframe", "object", "b/"} & set(tags.tags)
     assert not [name for name, _ in tags.attributes if name.startswith("on")]
-    assert not [v for name, v in tags.attributes if name in ("src", "href") and v and v != "data:,"]
+    links = {v for name, v in tags.attributes if name in ("src", "href", "xlink:href") and v and v[0] != "#"}
+    assert links == {"data:,"}
     assert "default-src 'none'" in text
-    assert HOSTILE in "".join(tags.text)
+    assert rows_of(text)[0]["question"].startswith(HOSTILE)
+    assert "lab on <b>task</b>" in "".join(tags.text)
 
 
 def test_the_table_has_the_results(page):
@@ -61,23 +81,67 @@ def test_the_table_has_the_results(page):
         assert f"{100 * c['difference']:+.1f}" in shown
 
 
-def test_every_path_is_shown_with_its_delta(page):
+def test_every_path_is_there_under_its_problem(page):
     out, text, _, _ = page
-    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
-    assert text.count('<div class="path') == sum(len(r["paths"]) for r in rows)
-    deltas = [p["confidence"] for r in rows for p in r["paths"] if p["confidence"] is not None]
-    assert len(re.findall(r"&Delta; = -?\d", text)) == len(deltas)
-    spans = re.findall(r'<span class="s(\d)[^"]*" title="([\d.]+)"', text)
-    assert len(spans) == sum(len(p["token_ids"]) for r in rows for p in r["paths"])
-    assert all(abs((1 - float(gap)) * 10 - int(shade)) <= 1.01 for shade, gap in spans)
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    paths = [(row, i, path) for row in samples for i, path in enumerate(row["paths"])]
+    shown = {row["id"]: row for row in rows_of(text)}
+    assert len(shown) == len(paths)
+    for row, i, path in paths:
+        several = len(row["paths"]) > 1
+        own = shown[f"{row['problem_id']}/{row['strategy']}" + (f"/{i}" if several else "")]
+        assert [own[k] for k in ("group", "tokens", "ids")] == [row["problem_id"], path["tokens"], path["token_ids"]]
+        assert own["columns"]["gap"] == pytest.approx(path["gaps"], rel=1e-3)
+        assert own.get("span") == path["span"]
+        assert own["picked"] == (several and i == row["chosen"])
+        if path["confidence"] is not None:
+            assert f"Δ {path['confidence']:.3f}" in own["note"]
+        if path["answer"] == row["answer"] is not None:
+            assert own["correct"] == row["correct"]
+        assert own["marks"] == [r["correct"] for r in samples if r["problem_id"] == row["problem_id"]]
+        assert f"{row['strategy']} {'right' if row['correct'] else 'wrong'}" in own["tags"]
 
 
-def test_a_sweep_has_its_figure(page):
-    _, text, _, _ = page
-    assert text.count("<svg") == 1
+def test_a_path_whose_answer_nobody_graded_has_no_verdict(tmp_path):
+    path = {"token_ids": [1], "tokens": ["7"], "gaps": [0.5], "text": "7", "continuation": None,
+            "finish_reason": "stop", "span": [0, 1], "confidence": 0.5, "dropped": None}  # fmt: skip
+    rows = [
+        {"problem_id": "p", "strategy": "s", "question": "q", "gold": "7", "answer": "8", "correct": False, "chosen": 1,
+         "paths": [path | {"answer": "7"}, path | {"answer": "8"}, path | {"answer": "9"}, path | {"answer": None}]},
+    ]  # fmt: skip
+    (tmp_path / "samples.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert [row["correct"] for row in _rows(tmp_path / "samples.jsonl")] == [True, False, None, None]
+
+
+def test_a_sweep_has_its_figure_and_strategies_theirs(page):
+    _, text, tags, results = page
+    assert tags.tags.count("svg") == 1
     assert "Accuracy against k" in text
+    changed = {**results, "sweep": None}
+    shown = html(page_of_results(changed))
+    assert "Accuracy with 95% intervals" in shown
+    for s in results["strategies"]:
+        assert f"<!-- {100 * s['accuracy']:.1f}% -->" in shown
+
+
+def test_command_versions_and_configuration_stand_on_the_page(page):
+    out, text, _, _ = page
+    assert "Configuration" in text
+    assert "versions" not in text.split("</header>")[0]
+    keep_command(out, ["eval", "--model", "a b", "--limit", "<3>"])
+    try:
+        header = unescape(write_report(out).read_text().split("</header>")[0])
+    finally:
+        (out / "command.json").unlink()
+    assert "forkpoint eval --model 'a b' --limit '<3>'" in header
+    assert f"<dt>forkpoint</dt><dd>{forkpoint.__version__}</dd>" in header
+    assert f"<dt>torch</dt><dd>{torch.__version__.partition('+')[0]}" in header
+    assert "<dt>max_tokens</dt><dd>40</dd>" in header
 
 
 def test_no_run_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
+        write_report(tmp_path)
+    (tmp_path / "config.json").write_text('{"verb": "eval"}')
+    with pytest.raises(UserError, match=r"no finished run: there is no results\.json"):
         write_report(tmp_path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
 from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
@@ -53,10 +54,8 @@ def run(argv: list[str]) -> None:
     """Parse the arguments, label, print the figures, write the page."""
     options = parse("critical", CriticalOptions, argv)
     _check_export(options)
-    from forkpoint.cli.critical_tables import print_critical
     from forkpoint.cli.progress import progress_bar
     from forkpoint.critical.run import Search, find_critical
-    from forkpoint.report import write_report
     from forkpoint.trajectories.rows import load_trajectories
 
     search = Search(
@@ -73,11 +72,9 @@ def run(argv: list[str]) -> None:
         summary = find_critical(
             engine, problems, search, out, task=options.task, trajectories=trajectories, progress=progress
         )
-    page = write_report(out)
-    print_critical(summary)
     if options.export is not None and summary["n_trajectories"]:
         _export(out, options.export, options.push, options.private)
-    print(f"\n{page}")
+    finish("critical", argv, out)
 
 
 def _check_export(options: CriticalOptions) -> None:
@@ -95,6 +92,6 @@ def _export(out: Path, directory: Path, name: str | None, private: bool) -> None
     from forkpoint.critical.export import export_run, push_to_hub
 
     n = export_run(out, directory)
-    print(f"\n{directory}: data set of {n:,} trajectories")
+    print(f"{directory}: data set of {n:,} trajectories")
     if name:
         print(push_to_hub(directory, name, private=private))

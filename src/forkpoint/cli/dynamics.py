@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.cli.corpus_options import StoreOptions, store_of
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LoadingOptions, parse
 from forkpoint.cli.setup import default_directory, loading_settings
 from forkpoint.types import UserError
@@ -46,10 +47,8 @@ def parse_options(argv: list[str]) -> DynamicsOptions:
 def run(argv: list[str]) -> None:
     """Parse the arguments, compute the losses, print the classes."""
     options = parse_options(argv)
-    from forkpoint.cli.dynamics_tables import print_dynamics
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_pretrained
-    from forkpoint.report import write_report
     from forkpoint.selective.checkpoints import checkpoints_of, study
     from forkpoint.selective.store import open_store
 
@@ -60,6 +59,5 @@ def run(argv: list[str]) -> None:
     store = open_store(store_of(options))
     out = options.out or default_directory("dynamics", options)
     with progress_bar(options.quiet) as progress:
-        summary = study(load, checkpoints, store, out, limit=options.limit, shown=options.shown, progress=progress)
-    print_dynamics(summary["dynamics"])
-    print(f"\n{write_report(out)}")
+        study(load, checkpoints, store, out, limit=options.limit, shown=options.shown, progress=progress)
+    finish("dynamics", argv, out)

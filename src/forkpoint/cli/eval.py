@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import EngineOptions, RunOptions, TaskOptions, parse
 from forkpoint.cli.setup import default_directory, engine_of, max_tokens_of, problems_of
 
@@ -43,15 +44,11 @@ def run(argv: list[str]) -> None:
     plan(strategies, options.sweep, max_tokens=max_tokens)  # a wrong strategy is an error before the model is loaded
     out = options.out or default_directory("eval", replace(options, strategy=strategies))
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.cli.tables import print_evaluation
-    from forkpoint.report import write_report
 
     engine = engine_of(options)
     with progress_bar(options.quiet) as progress:
-        results = evaluate(
+        evaluate(
             engine, problems, strategies, task=options.task, prompt=options.prompt, max_tokens=max_tokens,
             seed=options.seed, sweep=options.sweep, out=out, progress=progress,
         )  # fmt: skip
-    page = write_report(out)
-    print_evaluation(results)
-    print(f"\n{page}")
+    finish("eval", argv, out)

@@ -49,7 +49,7 @@ def parse_options(argv: list[str]) -> LogitsOptions:
     options = parse("logits", LogitsOptions, argv)
     options = replace(options, sampler=options.sampler or SAMPLERS)
     from forkpoint.evaluation.logits import parse_positions
-    from forkpoint.report.logits_figures import check_drawable
+    from forkpoint.report.figures.logits import check_drawable
     from forkpoint.sampling.analysis import parse_sampler, parse_temperatures
     from forkpoint.tasks.prompts import check_style
 
@@ -73,7 +73,7 @@ def run(argv: list[str]) -> None:
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.transformers_engine import TransformersEngine
     from forkpoint.evaluation.logits import Study, parse_positions, study_logits
-    from forkpoint.report.logits_figures import draw_logits
+    from forkpoint.report.figures.logits import draw_logits
     from forkpoint.sampling.analysis import parse_temperatures
 
     out = options.out or default_directory("logits", options)

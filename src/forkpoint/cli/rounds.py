@@ -67,7 +67,7 @@ def run(argv: list[str]) -> None:
     from forkpoint.files import write_whole
     from forkpoint.preference.likelihood import LikelihoodFilter
     from forkpoint.preference.rounds import Base, Rounds, tune_in_rounds
-    from forkpoint.report.rounds_figure import rounds_svg
+    from forkpoint.report.figures.rounds import rounds_svg
     from forkpoint.training.models import Lora
 
     settings = Rounds(

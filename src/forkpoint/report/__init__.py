@@ -1,5 +1,6 @@
-"""Reports: one self-contained HTML page for a finished run."""
+"""Reports: what there is to show of a finished run, as a single-file page, in a terminal, or in a notebook."""
 
-from forkpoint.report.page import write_report
+from forkpoint.report.content import Chart, Link, Page, Table, Tokens
+from forkpoint.report.page import page_of, write_report
 
-__all__ = ["write_report"]
+__all__ = ["Chart", "Link", "Page", "Table", "Tokens", "page_of", "write_report"]

@@ -1,36 +1,79 @@
-"""report.html of a finished run; what the directory holds decides which page it gets."""
+"""The page of a finished run, whatever verb made it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
-from forkpoint.files import write_whole
-from forkpoint.report.critical_page import critical_page
-from forkpoint.report.documents_page import documents_page
-from forkpoint.report.eval_page import eval_page
-from forkpoint.selective.dynamics import DOCUMENTS
-from forkpoint.trajectories.rows import CRITICAL, SUMMARY
+from forkpoint.files import CONFIG, read_json, write_whole
+from forkpoint.report.command import command_of
+from forkpoint.report.content import Page
+from forkpoint.report.rendering import render
+from forkpoint.report.viewer import SCRIPTS, viewer_data
 from forkpoint.types import UserError
 
 REPORT = "report.html"
-_PAGES = {  # by the file that the directory holds, and the other that the page needs
-    (RESULTS, SAMPLES): eval_page,
-    (CRITICAL, SUMMARY): critical_page,
-    (DOCUMENTS, SUMMARY): documents_page,
-}
+PAGES = {  # the file in pages/ that knows the runs of a verb, by the verb's first word
+    "eval": "eval", "critical": "critical", "contrast": "contrast", "pairs": "pairs", "train": "training",
+    "rounds": "rounds", "score": "store", "select": "selection", "dynamics": "documents", "logits": "logits",
+    "lm-eval": "lm_eval", "lab": "corpus", "run": "recipe",
+}  # fmt: skip
+BY_FILE = {  # of a directory that names no verb
+    "results.json": "eval", "critical.jsonl": "critical", "documents.jsonl": "documents", "recipe.json": "recipe",
+}  # fmt: skip
 
 
-def write_report(run: Path) -> Path:
-    """Write report.html into a finished run's directory; returns its path.
+def page_of(run: Path) -> Page:
+    """What there is to show of a finished run. UserError where the directory holds none, or a broken file."""
+    name = _kind(run)
+    build: Callable[[Path], Page] = import_module(f"forkpoint.report.pages.{name}").page
+    return build(run)
 
-    Raises UserError where the directory holds no finished run.
+
+def write_report(run: Path, page: Page | None = None) -> Path:
+    """Write report.html, a single file, into a finished run's directory; returns its path.
+
+    Raises UserError where the directory holds no finished run, or a broken file.
     """
-    for (name, other), page in _PAGES.items():
-        if (run / name).exists():
-            for needed in (name, other):
-                if not (run / needed).is_file():
-                    raise UserError(f"{run} holds no finished run: there is no {needed}")
-            write_whole(run / REPORT, page(run))
-            return run / REPORT
-    raise UserError(f"{run} holds no finished run: there is none of {', '.join(name for name, _ in _PAGES)}")
+    path = run / REPORT
+    write_whole(path, html(page or page_of(run), run))
+    return path
+
+
+def html(page: Page, run: Path | None = None) -> str:
+    """The page as HTML; that of a run with its command, versions and configuration."""
+    data = viewer_data(page.tokens.rows()) if page.tokens else None
+    viewed = data is not None and data.shown > 0
+    return render(
+        "page.html.j2",
+        styles=("base.css", "viewer.css"),
+        scripts=("dom.js", "tables.js", *(SCRIPTS if viewed else ())),
+        page=page,
+        data=data,
+        command=command_of(run) if run else None,
+        settings=list(_settings(read_json(run / CONFIG))) if run and (run / CONFIG).is_file() else [],
+    )
+
+
+def _kind(run: Path) -> str:
+    """The file in pages/ that knows this directory's run."""
+    if (run / CONFIG).is_file():
+        verb = str(read_json(run / CONFIG).get("verb", "")).split(" ")[0]
+        if verb in PAGES:
+            return PAGES[verb]
+    for file, name in BY_FILE.items():
+        if (run / file).is_file():
+            return name
+    raise UserError(f"{run} holds no finished run of forkpoint")
+
+
+def _settings(config: Any, under: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting of a configuration with the names that it is under, such as sampling.temperature, and its value."""
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from _settings(value, f"{under}.{key}" if under else key)
+    else:
+        yield under, config if isinstance(config, str) else json.dumps(config, ensure_ascii=False)

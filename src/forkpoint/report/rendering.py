@@ -18,7 +18,6 @@ from markupsafe import Markup
 
 from forkpoint import __version__
 
-SHADES = 10  # steps from no shade (0) to the strongest (9), as base.css draws them
 _UNSAFE_IN_SCRIPT = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
@@ -69,8 +68,5 @@ def _environment() -> Environment:
         loader=PackageLoader("forkpoint.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["percent"] = lambda x: f"{100 * x:.1f}%"
-    environment.filters["points"] = lambda x: f"{100 * x:+.1f}"
-    environment.filters["shade"] = lambda gap: min(SHADES - 1, int((1 - gap) * SHADES))
     environment.filters["thousands"] = lambda x: f"{x:,}"
     return environment

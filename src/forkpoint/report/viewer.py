@@ -1,23 +1,31 @@
-"""What the token viewer is given: trajectories with a number a token, as compact JSON, and how to shade by each score.
+"""What the token viewer is given: texts with a number a token, as compact JSON, and how to shade by each score.
 
-The viewer itself is the SCRIPTS in templates/; any page may embed it with viewer.html.j2. A trajectory may as well be
-a plain document, without question, answer or success. It knows these keys only, so rows may hold others. Numbers keep
-four significant digits.
+The viewer itself is the SCRIPTS in templates/. A row is a response, or a plain document without question, answer or
+success; it needs `id`, `token_ids` and `tokens`. It may have the keys of critical.jsonl, any of the COLUMNS and
+CATEGORIES, and
+
+- `group`: rows that follow each other with the same one (the responses to a problem) share an entry of the list;
+- `label`: what this one is among them, `picked`: whether it is the one that counts, `note`: a remark on it;
+- `tags`: names by which the list can be narrowed, where `status` does not say enough; `marks`: the verdicts, true or
+  false, that head the group's entry. Both are read from a group's first row;
+- `span`: [start, end) of the tokens that spell the answer.
+
+Other keys are left out. Numbers keep four significant digits. Texts of tokens are kept once for all rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from forkpoint.report.rendering import script_json
 from forkpoint.selective.dynamics import CLASSES
 
-STYLES = ("base.css", "viewer.css")
-SCRIPTS = ("dom.js", "curve.js", "panel.js", "text.js", "viewer.js")
-BYTES_SHOWN = 20_000_000  # of trajectories: keeps the page under 25 MB
+SCRIPTS = ("curve.js", "panel.js", "text.js", "list.js", "viewer.js")  # after dom.js
+BYTES_SHOWN = 20_000_000  # of rows: keeps the page under 25 MB
 
 Row = Mapping[str, Any]
 
@@ -78,7 +86,7 @@ CATEGORIES = (
 
 @dataclass(frozen=True, slots=True)
 class ViewerData:
-    """JSON that is safe inside a <script> element, and how many trajectories it holds out of how many."""
+    """JSON that is safe inside a <script> element, and how many rows it holds out of how many."""
 
     json: str
     shown: int
@@ -86,25 +94,51 @@ class ViewerData:
 
 
 def viewer_data(rows: Iterable[Row]) -> ViewerData:
-    """The viewer's data for the first rows, as many as a page holds."""
-    parts: list[str] = []
-    largest: dict[str, float] = {}
-    numbers = {category.key: {name: i for i, name in enumerate(category.values)} for category in CATEGORIES}
-    size = total = 0
-    for total, row in enumerate(rows, 1):
-        if total > len(parts) + 1:
-            continue  # the page is full: only count
-        trajectory = _compact(row, numbers)
-        part = script_json(trajectory)
-        size += len(part.encode())
-        if parts and size > BYTES_SHOWN:
-            continue
-        parts.append(part)
-        for key, values in (("success", trajectory.get("success", [])), *trajectory["columns"].items()):
-            largest[key] = max([largest.get(key, -math.inf), *(value for value in values if value is not None)])
-    scores = [*_categories(largest, numbers), *_scores(largest)]
-    text = f'{{"scores":{script_json(scores)},"trajectories":[{",".join(parts)}]}}'
-    return ViewerData(text, len(parts), total)
+    """The viewer's data for the first rows, as many as a page holds; a group is whole or not there, but the first."""
+    page = _Page()
+    total = 0
+    for _, group in groupby(enumerate(rows), key=lambda one: one[1].get("group", one[0])):
+        members = [row for _, row in group]
+        total += len(members)
+        page.add(members)
+    return ViewerData(page.text(), len(page.parts), total)
+
+
+class _Page:
+    """The rows so far, as JSON, and what they share: the texts of tokens, the names of categories, the scores."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.bytes = 0
+        self.texts: dict[int, str] = {}
+        self.largest: dict[str, float] = {}
+        self.numbers = {c.key: {name: i for i, name in enumerate(c.values)} for c in CATEGORIES}
+
+    def add(self, group: Sequence[Row]) -> None:
+        """Take a group in, unless the page is full."""
+        if self.bytes > BYTES_SHOWN:
+            return
+        for i, row in enumerate(group):
+            compact = _compact(row, self.numbers, first=i == 0)
+            if any(
+                self.texts.setdefault(token, text) != text
+                for token, text in zip(row["token_ids"], row["tokens"], strict=True)
+            ):
+                compact["tokens"] = row["tokens"]
+            part = script_json(compact)
+            self.bytes += len(part.encode())
+            if self.parts and self.bytes > BYTES_SHOWN:
+                return
+            self.parts.append(part)
+            for key, values in (("success", compact.get("success", [])), *compact.get("columns", {}).items()):
+                known = [value for value in values if value is not None]
+                self.largest[key] = max([self.largest.get(key, -math.inf), *known])
+
+    def text(self) -> str:
+        """The JSON of all."""
+        scores = script_json([*_categories(self.largest, self.numbers), *_scores(self.largest)])
+        texts = script_json({str(token): text for token, text in self.texts.items()})
+        return f'{{"scores":{scores},"texts":{texts},"rows":[{",".join(self.parts)}]}}'
 
 
 def _scores(largest: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -128,14 +162,17 @@ def _categories(largest: Mapping[str, float], numbers: Mapping[str, Mapping[str,
     ]
 
 
-def _compact(row: Row, numbers: Mapping[str, dict[str, int]]) -> dict[str, Any]:
-    """One trajectory as the viewer reads it; absent values and columns are left out.
+def _compact(row: Row, numbers: Mapping[str, dict[str, int]], *, first: bool) -> dict[str, Any]:
+    """One row as the viewer reads it; absent values and columns are left out, as is what the group's first row says.
 
     `numbers` holds the number of every name of each category; names that come first here are added to it.
     """
-    kept = {key: row.get(key) for key in ("question", "gold", "answer", "correct", "status", "rollouts")}
+    kept = {key: row.get(key) for key in ("answer", "correct", "status", "rollouts", "label", "picked", "note", "span")}
+    if first:
+        kept |= {key: row.get(key) for key in ("question", "gold", "tags", "marks")}
     intervals = [pair or (None, None) for pair in row.get("success_ci") or ()]
     kept |= {
+        "group": _name(row["group"]) if "group" in row else None,
         "finish": row.get("finish_reason"),
         "generated": row.get("tokens_generated"),
         "critical": row.get("critical_index"),
@@ -146,9 +183,13 @@ def _compact(row: Row, numbers: Mapping[str, dict[str, int]]) -> dict[str, Any]:
         | {key: [_number(cell, known) for cell in row[key]] for key, known in numbers.items() if row.get(key)},
         "alternatives": [_alternative(a) for a in row.get("alternatives") or ()],
     }
-    known = {key: value for key, value in kept.items() if value not in (None, [])}
-    name = row["id"].encode(errors="replace").decode()  # half a surrogate pair cannot be part of a link
-    return known | {"id": name, "ids": row["token_ids"], "tokens": row["tokens"]}
+    known = {key: value for key, value in kept.items() if value not in (None, [], {})}
+    return known | {"id": _name(row["id"]), "ids": row["token_ids"]}
+
+
+def _name(name: str) -> str:
+    """A name as it can stand in a link, of which half a surrogate pair cannot be part."""
+    return name.encode(errors="replace").decode()
 
 
 def _alternative(row: Row) -> list[Any]:

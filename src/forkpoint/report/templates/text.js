@@ -30,6 +30,7 @@ const tokenElement = (trajectory, t) => {
   node.classList.toggle("newline", /^\n+$/.test(token));
   node.classList.toggle("fork", trajectory.forks.has(t));
   node.classList.toggle("critical", t === trajectory.critical);
+  node.classList.toggle("answer", trajectory.span != null && t >= trajectory.span[0] && t < trajectory.span[1]);
   return node;
 };
 
@@ -53,15 +54,16 @@ const showLegend = (box, trajectory, score) => {
 };
 
 /** Which problem this is, and how the response ended; of a plain document, how long it is. */
-const showFacts = (box, trajectory) => {
-  const { id, question, gold, answer, correct, status, critical, finish, rollouts, generated } = trajectory;
-  const graded = correct != null || answer != null || gold != null;
+const showFacts = (box, trajectory, { name, rows: [{ question, gold }] }) => {
+  const { answer, correct, status, critical, finish, rollouts, generated, note } = trajectory;
+  const graded = correct != null;
   const verdict = answer == null ? "No answer" : `Answer ${answer}`;
   const found = critical == null ? { none: "no critical token", undecided: "undecided" }[status] : `critical token at ${critical}`;
-  const facts = [graded ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} tokens`, found, finish === "length" && "cut off at the length limit",
-                 rollouts != null && `${rollouts} rollouts`, generated != null && `${generated} tokens generated`].filter(Boolean);
+  const facts = [graded || gold != null ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} tokens`, found,
+                 finish === "length" && "cut off at the length limit", rollouts != null && `${rollouts} rollouts`,
+                 generated != null && `${generated} tokens generated`, note].filter(Boolean);
   box.replaceChildren(
-    element("h3", {}, String(id)),
+    element("h3", {}, name),
     ...(question == null ? [] : [element("p", { class: "text" }, question)]),
     element("p", {}, ...(graded ? [element("b", { class: correct ? "right" : "wrong" }, `${verdict} ${correct ? "✓" : "✗"}`), ". "] : []),
             `${facts.join(", ")}.`),

@@ -1,22 +1,24 @@
-// The token viewer: a list of trajectories, the chosen one as text and curve, and a panel about the token pointed at.
-// Only the chosen trajectory is in the document. location.hash is "#id:token".
+// The token viewer: a list of groups, the chosen response as text and curve, and a panel about the token pointed at.
+// Only the chosen response is in the document. location.hash is "#id:token".
 
-const { scores, trajectories } = JSON.parse(byId("data").textContent);
+const { scores, texts, rows } = JSON.parse(byId("data").textContent);
 const { one, many } = byId("viewer").dataset;
-const state = { at: 0, token: null, pointed: null, score: scores[0], shades: [], scale: null };
-const shown = () => trajectories[state.at];
-const rowOf = (i) => byId("list").children[i];
+for (const row of rows) row.tokens ??= row.ids.map((id) => texts[id]);
+const groups = groupsOf(rows);
+const state = { row: rows[0], token: null, pointed: null, score: scores[0], shades: [], scale: null };
+const shown = () => state.row;
+const entryOf = (group) => byId("list").children[group];
 
 /** Fill in what the data left out, and group the tried alternatives by position: t -> {rescued}. */
-const complete = (trajectory) => {
-  trajectory.columns ??= {};
-  trajectory.alternatives ??= [];
-  trajectory.forks = new Map();
-  const tried = trajectory.alternatives.filter((row) => row[5] > 0);
+const complete = (row) => {
+  row.columns ??= {};
+  row.alternatives ??= [];
+  row.forks = new Map();
+  const tried = row.alternatives.filter((other) => other[5] > 0);
   for (const t of [...new Set(tried.map(([position]) => position))].sort((a, b) => a - b)) {
-    const rows = tried.filter(([position]) => position === t);
-    const n = rows.reduce((sum, row) => sum + row[5], 0);
-    trajectory.forks.set(t, { rescued: rows.reduce((sum, row) => sum + (row[4] ?? 0) * row[5], 0) / n });
+    const here = tried.filter(([position]) => position === t);
+    const n = here.reduce((sum, other) => sum + other[5], 0);
+    row.forks.set(t, { rescued: here.reduce((sum, other) => sum + (other[4] ?? 0) * other[5], 0) / n });
   }
 };
 
@@ -34,7 +36,7 @@ const showToken = () => {
 };
 
 const showCurve = () => {
-  byId("about-curve")?.toggleAttribute("hidden", !shown().success);
+  byId("about-curve").toggleAttribute("hidden", !shown().success);
   if (!shown().success) return byId("curve").replaceChildren();
   state.scale = curveScale(shown().tokens.length, Math.max(280, byId("curve").clientWidth));
   byId("curve").replaceChildren(drawCurve(shown(), state.shades, state.scale));
@@ -48,9 +50,11 @@ const showScore = () => {
   showToken();
 };
 
-const showTrajectory = () => {
+const showRow = () => {
   if (!shown().forks) complete(shown());
-  showFacts(byId("facts"), shown());
+  const group = groups[shown().at];
+  showFacts(byId("facts"), shown(), group);
+  showSiblings(byId("siblings"), group, shown());
   showText(byId("text"), shown());
   showScore();
 };
@@ -75,84 +79,70 @@ const chooseToken = (t, { focus = false } = {}) => {
   showToken();
 };
 
-const choose = (i, t = null) => {
+/** Show a row, and of its tokens the given one, the critical one, or the first of the answer. */
+const choose = (row, t = null) => {
   const list = byId("list");
-  fill(rowOf(state.at), { tabindex: -1, "aria-selected": false }, []);
-  Object.assign(state, { at: i, token: null, pointed: null });
-  const row = fill(rowOf(i), { tabindex: 0, "aria-selected": true }, []);
-  if (row.offsetTop < list.scrollTop || row.offsetTop + row.offsetHeight > list.scrollTop + list.clientHeight)
-    list.scrollTop = row.offsetTop - list.clientHeight / 3;
-  showTrajectory();
-  chooseToken(t ?? shown().critical ?? 0);
+  fill(entryOf(state.row.at), { tabindex: -1, "aria-selected": false }, []);
+  Object.assign(state, { row, token: null, pointed: null });
+  const entry = fill(entryOf(row.at), { tabindex: 0, "aria-selected": true }, []);
+  if (entry.offsetTop < list.scrollTop || entry.offsetTop + entry.offsetHeight > list.scrollTop + list.clientHeight)
+    list.scrollTop = entry.offsetTop - list.clientHeight / 3;
+  showRow();
+  const sibling = byId("siblings").querySelector("[aria-selected='true']");
+  if (sibling) byId("siblings").scrollTop = sibling.offsetTop - byId("siblings").clientHeight / 2;
+  chooseToken(t ?? row.critical ?? row.span?.[0] ?? 0);
 };
 
-/** Move to the next row (or the previous) that the filters leave in, and keep the focus where it was. */
+/** The row with which a group opens: the picked one, or the first. */
+const opening = ({ rows: all }) => all.find(({ picked }) => picked) ?? all[0];
+
+/** Move to the next group (or the previous) that the fields leave in, and keep the focus where it was. */
 const step = (by) => {
-  let i = state.at + by;
-  while (trajectories[i] && rowOf(i).hidden) i += by;
-  if (!trajectories[i]) return;
+  let i = state.row.at + by;
+  while (groups[i] && entryOf(i).hidden) i += by;
+  if (groups[i]) moveTo(opening(groups[i]), byId("list"));
+};
+
+/** Move among the responses of the group. */
+const stepSibling = (by) => {
+  const all = groups[shown().at].rows;
+  const next = all[all.indexOf(shown()) + by];
+  if (next) moveTo(next, byId("siblings"));
+};
+
+const moveTo = (row, box) => {
   const inText = byId("text").contains(document.activeElement);
-  const inList = byId("list").contains(document.activeElement);
-  choose(i);
+  const inBox = box.contains(document.activeElement);
+  choose(row);
   if (inText) chooseToken(state.token, { focus: true });
-  if (inList) rowOf(i).focus({ preventScroll: true });
+  if (inBox) box.querySelector("[aria-selected='true']")?.focus({ preventScroll: true });
   link();
 };
 
-/** Read the address: an id, or an id, a colon and a token. False where no trajectory has that id. */
+/** Read the address: an id (a row's or a group's), or an id, a colon and a token. False where nothing has that id. */
 const follow = () => {
   let name = location.hash.slice(1);
   try { name = decodeURIComponent(name); } catch { return false; }
   const colon = name.lastIndexOf(":");
-  const named = (id) => trajectories.findIndex((trajectory) => String(trajectory.id) === id);
-  const split = colon > 0 && /^\d+$/.test(name.slice(colon + 1)) ? named(name.slice(0, colon)) : -1;
-  const i = split >= 0 ? split : named(name);
-  if (i < 0) return false;
-  if (rowOf(i).hidden) clearFilters();
-  choose(i, split >= 0 ? Number(name.slice(colon + 1)) : null);
+  const named = (id) => rows.find((row) => row.id === id) ?? (groups.some((group) => group.name === id) ? opening(groups.find((group) => group.name === id)) : null);
+  const split = colon > 0 && /^\d+$/.test(name.slice(colon + 1)) ? named(name.slice(0, colon)) : null;
+  const row = split ?? named(name);
+  if (!row) return false;
+  if (entryOf(row.at).hidden) clearFilters();
+  choose(row, split ? Number(name.slice(colon + 1)) : null);
   return true;
 };
 
-// The list and its filters
-
-const MARKS = { critical: "●", none: "○", undecided: "?" };
-const listRow = (trajectory, i) => {
-  const { id, status, correct, critical, question, tokens } = trajectory;
-  const about = critical == null ? status : `critical at ${critical}`;
-  const head = [status && (MARKS[status] ?? "·"), correct != null && (correct ? "✓" : "✗"), id].filter(Boolean).join(" ");
-  const text = (question ?? tokens.slice(0, 80).join("")).slice(0, 80);
-  return element("div", { role: "option", tabindex: -1, "aria-selected": false, "data-i": i, title: [id, about].filter(Boolean).join(", ") },
-                 element("span", {}, head), element("span", { class: "soft" }, text));
-};
-
-const words = (trajectory) =>
-  (trajectory.words ??= [trajectory.id, trajectory.question, trajectory.answer, trajectory.tokens.join("")].join("\n").toLowerCase());
-
 const filter = () => {
-  const [wanted, status] = [byId("search").value.toLowerCase(), byId("status").value];
-  let left = 0;
-  trajectories.forEach((trajectory, i) => {
-    const stays = (!status || trajectory.status === status) && (!wanted || words(trajectory).includes(wanted));
-    rowOf(i).hidden = !stays;
-    left += stays;
-  });
-  byId("count").textContent = left === trajectories.length ? `${left} ${left === 1 ? one : many}` : `${left} of ${trajectories.length} ${many}`;
-  if (rowOf(state.at).hidden && left) step(1), rowOf(state.at).hidden && step(-1);
+  const left = narrow(groups, byId("list").children);
+  const of = `${groups.length} ${groups.length === 1 ? byId("viewer").dataset.entry : byId("viewer").dataset.entries}`;
+  byId("count").textContent = left === groups.length ? of : `${left} of ${of}`;
+  if (entryOf(state.row.at).hidden && left) step(1), entryOf(state.row.at).hidden && step(-1);
 };
 
 const clearFilters = () => {
-  byId("search").value = byId("status").value = "";
+  byId("search").value = byId("tag").value = "";
   filter();
-};
-
-const fillControls = () => {
-  const statuses = [...new Set(trajectories.map(({ status }) => status))].filter(Boolean);
-  byId("status").hidden = !statuses.length;
-  const count = (status) => trajectories.filter((trajectory) => trajectory.status === status).length;
-  byId("status").append(element("option", { value: "" }, "every status"),
-                        ...statuses.map((s) => element("option", { value: s }, `${MARKS[s] ?? "·"} ${s} (${count(s)})`)));
-  byId("score").append(...scores.map(({ key, label }) => element("option", { value: key }, label)));
-  byId("list").append(...trajectories.map(listRow));
 };
 
 // Hands on it
@@ -166,9 +156,9 @@ const onTextKey = (event) => {
   chooseToken(to, { focus: true });
   link();
 };
-const onListKey = (event) => {
+const onListKey = (move) => (event) => {
   const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-  if (by) event.preventDefault(), step(by);
+  if (by) event.preventDefault(), move(by);
   if (event.key === "Enter") event.preventDefault(), chooseToken(state.token, { focus: true });
 };
 /** The tokens whose shade is that of the chosen one. */
@@ -176,8 +166,9 @@ const alike = () => [...state.shades.keys()].filter((t) => state.shades[t] === s
 const onKey = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select")) return;
   const jump = (t) => t != null && (chooseToken(t, { focus: true }), link());
-  const act = { j: () => step(1), k: () => step(-1), f: () => jump(nextIn([...shown().forks.keys()], state.token)),
-                n: () => jump(nextIn(alike(), state.token)), c: () => jump(shown().critical), "/": () => byId("search").focus() }[event.key];
+  const act = { j: () => step(1), k: () => step(-1), "]": () => stepSibling(1), "[": () => stepSibling(-1),
+                f: () => jump(nextIn([...shown().forks.keys()], state.token)), n: () => jump(nextIn(alike(), state.token)),
+                c: () => jump(shown().critical), "/": () => byId("search").focus() }[event.key];
   if (act) event.preventDefault(), act();
 };
 
@@ -187,8 +178,9 @@ const point = (t) => {
   showToken();
 };
 const tokenOf = (event) => event.target.closest("[data-t]")?.dataset.t;
-const listen = () => {
-  const [text, curve, list] = ["text", "curve", "list"].map(byId);
+
+const listenToText = () => {
+  const [text, curve] = ["text", "curve"].map(byId);
   text.addEventListener("pointerover", (event) => event.pointerType === "mouse" && tokenOf(event) && point(Number(tokenOf(event))));
   text.addEventListener("pointerleave", () => point(null));
   text.addEventListener("click", (event) => tokenOf(event) && (chooseToken(Number(tokenOf(event)), { focus: true }), link()));
@@ -196,14 +188,28 @@ const listen = () => {
   curve.addEventListener("pointermove", (event) => curve.firstChild && point(state.scale.tokenAt(curve.firstChild, event)));
   curve.addEventListener("pointerleave", () => point(null));
   curve.addEventListener("click", () => state.pointed != null && (chooseToken(state.pointed), link()));
+};
+
+const listenToLists = () => {
+  const [list, siblings] = ["list", "siblings"].map(byId);
   list.addEventListener("click", (event) => {
-    const row = event.target.closest("[data-i]");
-    if (row) choose(Number(row.dataset.i)), row.focus({ preventScroll: true }), link();
+    const entry = event.target.closest("[data-i]");
+    if (entry) choose(opening(groups[entry.dataset.i])), entry.focus({ preventScroll: true }), link();
   });
-  list.addEventListener("keydown", onListKey);
+  list.addEventListener("keydown", onListKey(step));
+  siblings.addEventListener("click", (event) => {
+    const line = event.target.closest("[data-s]");
+    if (line) choose(groups[shown().at].rows[line.dataset.s]), siblings.children[line.dataset.s].focus({ preventScroll: true }), link();
+  });
+  siblings.addEventListener("keydown", onListKey(stepSibling));
+};
+
+const listen = () => {
+  listenToText();
+  listenToLists();
   byId("search").addEventListener("input", filter);
-  byId("search").addEventListener("keydown", (event) => event.key === "Escape" && (clearFilters(), rowOf(state.at).focus()));
-  byId("status").addEventListener("change", filter);
+  byId("search").addEventListener("keydown", (event) => event.key === "Escape" && (clearFilters(), entryOf(state.row.at).focus()));
+  byId("tag").addEventListener("change", filter);
   byId("score").addEventListener("change", (event) => {
     state.score = scores.find(({ key }) => key === event.target.value);
     showScore();
@@ -214,8 +220,12 @@ const listen = () => {
 };
 
 byId("viewer").hidden = false;
-fillControls();
+byId("viewer").classList.toggle("curves", rows.some(({ success }) => success));
+fillTags(groups);
+byId("list").append(...groups.map(listEntry));
+byId("score").append(...scores.map(({ key, label }) => element("option", { value: key }, label)));
+byId("score").closest("label").hidden = !scores.length;
 listen();
 filter();
-if (!follow()) choose(Math.max(0, trajectories.findIndex(({ status }) => status === "critical")));
+if (!follow()) choose(opening(groups.find(({ tags }) => tags.includes("critical")) ?? groups[0]));
 performance.mark("viewer ready");

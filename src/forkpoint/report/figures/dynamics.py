@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkpoint.report.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
 from forkpoint.selective.dynamics import CLASSES
 
 _STYLES = dict(zip(CLASSES, (LINES[3], LINES[1], LINES[0], LINES[2]), strict=True))  # the hues of viewer.css

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from forkpoint.report.drawing import plain_axes, saved, svg_text
+from forkpoint.report.figures.drawing import plain_axes, saved, svg_text
 
 # Dark and light, whole and dashed: readable in grey too.
 _LINES: dict[str, dict[str, Any]] = {

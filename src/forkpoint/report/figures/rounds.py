@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forkpoint.preference.held_out import ks
-from forkpoint.report.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
 
 
 def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from forkpoint.evaluation.logits import DISTANCE, HISTOGRAM, KEPT, SORTED, SUMMARY, Table, read_table
 from forkpoint.files import read_json, whole_file, write_whole
-from forkpoint.report.drawing import plain_axes, saved, svg_text
+from forkpoint.report.figures.drawing import plain_axes, saved, svg_text
 from forkpoint.sampling.analysis import parse_sampler
 from forkpoint.types import UserError
 

@@ -1,0 +1,102 @@
+"""What the page of a run consists of, as plain data: the browser, the terminal and notebooks show the same.
+
+Cells and sentences are finished text, as the helpers below write numbers. Nothing here is markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forkpoint.files import read_json
+from forkpoint.types import UserError
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A cell that leads to a file, by its address relative to the page."""
+
+    text: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with a row of headings; the first `left` columns hold words, the others numbers.
+
+    `note` stands beneath it. One that is `folded` is closed in a page, and left out in a terminal.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Link]]
+    left: int = 1
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart under its title: `svg` draws it, an <svg> element. A terminal shows none.
+
+    A `wide` one has several panels side by side.
+    """
+
+    title: str
+    svg: Callable[[], str]
+    note: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Texts for the token viewer: rows as `forkpoint.report.viewer` documents them, read from `file` of the run.
+
+    A row is called `one`, several are `many`; a group of rows, where there are any, `entry` and `entries`.
+    """
+
+    rows: Callable[[], Iterator[Row]]
+    file: str
+    one: str = "response"
+    many: str = "responses"
+    entry: str = ""
+    entries: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that is said of a run: a title, sentences that sum it up, tables and charts, and texts token by token."""
+
+    title: str
+    lines: Sequence[str] = ()
+    sections: Sequence[Table | Chart] = ()
+    tokens: Tokens | None = None
+
+
+def finished(run: Path, summary: str, *files: str) -> dict[str, Any]:
+    """A finished run's summary. UserError where it, or another of its files, is not there or broken."""
+    for name in (summary, *files):
+        if not (run / name).is_file():
+            raise UserError(f"{run} holds no finished run: there is no {name}")
+    found: dict[str, Any] = read_json(run / summary)
+    return found
+
+
+def percent(share: float) -> str:
+    """A share as a percentage: 0.1234 is 12.3%."""
+    return f"{100 * share:.1f}%"
+
+
+def percents(interval: Sequence[float]) -> str:
+    """An interval of shares: 12.3 to 45.6."""
+    low, high = interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many decimals; nothing where there is none."""
+    return "" if value is None else f"{value:,.{digits}f}"
