@@ -24,6 +24,7 @@ from forkpoint.cli import VERBS, _find_verb
 from forkpoint.cli.eval import EvalOptions
 from forkpoint.cli.options import EngineOptions, LocalOptions, parse
 from forkpoint.cli.run import parse_options, recipe_of
+from forkpoint.cli.show import ShowOptions
 from forkpoint.decoding.strategies import _OPTIONS, parse_strategy
 from forkpoint.evaluation.evaluate import plan
 from forkpoint.lab.corpus import SLIP_PROBABILITY
@@ -36,6 +37,7 @@ DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb i
     "lab corpus": "lab",
     "serve": "serving",
     "doctor": "cli",
+    "show": "report",
     **dict.fromkeys(("score", "select", "train clm", "train slm", "dynamics"), "selective"),
 }
 ROOT = Path(__file__).parents[1]
@@ -243,7 +245,8 @@ def test_every_sampler_field_is_documented():
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("run", "report", "lab train", "completion")])
 def test_every_option_is_documented(verb):
     of_engines = {f.name for f in fields(EngineOptions)} - {f.name for f in fields(LocalOptions)} - {"engine"}
-    for option in fields(MODULES[verb].OPTIONS):
+    options = ShowOptions if verb == "show" else MODULES[verb].OPTIONS
+    for option in (o for o in fields(options) if o.name != "run"):
         page = "engines" if option.name in of_engines and verb != "serve" else DOCUMENTED[verb]
         assert table_row(page, f"--{option.name.replace('_', '-')}"), option.name
 

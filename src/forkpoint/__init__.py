@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from forkpoint.sampling.processors import TopNSigma
     from forkpoint.tasks import grade, load_problems
     from forkpoint.trajectories.rows import sample_trajectories
+    from forkpoint.trajectories.scores import score_trajectories
     from forkpoint.types import Sampling
 
 __version__ = "0.1.0"
 __all__ = [
     "Sampling", "Search", "TopNSigma", "cot_decode", "evaluate", "find_critical", "grade", "label_trajectories",
-    "load_engine", "load_problems", "sample_trajectories",
+    "load_engine", "load_problems", "sample_trajectories", "score_trajectories",
 ]  # fmt: skip
 
 _HOME = {
@@ -34,6 +35,7 @@ _HOME = {
     "load_engine": "forkpoint.engines",
     "load_problems": "forkpoint.tasks",
     "sample_trajectories": "forkpoint.trajectories.rows",
+    "score_trajectories": "forkpoint.trajectories.scores",
 }
 
 

@@ -7,7 +7,7 @@ other way round. Importing this module imports neither torch nor transformers.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -139,10 +139,28 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """Named columns of one number a token, aligned to a trajectory's token ids. NaN where a token has no score."""
+    """Named columns of one number a token, aligned to a trajectory's token ids. NaN where a token has no score.
+
+    `tokens` are the texts of the ids, which a notebook shows shaded by the scores; empty where nobody asked for them.
+    """
 
     trajectory: Trajectory
     columns: dict[str, np.ndarray]
+    tokens: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        from forkpoint.report.notebook import scores_html  # only where there is a notebook to show it
+
+        return scores_html(self)
+
+
+class Results(dict[str, Any]):
+    """What a run found, as plain data; a notebook shows it as sentences, tables and charts."""
+
+    def _repr_html_(self) -> str:
+        from forkpoint.report.notebook import results_html  # only where there is a notebook to show it
+
+        return results_html(self)
 
 
 @dataclass(frozen=True, slots=True)

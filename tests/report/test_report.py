@@ -14,7 +14,7 @@ import forkpoint
 from forkpoint.report import write_report
 from forkpoint.report.command import keep_command
 from forkpoint.report.page import html
-from forkpoint.report.pages.eval import _rows, page_of_results
+from forkpoint.report.pages.eval import _rows, page_of_summary
 from forkpoint.types import Problem, UserError
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'single' <img src=x onerror=alert(2)>"
@@ -118,7 +118,7 @@ def test_a_sweep_has_its_figure_and_strategies_theirs(page):
     assert tags.tags.count("svg") == 1
     assert "Accuracy against k" in text
     changed = {**results, "sweep": None}
-    shown = html(page_of_results(changed))
+    shown = html(page_of_summary(changed))
     assert "Accuracy with 95% intervals" in shown
     for s in results["strategies"]:
         assert f"<!-- {100 * s['accuracy']:.1f}% -->" in shown

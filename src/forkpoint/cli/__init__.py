@@ -46,6 +46,7 @@ GROUPS = {
     },
     "tools": {
         "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
+        "show": ("forkpoint.cli.show", "show a finished run in the terminal: its tables, its responses in colours"),
         "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
         "lab corpus": ("forkpoint.cli.lab_corpus", "make the lab's corpus with noise, for selective language modeling"),
         "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
@@ -56,7 +57,7 @@ GROUPS = {
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
 ANEW = {"report", "lab corpus", "lab train"}  # nothing is kept of a part
-RESUMING = {*VERBS} - ANEW - {"serve", "doctor", "completion"}  # the same command goes on from where it was
+RESUMING = {*VERBS} - ANEW - {"serve", "doctor", "completion", "show"}  # the same command goes on from where it was
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -74,7 +74,7 @@ def completed_verbs() -> list[Verb]:
     return [
         Verb(
             name, summary, _options(name, module), words=SHELLS if name == "completion" else (),
-            takes_files=name in ("run", "report"),
+            takes_files=name in ("run", "report", "show"),
         )
         for name, (module, summary) in VERBS.items()
     ]  # fmt: skip
@@ -83,14 +83,16 @@ def completed_verbs() -> list[Verb]:
 def _options(verb: str, module: str) -> tuple[Option, ...]:
     """The verb's options by its dataclass, with the help that its parser shows."""
     from forkpoint.cli.run import RecipeOptions
+    from forkpoint.cli.show import ShowOptions
 
     asked = Option("help", "show all options, with examples", is_switch=True)
-    options: Any = getattr(import_module(module), "OPTIONS", RecipeOptions if verb == "run" else None)
+    bare = {"run": ("recipe", RecipeOptions), "show": ("run", ShowOptions)}  # those with a bare word
+    word, options = bare.get(verb) or (None, getattr(import_module(module), "OPTIONS", None))
     if options is None:
         return (asked,)
-    positional = ("recipe", "") if verb == "run" else None
+    positional = (word, "") if word else None
     helps = {action.dest: action.help or "" for action in parser_of(verb, options, positional)._actions}
-    hints = {name: hint for name, hint in get_type_hints(options).items() if not (positional and name == "recipe")}
+    hints = {name: hint for name, hint in get_type_hints(options).items() if name != word}
     on = {field.name for field in fields(options) if field.default is True}  # which take "false"
     own = (
         Option(

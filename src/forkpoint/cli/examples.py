@@ -90,6 +90,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "forkpoint run recipes/lab-critical-dpo.yaml --dry-run",
         "forkpoint run recipes/lab-critical-dpo.yaml --out runs/first",
     ),
+    "show": (
+        "forkpoint show runs/critical",
+        "forkpoint show runs/critical --id lab/test/0/3 --score drop",
+    ),
     "report": ("forkpoint report runs/critical",),
     "lab corpus": (
         "forkpoint lab corpus --out runs/corpus",

@@ -34,7 +34,7 @@ from forkpoint.tasks import render_prompt
 from forkpoint.training.adapters import Tuning, check_tuning, require_training, tune_adapter
 from forkpoint.trajectories.rows import SAMPLES, SCORES, SUMMARY, Row, check_room, identities, trajectory_row
 from forkpoint.trajectories.units import Progress, Units
-from forkpoint.types import Problem, Sampling, TokenIds, TokenScores, Trajectory, UserError
+from forkpoint.types import Problem, Results, Sampling, TokenIds, TokenScores, Trajectory, UserError
 
 SCORED_UNIT = 64  # trajectories of one unit of scoring
 PROBABILITIES = ("s", "policy_prob")  # columns kept to six digits that count; the others to six decimals
@@ -112,7 +112,7 @@ def estimate(
             summary = run | _described(sets, training, rows) | {"agreement": compared}
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
         (out / JOURNAL).unlink(missing_ok=True)
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def compare(rows: Sequence[Row], references: Mapping[str, Reference], seed: int = 0) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from forkpoint.trajectories.rows import (
     trajectory_row,
 )
 from forkpoint.trajectories.units import Progress, Units
-from forkpoint.types import Problem, Sampling, Trajectory, UserError
+from forkpoint.types import Problem, Results, Sampling, Trajectory, UserError
 
 REPLACEMENT = "replacement.jsonl"
 UNIT = 16  # trajectories labelled together: enough to keep an engine busy, little to lose
@@ -102,7 +102,7 @@ def find_critical(
             summary = run | _work(engine, given, search, out, units)
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
         (out / JOURNAL).unlink(missing_ok=True)
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def label_trajectories(

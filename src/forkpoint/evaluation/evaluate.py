@@ -29,7 +29,7 @@ from forkpoint.files import (
     write_whole,
 )
 from forkpoint.tasks import render_prompt, stop_strings
-from forkpoint.types import Problem, UserError
+from forkpoint.types import Problem, Results, UserError
 
 UNIT_PATHS = 640  # paths of one unit: enough to keep an engine busy, little to lose
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
@@ -71,9 +71,9 @@ def evaluate(
     if sweep is not None:
         run["sweep"] = {"option": parse_sweep(sweep).option, "lines": lines}
 
-    def finish(journal: Journal) -> dict[str, Any]:
+    def finish(journal: Journal) -> Results:
         _run_units(engine, problems, cases, planned, journal, progress)
-        return summarize(run, _tallies(planned, journal))
+        return Results(summarize(run, _tallies(planned, journal)))
 
     if out is None:
         return finish(Journal(None))
@@ -85,7 +85,7 @@ def evaluate(
             write_whole(out / SAMPLES, (to_json(row) + "\n" for entry in journal for row in entry["samples"]))
             write_whole(out / RESULTS, to_json(results, indent=2) + "\n")
         (out / JOURNAL).unlink(missing_ok=True)
-    return dict(read_json(out / RESULTS))
+    return Results(read_json(out / RESULTS))
 
 
 def _cases(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Sequence[Strategy]) -> list[Case]:

@@ -40,7 +40,7 @@ from forkpoint.sampling.analysis import (
     parse_sampler,
     row_statistics,
 )
-from forkpoint.types import Completion, Request, Sampling, TokenIds, UserError
+from forkpoint.types import Completion, Request, Results, Sampling, TokenIds, UserError
 
 SUMMARY = "summary.json"
 HISTOGRAM, SORTED, KEPT, DISTANCE = "histogram.csv", "sorted.csv", "kept.csv", "distance.csv"
@@ -114,7 +114,7 @@ def study_logits(
                 write_whole(out / name, _csv(table))
             summary = run | _summary(engine, responses, chosen, study, tables)
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def read_table(path: Path) -> Table:

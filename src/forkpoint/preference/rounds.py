@@ -43,7 +43,7 @@ from forkpoint.training.models import MODEL, Lora, adapted, check_trainable, loa
 from forkpoint.training.sft import sft_trainer
 from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_room, sample_completions, trajectory_row
 from forkpoint.trajectories.units import SAMPLED_UNIT, Progress, Units
-from forkpoint.types import Problem, Sampling, UserError
+from forkpoint.types import Problem, Results, Sampling, UserError
 
 ROUND, TRAINING, EVALUATION, CHECKPOINTS = "round.json", "training.json", "evaluation.jsonl", "checkpoints"
 
@@ -115,7 +115,7 @@ def tune_in_rounds(
                 results.append(work.round(len(results)))
             summary = run | {"results": results, "stopped": results[-1]["stopped"]}
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def round_seed(seed: int, number: int) -> int:

@@ -31,7 +31,7 @@ from forkpoint.training.models import Lora, adapted, check_trainable
 from forkpoint.training.run import CHECKPOINTS, claimed, finish
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import UserError
+from forkpoint.types import Results, UserError
 
 SFT = "supervised fine-tuning on the chosen responses, by TRL"
 Progress = Callable[[str, int, int, int], None]
@@ -99,7 +99,7 @@ def train(
                 facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
             # only now is the configuration again what it was
             finish(trainer, tokenizer, training.lora, _card(name, training, facts), run | facts, out)
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def _card(name: str, training: Training, facts: Mapping[str, Any]) -> str:

@@ -76,6 +76,11 @@ class Page:
     sections: Sequence[Table | Chart] = ()
     tokens: Tokens | None = None
 
+    def _repr_html_(self) -> str:
+        from forkpoint.report.notebook import page_html
+
+        return page_html(self)
+
 
 def finished(run: Path, summary: str, *files: str) -> dict[str, Any]:
     """A finished run's summary. UserError where it, or another of its files, is not there or broken."""

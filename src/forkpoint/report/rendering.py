@@ -37,6 +37,11 @@ def render(template: str, styles: tuple[str, ...], scripts: tuple[str, ...] = ()
     )
 
 
+def render_fragment(**values: Any) -> str:
+    """A piece of HTML without a script, for a notebook."""
+    return _environment().get_template("fragment.html.j2").render(**values)
+
+
 def script_json(value: Any) -> str:
     """Compact JSON text that is safe inside a <script> element, whatever its strings hold. NaN is refused."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -10,6 +10,7 @@ from rich.text import Text
 from forkpoint.report.content import Link, Page, Table
 
 WIDTH_OF_FILES = 120
+_CONTROL = {c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"} | dict.fromkeys(range(0x7F, 0xA0), "\ufffd")
 WIDTH_OF_NAMES = 18  # of a column of words, at least, where its words are as long
 
 
@@ -19,12 +20,17 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_OF_FILES)
 
 
+def shown(text: str, style: str = "") -> Text:
+    """A text as it may stand in a terminal: control characters, which a model may have written, are made visible."""
+    return Text(text.translate(_CONTROL), style=style)
+
+
 def print_page(page: Page) -> None:
     """The sentences and tables of a page; charts and what is folded are the page's alone."""
     console = wide_console()
-    console.print(Text(page.title, style="bold"))
+    console.print(shown(page.title, "bold"))
     for line in page.lines:
-        console.print(Text(line))
+        console.print(shown(line))
     for section in page.sections:
         if isinstance(section, Table) and not section.folded:
             print_table(section, console)
@@ -33,19 +39,19 @@ def print_page(page: Page) -> None:
 def print_table(table: Table, console: Console | None = None) -> None:
     """One table and its note."""
     console = console or wide_console()
-    shown = RichTable(title=Text(table.title) if table.title else None, box=box.SIMPLE_HEAD, title_justify="left")
+    drawn = RichTable(title=shown(table.title) if table.title else None, box=box.SIMPLE_HEAD, title_justify="left")
     for i, heading in enumerate(table.columns):
         cells = [len(_text(row[i])) for row in table.rows]
         if i < table.left:
             width = min(WIDTH_OF_NAMES, max([len(heading), *cells]))
-            shown.add_column(Text(heading), overflow="fold", min_width=width)
+            drawn.add_column(shown(heading), overflow="fold", min_width=width)
         else:
-            shown.add_column(Text(heading), justify="right", no_wrap=True)
+            drawn.add_column(shown(heading), justify="right", no_wrap=True)
     for row in table.rows:
-        shown.add_row(*(Text(_text(cell)) for cell in row))
-    console.print(shown)
+        drawn.add_row(*(shown(_text(cell)) for cell in row))
+    console.print(drawn)
     if table.note:
-        console.print(Text(table.note))
+        console.print(shown(table.note))
 
 
 def _text(cell: str | Link) -> str:

@@ -27,7 +27,7 @@ from forkpoint.training.models import Lora, adapted, check_trainable, save_train
 from forkpoint.training.processes import is_sharded
 from forkpoint.training.run import CHECKPOINTS, claimed, finish
 from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import UserError
+from forkpoint.types import Results, UserError
 
 SNAPSHOTS = "snapshots"
 CLM = "causal language modeling on every token"
@@ -101,7 +101,7 @@ def pretrain(
                 facts = {"rows": len(store), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
             data = _data(store, evaluated, reference and reference_name)
             finish(trainer, tokenizer, training.lora, _card(name, training, data, facts), run | data | facts, out)
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def check_pretraining(model: PreTrainedModel, training: Pretraining, out: Path, *, evaluated: bool) -> Any:

@@ -20,7 +20,7 @@ def accuracy_svg(strategies: Sequence[dict[str, Any]]) -> str:
     for y, s in enumerate(strategies):
         middle, (low, high) = 100 * s["accuracy"], [100 * end for end in s["ci95"]]
         axes.plot([low, high], [y, y], color=color, lw=5, alpha=0.25, solid_capstyle="butt")
-        axes.plot([middle], [y], color=color, marker="o", markersize=6)
+        axes.plot([middle], [y], color=color, marker="o", markersize=6, clip_on=False)
         right = high < 88
         axes.annotate(
             f"{middle:.1f}%", (high if right else low, y), (6 if right else -6, 0), textcoords="offset points",

@@ -23,15 +23,21 @@ def page(run: Path) -> Page:
     one value a token. Of the summary, `title` heads the page, `dynamics` (a `dynamics_summary`) is drawn, and other
     texts and numbers are listed; none is needed.
     """
-    summary = {key: value for key, value in finished(run, SUMMARY, DOCUMENTS).items() if value is not None}
+    shown = page_of_summary(finished(run, SUMMARY, DOCUMENTS))
+    tokens = Tokens(partial(document_rows, run / DOCUMENTS), DOCUMENTS, "document", "documents")
+    return Page(shown.title, shown.lines, shown.sections, tokens)
+
+
+def page_of_summary(summary: dict[str, Any]) -> Page:
+    """The sentences, table and chart of such a summary, `study`'s for one."""
+    summary = {key: value for key, value in summary.items() if value is not None}
     dynamics = summary.get("dynamics")
     sections: list[Table | Chart] = []
     if dynamics and dynamics["tokens"]:
         sections.append(Chart("Token dynamics", partial(dynamics_svg, dynamics), wide=True))
     if dynamics:
         sections.append(dynamics_table(dynamics))
-    tokens = Tokens(partial(_rows, run / DOCUMENTS), DOCUMENTS, "document", "documents")
-    return Page(str(summary.get("title", "Documents, token by token")), _lines(summary), sections, tokens)
+    return Page(str(summary.get("title", "Documents, token by token")), _lines(summary), sections)
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:
@@ -66,7 +72,8 @@ def dynamics_table(dynamics: dict[str, Any]) -> Table:
     return Table("Classes of tokens", ("class", "tokens", "share", *dynamics["checkpoints"]), rows, note=note)
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def document_rows(path: Path) -> Iterator[Row]:
+    """The rows of a documents.jsonl, as the token viewer takes them; UserError at the first that is broken."""
     for where, row in read_rows(path):
         ids, tokens = list_of(row, "token_ids", int, where), list_of(row, "tokens", str, where)
         if len(ids) != len(tokens):

@@ -18,12 +18,12 @@ Results = dict[str, Any]
 
 def page(run: Path) -> Page:
     """What results.json and samples.jsonl hold. UserError where one is missing or broken."""
-    shown = page_of_results(finished(run, RESULTS, SAMPLES))
+    shown = page_of_summary(finished(run, RESULTS, SAMPLES))
     tokens = Tokens(partial(_rows, run / SAMPLES), SAMPLES, "path", "paths", "problem", "problems")
     return Page(shown.title, shown.lines, shown.sections, tokens)
 
 
-def page_of_results(results: Results) -> Page:
+def page_of_summary(results: Results) -> Page:
     """The tables and charts of what `evaluate` returns."""
     n = results["n_problems"]
     lines = [

@@ -14,7 +14,9 @@ const showPanel = (panel, trajectory, t) => {
 
 const NUMBERS = [
   ["policy_prob", "π", probability], ["logprob", "log-probability", decimal], ["entropy", "entropy", decimal],
-  ["gap", "gap", probability], ["s", "s", probability],
+  ["gap", "gap", probability], ["distance", "largest logit, σ above the mean", decimal], ["s", "s", probability],
+  ["logprob_positive", "log p⁺, of the positive model", decimal], ["logprob_negative", "log p⁻, of the negative model", decimal],
+  ["weight", "weight 1 − s", probability],
   ["loss", "loss", decimal], ["reference_loss", "reference loss", decimal], ["excess_loss", "excess loss", signed],
   ["reference_entropy", "reference entropy", decimal], ["delta", "change of loss Δ", signed],
 ];

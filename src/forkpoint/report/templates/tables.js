@@ -1,4 +1,5 @@
-// Tables that a click on a heading sorts: words by the alphabet, numbers by size, empty cells last.
+// Tables that a click on a heading sorts: words by the alphabet, numbers by size, empty cells last. Folded ones, which
+// are long, have a field that leaves out the rows without its words.
 
 /** The number that a cell begins with ("1,234", "12.3% (10 to 15)", "+1.5", "<0.1%"), or null. */
 const numberIn = (text) => {
@@ -39,4 +40,17 @@ const makeSortable = (table) => {
   });
 };
 
+const makeSearchable = (box) => {
+  const rows = [...box.querySelector("tbody").rows];
+  const field = element("input", { type: "search", placeholder: "Search", "aria-label": `Search in ${box.querySelector("summary").textContent}` });
+  const count = element("span", { class: "soft", role: "status" });
+  field.addEventListener("input", () => {
+    const wanted = field.value.toLowerCase();
+    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    count.textContent = wanted && ` ${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+  });
+  box.querySelector(".wide").before(element("p", { class: "find" }, field, count));
+};
+
 document.querySelectorAll(".data table").forEach(makeSortable);
+document.querySelectorAll("details.data").forEach(makeSearchable);

@@ -1,0 +1,73 @@
+"""`forkpoint show DIR`: a finished run in the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forkpoint.cli.options import parse
+from forkpoint.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from forkpoint.report import Page
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Show what a finished run found: its tables, and its first responses, tokens coloured by a score.
+
+    Colours are those of the terminal's theme. Where there are none (a file, a pipe, NO_COLOR), strongly shaded tokens
+    stand in brackets, and the critical one in two.
+    """
+
+    run: Path
+    id: str | None = None
+    """only this response, or those to this problem, without the tables"""
+    score: str | None = None
+    """the score that colours tokens: success, drop, gap, entropy, s, loss, ... (default: the page's first)"""
+    limit: int = 3
+    """responses, at most"""
+
+
+def parse_options(argv: list[str]) -> ShowOptions:
+    """The options. UserError for what is wrong whatever the run."""
+    options = parse("show", ShowOptions, argv, positional=("run", "the run's directory"))
+    if options.limit < 0:
+        raise UserError(f"limit must be at least 0, but is {options.limit}")
+    return options
+
+
+def run(argv: list[str]) -> None:
+    """Parse the arguments and print."""
+    options = parse_options(argv)
+    from forkpoint.report import page_of
+    from forkpoint.report.coloured import print_responses
+    from forkpoint.report.terminal import print_page, wide_console
+
+    page = page_of(options.run)
+    rows = _rows(page, options)
+    if options.id is None:
+        print_page(page)
+    print_responses(rows, options.score, wide_console())
+
+
+def _rows(page: Page, options: ShowOptions) -> list[Mapping[str, Any]]:
+    """The responses asked for. UserError where there is none with the id, or none with the score."""
+    from forkpoint.report.shades import scores_of
+
+    if page.tokens is None:
+        if options.id or options.score:
+            raise UserError(f"{options.run} holds no texts to show token by token")
+        return []
+    wanted = (row for row in page.tokens.rows() if options.id in (None, row["id"], row.get("group")))
+    rows = list(islice(wanted, options.limit))
+    if options.id is not None and options.limit and not rows:
+        raise UserError(f"{options.run} holds no {page.tokens.one} with the id {options.id!r}")
+    known = {score.key: None for row in rows for score in scores_of(row)}
+    if options.score is not None and options.score not in known:
+        raise UserError(f"no score {options.score!r} here: there is {', '.join(known) or 'none'}")
+    return rows

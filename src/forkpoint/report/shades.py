@@ -1,0 +1,80 @@
+"""How a response is headed and its tokens shaded where no browser does it: in a terminal and in a notebook.
+
+Shades follow the rule in templates/text.js.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from forkpoint.report.viewer import CATEGORIES, SCORES, Category, Score
+
+SHADES = 10  # from no shade (0) to the strongest (9)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shade:
+    """0 (none) to 9 (strongest), on the far side of a two-sided score `below`; of a category the number of its name."""
+
+    strength: int
+    below: bool = False
+
+
+def heading_of(row: Row) -> str:
+    """What is known of a response in a line: id or label, verdict, critical token, remark."""
+    words = [str(row.get("label") or row["id"])]
+    if row.get("correct") is not None:
+        words.append(f"{'✓' if row['correct'] else '✗'} {row.get('answer') or 'no answer'}, gold {row.get('gold')}")
+    if row.get("critical_index") is not None:
+        words.append(f"critical token at {row['critical_index']}")
+    return ", ".join([*words, *([row["note"]] if row.get("note") else [])])
+
+
+def scores_of(row: Row) -> list[Score | Category]:
+    """The scores and categories of which a row holds a value, in the order in which the viewer offers them."""
+    return [one for one in (*CATEGORIES, *SCORES) if any(value is not None for value in values_of(row, one.key))]
+
+
+def values_of(row: Row, key: str) -> list[Any]:
+    """A number (or a category's name) a token, None where there is none; empty where the row has no such score."""
+    if key == "success":
+        return list((row.get("success") or [])[1:])
+    if key == "drop":
+        curve = row.get("success") or []
+        return [None if before is None or after is None else before - after for before, after in pairwise(curve)]
+    return [None if value is None or value != value else value for value in row.get(key) or ()]  # NaN is not itself
+
+
+def strongest_of(row: Row, score: Score) -> float:
+    """The value of the strongest shade: the score's own, or the row's largest where it has none."""
+    if score.strong is not None:
+        return score.strong
+    largest = max(value for value in values_of(row, score.key) if value is not None)
+    return largest if largest > score.light else score.light + 1
+
+
+def shade(value: float | None, light: float, strong: float, *, two_sided: bool = False) -> Shade:
+    """The shade of a value between that without shade and that of the strongest."""
+    if value is None:
+        return Shade(0)
+    below = two_sided and value < light
+    far = int((value - light) / (strong - light) * SHADES * (-1 if below else 1) // 1)
+    return Shade(max(0, min(SHADES - 1, far)), below)
+
+
+def shades_of(row: Row, score: Score) -> list[Shade]:
+    """A shade a token."""
+    strong = strongest_of(row, score)
+    return [shade(v, score.light, strong, two_sided=score.two_sided) for v in values_of(row, score.key)]
+
+
+def names_of(row: Row, category: Category) -> list[str | None]:
+    """A category's name a token, None where it has none or the plain one."""
+    plain: Sequence[str] = category.values[: category.plain]
+    names = [category.values[v] if isinstance(v, int) else v for v in values_of(row, category.key)]
+    return [None if name in plain else name for name in names]
