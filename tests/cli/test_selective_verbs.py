@@ -38,7 +38,7 @@ def test_one_after_the_other(corpus, store, tmp_path, capsys):
     assert main(["dynamics", f"--store={store}", snapshots, f"--out={out['dynamics']}", "--quiet"]) == 0
     said = capsys.readouterr().out
     assert "selection/share" in said
-    assert "eval_loss" in said
+    assert "held out, step" in said
     assert (tmp_path / "dynamics" / "report.html").exists()
     summary = json.loads((tmp_path / "slm" / "summary.json").read_text())
     assert (summary["store"], summary["reference"], summary["eval_data"]) == (str(store), "lab", str(corpus))

@@ -63,7 +63,9 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+    """The files, but for those that name the command, and so the directory."""
+    files = [p for p in sorted(out.rglob("*")) if p.is_file() and p.name not in ("command.json", "report.html")]
+    return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 
 def test_every_token_of_every_trajectory_is_scored(finished, critical):

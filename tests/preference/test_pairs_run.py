@@ -35,7 +35,9 @@ def written(path: Path, rows: list[Row]) -> Path:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(out.iterdir()) if p.name != ".lock"}
+    """The files, but for those that name the command, and so the directory."""
+    apart = (".lock", "command.json", "report.html")
+    return {p.name: p.read_bytes() for p in sorted(out.iterdir()) if p.name not in apart}
 
 
 def made(out: Path, *argv: str) -> tuple[list[Row], Row]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, RunOptions, SamplingOptions, TaskOptions, parse
 from forkpoint.cli.setup import default_directory, local_engine_of, problems_of, sampling_of
 from forkpoint.types import Problem, Trajectory, UserError
@@ -17,8 +18,8 @@ class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, LocalOptions):
 
     Samples responses to training problems, tunes one LoRA adapter on right and one on wrong ones, and scores the
     trajectories with both. --task, --data, --split and --limit say which problems the trajectories to score are of;
-    those problems are left out of the training ones. Writes samples.jsonl, positive/, negative/, scores.jsonl and
-    summary.json; started again, the same command goes on where it stopped.
+    those problems are left out of the training ones. Writes samples.jsonl, positive/, negative/, scores.jsonl,
+    summary.json and report.html; started again, the same command goes on where it stopped.
     """
 
     trajectories: Path | None = None
@@ -61,10 +62,9 @@ def run(argv: list[str]) -> None:
     from forkpoint.training.adapters import Tuning, require_training
 
     require_training()  # before anything is loaded
-    from forkpoint.cli.contrast_tables import print_contrast
     from forkpoint.cli.progress import progress_bar
     from forkpoint.critical.contrast import Contrasting, estimate, read_references
-    from forkpoint.trajectories.rows import CRITICAL, load_trajectories
+    from forkpoint.trajectories.rows import CRITICAL, SCORES, load_trajectories
 
     tuning = Tuning(
         options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,
@@ -85,12 +85,11 @@ def run(argv: list[str]) -> None:
     samples = None if options.samples is None else load_trajectories(options.samples, training, engine, stop)
     out = options.out or default_directory("contrast", options)
     with progress_bar(options.quiet) as progress:
-        summary = estimate(
+        estimate(
             engine, training, settings, out, task=options.task, samples=samples, trajectories=trajectories,
             references=references, progress=progress,
         )  # fmt: skip
-    print_contrast(summary)
-    print(f"\n{out / 'scores.jsonl'}")
+    finish("contrast", argv, out, out / SCORES)
 
 
 def _training_problems(options: ContrastOptions, scored: Sequence[Trajectory] | None) -> list[Problem]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
 from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
@@ -18,8 +19,8 @@ class PairsOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
 
     Samples responses to training problems, or takes --samples, and pairs of each question one right response with one
     wrong one; --scores adds a weight to each rejected token. With --forks a pair is another token and the response's
-    own after the same tokens; with --trl it is a row of a preference data set. Writes pairs.jsonl and summary.json
-    (and samples.jsonl); started again, the same command goes on where it stopped.
+    own after the same tokens; with --trl it is a row of a preference data set. Writes pairs.jsonl, summary.json
+    and report.html (and samples.jsonl); started again, the same command goes on where it stopped.
     """
 
     split: str = "train"
@@ -49,16 +50,15 @@ def run(argv: list[str]) -> None:
     """Parse the arguments, make the pairs, print how many and what was dropped."""
     options = parse("pairs", PairsOptions, argv)
     _check(options)
-    from forkpoint.cli.pairs_tables import print_pairs
     from forkpoint.cli.progress import progress_bar
+    from forkpoint.preference.pair_files import PAIRS
 
     out = options.out or default_directory("pairs", options)
     make = _forks if options.forks else _imported if options.trl else _responses
     work = make(options, out)
     with progress_bar(options.quiet) as progress:
-        summary = work(progress)
-    print_pairs(summary)
-    print(f"\n{out / 'pairs.jsonl'}")
+        work(progress)
+    finish("pairs", argv, out, out / PAIRS)
 
 
 Work = Callable[[Any], dict[str, Any]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forkpoint.cli.corpus import context_of, documents_of, expected_context, source_of
+from forkpoint.cli.finish import finish
 from forkpoint.cli.pretraining_options import PretrainingOptions
 from forkpoint.cli.setup import default_directory, model_settings
 from forkpoint.cli.training import lora_of
@@ -23,13 +24,20 @@ TOKENS, HELD_OUT = ".tokens", ".held-out-tokens"  # of the run's directory: the 
 
 
 def run_pretraining(
-    options: PretrainingOptions, more: dict[str, Any], verb: str, rule: Any = None, reference: str | None = None
+    verb: str,
+    argv: list[str],
+    options: PretrainingOptions,
+    more: dict[str, Any],
+    rule: Any = None,
+    reference: str | None = None,
 ) -> None:
-    """Load model and corpus, train, print what came of it; without a rule every token counts."""
+    """Load model and corpus, train, print what came of it; without a rule every token counts.
+
+    `options` and `more` are what the arguments `argv` of the verb say.
+    """
     from accelerate import PartialState
 
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.cli.training_tables import print_training
     from forkpoint.engines.identity import vocabulary_digest
     from forkpoint.selective.rules import NONE, Rule
     from forkpoint.selective.store import open_store
@@ -55,14 +63,12 @@ def run_pretraining(
     with PartialState().main_process_first():
         store, held_out = _stores(options, tokenizer, model, vocabulary, out)
     with progress_bar(options.quiet or not is_first()) as progress:
-        summary = pretrain(
+        pretrain(
             model, tokenizer, store, training, out, evaluated=held_out, reference=frozen, name=options.model,
-            reference_name=reference or "custom",
-            progress=progress,
+            reference_name=reference or "custom", progress=progress,
         )  # fmt: skip
     if is_first():
-        print_training(summary, f"{summary['rows']:,} rows")
-        print(f"\n{out / MODEL}")
+        finish(verb, argv, out, out / MODEL)
 
 
 def _stores(

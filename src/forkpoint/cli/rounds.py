@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions
 from forkpoint.cli.setup import default_directory, problems_of, sampling_of
 from forkpoint.cli.training_options import NAMED, FittingOptions, parse_training
@@ -17,7 +18,8 @@ class RoundsOptions(FittingOptions, SamplingOptions, TaskOptions, LocalOptions):
 
     Each round starts from the model of the one before. Any other field of transformers' TrainingArguments is an option
     too, under its own name. Writes round-0/ (the base model, evaluated), round-1/, ..., each with samples.jsonl, model/
-    and evaluation.jsonl, and summary.json and rounds.svg; started again, the same command goes on where it stopped.
+    and evaluation.jsonl, and summary.json, rounds.svg and report.html; started again, the same command goes on where it
+    stopped.
     """
 
     split: str = "train"
@@ -63,12 +65,11 @@ def run(argv: list[str]) -> None:
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.cli.rounds_tables import print_rounds
     from forkpoint.files import write_whole
     from forkpoint.preference.likelihood import LikelihoodFilter
     from forkpoint.preference.rounds import Base, Rounds, tune_in_rounds
     from forkpoint.report.figures.rounds import rounds_svg
-    from forkpoint.training.models import Lora
+    from forkpoint.training.models import MODEL, Lora
 
     settings = Rounds(
         options.rounds, options.n, options.eval_n, options.prompt, sampling_of(options, options.task),
@@ -86,10 +87,10 @@ def run(argv: list[str]) -> None:
     with progress_bar(options.quiet) as progress:
         summary = tune_in_rounds(base, problems, held_out, settings, out, task=options.task, progress=progress)
     write_whole(out / "rounds.svg", rounds_svg({options.filter: summary}) + "\n")
-    print_rounds(summary)
+    models = [out / f"round-{row['round']}" / MODEL for row in summary["results"] if "training" in row]
+    finish("rounds", argv, out, *models[-1:], out / "rounds.svg")
     if summary["stopped"]:
         raise UserError(summary["stopped"])
-    print(f"\n{out / 'summary.json'}")
 
 
 def _others(options: RoundsOptions, held_out: list[Problem]) -> list[Problem]:

@@ -16,7 +16,7 @@ class ClmOptions(PretrainingOptions):
     """Train a model on every token of a corpus: a reference model on clean text, or the control of `train slm`.
 
     Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
-    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    model/, summary.json and report.html; started again, the same command goes on from the last checkpoint.
     """
 
 
@@ -34,4 +34,4 @@ def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     with as_one():
         options, more = parse_options(argv)
-        run_pretraining(options, more, "train clm")
+        run_pretraining("train clm", argv, options, more)

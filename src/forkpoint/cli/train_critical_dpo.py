@@ -16,7 +16,7 @@ class CriticalDpoOptions(PreferenceOptions):
     """Train a model on pairs with critical DPO (arXiv 2411.19943), called cDPO there; `train cdpo` is the same.
 
     Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
-    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    model/, summary.json and report.html; started again, the same command goes on from the last checkpoint.
     """
 
     beta: float = 1.0
@@ -42,4 +42,4 @@ def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     with as_one():
         options, more = parse_options(argv)
-        run_training(options, more, "train critical-dpo", loss_of(options))
+        run_training("train critical-dpo", argv, options, more, loss_of(options))

@@ -16,7 +16,7 @@ class ForkDpoOptions(PreferenceOptions):
     """Train a model on pairs of single tokens with fork DPO: the token that rescues a response against its own.
 
     Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
-    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    model/, summary.json and report.html; started again, the same command goes on from the last checkpoint.
     """
 
 
@@ -39,4 +39,4 @@ def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     with as_one():
         options, more = parse_options(argv)
-        run_training(options, more, "train fork-dpo", loss_of(options))
+        run_training("train fork-dpo", argv, options, more, loss_of(options))

@@ -16,7 +16,7 @@ class RpoOptions(PreferenceOptions):
     """Train a model on pairs with RPO: DPO and the likelihood of the chosen response (arXiv 2404.19733).
 
     Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
-    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    model/, summary.json and report.html; started again, the same command goes on from the last checkpoint.
     """
 
     alpha: float = 1.0
@@ -42,4 +42,4 @@ def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     with as_one():
         options, more = parse_options(argv)
-        run_training(options, more, "train rpo", loss_of(options))
+        run_training("train rpo", argv, options, more, loss_of(options))

@@ -15,7 +15,7 @@ class SftOptions(TrainingOptions):
     """Fine-tune a model on the chosen responses of pairs, by TRL's SFT trainer.
 
     Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
-    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    model/, summary.json and report.html; started again, the same command goes on from the last checkpoint.
     """
 
 
@@ -31,4 +31,4 @@ def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     with as_one():
         options, more = parse_options(argv)
-        run_training(options, more, "train sft", None)
+        run_training("train sft", argv, options, more, None)

@@ -17,8 +17,8 @@ class SlmOptions(PretrainingOptions):
     """Train a model on the useful tokens of a corpus (Rho-1, arXiv 2404.07965).
 
     Takes a store of `forkpoint score`, or --data and a --reference that is asked at each step. Any other field of
-    transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then model/ and
-    summary.json; started again, the same command goes on from the last checkpoint.
+    transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then model/,
+    summary.json and report.html; started again, the same command goes on from the last checkpoint.
     """
 
     rule: Literal[
@@ -69,4 +69,4 @@ def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     with as_one():
         options, more = parse_options(argv)
-        run_pretraining(options, more, "train slm", rule_of(options), options.reference)
+        run_pretraining("train slm", argv, options, more, rule_of(options), options.reference)

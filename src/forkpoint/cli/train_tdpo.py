@@ -16,7 +16,7 @@ class TdpoOptions(PreferenceOptions):
     """Train a model on pairs with TDPO: DPO and the KL divergence from the reference at every token (arXiv 2404.11999).
 
     Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then
-    model/ and summary.json; started again, the same command goes on from the last checkpoint.
+    model/, summary.json and report.html; started again, the same command goes on from the last checkpoint.
     """
 
     variant: Literal[1, 2] = 2
@@ -44,4 +44,4 @@ def run(argv: list[str]) -> None:
     """Parse the arguments and train."""
     with as_one():
         options, more = parse_options(argv)
-        run_training(options, more, "train tdpo", loss_of(options))
+        run_training("train tdpo", argv, options, more, loss_of(options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.pretraining_options import PretrainingOptions
 from forkpoint.cli.setup import default_directory, model_settings
 from forkpoint.cli.training_options import NAMED, TrainingOptions
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from forkpoint.training.models import Lora
 
 
-def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, objective: Objective | None) -> None:
-    """Load model and pairs, train, print what came of it; without an objective this is SFT."""
+def run_training(
+    verb: str, argv: list[str], options: TrainingOptions, more: dict[str, Any], objective: Objective | None
+) -> None:
+    """Load model and pairs, train, print what came of it; without an objective this is SFT.
+
+    `options` and `more` are what the arguments `argv` of the verb say.
+    """
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.cli.training_tables import print_training
     from forkpoint.preference.pair_files import read_pairs
     from forkpoint.preference.training import Training, train
     from forkpoint.training.models import MODEL, load_trainable
@@ -36,12 +41,9 @@ def run_training(options: TrainingOptions, more: dict[str, Any], verb: str, obje
     training = Training(objective, arguments, lora_of(options), precompute, options.seed)
     out = options.out or default_directory(verb, options, more)
     with progress_bar(options.quiet or not is_first()) as progress:
-        summary = train(
-            model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress
-        )
+        train(model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress)
     if is_first():
-        print_training(summary, f"{summary['pairs']:,} pairs")
-        print(f"\n{out / MODEL}")
+        finish(verb, argv, out, out / MODEL)
 
 
 def lora_of(options: TrainingOptions | PretrainingOptions) -> Lora | None:

@@ -29,13 +29,13 @@ from forkpoint.files import (
 from forkpoint.preference.choice import Choice, choose_pairs
 from forkpoint.preference.fork_pairs import Forked, choose_fork_pairs
 from forkpoint.preference.pair import Pair
-from forkpoint.preference.pair_files import PAIRS, make_pair, pair_row
+from forkpoint.preference.pair_files import PAIRS, make_pair, pair_row, token_texts
 from forkpoint.preference.sources import Weights
 from forkpoint.preference.trl_files import Rows, import_pairs, tokenise
 from forkpoint.tasks import render_prompt
 from forkpoint.trajectories.rows import SAMPLES, SUMMARY, check_room, identities
 from forkpoint.trajectories.units import Progress, Units
-from forkpoint.types import Problem, Sampling, Trajectory, UserError
+from forkpoint.types import Problem, Results, Sampling, Trajectory, UserError
 
 Found = tuple[
     list[tuple[str | None, Pair]], dict[str, Any]
@@ -90,7 +90,7 @@ def pair_responses(
             write_whole(out / SAMPLES, (to_json(row) + "\n" for row in rows))
         return _chosen(engine, choose_pairs(drawn, settings.sampling.seed), weights)
 
-    return _written(out, run, identity, make, progress)
+    return _written(out, engine.tokenizer, run, identity, make, progress)
 
 
 def pair_forks(
@@ -114,7 +114,7 @@ def pair_forks(
 
     identity = {"engine": _spelling(model), "forks": fingerprint([asdict(t) for t in trajectories])}
     run = _run(model, "forks") | {"any_alternative": any_alternative}
-    return _written(out, run, identity, make, None)
+    return _written(out, model.tokenizer, run, identity, make, None)
 
 
 def pair_imported(
@@ -134,7 +134,7 @@ def pair_imported(
         return [(None, pair) for pair in found.pairs], {"counts": found.counts, "dropped": {"rows": found.dropped}}
 
     identity = {"engine": _spelling(model), "rows": fingerprint([row for _, row in rows])}
-    return _written(out, _run(model, "trl"), identity, make, progress)
+    return _written(out, model.tokenizer, _run(model, "trl"), identity, make, progress)
 
 
 def _run(model: Engine | Vocabulary, source: str) -> dict[str, Any]:
@@ -194,6 +194,7 @@ def _spelling(model: Engine | Vocabulary) -> dict[str, Any]:
 
 def _written(
     out: Path,
+    tokenizer: Any,
     run: dict[str, Any],
     identity: dict[str, Any],
     make: Callable[[Units], Found],
@@ -204,11 +205,12 @@ def _written(
     with only_process(out):
         if not (out / SUMMARY).exists():
             pairs, account = make(Units(Journal(out / JOURNAL), progress))
-            write_whole(out / PAIRS, (to_json(pair_row(pair, problem)) + "\n" for problem, pair in pairs))
+            rows = (pair_row(pair, problem) | token_texts(pair, tokenizer) for problem, pair in pairs)
+            write_whole(out / PAIRS, (to_json(row) + "\n" for row in rows))
             summary = run | account | describe([pair for _, pair in pairs])
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
         (out / JOURNAL).unlink(missing_ok=True)
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def describe(pairs: Sequence[Pair]) -> dict[str, Any]:

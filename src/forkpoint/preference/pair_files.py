@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forkpoint.engines.stopping import decode
+from forkpoint.engines.stopping import decode, pieces
 from forkpoint.preference.pair import Pair
 from forkpoint.tasks.jsonlines import is_number, read_rows, shares, shortened, text
 from forkpoint.trajectories.rows import Row, ids_of
@@ -63,6 +63,12 @@ def pair_row(pair: Pair, problem_id: str | None = None) -> Row:
         "chosen": pair.chosen,
         "rejected": pair.rejected,
     }
+
+
+def token_texts(pair: Pair, tokenizer: Any) -> Row:
+    """What a line of pairs.jsonl says beside `pair_row`, for whoever looks at it: the text of each response token."""
+    responses = {"chosen_tokens": pair.chosen_ids, "rejected_tokens": pair.rejected_ids}
+    return {name: pieces(tokenizer, ids) for name, ids in responses.items()}
 
 
 def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:

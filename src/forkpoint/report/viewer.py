@@ -59,14 +59,17 @@ class Category:
     plain: int = 0
 
 
+SURE, UNSURE = 20, 5  # σ of the largest logit above the mean without shade, and at the strongest
 LOSS, CHANGE = 5, 2  # nats of the strongest shade: the same of every loss and run, so that they can be compared
 SCORES = (
     Score("success", "success after the token", 1, 0),
     Score("drop", "drop of success at the token", 0, 0.5),
+    Score("s", "contrastive score s", 1, 0),
+    Score("weight", "weight 1 − s in training", 0, 1),
     Score("policy_prob", "policy probability π", 1, 0),
     Score("entropy", "entropy in nats", 0, None),
-    Score("s", "contrastive score s", 1, 0),
     Score("gap", "gap between the two likeliest", 1, 0),
+    Score("distance", "largest logit above the mean in σ", SURE, UNSURE),
     Score("loss", "loss in nats", 0, LOSS),
     Score("reference_loss", "reference loss in nats", 0, LOSS),
     Score("excess_loss", "excess loss in nats", 0, CHANGE, two_sided=True),
@@ -74,7 +77,8 @@ SCORES = (
     Score("delta", "change of loss Δ in nats", 0, CHANGE, two_sided=True),
 )
 COLUMNS = (
-    "policy_prob", "logprob", "entropy", "gap", "s",
+    "policy_prob", "logprob", "entropy", "gap", "distance", "s", "logprob_positive",
+    "logprob_negative", "weight",
     "loss", "reference_loss", "excess_loss", "reference_entropy", "delta",
 )  # fmt: skip
 CATEGORIES = (

@@ -32,7 +32,8 @@ def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
         axes.tick_params(labelsize=8)
         plain_axes(axes)
     figure.supxlabel("round", fontsize=9)
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, title="filter", title_fontsize=8)
+    if len(runs) > 1:
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
     return svg_text(figure)
 
 

@@ -1,0 +1,103 @@
+"""The page of a `contrast` run: the sets and their training, the agreement with rollouts, and the scored tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, number, percent
+from forkpoint.report.figures.training import Curve, curves_svg
+from forkpoint.report.viewer import COLUMNS
+from forkpoint.tasks.jsonlines import column, is_number, list_of, read_rows, text
+from forkpoint.trajectories.rows import SCORES, SUMMARY
+from forkpoint.types import UserError
+
+Summary = dict[str, Any]
+STYLES = {"positive": 2, "negative": 1}  # of the two models' curves
+METRICS = {"hit_rate": "top-1 hits", "mean_reciprocal_rank": "mean 1/rank", "auc": "AUC"}
+SCORERS = {
+    "contrast": "lowest s",
+    "policy_prob": "lowest probability",
+    "entropy": "highest entropy",
+    "random": "random",
+}
+
+
+def page(run: Path) -> Page:
+    """What scores.jsonl and summary.json hold. UserError where one is missing or broken, with the line."""
+    shown = page_of_summary(finished(run, SUMMARY, SCORES))
+    tokens = Tokens(partial(_rows, run / SCORES), SCORES, "trajectory", "trajectories")
+    return Page(shown.title, shown.lines, shown.sections, tokens)
+
+
+def page_of_summary(summary: Summary) -> Page:
+    """The sentences, tables and charts of what `estimate` returns."""
+    figures = summary["agreement"]
+    sections = [*([_agreement(figures), _comparisons(figures)] if figures else ()), _losses(summary["training"])]
+    return Page(f"Contrastive estimation: {summary['model']} on {summary['task']}", _lines(summary), sections)
+
+
+def _lines(summary: Summary) -> list[str]:
+    sets, scored = summary["sets"], summary["scored"]
+    lines = [
+        f"{summary['model']} on {summary['task']}: {sets['samples']:,} samples of {sets['questions']:,} questions, "
+        f"{percent(sets['correct'] / sets['samples'])} correct"
+    ]
+    for name, training in summary["training"].items():
+        loss = sum(training["losses"]) / len(training["losses"])
+        lines.append(
+            f"{name} model: {training['responses']:,} responses, {training['steps']:,} steps, mean loss {number(loss)}"
+        )
+    return [*lines, f"scored: {scored['tokens']:,} tokens of {scored['trajectories']:,} trajectories"]
+
+
+def _losses(trainings: Summary) -> Chart:
+    curves = []
+    for name, training in trainings.items():
+        n = len(training["losses"])
+        done = [100 * (i + 1) / n for i in range(n)]
+        label = f"{name} model, on {'right' if name == 'positive' else 'wrong'} responses"
+        curves.append(Curve(label, done, training["losses"], STYLES[name]))
+    draw = partial(curves_svg, curves, "mean loss of a response token (nats)", across="share of the training done (%)")
+    return Chart("Loss of the two models", draw, "Each point is the mean of a stretch of steps.")
+
+
+def _agreement(figures: Summary) -> Table:
+    rows = [(SCORERS[entry["scorer"]], *_cells(entry, "")) for entry in figures["scorers"]]
+    title = f"Finding the critical token: {figures['trajectories']:,} trajectories of {figures['problems']:,} problems"
+    note = "Top-1 hits and 1/rank: of the critical token among its trajectory's. AUC: over all tokens together."
+    return Table(title, ("scorer", *_headings()), rows, note=note)
+
+
+def _comparisons(figures: Summary) -> Table:
+    rows = [(SCORERS[entry["b"]], *_cells(entry, "+")) for entry in figures["comparisons"]]
+    note = "What lowest s has more than each, on the same resamples of problems."
+    return Table("Lowest s against the others", ("scorer", *_headings()), rows, note=note)
+
+
+def _headings() -> list[str]:
+    return [heading for metric in METRICS.values() for heading in (metric, "95% interval")]
+
+
+def _cells(entry: Summary, sign: str) -> list[str]:
+    cells = []
+    for metric in METRICS:
+        low, high = entry[f"{metric}_ci95"]
+        cells += [f"{entry[metric]:{sign}z.3f}", f"{low:{sign}z.3f} to {high:{sign}z.3f}"]
+    return cells
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows of scores.jsonl, their scores as columns."""
+    for where, row in read_rows(path):
+        ids, tokens = list_of(row, "token_ids", int, where), list_of(row, "tokens", str, where)
+        scores = column(row, "scores", where)
+        if not isinstance(scores, dict) or len(ids) != len(tokens):
+            raise UserError(f"{where}: expected token_ids, as many tokens, and an object of scores")
+        columns = {name: scores[name] for name in COLUMNS if name in scores}
+        for name, values in columns.items():
+            if not isinstance(values, list) or len(values) != len(ids) or not all(map(is_number, values)):
+                raise UserError(f"{where}: the scores {name} must be numbers, one for each of the {len(ids)} tokens")
+        yield {**row, "id": text(row, "id", where), **columns}

@@ -1,0 +1,79 @@
+"""The page of a `rounds` run: what each round was tuned on, and the figures on held-out problems after it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from forkpoint.preference.held_out import ks
+from forkpoint.report.content import Chart, Page, Table, finished, percent
+from forkpoint.report.figures.rounds import rounds_svg
+from forkpoint.trajectories.rows import SUMMARY
+
+Summary = dict[str, Any]
+
+
+def page(run: Path) -> Page:
+    """What summary.json holds. UserError where it is missing or broken."""
+    return page_of_summary(finished(run, SUMMARY))
+
+
+def page_of_summary(summary: Summary) -> Page:
+    """The sentences, the table and the chart of what `tune_in_rounds` returns."""
+    chart = Chart(
+        "On held-out problems, after each round", partial(rounds_svg, {summary["filter"]["kind"]: summary}),
+        "Bands: 95% intervals. Round 0 is the model before any tuning.", wide=True,
+    )  # fmt: skip
+    return Page(f"Rounds: {summary['model']} on {summary['task']}", _lines(summary), [_table(summary), chart])
+
+
+def _lines(summary: Summary) -> list[str]:
+    rule = summary["filter"]
+    how = {
+        "none": "no filter",
+        "example": f"the {100 * rule['keep_quantile']:g}% least likely right responses",
+        "token": f"tokens of a probability up to {rule['max_token_probability']:g}",
+    }
+    lines = [
+        f"tuned on its own right responses: {how[rule['kind']]}",
+        f"rounds {summary['rounds']}, n {summary['n']}, eval_n {summary['eval_n']}, prompt {summary['prompt']}, "
+        f"temperature {summary['sampling']['temperature']:g}, seed {summary['sampling']['seed']}",
+    ]
+    return [*lines, summary["stopped"]] if summary["stopped"] else lines
+
+
+def _table(summary: Summary) -> Table:
+    """A row a round: what it was tuned on, and the figures on the held-out problems."""
+    k = ks(summary["eval_n"])[-1]
+    columns = ("round", "right", "tuned on", "tokens", "greedy", "sampled", f"pass@{k}", "answers", "responses")
+    rows = [
+        (str(row["round"]), *_tuned_on(row.get("samples")), *_figures(row.get("held_out"), k))
+        for row in summary["results"]
+    ]
+    note = (
+        f"right: of the samples; tokens: with loss. greedy, sampled, pass@{k}: on held-out problems, 95% interval. "
+        f"answers, responses: how many of {summary['eval_n']} differ."
+    )
+    return Table("What each round was tuned on, and what came of it", columns, rows, left=0, note=note)
+
+
+def _tuned_on(samples: Summary | None) -> list[str]:
+    if samples is None:
+        return ["", "", ""]
+    right = samples["samples"] - samples["wrong"]
+    return [
+        percent(right / samples["samples"]),
+        f"{samples['trained']:,}",
+        f"{samples['tokens'] - samples['masked_tokens']:,}",
+    ]
+
+
+def _figures(held_out: Summary | None, k: int) -> list[str]:
+    if held_out is None:
+        return [""] * 5
+    cells = []
+    for name in ("greedy_accuracy", "sampled_accuracy", f"pass@{k}"):
+        low, high = held_out[f"{name}_ci95"]
+        cells.append(f"{percent(held_out[name])} ({100 * low:.0f} to {100 * high:.0f})")
+    return [*cells, *(f"{held_out[name]:.2f}" for name in ("distinct_answers", "distinct_responses"))]
