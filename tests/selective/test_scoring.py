@@ -308,7 +308,8 @@ def test_what_a_store_says_of_itself(undisturbed, tokenizer, model):
     shards = len(facts["shards"])
     assert shards > 4
     arrows = {f"shard-{i:05}.arrow" for i in range(shards)}
-    assert undisturbed.keys() == {"config.json", "store.json", "state.json", "dataset_info.json"} | arrows
+    described = {"config.json", "store.json", "state.json", "dataset_info.json", "documents.jsonl"}
+    assert undisturbed.keys() == described | arrows
     assert facts["vocabulary"] == vocabulary_digest(tokenizer)
     assert facts["reference"].items() >= {"model": "tiny", "dtype": "float32"}.items()
     rows = expected_rows(made_up_corpus(), tokenizer, ISOLATED)
@@ -316,6 +317,18 @@ def test_what_a_store_says_of_itself(undisturbed, tokenizer, model):
     assert (facts["rows"], facts["counted_tokens"]) == (len(rows), sum(counts))
     assert facts["documents"] == 24
     assert facts["empty_documents"] == sum(not (one.text or one.token_ids) for one in made_up_corpus()) > 0
+
+
+def test_the_first_shards_rows_stand_there_with_their_texts(undisturbed, tokenizer):
+    facts = json.loads(undisturbed["store.json"])
+    lines = [json.loads(line) for line in undisturbed["documents.jsonl"].splitlines()]
+    rows = expected_rows(made_up_corpus(), tokenizer, ISOLATED)[: facts["shards"][0]["rows"]]
+    assert [line["token_ids"] for line in lines] == [row.ids.tolist() for row in rows] != []
+    for line, row in zip(lines, rows, strict=True):
+        text = tokenizer.decode(line["token_ids"], skip_special_tokens=True)
+        assert "".join(line["tokens"]) in (text, text.rstrip("�"))
+        seen = counted(len(row.ids), row.starts, row.context).tolist()
+        assert [value is not None for value in line["reference_entropy"]] == seen
 
 
 def test_progress_reaches_the_last_row_of_every_shard(tmp_path, tokenizer, model, undisturbed):

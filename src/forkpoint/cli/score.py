@@ -10,6 +10,7 @@ from typing import Any
 
 from forkpoint.cli.corpus import context_of, documents_of, source_of
 from forkpoint.cli.corpus_options import CorpusOptions
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import ModelOptions, RunOptions, parse
 from forkpoint.cli.setup import default_directory, model_settings
 from forkpoint.types import UserError
@@ -19,8 +20,9 @@ from forkpoint.types import UserError
 class ScoreOptions(RunOptions, CorpusOptions, ModelOptions):
     """Score every token of a corpus with a reference model: its loss and its entropy, for selective language modeling.
 
-    Writes a store: shards of token ids and scores, and store.json. Started again, the same command goes on where it
-    stopped. Processes of `accelerate launch` or torchrun share the work; so do commands that differ in --part alone.
+    Writes a store: shards of token ids and scores, and store.json; and report.html, a page about it. Started again, the
+    same command goes on where it stopped. Processes of `accelerate launch` or torchrun share the work; so do commands
+    that differ in --part alone.
     """
 
     part: str | None = None
@@ -57,7 +59,6 @@ def run(argv: list[str]) -> None:
         return
     documents = documents_of(options)
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.cli.score_tables import print_store
     from forkpoint.engines.loading import load_pretrained
     from forkpoint.selective.scoring import Part, score_corpus
 
@@ -70,11 +71,10 @@ def run(argv: list[str]) -> None:
         )  # fmt: skip
     if facts is None:
         print(f"part {index + 1} of {of} is done; the store is finished when all parts are")
-    elif options.inspect is not None:
+        return
+    if options.inspect is not None:
         _inspect(options, out)
-    else:
-        print_store(facts)
-        print(f"\n{out}")
+    finish("score", argv, out, out)
 
 
 def _inspect(options: ScoreOptions, out: Path) -> None:

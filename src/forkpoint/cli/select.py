@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forkpoint.cli.corpus_options import StoreOptions, store_of
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import parse
 from forkpoint.cli.setup import default_directory
 
@@ -50,9 +51,7 @@ def run(argv: list[str]) -> None:
     out = options.out or default_directory("select", options)
     rule = Rule(options.rule, options.ratio, options.entropy_ratio)
     with progress_bar(options.quiet) as progress:
-        summary = export_labels(
+        export_labels(
             open_store(store_of(options)), rule, out, scope=options.scope, seed=options.seed, progress=progress
         )
-    kept, of = summary["selected_tokens"], summary["counted_tokens"]
-    print(f"{summary['rows']:,} rows, {kept:,} of {of:,} tokens ({kept / max(1, of):.1%}) are selected")
-    print(f"\n{out}")
+    finish("select", argv, out, out)

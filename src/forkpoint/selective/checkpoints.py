@@ -14,13 +14,13 @@ from transformers import PreTrainedModel
 from forkpoint import __version__
 from forkpoint.engines.head import head_of
 from forkpoint.engines.identity import vocabulary_digest
-from forkpoint.engines.stopping import pieces
 from forkpoint.files import claim_directory, fingerprint, only_process, read_json, to_json, whole_file, write_whole
+from forkpoint.selective.documents import document_line
 from forkpoint.selective.dynamics import DOCUMENTS, Dynamics, class_names, classify, dynamics_summary
 from forkpoint.selective.losses import row_losses
 from forkpoint.selective.store import Store
 from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import UserError
+from forkpoint.types import Results, UserError
 
 LOSSES = "losses"
 Load = Callable[[str], tuple[PreTrainedModel, Any]]
@@ -94,7 +94,7 @@ def study(
             summary = {"title": "Token dynamics", **settings, "store": str(store.path), "rows": len(rows)}
             summary["dynamics"] = dynamics_summary(losses, dynamics, names)
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def _losses(
@@ -128,11 +128,7 @@ def _documents(store: Store, rows: range, last: np.ndarray, dynamics: Dynamics, 
         columns = {"loss": last[begin:end], "delta": dynamics.delta[begin:end], **scored.scores}
         if "reference_loss" in scored.scores:
             columns["excess_loss"] = last[begin:end] - scored.scores["reference_loss"]
-        ids = scored.row.ids.tolist()
-        lines.append({
-            "id": f"row {i}", "token_ids": ids, "tokens": pieces(tokenizer, ids),
-            "class": class_names(dynamics.classes[begin:end]),
-            **{name: [float(v) if np.isfinite(v) else None for v in values] for name, values in columns.items()},
-        })  # fmt: skip
+        line = document_line(i, scored, tokenizer, columns)
+        lines.append(line | {"class": class_names(dynamics.classes[begin:end])})
         begin = end
     return lines

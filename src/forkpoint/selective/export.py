@@ -15,11 +15,13 @@ from torch import Tensor
 from forkpoint import __version__
 from forkpoint.files import claim_directory, fingerprint, only_process, read_json, to_json, write_whole
 from forkpoint.selective.batches import Rows, collate
+from forkpoint.selective.dynamics import DOCUMENTS
 from forkpoint.selective.rules import NONE, SCORES, Rule, check_rule, rankings, select
 from forkpoint.selective.store import Store, describe_files, lists, write_arrow
+from forkpoint.tasks.jsonlines import read_rows
 from forkpoint.training.sft import IGNORED
 from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import UserError
+from forkpoint.types import Results, UserError
 
 TOKENS_AT_ONCE, TOKENS_IN_A_FILE = 2**18, 2**22  # at most, where rows are as long as the store's may be
 Ranked = Literal["sequence", "corpus"]
@@ -33,7 +35,8 @@ def export_labels(
     """Write the store's rows as a data set that `datasets.load_from_disk` reads; returns summary.json's content.
 
     A row has `input_ids` and `labels`, aligned: the id of a selected token, else -100. What is ranked together is each
-    row (`sequence`) or all of the store (`corpus`), in place of the rule's own scope. Raises UserError for a rule that
+    row (`sequence`) or all of the store (`corpus`), in place of the rule's own scope. Of the rows whose texts the store
+    holds, documents.jsonl says which tokens are selected. Raises UserError for a rule that
     reads the trained model's loss, or scores that the store has not.
     """
     check_rule(rule)
@@ -50,8 +53,9 @@ def export_labels(
         if not (out / SUMMARY).exists():
             keep = _in_rows(rule) if scope == "sequence" else _in_all(store, rule, seed)
             counts = _write(store, keep, out, seed, progress)
+            _write_documents(store, keep, out, seed)
             write_whole(out / SUMMARY, to_json(settings | counts, indent=2) + "\n")
-    return dict(read_json(out / SUMMARY))
+    return Results(read_json(out / SUMMARY))
 
 
 def _batches(store: Store, seed: int, first: int, last: int) -> Iterator[tuple[int, Batch]]:
@@ -100,6 +104,19 @@ def _limit(counts: np.ndarray, ratio: float) -> tuple[float, float]:
     last = int(np.searchsorted(ends, wanted))
     share = 1 - (ends[last] - wanted) / counts[last]
     return float(np.array([last], dtype=np.uint16).view(np.float16)[0]), float(share)
+
+
+def _write_documents(store: Store, keep: Callable[[Batch], Tensor], out: Path, seed: int) -> None:
+    """Write the store's documents.jsonl, if it has one, with `selected`: 1, 0, or null for what is not predicted."""
+    path = store.path / DOCUMENTS
+    lines = [dict(line) for _, line in read_rows(path)] if path.is_file() else []
+    for begin, batch in _batches(store, seed, 0, len(lines)):
+        selected = torch.full_like(batch["input_ids"], -1)
+        selected.view(-1)[batch["rows"] + 1] = keep(batch).to(selected.dtype)
+        for line, marks in zip(lines[begin:], selected.tolist(), strict=False):
+            line["selected"] = [None if mark < 0 else mark for mark in marks[: len(line["token_ids"])]]
+    if lines:
+        write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
 
 
 def _write(

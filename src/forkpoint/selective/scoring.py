@@ -23,6 +23,8 @@ from forkpoint.engines.identity import vocabulary_digest, weights_digest
 from forkpoint.files import claim_directory, only_process, to_json, writable, write_whole
 from forkpoint.selective.context import Context, Row, check_context, rows_of
 from forkpoint.selective.corpus import Document
+from forkpoint.selective.documents import SHOWN, document_line
+from forkpoint.selective.dynamics import DOCUMENTS
 from forkpoint.selective.losses import BATCH_TOKENS, row_losses
 from forkpoint.selective.store import SCORES, STORE, ScoredRow, Shard, open_store, write_facts, write_shard
 from forkpoint.types import TokenIds, UserError
@@ -143,6 +145,9 @@ def _make_shards(
             with _writing(path), FileLock(out / CLAIM):
                 if (out / STORE).exists() or _made(path):  # what is there must stay as it is
                     continue
+                if i == 0 and model is not None:
+                    lines = (document_line(n, row, tokenizer, row.scores) for n, row in enumerate(scored[:SHOWN]))
+                    write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
                 facts = write_shard(path, scored, scores, len(shard), empty)
                 write_whole(path.with_suffix(".json"), to_json(asdict(facts)) + "\n")
     return last

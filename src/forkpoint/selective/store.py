@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32
+from jaxtyping import Float16, Float32
 
 from forkpoint.files import read_json, to_json, whole_file, write_whole
 from forkpoint.selective.context import Context, Row, counted, document_of_tokens
@@ -141,6 +141,11 @@ class Store:
         """The number of tokens of each row."""
         parts = [np.diff(self._shard(i).column("input_ids").offsets.to_numpy()) for i in range(len(self.shards))]
         return np.concatenate(parts)
+
+    def values(self, shard: int, score: str) -> Float16[np.ndarray, " n"]:
+        """A column of scores over all tokens of a shard, NaN where none is predicted; not checked."""
+        found: np.ndarray = self._shard(shard).column(score).values.to_numpy()
+        return found
 
     def largest_id(self) -> int:
         """The largest token id."""
