@@ -278,7 +278,8 @@ def test_the_stock_task_file_over_local_rows(source, lab, rows, tmp_path, capsys
     ]
     assert main(command) == 0
     shown = capsys.readouterr().out
-    assert len(re.findall(r"\|gsm8k_cot_zeroshot\|.*\|exact_match\|↑", shown)) == 2  # lm-eval's own table
+    assert len(re.findall(r"gsm8k_cot_zeroshot +exact_match ↑, (strict-match|flexible-extract) ", shown)) == 4
+    assert shown.endswith(f"\n{out / 'results.json'}\n{out / 'report.html'}\n")
     told = json.loads((out / "results.json").read_text())
     accuracies = []
     for entry, spec in zip(told["strategies"], specs, strict=True):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import EngineOptions, RunOptions, parse
 from forkpoint.cli.setup import default_directory, engine_of
 from forkpoint.types import AnswerKind, UserError
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class LmEvalOptions(RunOptions, EngineOptions):
     """Run tasks of lm-eval (EleutherAI's evaluation harness) with decoding strategies.
 
-    Each --strategy answers the same tasks apart from the others. Writes lm-eval's results and samples; started again,
-    the same command goes on where it stopped.
+    Each --strategy answers the same tasks apart from the others. Writes lm-eval's results and samples, and
+    report.html, a page about them; started again, the same command goes on where it stopped.
     """
 
     tasks: list[str] = field(default_factory=list)
@@ -50,7 +51,7 @@ OPTIONS = LmEvalOptions
 
 
 def run(argv: list[str]) -> None:
-    """Check strategies and tasks, load the model, let lm-eval evaluate, print its tables."""
+    """Check strategies and tasks, load the model, let lm-eval evaluate, print the figures."""
     options = parse("lm-eval", LmEvalOptions, argv)
     options = replace(
         options,
@@ -59,12 +60,13 @@ def run(argv: list[str]) -> None:
     )
     _one_progress_bar()
     try:
-        from forkpoint.evaluation.lm_eval_run import directory_of, evaluate_tasks
+        from forkpoint.evaluation.lm_eval_run import evaluate_tasks
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("forkpoint"):
             raise
         raise UserError(f"lm-eval needs the package {error.name}: pip install 'forkpoint[lm-eval]'") from None
     from forkpoint.cli.progress import progress_bar
+    from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of
     from forkpoint.evaluation.lm_eval_kwargs import one_response_strategy
 
     names = [directory_of(one_response_strategy(spec).spec) for spec in options.strategy]
@@ -74,11 +76,10 @@ def run(argv: list[str]) -> None:
     out = options.out or default_directory("lm-eval", options)
     engine = engine_of(options)
     with progress_bar(options.quiet) as progress:
-        results = evaluate_tasks(
+        evaluate_tasks(
             engine, options.strategy, tasks, out, answer_kind=options.answer_kind, seed=options.seed, progress=progress
         )
-    print_results(results)
-    print(out / "results.json")
+    finish("lm-eval", argv, out, out / RESULTS)
 
 
 def _tasks(options: LmEvalOptions) -> Tasks:
@@ -99,36 +100,3 @@ def _one_progress_bar() -> None:
         from datasets import disable_progress_bars
 
         disable_progress_bars()
-
-
-def print_results(results: dict[str, Any]) -> None:
-    """lm-eval's own table for each strategy, and the figures of all side by side."""
-    from lm_eval.utils import make_table
-
-    for entry in results["strategies"]:
-        print(f"{results['model']} with {entry['strategy']}, {entry['tokens_generated']:,} tokens\n")
-        print(make_table(entry))
-        if "groups" in entry:
-            print(make_table(entry, "groups"))
-    if len(results["strategies"]) > 1:
-        from forkpoint.cli.tables import wide_console
-
-        wide_console().print(_side_by_side(results["strategies"]))
-
-
-def _side_by_side(entries: list[dict[str, Any]]) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="side by side", box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("task", overflow="fold")
-    table.add_column("metric", overflow="fold")
-    for entry in entries:
-        table.add_column(Text(entry["strategy"]), justify="right", overflow="fold")
-    for task, figures in entries[0]["results"].items():
-        for name, value in figures.items():
-            if isinstance(value, float) and "_stderr" not in name:
-                metric = name.replace(",none", "").replace(",", ", ")
-                table.add_row(task, metric, *(f"{entry['results'][task][name]:.4f}" for entry in entries))
-    return table

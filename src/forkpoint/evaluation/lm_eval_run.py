@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 from forkpoint.engines import Engine
 from forkpoint.evaluation.evaluate import Progress
 from forkpoint.evaluation.lm_eval import StrategyLM
+from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of, samples_of
 from forkpoint.evaluation.lm_eval_tasks import Tasks
 from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
 from forkpoint.types import AnswerKind
 
-RESULTS = "results.json"
 FIGURES = ("results", "groups", "group_subtasks", "versions", "n-shot", "higher_is_better", "n-samples")
 
 
@@ -66,11 +65,6 @@ def evaluate_tasks(
     return results
 
 
-def directory_of(spec: str) -> str:
-    """A strategy's text as the name of a directory."""
-    return re.sub(r"[:,]", "_", spec)
-
-
 def _evaluated(lm: StrategyLM, tasks: Tasks) -> dict[str, Any]:
     from lm_eval import simple_evaluate
 
@@ -86,8 +80,7 @@ def _write(directory: Path, results: dict[str, Any]) -> None:
     from lm_eval.utils import handle_non_serializable
 
     for task, samples in results.pop("samples").items():
-        name = re.sub(r"[^\w.-]", "_", task)
-        write_whole(directory / f"samples_{name}.jsonl", _rows(samples))
+        write_whole(directory / samples_of(task), _rows(samples))
     text = json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
     write_whole(directory / RESULTS, text + "\n")
 
