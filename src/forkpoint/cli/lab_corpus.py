@@ -9,15 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import RunOptions, parse
 from forkpoint.cli.setup import default_directory
 from forkpoint.files import claim_directory, to_json, write_whole
+from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT
+from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
     from forkpoint.lab.noise import NoisyDocument
 
-CORPUS, CLEAN_CORPUS, HELD_OUT, SUMMARY = "corpus.jsonl", "clean.jsonl", "held-out.jsonl", "summary.json"
 DOCUMENTS_PER_REPORT = 500  # between two moves of the progress bar
 
 Summary = dict[str, Any]
@@ -29,8 +31,8 @@ class LabCorpusOptions(RunOptions):
     """Make the lab's corpus with noise, for selective language modeling.
 
     Writes corpus.jsonl (documents with noise, and the kind of every token), clean.jsonl (for a reference model),
-    held-out.jsonl (clean, of the test split) and summary.json, in the tokens of the embedded model. No two documents
-    share a question.
+    held-out.jsonl (clean, of the test split), summary.json, and report.html, a page about them, in the tokens of the
+    embedded model. No two documents share a question.
     """
 
     documents: int = 60_000
@@ -58,13 +60,12 @@ def run(argv: list[str]) -> None:
     out = options.out or default_directory("lab corpus", options)
     claim_directory(out, {"verb": "lab corpus", **sizes, "seed": options.seed})
     with progress_bar(options.quiet) as progress:
-        summary = _write(options, out, progress)
-    _print(summary)
-    print(f"\n{out / CORPUS}")
+        _write(options, out, progress)
+    finish("lab corpus", argv, out, out / CORPUS)
 
 
-def _write(options: LabCorpusOptions, out: Path, progress: Progress | None) -> Summary:
-    """Write the files and their summary, and return it."""
+def _write(options: LabCorpusOptions, out: Path, progress: Progress | None) -> None:
+    """Write the files and their summary."""
     from transformers import AutoTokenizer
 
     from forkpoint.lab import MODEL_DIR
@@ -82,7 +83,6 @@ def _write(options: LabCorpusOptions, out: Path, progress: Progress | None) -> S
     }
     summary = {"seed": seed, "kinds": KINDS, "files": files}
     write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-    return summary
 
 
 def _write_file(
@@ -112,22 +112,3 @@ def _write_file(
 def _line(document: NoisyDocument, *, with_kinds: bool) -> str:
     row: dict[str, Any] = {"id": document.id, "input_ids": document.token_ids}
     return to_json({**row, "kinds": document.kinds} if with_kinds else row) + "\n"
-
-
-def _print(summary: Summary) -> None:
-    """A row a file, and under the corpus with noise a row for each of its kinds."""
-    from rich import box
-    from rich.table import Table
-
-    from forkpoint.cli.tables import wide_console
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("file", no_wrap=True)
-    for column in ("documents", "tokens", "of the tokens"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, file in summary["files"].items():
-        table.add_row(name, f"{file['documents']:,}", f"{file['tokens']:,}", "")
-        for kind, tokens in file["tokens_by_kind"].items() if name == CORPUS else ():
-            share = f"{100 * tokens / file['tokens']:.1f}%"
-            table.add_row(f"  {kind}", f"{file['documents_by_kind'][kind]:,}", f"{tokens:,}", share)
-    wide_console().print(table)
