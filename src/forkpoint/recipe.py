@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 import yaml
 
+from forkpoint.files import read_json
 from forkpoint.types import UserError
 
 Action = Literal["skip", "run", "resume", "redo"]
 Option = str | int | float | bool | list[Any]
 KEYS = ("out", "defaults", "stages")
+RECORDS = "recipe.json"  # what was started and done, in the directory of the run
 NOT_HERE = {
     "out": "each stage's directory is the recipe's own, named after the stage",
     "config": "write its options into the stage",
@@ -29,7 +31,7 @@ NOT_HERE = {
 }
 UNIMPORTANT = ("quiet",)  # options without which a stage is the same
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_REFERENCE = re.compile(r"\{([A-Za-z0-9_-]+)\}")
+REFERENCE = re.compile(r"\{([A-Za-z0-9_-]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,15 @@ def read_recipe(path: Path, verb_of: Callable[[str], Verb], *, quiet: bool = Fal
     return Recipe(path.stem, Path(out), tuple(found))
 
 
+def read_records(path: Path) -> tuple[str, dict[str, Record]]:
+    """The recipe's name, and what is known of each stage that was started. UserError for any other file."""
+    content = read_json(path)
+    try:
+        return str(content["recipe"]), {stage: Record(**record) for stage, record in content["stages"].items()}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not what `forkpoint run` writes") from error
+
+
 def plan(recipe: Recipe, records: Mapping[str, Record], present: Collection[str]) -> list[Step]:
     """What to do with each stage, given what was recorded and which stages' directories are there.
 
@@ -200,7 +211,7 @@ def _options(content: Any, where: str) -> dict[str, Option]:
 def _check_references(options: Mapping[str, Option], earlier: list[str], stages: list[str]) -> None:
     for name, value in options.items():
         for one in _values(value):
-            for reference in _REFERENCE.findall(one) if isinstance(one, str) else ():
+            for reference in REFERENCE.findall(one) if isinstance(one, str) else ():
                 if reference in earlier:
                     continue
                 if reference in stages:
@@ -225,7 +236,7 @@ def _values(value: Option) -> list[Any]:
 def _text(value: Any, out: Path) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return _REFERENCE.sub(lambda found: str(out / found[1]), str(value))
+    return REFERENCE.sub(lambda found: str(out / found[1]), str(value))
 
 
 @contextmanager

@@ -224,9 +224,27 @@ def test_exit_codes_of_a_stage(capfd, workplace, monkeypatch, code, expected, sa
     assert list(json.loads(Path("out/recipe.json").read_text())["stages"]) == ["answers"]
 
 
-STAGE = """
-import os, signal, sys, time
+KILLER = """
+import json, os, signal, sys, time, types
+import peft, trl
+import forkpoint.cli.training, forkpoint.engines.transformers_engine, forkpoint.preference.trainer
 from forkpoint import files
+from forkpoint.cli import main, run
+
+def forked(work):
+    child = os.fork()
+    if not child:
+        try:
+            code = work()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            code = 1
+        sys.stdout.flush()
+        os._exit(code)
+    return child
+
+def exit_code(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 def end_of_run(*_):
     os.kill(os.getppid(), signal.SIGKILL)
@@ -236,22 +254,48 @@ def before_the_summary(path, chunks):
     end_of_run() if path.name == "summary.json" else write_whole(path, chunks)
 
 append, write_whole = files.Journal.append, files.write_whole
-if not os.path.exists(sys.argv[-1].removeprefix("--out=")):
+
+def kill_at_first_result(verb):
     files.Journal.append = lambda *args: (append(*args), end_of_run())
     files.write_whole = before_the_summary
-    if sys.argv[1] == "train":
+    if verb == "train":
         import transformers
         save = transformers.Trainer._save_checkpoint
         transformers.Trainer._save_checkpoint = lambda *args, **options: (save(*args, **options), end_of_run())
 
-from forkpoint.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-RUN = """
-import sys
-from forkpoint.cli import main, run
-run.FORKPOINT = [sys.executable, "-c", sys.argv.pop(1)]
-sys.exit(main(sys.argv[1:]))
+class Stage:
+    "A stage's process, in place of one that starts Python anew."
+
+    def __init__(self, command, preexec_fn):
+        def work():
+            preexec_fn()
+            argv = command[len(run.FORKPOINT):]
+            if killing and not os.path.exists(argv[-1].removeprefix("--out=")):
+                kill_at_first_result(argv[0])
+            return main(argv)
+
+        self.code = exit_code(forked(work))
+
+    def wait(self):
+        return self.code
+
+    def kill(self):
+        pass
+
+run.subprocess = types.SimpleNamespace(Popen=Stage)
+seen = []
+for killing in (False, True, True, True, True, True, True):
+    os.chdir("killed" if killing else "undisturbed")
+    ended, held = os.pipe()
+    child = forked(lambda: main(["run", "lab.yaml"]))
+    os.close(held)
+    seen.append(exit_code(child))
+    os.read(ended, 1)  # at its end the stage is gone, too
+    os.close(ended)
+    records = json.load(open("out/recipe.json"))["stages"]
+    seen.append("".join("d" if record["done"] else "s" for record in records.values()))
+    os.chdir("..")
+print(json.dumps(seen))
 """
 
 
@@ -293,15 +337,12 @@ def test_kill_9_in_every_stage_of_the_lab_recipe_ends_in_the_same_bytes(tmp_path
     for name in ("killed", "undisturbed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "lab.yaml").write_text("out: out\n" + small_lab())
-    undisturbed = run_in(tmp_path / "undisturbed", "-m", "forkpoint", "run", "lab.yaml")
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    codes, states = [], []
-    for _ in range(6):
-        codes.append(run_in(tmp_path / "killed", "-c", RUN, STAGE, "run", "lab.yaml").returncode)
-        records = json.loads((tmp_path / "killed/out/recipe.json").read_text())["stages"]
-        states.append("".join("d" if record["done"] else "s" for record in records.values()))
-    assert codes == [-signal.SIGKILL] * 5 + [0]
-    assert states == ["s", "ds", "dds", "ddds", "dddds", "ddddd"]
+    driver = run_in(tmp_path, "-c", KILLER)
+    assert driver.returncode == 0, driver.stderr
+    seen = json.loads(driver.stdout.splitlines()[-1])
+    assert seen[:2] == [0, "ddddd"]
+    assert seen[2::2] == [-signal.SIGKILL] * 5 + [0]
+    assert seen[3::2] == ["s", "ds", "dds", "ddds", "dddds", "ddddd"]
     assert results(tmp_path / "killed/out") == results(tmp_path / "undisturbed/out")
 
 
@@ -310,8 +351,8 @@ def finished(workplace) -> Path:
     """The directory of a finished run of the small recipe."""
     process = run_in(workplace, "-m", "forkpoint", "run", "small.yaml")
     assert process.returncode == 0, process.stderr
-    assert "small: all 3 stages are done" in process.stdout
-    assert process.stdout.endswith("\nout/again\n")
+    assert "3 done\nRecipe small\nAll 3 stages are done, in " in process.stdout
+    assert process.stdout.endswith("\nout/report.html\n")
     assert "forkpoint run: stage tokens (2 of 3)" in process.stderr
     return workplace / "out"
 
@@ -320,7 +361,9 @@ def test_what_is_done_is_skipped_and_what_changed_is_redone(capfd, finished):
     out = finished
     before, first = times(out), results(out)
     assert main(["run", "small.yaml"]) == 0
-    assert "stage" not in capfd.readouterr().err
+    said = capfd.readouterr()
+    assert "stage" not in said.err
+    assert said.out.startswith("3 done before\n")
     assert times(out) == before
     Path("small.yaml").write_text(SMALL.replace("budget: 64", "budget: 128"))
     assert main(["run", "small.yaml", "--dry-run"]) == 0
@@ -330,6 +373,7 @@ def test_what_is_done_is_skipped_and_what_changed_is_redone(capfd, finished):
     assert re.search(r"again +eval +redo, because tokens is redone", said)
     assert (times(out), results(out)) == (before, first)
     assert main(["run", "small.yaml", "--quiet"]) == 0
+    assert "1 done before, 2 done again\n" in capfd.readouterr().out
     after = times(out)
     assert [name for name in before if after[name] == before[name]] == ["answers"]
     assert results(out)["again/results.json"] == first["again/results.json"]

@@ -21,12 +21,12 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import parse
-from forkpoint.files import only_process, read_json, to_json, write_whole
-from forkpoint.recipe import Recipe, Record, Step, Verb, plan, read_recipe
+from forkpoint.files import only_process, to_json, write_whole
+from forkpoint.recipe import RECORDS, Recipe, Record, Step, Verb, plan, read_recipe, read_records
 from forkpoint.types import UserError
 
-STATE = "recipe.json"
 FORKPOINT = [sys.executable, "-P", "-m", "forkpoint"]  # -P: no module of the working directory is taken for a library
 SECONDS_TO_STOP = 10  # that an interrupted stage has before it is killed
 SIGNAL_WHEN_PARENT_ENDS = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -61,10 +61,10 @@ def parse_options(argv: list[str]) -> RecipeOptions:
 
 
 def run(argv: list[str]) -> None:
-    """Parse the arguments, read the recipe, run what is left of it, print where the results are."""
+    """Parse the arguments, read the recipe, run what is left of it, print what came of it."""
     options = parse_options(argv)
     recipe = recipe_of(options)
-    from forkpoint.cli.run_tables import print_plan, print_summary
+    from forkpoint.cli.run_tables import print_plan, said_of
 
     if options.dry_run:
         print_plan(recipe, _steps(recipe, _Progress(recipe)))
@@ -80,7 +80,8 @@ def run(argv: list[str]) -> None:
         for number, step in enumerate(steps, 1):
             if step.action != "skip":
                 _do(step, f"{number} of {len(steps)}", recipe, progress)
-        print_summary(recipe, steps, {name: record.seconds for name, record in progress.records.items()})
+        print(said_of(steps))
+        finish("run", argv, recipe.out)
 
 
 def _verb(name: str) -> Verb:
@@ -103,7 +104,7 @@ class _Progress:
     """What recipe.json says of each stage that was started."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.path, self.name = recipe.out / STATE, recipe.name
+        self.path, self.name = recipe.out / RECORDS, recipe.name
         self.records: dict[str, Record] = {}
         if self.path.exists():
             self._read()
@@ -113,12 +114,7 @@ class _Progress:
             )
 
     def _read(self) -> None:
-        content = read_json(self.path)
-        try:
-            name = content["recipe"]
-            self.records = {stage: Record(**record) for stage, record in content["stages"].items()}
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{self.path} is not what `forkpoint run` writes") from error
+        name, self.records = read_records(self.path)
         if name != self.name:
             raise UserError(
                 f"{self.path.parent} holds a run of the recipe {name!r}, not {self.name!r}; "
