@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from forkpoint.cli.tables import wide_console
+from forkpoint.report.content import Table
+from forkpoint.report.terminal import print_table, wide_console
 
 if TYPE_CHECKING:
     from forkpoint.cli.doctor import Check
 
-STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red", "note": "yellow"}
 LAST_COLUMN = {"forkpoint": "needed", "devices": "", "extras": "for", "vLLM": "for"}
 
 
@@ -22,20 +20,10 @@ def print_checks(checks: Sequence[Check]) -> None:
     """A table a section; under it, for each line that is not as it should be, what to do."""
     console = wide_console()
     for section in dict.fromkeys(check.section for check in checks):
-        rows = [check for check in checks if check.section == section]
-        console.print(_table(section, rows))
-        for check in rows:
+        own = [check for check in checks if check.section == section]
+        rows = [(check.name, check.state, check.found, check.wanted) for check in own]
+        columns = ("what", "state", "found", LAST_COLUMN[section])
+        print_table(Table(section, columns, rows, left=4), console)
+        for check in own:
             if check.do:
                 console.print(Text(f"  {check.name}: {check.do}"), soft_wrap=True)
-
-
-def _table(section: str, checks: Sequence[Check]) -> Table:
-    table = Table(title=Text(section), box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("what", "state"):
-        table.add_column(column, no_wrap=True)
-    for column in ("found", LAST_COLUMN[section]):
-        table.add_column(column, overflow="fold")
-    for check in checks:
-        state = Text(check.state, style=STYLES[check.state])
-        table.add_row(Text(check.name), state, Text(check.found), Text(check.wanted))
-    return table
