@@ -17,7 +17,7 @@ from forkpoint.cli import main
 from forkpoint.engines import load_engine
 from forkpoint.evaluation import logits
 from forkpoint.evaluation.logits import Study, parse_positions, read_table, study_logits
-from forkpoint.report.logits_figures import draw_logits
+from forkpoint.report.figures.logits import draw_logits
 from forkpoint.tasks import load_problems, render_prompt
 from forkpoint.types import Request, Sampling, UserError
 
@@ -69,6 +69,7 @@ def test_every_file_is_there(finished, summary):
     positions = [one["position"] for one in summary["chosen"]]
     figures = {"kept", "distance", *(f"{kind}-{p}" for kind in ("histogram", "sorted") for p in positions)}
     tables = {"histogram.csv", "sorted.csv", "kept.csv", "distance.csv", "summary.json", "config.json"}
+    tables |= {"report.html", "command.json"}
     images = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
     assert {p.name for p in finished.iterdir() if p.name[0] != "."} == tables | images
     for name in figures:

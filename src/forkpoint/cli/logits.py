@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, RunOptions, TaskOptions, parse
 from forkpoint.cli.setup import default_directory, local_engine_of, max_tokens_of, problems_of
 from forkpoint.types import Sampling, TokenIds, UserError
@@ -16,7 +17,7 @@ class LogitsOptions(RunOptions, TaskOptions, LocalOptions):
     """Look at a model's logits along a response: a histogram, sorted probabilities, kept sets, the maximum's distance.
 
     Generates a response to --prompt_text, or to the first problems of a task. Writes figures as SVG and PNG, their data
-    as CSV, and summary.json; a finished run's figures are drawn again.
+    as CSV, summary.json and report.html; a finished run's figures are drawn again.
     """
 
     prompt_text: str | None = None
@@ -69,7 +70,6 @@ def parse_options(argv: list[str]) -> LogitsOptions:
 def run(argv: list[str]) -> None:
     """Parse the arguments, generate, describe, draw, print."""
     options = parse_options(argv)
-    from forkpoint.cli.logits_tables import print_logits
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.transformers_engine import TransformersEngine
     from forkpoint.evaluation.logits import Study, parse_positions, study_logits
@@ -95,10 +95,8 @@ def run(argv: list[str]) -> None:
         prompts = {"prompt": encode(options.prompt_text, engine.tokenizer)}
     task = options.task if options.prompt_text is None else "prompt"
     with progress_bar(options.quiet) as progress:
-        summary = study_logits(engine, prompts, study, out, task=task, progress=progress)
-    figures = draw_logits(out)
-    print_logits(summary)
-    print(f"\n{len(figures) // 2} figures as SVG and PNG, and their data, in {out}")
+        study_logits(engine, prompts, study, out, task=task, progress=progress)
+    finish("logits", argv, out, *(path for path in draw_logits(out) if path.suffix == ".svg"))
 
 
 def _sampling(options: LogitsOptions) -> Sampling:

@@ -43,23 +43,45 @@ _STYLE = {
 
 def draw_logits(run: Path) -> list[Path]:
     """Write every figure of a finished run beside its tables, as SVG and PNG (400 dpi); returns the files."""
-    summary = read_json(run / SUMMARY)
-    histograms, ordered = (_by_position(read_table(run / name)) for name in (HISTOGRAM, SORTED))
-    with mpl.rc_context(_STYLE):
-        figures = {"kept": kept_figure(read_table(run / KEPT), summary["vocabulary"])}
-        figures["distance"] = distance_figure(read_table(run / DISTANCE), summary["chosen"])
-        for one in summary["chosen"]:
-            position = one["position"]
-            sigmas = [n for spec in summary["samplers"] if (n := parse_sampler(spec).top_n_sigma) > 0]
-            figures[f"histogram-{position}"] = histogram_figure(histograms[position], one, sigmas or [1.0])
-            figures[f"sorted-{position}"] = sorted_figure(ordered[position], summary["samplers"])
-        written = []
-        for name, figure in figures.items():
+    written = []
+    for name in figure_names(read_json(run / SUMMARY)):
+        figure = _figure(run, name)
+        with mpl.rc_context(_STYLE):
             written += [run / f"{name}.svg", run / f"{name}.png"]
             write_whole(written[-2], svg_text(figure) + "\n")
             with whole_file(written[-1]) as file:
                 file.write(saved(figure, "png", DPI))
     return written
+
+
+def figure_names(summary: Mapping[str, Any]) -> list[str]:
+    """The names of a run's figures: kept, distance, and for each chosen position histogram-P and sorted-P."""
+    chosen = [one["position"] for one in summary["chosen"]]
+    return ["kept", "distance", *(f"{kind}-{position}" for position in chosen for kind in ("histogram", "sorted"))]
+
+
+def logits_svg(run: Path, name: str) -> str:
+    """One of a finished run's figures as an <svg> element; the same tables give the same text."""
+    figure = _figure(run, name)
+    with mpl.rc_context(_STYLE):
+        return svg_text(figure)
+
+
+def _figure(run: Path, name: str) -> Figure:
+    """The figure of that name, from the run's tables."""
+    summary = read_json(run / SUMMARY)
+    kind, _, at = name.partition("-")
+    with mpl.rc_context(_STYLE):
+        if kind == "kept":
+            return kept_figure(read_table(run / KEPT), summary["vocabulary"])
+        if kind == "distance":
+            return distance_figure(read_table(run / DISTANCE), summary["chosen"])
+        position = int(at)
+        if kind == "sorted":
+            return sorted_figure(_by_position(read_table(run / SORTED))[position], summary["samplers"])
+        one = next(one for one in summary["chosen"] if one["position"] == position)
+        sigmas = [n for spec in summary["samplers"] if (n := parse_sampler(spec).top_n_sigma) > 0]
+        return histogram_figure(_by_position(read_table(run / HISTOGRAM))[position], one, sigmas or [1.0])
 
 
 def check_drawable(samplers: Sequence[str]) -> None:
