@@ -41,7 +41,7 @@ demo: $(READY)
 		--strategy sample:temperature=3,top_p=0.9
 	$(BIN)/forkpoint critical --task lab --model lab --limit 60 --replace --out runs/demo-critical
 	$(BIN)/forkpoint run recipes/lab-short.yaml --out runs/demo-training
-	@echo "Open runs/demo/report.html and runs/demo-critical/report.html in a browser."
+	@echo "Open report.html of runs/demo, runs/demo-critical and runs/demo-training in a browser."
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile

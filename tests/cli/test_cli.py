@@ -130,7 +130,7 @@ def test_yaml_and_flags(capsys, tmp_path):
     out = tmp_path / "out"
     code, text, _ = run(capsys, "eval", "--config", str(config), "--limit", "4", "--out", str(out))
     assert code == 0
-    assert text.startswith("lab on lab\n4 problems, ")
+    assert text.startswith("Decoding strategies: lab on lab\n4 problems, ")
     results = json.loads((out / "results.json").read_text())
     assert [s["strategy"] for s in results["strategies"]] == ["greedy", "cot-decoding:k=2"]
     other = tmp_path / "other"

@@ -165,7 +165,7 @@ def test_hostile_text_stays_text(tab, run, samples, tmp_path):
     assert tab.run("document.querySelectorAll('img, #viewer script, header script').length") == 0
     assert tab.run("document.body.textContent").count("<img src=x onerror=alert(2)>") > 20
     tab.press("]", "j", "k", "n")
-    assert tab.run("document.title").startswith(HOSTILE[:20])
+    assert HOSTILE[:20] in tab.run("document.title")
     assert tab.complaints() == []
     assert {url.split("#")[0] for url in tab.requests()} == {page}
 

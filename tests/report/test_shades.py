@@ -18,8 +18,8 @@ import forkpoint
 from forkpoint.cli import main
 from forkpoint.report import page_of, write_report
 from forkpoint.report.coloured import print_responses
+from forkpoint.report.scores import SCORES, Category, Score
 from forkpoint.report.shades import Shade, names_of, scores_of, shade, shades_of, values_of
-from forkpoint.report.viewer import SCORES, Category, Score
 from forkpoint.trajectories.scores import with_tokens
 from forkpoint.types import Problem, Results, Sampling, TokenScores, Trajectory
 

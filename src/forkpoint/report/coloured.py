@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from forkpoint.report.content import Row, Table
+from forkpoint.report.scores import SCORES, Category, Score
 from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, values_of
 from forkpoint.report.terminal import print_table, shown
-from forkpoint.report.viewer import SCORES, Category, Score
 
 LEVELS = ("", "yellow", "red", "black on yellow", "white on red")  # from no shade to the strongest
 BELOW = ("", "cyan", "blue", "black on cyan", "white on blue")  # on the far side of a two-sided score

@@ -9,8 +9,8 @@ from typing import Any
 
 from forkpoint.report.content import Page, Row
 from forkpoint.report.rendering import render_fragment
+from forkpoint.report.scores import Score
 from forkpoint.report.shades import heading_of, scores_of, shades_of, strongest_of, values_of
-from forkpoint.report.viewer import Score
 from forkpoint.types import TokenScores
 
 RESPONSES = 3  # of a page

@@ -5,16 +5,15 @@ Shades follow the rule in templates/text.js.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from forkpoint.report.viewer import CATEGORIES, SCORES, Category, Score
+from forkpoint.report.content import Row
+from forkpoint.report.scores import CATEGORIES, SCORES, Category, Score
 
 SHADES = 10  # from no shade (0) to the strongest (9)
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,71 +21,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from forkpoint.report.content import Row
 from forkpoint.report.rendering import script_json
-from forkpoint.selective.dynamics import CLASSES
+from forkpoint.report.scores import CATEGORIES, COLUMNS, SCORES
 
 SCRIPTS = ("curve.js", "panel.js", "text.js", "list.js", "viewer.js")  # after dom.js
 BYTES_SHOWN = 20_000_000  # of rows: keeps the page under 25 MB
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A score that tokens can be shaded by: `light` is the value without shade, `strong` that of the strongest shade.
-
-    A `strong` of None stands for the largest value in the run. "success" and "drop" are read off the curve, every
-    other key names a column of the rows. A `two_sided` score is shaded on both sides of `light`, in two hues, as
-    strongly at as far a distance.
-    """
-
-    key: str
-    label: str
-    light: float
-    strong: float | None
-    two_sided: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Category:
-    """A column of names, or of whole numbers that stand for the `values`, a colour each but for the first `plain`.
-
-    Names that are not among the values follow them, as they come in the rows.
-    """
-
-    key: str
-    label: str
-    values: tuple[str, ...] = ()
-    plain: int = 0
-
-
-SURE, UNSURE = 20, 5  # σ of the largest logit above the mean without shade, and at the strongest
-LOSS, CHANGE = 5, 2  # nats of the strongest shade: the same of every loss and run, so that they can be compared
-SCORES = (
-    Score("success", "success after the token", 1, 0),
-    Score("drop", "drop of success at the token", 0, 0.5),
-    Score("s", "contrastive score s", 1, 0),
-    Score("weight", "weight 1 − s in training", 0, 1),
-    Score("policy_prob", "policy probability π", 1, 0),
-    Score("entropy", "entropy in nats", 0, None),
-    Score("gap", "gap between the two likeliest", 1, 0),
-    Score("distance", "largest logit above the mean in σ", SURE, UNSURE),
-    Score("loss", "loss in nats", 0, LOSS),
-    Score("reference_loss", "reference loss in nats", 0, LOSS),
-    Score("excess_loss", "excess loss in nats", 0, CHANGE, two_sided=True),
-    Score("reference_entropy", "reference entropy in nats", 0, LOSS),
-    Score("delta", "change of loss Δ in nats", 0, CHANGE, two_sided=True),
-)
-COLUMNS = (
-    "policy_prob", "logprob", "entropy", "gap", "distance", "s", "logprob_positive",
-    "logprob_negative", "weight",
-    "loss", "reference_loss", "excess_loss", "reference_entropy", "delta",
-)  # fmt: skip
-CATEGORIES = (
-    Category("class", "class of dynamics", CLASSES),
-    Category("selected", "selected", ("left out", "selected"), plain=1),
-    Category("noise", "noise"),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, number, percent
 from forkpoint.report.figures.training import Curve, curves_svg
-from forkpoint.report.viewer import COLUMNS
+from forkpoint.report.scores import COLUMNS
 from forkpoint.tasks.jsonlines import column, is_number, list_of, read_rows, text
 from forkpoint.trajectories.rows import SCORES, SUMMARY
 from forkpoint.types import UserError

@@ -9,7 +9,7 @@ from typing import Any
 
 from forkpoint.report.content import Chart, Page, Table, Tokens, finished, number, percent
 from forkpoint.report.figures.dynamics import dynamics_svg
-from forkpoint.report.viewer import CATEGORIES, COLUMNS
+from forkpoint.report.scores import CATEGORIES, COLUMNS
 from forkpoint.selective.dynamics import DOCUMENTS, FALL, RISE
 from forkpoint.tasks.jsonlines import Row, is_number, list_of, read_rows, shortened, text
 from forkpoint.trajectories.rows import SUMMARY

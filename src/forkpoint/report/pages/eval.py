@@ -35,7 +35,7 @@ def page_of_summary(results: Results) -> Page:
     sections: list[Table | Chart] = [_chart(results), _accuracies(results)]
     if results["comparisons"]:
         sections.append(_comparisons(results))
-    return Page(f"{results['model']} on {results['task']}", lines, sections)
+    return Page(f"Decoding strategies: {results['model']} on {results['task']}", lines, sections)
 
 
 def _chart(results: Results) -> Chart:
