@@ -104,4 +104,4 @@ def percents(interval: Sequence[float]) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many decimals; nothing where there is none."""
-    return "" if value is None else f"{value:,.{digits}f}"
+    return "" if value is None else f"{value:z,.{digits}f}"

@@ -59,7 +59,7 @@ const showFacts = (box, trajectory, { name, rows: [{ question, gold }] }) => {
   const graded = correct != null;
   const verdict = answer == null ? "No answer" : `Answer ${answer}`;
   const found = critical == null ? { none: "no critical token", undecided: "undecided" }[status] : `critical token at ${critical}`;
-  const facts = [graded || gold != null ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} tokens`, found,
+  const facts = [graded || gold != null ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} token${trajectory.tokens.length === 1 ? "" : "s"}`, found,
                  finish === "length" && "cut off at the length limit", rollouts != null && `${rollouts} rollouts`,
                  generated != null && `${generated} tokens generated`, note].filter(Boolean);
   box.replaceChildren(
