@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
 from dataclasses import fields
 from importlib import import_module
 
 import pytest
+from programs import require_program
 
 from forkpoint.cli import VERBS, main
 from forkpoint.cli.completion import SHELLS, completed_verbs
@@ -47,8 +47,7 @@ def scripts(tmp_path_factory):
 
 def offered(shell: str, scripts, *words: str) -> list[str]:
     """What the shell offers for the last of the words that follow `forkpoint`."""
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
+    require_program(shell)
     script = str(scripts / shell)
     if shell == "fish":
         line = shlex.join(["forkpoint", *words[:-1]]) + f" {words[-1]}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from programs import require_program
+
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "--hide-scrollbars",
@@ -84,11 +84,11 @@ class Page:
 @contextmanager
 def browser(profile: Path, width: int = 1280, height: int = 1000) -> Iterator[Page]:
     """A fresh browser with one empty tab of the given size."""
-    assert CHROMIUM
+    program = require_program("chromium", "chromium-browser", "google-chrome")
     read_in, write_in = os.pipe()
     read_out, write_out = os.pipe()
     command = 'exec "$0" "$@" 3<&' + str(read_in) + " 4>&" + str(write_out)
-    arguments = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+    arguments = [program, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
     process = subprocess.Popen(
         ["bash", "-c", command, *arguments],
         pass_fds=(read_in, write_out),

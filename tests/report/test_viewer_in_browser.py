@@ -5,13 +5,11 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from browser import CHROMIUM, browser
+from browser import browser
 from made_up_run import made_up_rows, write_run
 from test_critical_page import hostile
 
 from forkpoint.report import write_report
-
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
 
 SETTLE = "new Promise(done => setTimeout(done, 500))"
 CHOSEN = "document.querySelector('#facts h3').textContent"
@@ -90,7 +88,7 @@ def test_search_and_status_narrow_the_list(opened, rows):
     assert opened.run(visible) == sum(rows[-1]["id"] in r["id"] for r in rows)
     assert rows[-1]["id"] in opened.run(CHOSEN)
     opened.press("Escape")
-    opened.run("(s => (s.value = 'none', s.dispatchEvent(new Event('change'))))(document.getElementById('status'))")
+    opened.run("(s => (s.value = 'none', s.dispatchEvent(new Event('change'))))(document.getElementById('tag'))")
     assert opened.run(visible) == sum(r["status"] == "none" for r in rows)
 
 
@@ -118,7 +116,7 @@ def test_every_fork_and_only_one_critical_token_is_marked(opened, rows):
 def test_hostile_text_stays_text(tab, rows, tmp_path):
     gaps = rows[0] | {"success": [None] * len(rows[0]["success"]), "alternatives": [], "id": "gaps"}
     bare = {"id": "bare", "tokens": [], "token_ids": []}
-    tab.open(write_report(write_run(tmp_path, [hostile(rows[0]), gaps, bare], statuses={})).as_uri())
+    tab.open(write_report(write_run(tmp_path, [hostile(rows[0]), gaps, bare])).as_uri())
     tab.press("k")
     assert tab.run("document.querySelectorAll('#viewer script, #viewer img').length") == 0
     assert "<img src=x onerror=alert(2)>" in tab.run("document.getElementById('text').textContent")
