@@ -77,6 +77,17 @@ def test_an_example_is_a_command(verb, line):
             plan(options.strategy, options.sweep)
 
 
+def test_what_an_example_reads_another_one_writes():
+    lines = [line for verb in EXAMPLES for line in EXAMPLES[verb] if "--inspect" not in line]
+    written = {match[1]: line for line in lines if (match := re.search(r"--out runs/([\w-]+)", line))}
+    assert len(written) == sum("--out runs/" in line for line in lines)  # each has a directory of its own
+    assert {name for line in lines for name in re.findall(r"runs/([\w-]+)", line)} == written.keys()
+    scored = {match[1] for line in lines if (match := re.search(r"--scores runs/([\w-]+)", line))}
+    assert scored
+    for name in scored:  # of the wrong ones of its samples, which pairs are made of
+        assert not re.search("--(against|trajectories)", written[name])
+
+
 def test_every_verb_has_examples_and_an_alias_the_help_of_its_verb(capsys):
     assert EXAMPLES.keys() == VERBS.keys()
     for alias, verb in ALIASES.items():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 CHAT_MODEL = "--model Qwen/Qwen2.5-0.5B-Instruct --prompt chat"
+CHAT_PAIRS = "--model Qwen/Qwen2.5-0.5B-Instruct --pairs runs/chat-pairs"
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "eval": (
-        "forkpoint eval --strategy greedy --strategy cot-decoding:k=10 --limit 300",
+        "forkpoint eval --strategy greedy --strategy cot-decoding:k=10 --limit 300 --out runs/eval",
         "forkpoint eval --task gsm8k --model Qwen/Qwen2.5-0.5B --strategy greedy --strategy self-consistency:n=10",
         "forkpoint eval --strategy sample:top_n_sigma=1 --strategy sample:min_p=0.1 --sweep temperature=0.5,1,2,3",
     ),
@@ -17,11 +18,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "critical": (
         "forkpoint critical --limit 100 --replace --out runs/critical",
         f"forkpoint critical --task gsm8k {CHAT_MODEL} --temperature 0.7 --limit 100",
-        "forkpoint critical --trajectories runs/eval/samples.jsonl --limit 300 --which all --until budget",
+        "forkpoint critical --trajectories runs/eval/samples.jsonl --limit 10 --which all --until budget",
     ),
     "contrast": (
-        "forkpoint contrast --train-limit 100 --n 16 --against runs/critical/critical.jsonl --out runs/contrast",
-        f"forkpoint contrast --task gsm8k {CHAT_MODEL} --train-limit 500 --n 32",
+        "forkpoint contrast --train-limit 100 --n 16 --out runs/contrast",
+        "forkpoint contrast --samples runs/contrast --against runs/critical/critical.jsonl --out runs/agreement",
+        f"forkpoint contrast --task gsm8k {CHAT_MODEL} --train-limit 500 --out runs/chat-contrast",
     ),
     "logits": (
         "forkpoint logits --out runs/logits",
@@ -32,26 +34,27 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "forkpoint pairs --limit 200 --n 16 --out runs/pairs",
         "forkpoint pairs --samples runs/contrast --scores runs/contrast --limit 100 --out runs/weighted-pairs",
         "forkpoint pairs --forks runs/critical --out runs/fork-pairs",
+        f"forkpoint pairs --task gsm8k {CHAT_MODEL} --scores runs/chat-contrast --out runs/chat-pairs",
     ),
     "train sft": (
         "forkpoint train sft --pairs runs/pairs --out runs/sft",
-        "forkpoint train sft --pairs runs/pairs --model Qwen/Qwen2.5-0.5B --bf16 --gradient-checkpointing",
+        f"forkpoint train sft {CHAT_PAIRS} --bf16 --gradient-checkpointing",
     ),
     "train dpo": (
         "forkpoint train dpo --pairs runs/pairs --beta 0.3 --out runs/dpo",
-        "forkpoint train dpo --pairs runs/pairs --model Qwen/Qwen2.5-0.5B --lora-rank 16 --merge --learning-rate 1e-4",
+        f"forkpoint train dpo {CHAT_PAIRS} --lora-rank 16 --learning-rate 1e-4",
     ),
     "train rpo": (
         "forkpoint train rpo --pairs runs/pairs --out runs/rpo",
-        "forkpoint train rpo --pairs runs/pairs --model Qwen/Qwen2.5-0.5B --alpha 0.5 --lora-rank 16",
+        f"forkpoint train rpo {CHAT_PAIRS} --alpha 0.5 --lora-rank 16",
     ),
     "train tdpo": (
         "forkpoint train tdpo --pairs runs/pairs --out runs/tdpo",
-        "forkpoint train tdpo --pairs runs/pairs --model Qwen/Qwen2.5-0.5B --alpha 0.3 --lora-rank 16",
+        f"forkpoint train tdpo {CHAT_PAIRS} --alpha 0.3 --lora-rank 16",
     ),
     "train critical-dpo": (
         "forkpoint train critical-dpo --pairs runs/weighted-pairs --out runs/critical-dpo",
-        "forkpoint train critical-dpo --pairs runs/weighted-pairs --model Qwen/Qwen2.5-0.5B --lora-rank 16 --merge",
+        f"forkpoint train critical-dpo {CHAT_PAIRS} --lora-rank 16 --merge",
     ),
     "train fork-dpo": (
         "forkpoint train fork-dpo --pairs runs/fork-pairs --out runs/fork-dpo",
@@ -59,7 +62,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "score": (
         "forkpoint score --data runs/corpus/corpus.jsonl --model runs/reference/model --out runs/store",
-        "forkpoint score --data corpus/ --model Qwen/Qwen2.5-0.5B --length 2048 --part 1/4 --out runs/store",
+        "forkpoint score --data corpus/ --model Qwen/Qwen2.5-0.5B --length 2048 --part 1/4 --out runs/large-store",
         "forkpoint score --model runs/reference/model --out runs/store --inspect 0",
     ),
     "select": (
@@ -68,11 +71,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "train clm": (
         "forkpoint train clm --data runs/corpus/clean.jsonl --from-scratch --out runs/reference",
-        "forkpoint train clm --data corpus/ --model Qwen/Qwen2.5-0.5B --length 2048 --bf16 --snapshots 5",
+        "forkpoint train clm --store runs/store --snapshots 5 --out runs/clm",
+        "forkpoint train clm --data clean/ --model Qwen/Qwen2.5-0.5B --length 2048 --bf16 --out runs/large-reference",
     ),
     "train slm": (
         "forkpoint train slm --store runs/store --ratio 0.6 --out runs/slm",
-        "forkpoint train slm --data corpus/ --model Qwen/Qwen2.5-0.5B --reference runs/reference/model --bf16",
+        "forkpoint train slm --data corpus/ --model Qwen/Qwen2.5-0.5B --reference runs/large-reference/model --bf16",
     ),
     "dynamics": (
         "forkpoint dynamics --store runs/store --checkpoints runs/clm/snapshots --out runs/dynamics",
