@@ -7,9 +7,10 @@ other way round. Importing this module imports neither torch nor transformers.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # at run time, where numpy is broken, `forkpoint doctor` must still start
 
 TokenIds = tuple[int, ...]
 AnswerKind = Literal["number", "math", "option", "yesno"]

@@ -176,16 +176,32 @@ def test_a_step_without_end_is_given_up(tmp_path, monkeypatch):
     assert probe(["import endless_one"]) == {"import endless_one": Outcome(error="no end after 2 seconds")}
 
 
-def test_this_installation_with_two_packages_spoiled(tmp_path):
-    (tmp_path / "peft.py").write_text("raise ImportError('peft is spoiled')")
-    (tmp_path / "math_verify.py").write_text("import os; os.abort()")
+def told_of(*spoiled: tuple[str, str], place: Path) -> tuple[dict[str, dict[str, str]], str]:
+    """What doctor says here, by the name of the check, and on stderr, where modules are replaced by other code."""
+    for name, body in spoiled:
+        (place / f"{name}.py").write_text(body)
     done = subprocess.run(
         [sys.executable, "-m", "forkpoint", "doctor", "--json"], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(place)},
     )  # fmt: skip
-    told = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert done.returncode == 1
-    assert done.stderr == "forkpoint: broken: math-verify; what to do stands in the table\n"
+    assert done.returncode == 1, done.stderr
+    return {check["name"]: check for check in json.loads(done.stdout)["checks"]}, done.stderr
+
+
+def test_this_installation_with_two_packages_spoiled(tmp_path):
+    told, err = told_of(
+        ("peft", "raise ImportError('peft is spoiled')"), ("math_verify", "import os; os.abort()"), place=tmp_path
+    )
+    assert err == "forkpoint: broken: math-verify; what to do stands in the table\n"
     assert "ends the process by SIGABRT" in told["math-verify"]["found"]
     assert "ImportError: peft is spoiled" in told["train"]["found"]
     assert (told["torch"]["state"], told["lab model"]["found"]) == ("ok", "The answer is 70.")
+
+
+def test_a_broken_numpy_is_told_though_most_others_need_it(tmp_path):
+    told, err = told_of(("numpy", "raise ImportError('numpy is spoiled')"), place=tmp_path)
+    assert "Traceback" not in err
+    assert "numpy" in err
+    assert "ImportError: numpy is spoiled" in told["numpy"]["found"]
+    assert told["numpy"]["do"].startswith("pip install --force-reinstall 'numpy>=")
+    assert (told["lab model"]["state"], told["rich"]["state"]) == ("broken", "ok")
