@@ -112,22 +112,45 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(lab, finished, tmp_path, m
     assert not journal.exists()
 
 
-def test_kill_9_at_random_moments_loses_nothing(tmp_path):
-    def command(out):
-        strategies = ("greedy", "sample:temperature=1,n=4", "cot-decoding:k=5")
-        flags = [word for s in strategies for word in ("--strategy", s)]
-        return [sys.executable, "-m", "forkpoint", "eval", "--limit", "400", *flags, "--out", str(out)]
+KILLER = """
+import os, random, signal, time
+from pathlib import Path
+import forkpoint.engines.transformers_engine, forkpoint.tasks.grading
+from forkpoint.cli import main
+from forkpoint.evaluation import evaluate
 
-    started = time.monotonic()
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    seconds = time.monotonic() - started
-    chance = random.Random(0)
-    for _ in range(5):
-        process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.2, 0.9) * seconds)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+evaluate.UNIT_PATHS, UNITS = 60, 10
+command = ["eval", "--limit", "60", "--strategy", "greedy", "--strategy", "sample:temperature=1,n=4", "--strategy",
+           "cot-decoding:k=5", "--quiet", "--out"]
+
+def begun(out):
+    child = os.fork()
+    if not child:
+        os._exit(main([*command, out]))
+    return child
+
+def exit_code(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+started = time.monotonic()
+assert exit_code(begun("whole")) == 0
+unit = (time.monotonic() - started) / UNITS
+journal, chance = Path("killed/journal.jsonl"), random.Random(0)
+for units in (0, 2, 5, 7):
+    child = begun("killed")
+    while units and not (journal.exists() and journal.read_bytes().count(b"\\n") >= units):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended"
+        time.sleep(0.005)
+    time.sleep(chance.uniform(0, 1) * unit)
+    os.kill(child, signal.SIGKILL)
+    assert exit_code(child) == -9
+assert exit_code(begun("killed")) == 0
+"""
+
+
+def test_kill_9_at_random_moments_loses_nothing(tmp_path):
+    """Each process is forked from one that has imported everything, so that kills fall into the work."""
+    subprocess.run([sys.executable, "-c", KILLER], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "killed/samples.jsonl").read_bytes() == (tmp_path / "whole/samples.jsonl").read_bytes()
 
 

@@ -90,9 +90,11 @@ def test_every_method_trains_and_leaves_a_model(method, file, lab, tmp_path, cap
     logged = [row for row in summary["history"] if "loss" in row]
     assert logged[-1]["loss"] < logged[0]["loss"]
     assert {p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")} == {
-        "config.json", "summary.json", "model"
+        "command.json", "config.json", "model", "report.html", "summary.json"
     }  # fmt: skip
-    assert "12 pairs, 6 steps" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "12 pairs, 6 steps" in printed
+    assert printed.splitlines()[-2:] == [str(tmp_path / "out" / name) for name in ("model", "report.html")]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model", use_safetensors=True)
     changed = [
         float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), lab.model.parameters(), strict=True)
@@ -155,7 +157,8 @@ def test_reference_at_each_step_gives_the_same(file, tmp_path):
 
 
 KILLER = """
-import os, signal, sys
+import json, os, signal, sys
+import peft, trl, forkpoint.preference.trainer, forkpoint.cli.training
 from forkpoint.cli import main
 from forkpoint.training import fit, run
 from forkpoint.preference import training
@@ -164,38 +167,60 @@ import transformers.trainer_callback as callbacks
 def stop():
     os.kill(os.getpid(), signal.SIGKILL)
 
-moment = sys.argv.pop(1)
-if moment.isdigit():
-    whole = fit._Report.on_step_end
-    def step(self, args, state, control, **more):
-        stop() if state.global_step == int(moment) else whole(self, args, state, control, **more)
-    fit._Report.on_step_end = step
-elif moment == "checkpoint":
-    save = callbacks.TrainerState.save_to_json
-    def torn(self, path):
-        if self.global_step == 2:
-            return save(self, path)
-        open(path, "w").write('{"epoch": 1.')
-        stop()
-    callbacks.TrainerState.save_to_json = torn
-elif moment == "model":
-    training.model_card = lambda *_: stop()
-elif moment == "summary":
-    write_whole = run.write_whole
-    run.write_whole = lambda path, text: stop() if path.name == "summary.json" else write_whole(path, text)
-sys.exit(main(sys.argv[1:]))
+def prepare(moment):
+    if moment.isdigit():
+        whole = fit._Report.on_step_end
+        def step(self, args, state, control, **more):
+            stop() if state.global_step == int(moment) else whole(self, args, state, control, **more)
+        fit._Report.on_step_end = step
+    elif moment == "checkpoint":
+        save = callbacks.TrainerState.save_to_json
+        def torn(self, path):
+            if self.global_step == 2:
+                return save(self, path)
+            open(path, "w").write('{"epoch": 1.')
+            stop()
+        callbacks.TrainerState.save_to_json = torn
+    elif moment == "model":
+        training.model_card = lambda *_: stop()
+    elif moment == "summary":
+        write_whole = run.write_whole
+        run.write_whole = lambda path, text: stop() if path.name == "summary.json" else write_whole(path, text)
+
+for line in sys.stdin:
+    moment, *argv = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        prepare(moment)
+        os._exit(main(argv))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def killed_at():
+    """Runs the command line in a process that kills itself at a moment; returns its exit code."""
+    driver = subprocess.Popen([sys.executable, "-c", KILLER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def exit_code(moment, *argv):
+        driver.stdin.write(json.dumps([moment, *argv]) + "\n")
+        driver.stdin.flush()
+        return int(driver.stdout.readline())
+
+    with driver:
+        yield exit_code
+        driver.stdin.close()
+
+
 @pytest.mark.parametrize(("method", "more"), [("critical-dpo", []), ("sft", []), ("tdpo", ["--lora_rank=2"])])
-def test_kill_9_and_on_to_the_same_model(method, more, file, tmp_path):
+def test_kill_9_and_on_to_the_same_model(method, more, file, killed_at, tmp_path):
     """Each process gets a little further than the one before; checkpoints lie within epochs."""
     assert train(method, file, tmp_path / "whole", "--save_steps=2", *more) == 0
     out = tmp_path / "killed"
     command = ["train", method, "--pairs", str(file), "--out", str(out), "--quiet", *SHORT, "--save_steps=2", *more]
     for moment in ("2", "4", "checkpoint", "model", "summary"):
-        process = subprocess.run([sys.executable, "-c", KILLER, moment, *command], env=os.environ, timeout=120)
-        assert process.returncode == -signal.SIGKILL, moment
+        assert killed_at(moment, *command) == -signal.SIGKILL, moment
         assert not (out / "summary.json").exists()
         assert (out / "checkpoints" / "checkpoint-2").exists() == (moment in ("4", "checkpoint"))
     assert main(command) == 0
