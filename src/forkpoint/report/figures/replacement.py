@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from forkpoint.report.figures.drawing import plain_axes, saved, svg_text
+from forkpoint.report.figures.drawing import LINES, plain_axes, saved, svg_text
 
-# Dark and light, whole and dashed: readable in grey too.
-_LINES: dict[str, dict[str, Any]] = {
-    "with": {"color": "#1b6ca8", "marker": "o", "linestyle": "-", "label": "critical token replaced"},
-    "without": {"color": "#d98c2b", "marker": "s", "linestyle": "--", "label": "not replaced"},
-}
+_LABELS = {"with": "critical token replaced", "without": "not replaced"}
 
 
 def replacement_svg(table: Sequence[dict[str, Any]]) -> str:
@@ -31,11 +27,11 @@ def _figure(table: Sequence[dict[str, Any]]) -> Any:
     axes = figure.subplots()
     k = [row["k"] for row in table]
     powers = [2**i for i in range(k[-1].bit_length())]
-    for arm, style in _LINES.items():
+    for (color, marker, dashes), (arm, label) in zip(LINES, _LABELS.items(), strict=False):
+        look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": dashes, "lw": 1.6, "markersize": 4}
         low, high = ([100 * row[f"{arm}_ci95"][side] for row in table] for side in (0, 1))
-        axes.fill_between(k, low, high, color=style["color"], alpha=0.2, lw=0)
-        mean = [100 * row[arm] for row in table]
-        axes.plot(k, mean, lw=1.6, markersize=4, markevery=[p - 1 for p in powers], **style)
+        axes.fill_between(k, low, high, color=color, alpha=0.2, lw=0)
+        axes.plot(k, [100 * row[arm] for row in table], markevery=[p - 1 for p in powers], label=label, **look)
     axes.set_xscale("log", base=2)
     axes.set_xticks(powers, [str(p) for p in powers])
     axes.set(xlabel="k", ylabel="pass@k (%)", ylim=(-2, 102))

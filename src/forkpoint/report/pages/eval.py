@@ -54,7 +54,7 @@ def _accuracies(results: Results) -> Table:
     ]  # fmt: skip
     dropped = [
         f"{s['strategy']} left out of its choice: "
-        + ", ".join(f"{count:,} paths ({reason})" for reason, count in s["dropped_paths"].items())
+        + ", ".join(f"{count:,} path{'s' * (count != 1)} ({reason})" for reason, count in s["dropped_paths"].items())
         for s in results["strategies"]
         if s["dropped_paths"]
     ]
