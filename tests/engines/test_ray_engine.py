@@ -103,6 +103,21 @@ def test_critical_tokens_are_the_bytes_of_one_process(engine, lab, tmp_path, mon
     assert {"sampled problems", "labelled trajectories"} <= set(told)
 
 
+def test_pairs_of_replicas_are_the_bytes_of_one_process(engine, tmp_path, monkeypatch):
+    """By the verb, with the replicas that run already in place of new ones."""
+    asked: list[int] = []
+    monkeypatch.setattr("forkpoint.engines.ray_engine.load_ray", lambda _, n, **__: asked.append(n) or engine)
+    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 8)
+    command = ["pairs", "--limit", "8", "--n", "4", "--max-tokens", "80", "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "one")]) == 0
+    assert main([*command, "--engine", "ray", "--replicas", "2", "--out", str(tmp_path / "two")]) == 0
+    assert asked == [2]
+    mine, theirs = files(tmp_path / "two"), files(tmp_path / "one")
+    assert len(theirs["samples.jsonl"].splitlines()) == 32
+    for name in ("samples.jsonl", "pairs.jsonl", "summary.json"):
+        assert mine[name] == theirs[name], name
+
+
 def test_results_come_in_order_from_both_replicas(engine):
     def work(_: Engine, item: int) -> tuple[int, int]:
         time.sleep(0.6 if item == 0 else 0.05)
@@ -203,32 +218,42 @@ def test_what_loading_warns_of_reaches_the_caller():
     assert opened(replica.facts()).warnings == ("it is slow",)
 
 
-def test_a_killed_run_goes_on_with_other_replicas(engine, tmp_path):
+STUCK = """
+import sys, time
+from forkpoint import files
+from forkpoint.cli import main
+from forkpoint.evaluation import evaluate
+
+evaluate.UNIT_PATHS = 8
+append = files.Journal.append
+
+def at_third(journal, entry):
+    append(journal, entry)
+    while journal.path.read_bytes().count(b"\\n") >= 3:
+        time.sleep(1)
+
+files.Journal.append = at_third
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_with_other_replicas(engine, alone, tmp_path):
     """The driver dies with -9 and leaves no process behind; what it began is finished by two replicas."""
-    out, reference = tmp_path / "begun", tmp_path / "reference"
-    command = ["eval", "--limit", "320", "--max-tokens", "80", "--strategy", "greedy",
-               "--strategy", "cot-decoding:k=10", "--quiet"]  # fmt: skip
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "forkpoint", *command, "--engine", "ray", "--out", str(out)], start_new_session=True
-    )
-    await_true(lambda: (out / "journal.jsonl").exists(), 60)
+    out = tmp_path / "begun"
+    strategies = [word for strategy in STRATEGIES for word in ("--strategy", strategy)]
+    command = ["eval", "--limit", str(N), "--max-tokens", "80", *strategies, "--quiet", "--engine", "ray"]
+    driver = subprocess.Popen([sys.executable, "-c", STUCK, *command, "--out", str(out)], start_new_session=True)
+    journal = out / "journal.jsonl"
+    await_true(lambda: journal.exists() and journal.read_bytes().count(b"\n") == 3, 60)
     session = descendants(driver.pid)
     assert session
     driver.kill()
     driver.wait()
-    lines = len((out / "journal.jsonl").read_text().splitlines())
     assert not (out / "results.json").exists()
-    evaluation_of = partial(
-        evaluation.evaluate, problems=load_problems("lab", limit=320), strategies=["greedy", "cot-decoding:k=10"],
-        task="lab", max_tokens=80,
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "UNIT_PATHS", 640)
-        evaluation_of(engine, out=out)
-        evaluation_of(load_engine("lab"), out=reference)
-    assert lines < 7
-    mine = files(out)
-    assert mine == files(reference)
+    begun, seen = journal.read_bytes(), [b""]
+    assert evaluate(engine, out, lambda *_: seen.append(journal.read_bytes())) == alone
+    assert seen[-1].startswith(begun)
+    assert seen[-1].count(b"\n") == 8  # units: two of greedy and six of CoT-decoding, none of them done twice
     await_true(lambda: not any(running(pid) for pid in session), 30)
 
 
