@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -20,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forkpoint.cli import VERBS, _find_verb
+from forkpoint.cli import VERBS, _find_verb, main
 from forkpoint.cli.eval import EvalOptions
 from forkpoint.cli.options import EngineOptions, LocalOptions, parse
 from forkpoint.cli.run import parse_options, recipe_of
@@ -210,16 +208,13 @@ def test_links_lead_somewhere(name):
         )
 
 
-def test_the_start_page_works(workplace):
+def test_the_start_page_works(workplace, capsys):
     """Its commands that need no network, one after the other, as a newcomer would type them."""
     typed = [argv for argv in commands(ROOT / "docs" / "start.md") if "Qwen" not in " ".join(argv)]
     assert [argv[0] for argv in typed] == ["doctor", "eval", "critical"]
-    said = [
-        subprocess.run([sys.executable, "-m", "forkpoint", *argv], capture_output=True, text=True, check=True).stdout
-        for argv in typed
-    ]
-    assert "cot-decoding:k=10" in said[1]
-    assert "with a critical token" in said[2]
+    for argv, words in zip(typed, ("lab model", "cot-decoding:k=10", "with a critical token"), strict=True):
+        assert main(argv) == 0
+        assert words in capsys.readouterr().out
     for run in ("first", "first-critical"):
         assert (workplace / "runs" / run / "report.html").stat().st_size
 

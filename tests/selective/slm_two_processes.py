@@ -1,7 +1,11 @@
-"""Run by torchrun in two processes: selective training, each process with its half of a step, short rows or long."""
+"""Selective training in two processes, as torchrun starts them, each with its half of a step: short rows or long.
+
+They are forked from one process that has imported everything. Its exit code is how many of them failed.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from made_up_stores import in_rows, made_up_documents, made_up_store, tiny_llama
 from test_selective_trainer import seen, trainer_for
+from torch.distributed import TCPStore
 
 from forkpoint.selective.rules import Rule
 from forkpoint.selective.store import open_store
@@ -25,11 +30,30 @@ CASES = {
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
-    found = results(out, 2)
-    if torch.distributed.get_rank() == 0:
-        torch.save(found, out / "results.pt")
-    torch.distributed.barrier()
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    children = []
+    for rank in (0, 1):
+        children.append(os.fork())
+        if not children[-1]:
+            os.environ |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "TORCHELASTIC_RESTART_COUNT": "0",
+            }  # fmt: skip
+            train(Path(sys.argv[1]))
+    sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children))
+
+
+def train(out: Path) -> None:
+    """One process' work."""
+    try:
+        found = results(out, 2)
+        if torch.distributed.get_rank() == 0:
+            torch.save(found, out / "results.pt")
+        torch.distributed.barrier()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
     leave(0)
 
 
