@@ -124,11 +124,15 @@ def read_recipe(path: Path, verb_of: Callable[[str], Verb], *, quiet: bool = Fal
     return Recipe(path.stem, Path(out), tuple(found))
 
 
-def read_records(path: Path) -> tuple[str, dict[str, Record]]:
-    """The recipe's name, and what is known of each stage that was started. UserError for any other file."""
+def read_records(path: Path) -> tuple[str, dict[str, str], dict[str, Record]]:
+    """The recipe's name, the verbs of its stages in order, and what is known of each stage that was started.
+
+    A stage that is known may be none of the recipe any more. UserError for any other file.
+    """
     content = read_json(path)
     try:
-        return str(content["recipe"]), {stage: Record(**record) for stage, record in content["stages"].items()}
+        records = {stage: Record(**record) for stage, record in content["stages"].items()}
+        return str(content["recipe"]), dict(content["verbs"]), records
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not what `forkpoint run` writes") from error
 

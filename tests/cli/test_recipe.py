@@ -181,11 +181,11 @@ def test_directories_of_others_are_refused(capsys, workplace):
     (out / "thesis.txt").write_text("precious")
     for flags in ([], ["--dry-run"]):
         assert "out holds files but no run of a recipe" in mistake(capsys, "small.yaml", *flags)
-    (out / "recipe.json").write_text('{"recipe": "other", "stages": {}}')
+    (out / "recipe.json").write_text('{"recipe": "other", "verbs": {}, "stages": {}}')
     assert "out holds a run of the recipe 'other', not 'small'" in mistake(capsys, "small.yaml")
     (out / "recipe.json").write_text('{"stages": 3}')
     assert "recipe.json is not what `forkpoint run` writes" in mistake(capsys, "small.yaml")
-    (out / "recipe.json").write_text('{"recipe": "small", "stages": {}}')
+    (out / "recipe.json").write_text('{"recipe": "small", "verbs": {}, "stages": {}}')
     (out / "tokens").mkdir()
     assert "stage 'tokens' is there, but was not made by this recipe" in mistake(capsys, "small.yaml")
     assert (out / "thesis.txt").read_text() == "precious"

@@ -98,8 +98,8 @@ def test_every_score_of_every_token_is_in_the_viewer(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ({"tokens": [" four"]}, "expected token_ids, as many tokens, and an object of scores"),
-    ({"scores": [1, 2, 3]}, "expected token_ids, as many tokens, and an object of scores"),
+    ({"tokens": [" four"]}, "token_ids and tokens differ in length"),
+    ({"scores": [1, 2, 3]}, "scores must be an object, but is"),
     ({"scores": {"s": [1, 2]}}, "the scores s must be numbers, one for each of the 3 tokens"),
     ({"scores": {"entropy": [1, 2, "x"]}}, "the scores entropy must be numbers"),
     ({"token_ids": "7"}, "token_ids must be a list of whole numbers"), ({"id": 7}, "column 'id' should be a string"),

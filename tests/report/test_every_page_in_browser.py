@@ -108,7 +108,7 @@ def recipe_run(lab: Any, out: Path) -> Path:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text(json.dumps(hostile(content)))
     (out / "before/report.html").write_text("<p>before</p>")
-    (out / "recipe.json").write_text(json.dumps({"recipe": HOSTILE, "stages": test_recipe_page.STAGES}))
+    test_recipe_page.write_records(out, test_recipe_page.STAGES, recipe=HOSTILE)
     return out
 
 
@@ -207,10 +207,22 @@ def use_the_viewer(tab):
     assert tab.run(VISIBLE) == 0
     tab.press("Escape")
     assert tab.run(VISIBLE) == entries
-    name = tab.run("document.querySelector('#facts h3').textContent")
-    tab.run(f"(document.querySelector('#panel a').click(), {SETTLE})")
-    assert tab.run("document.querySelector('#facts h3').textContent") == name
-    assert tab.run("location.hash").startswith("#")
+    follow_a_link(tab)
+
+
+def follow_a_link(tab):
+    """The link to a token leads back to it from wherever one is, and is the address there."""
+    name, heading = "document.querySelector('#facts h3').textContent", "document.querySelector('#panel h3').textContent"
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)  # from a token, which the panel would show
+    tab.press("j")
+    tab.run("[...document.querySelectorAll('.token')].at(-1).click()")
+    shown = tab.run(name), tab.run(heading)
+    link = tab.run("document.querySelector('#panel a').getAttribute('href')")
+    tab.press(*"kkkk", "Home")
+    tab.run(SETTLE)
+    tab.run(f"location.hash = {json.dumps(link)}, {SETTLE}")
+    assert (tab.run(name), tab.run(heading)) == shown
+    assert tab.run("location.hash") == link
 
 
 def fits_a_narrow_screen(tab):

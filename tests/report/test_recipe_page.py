@@ -55,13 +55,18 @@ FILES = {
 }
 
 
+def write_records(out, stages, **content):
+    verbs = {name: told["verb"] for name, told in stages.items()}
+    (out / "recipe.json").write_text(json.dumps({"recipe": "mine", "verbs": verbs, "stages": stages} | content))
+
+
 @pytest.fixture
 def run(tmp_path):
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "before/report.html").write_text("<p>before</p>")
-    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": "mine", "stages": STAGES}))
+    write_records(tmp_path, STAGES)
     return tmp_path
 
 
@@ -80,6 +85,14 @@ def test_stages_are_told_with_their_pages(run):
     text = write_report(run).read_text(encoding="utf-8")
     assert '<a href="before/report.html">before</a>' in text
     assert "<b>sample" not in text
+
+
+def test_stages_are_the_recipes_own_whether_started_or_not(run):
+    verbs = {"before": "eval", "later": "train sft", "after": "eval"}
+    write_records(run, STAGES, verbs=verbs)
+    assert page_of(run).lines == ["2 of 3 stages are done, in 25.0 seconds."]
+    rows = section(run, "Stages").rows
+    assert [(row[1], row[3]) for row in rows] == [("eval", "done"), ("train sft", "not done"), ("eval", "done")]
 
 
 def test_the_same_strategys_accuracies_stand_beneath_each_other_by_task(run):
@@ -119,7 +132,7 @@ def test_a_sweep_of_ratios_is_a_chart(run):
 def test_trainings_that_differ_otherwise_are_no_sweep(run, other):
     stages = STAGES | {"slm-30": stage("train slm", store="{score}", **other)}
     summary = training("slm", 1.5, ("excess_loss", other["ratio"]))
-    (run / "recipe.json").write_text(json.dumps({"recipe": "mine", "stages": stages}))
+    write_records(run, stages)
     (run / "slm-30/summary.json").write_text(json.dumps(summary))
     assert "Held-out loss by the share of the tokens" not in [section.title for section in page_of(run).sections]
 

@@ -16,14 +16,15 @@ from test_report import HOSTILE, Tags
 
 import forkpoint
 from forkpoint.cli import main
-from forkpoint.report import page_of, write_report
+from forkpoint.report import Page, Table, Tokens, page_of, write_report
 from forkpoint.report.coloured import print_responses
 from forkpoint.report.scores import SCORES, Category, Score
 from forkpoint.report.shades import Shade, names_of, scores_of, shade, shades_of, values_of
+from forkpoint.report.terminal import print_table
 from forkpoint.trajectories.scores import with_tokens
 from forkpoint.types import Problem, Results, Sampling, TokenScores, Trajectory
 
-ESCAPE = "\x1b[31m\x9b31m\x07"
+ESCAPE = "\x1b[31m\x9b31m\x07\u202e\u2066\u2028"
 CLASSES = (
     "(key => {{ const s = document.getElementById('score'); s.value = key; s.dispatchEvent(new Event('change'));"
     "return [...document.querySelectorAll('.token')]"
@@ -100,6 +101,33 @@ def test_a_terminal_without_colours_gets_marks(critical):
     assert re.search(rf" {strongest} +{drops[strongest]:.3f}", text)
 
 
+def test_a_terminal_whose_user_wants_no_colour_gets_marks(critical, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = printed([critical], force_terminal=True, color_system="256")
+    assert f"[[{critical['tokens'][critical['critical_index']]}]]" in text
+
+
+def test_a_score_is_looked_for_beyond_the_first_responses(rows, tmp_path, capsys):
+    bare = {k: v for k, v in rows[0].items() if k != "gap"} | {"id": "bare"}
+    run = write_run(tmp_path, [bare, *rows])
+    assert main(["show", str(run), "--score", "gap", "--limit", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert rows[0]["id"] in shown
+    assert "bare" not in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_nothing_of_a_table_is_cut_in_a_narrow_terminal(width):
+    cells = ["lowest probability", "0.235", "0.096 to 0.473", "0.510", "0.372 to 0.657", "0.964", "0.945 to 0.979"]
+    headings = ["scorer", "top-1 hits", "95% interval", "mean 1/rank", "95% interval", "AUC", "95% interval"]
+    file = io.StringIO()
+    print_table(Table("t", headings, [cells]), Console(file=file, width=width))
+    text = re.sub(r"\s+", " ", file.getvalue())
+    assert "…" not in text
+    for word in " ".join([*headings, *cells]).split():
+        assert word in text, word
+
+
 def test_marked_tokens_are_those_with_the_strongest_shades():
     row = {"id": "a", "tokens": ["x", "y", "z", "w"], "token_ids": [1, 2, 3, 4], "gap": [1.0, 0.5, 0.5, 0.9]}
     assert "\nx[yz]w\n" in printed([row])
@@ -128,7 +156,7 @@ def test_no_control_sequence_of_a_model_reaches_the_terminal(critical):
         "tokens": [ESCAPE] * len(critical["tokens"]),
     }
     text = printed([hostile])
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", text)
     assert "␛[31m" in text
 
 
@@ -197,7 +225,30 @@ def test_a_notebook_shows_the_scores_of_a_trajectory(lab):
     html = scores._repr_html_()
     for score in SCORES:
         assert (f"{score.label}: no shade at" in html) == (score.key in scores.columns)
-    assert f"gap between the two likeliest {scores.columns['gap'][0]:.4g}" in html
+    for name, column in scores.columns.items():
+        assert f"{name} {column[0]:.4g}" in html
+
+
+@pytest.mark.parametrize(
+    "columns", [{"logprob": [-1.0, 2.0]}, {"mine": [0.5, 0.25]}, {}, {"loss": [math.inf, math.nan]}]
+)
+def test_a_notebook_shows_the_text_without_a_score_that_it_knows(columns):
+    problem = Problem("p", "How many?", "7", "number")
+    trajectory = Trajectory("p/0", problem, (1,), (2, 3), "7", True, "stop")
+    scores = TokenScores(trajectory, {k: np.array(v) for k, v in columns.items()}, (" seven", " pens"))
+    html = scores._repr_html_()
+    assert "".join(parsed(html).text).count(" seven pens") == 1
+    assert "style=" not in html
+    assert ("mine 0.5" in html) == ("mine" in columns)
+
+
+def test_a_notebook_colours_names(tokenizer):
+    rows, _ = made_up_documents(tokenizer, n=1)
+    page = Page("t", tokens=Tokens(lambda: iter(rows), "documents.jsonl"))
+    html = page._repr_html_()
+    first = next(name for name in rows[0]["class"] if name)
+    assert f'<span title="{first}, ' in html
+    assert 'style="background: rgba(' in html
 
 
 def test_nothing_of_hostile_scores_executes_in_a_notebook():

@@ -72,9 +72,9 @@ def run(argv: list[str]) -> None:
         summary = find_critical(
             engine, problems, search, out, task=options.task, trajectories=trajectories, progress=progress
         )
+    finish("critical", argv, out)
     if options.export is not None and summary["n_trajectories"]:
         _export(out, options.export, options.push, options.private)
-    finish("critical", argv, out)
 
 
 def _check_export(options: CriticalOptions) -> None:

@@ -1,7 +1,8 @@
-"""How a verb's run ends: its command is kept, its page written, its tables printed, and what it made is named."""
+"""How a verb's run ends: its command is kept, what it found is printed, its page written, and what it made is named."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +10,23 @@ from pathlib import Path
 def finish(verb: str, argv: Sequence[str], out: Path, *made: Path) -> None:
     """Write command.json and report.html into the run's directory, print what the page says, and the paths of what
     was `made`, with the page last.
+
+    The run is done whatever becomes of its page: a failure to draw it is told on stderr.
     """
     from forkpoint.report.command import keep_command
     from forkpoint.report.page import page_of, write_report
     from forkpoint.report.terminal import print_page
 
     keep_command(out, [*verb.split(), *argv])
-    page = page_of(out)
-    path = write_report(out, page)
-    print_page(page)
-    print("\n" + "\n".join(map(str, [*made, path])))
+    drawn: list[Path] = []
+    try:
+        page = page_of(out)
+        print_page(page)
+        drawn = [write_report(out, page)]
+    except Exception as error:
+        print(
+            f"forkpoint: the run in {out} is done, but its page could not be drawn ({type(error).__name__}: {error}); "
+            f"`forkpoint report {out}` tries again",
+            file=sys.stderr,
+        )
+    print("\n" + "\n".join(map(str, [*made, *drawn])))

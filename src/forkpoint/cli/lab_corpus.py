@@ -81,7 +81,7 @@ def _write(options: LabCorpusOptions, out: Path, progress: Progress | None) -> N
         name: _write_file(out / name, islice(source, size), size, KINDS, progress)
         for name, (source, size) in sources.items()
     }
-    summary = {"seed": seed, "kinds": KINDS, "files": files}
+    summary = {"verb": "lab corpus", "seed": seed, "kinds": KINDS, "files": files}
     write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
 
 

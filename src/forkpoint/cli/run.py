@@ -77,6 +77,7 @@ def run(argv: list[str]) -> None:
         progress = _Progress(recipe)
         steps = _steps(recipe, progress)
         _clear(recipe, steps, progress)
+        progress.save()  # the recipe may have other stages than before
         for number, step in enumerate(steps, 1):
             if step.action != "skip":
                 _do(step, f"{number} of {len(steps)}", recipe, progress)
@@ -105,6 +106,7 @@ class _Progress:
 
     def __init__(self, recipe: Recipe) -> None:
         self.path, self.name = recipe.out / RECORDS, recipe.name
+        self.verbs = {stage.name: stage.verb for stage in recipe.stages}
         self.records: dict[str, Record] = {}
         if self.path.exists():
             self._read()
@@ -114,7 +116,7 @@ class _Progress:
             )
 
     def _read(self) -> None:
-        name, self.records = read_records(self.path)
+        name, _, self.records = read_records(self.path)
         if name != self.name:
             raise UserError(
                 f"{self.path.parent} holds a run of the recipe {name!r}, not {self.name!r}; "
@@ -128,7 +130,7 @@ class _Progress:
 
     def save(self) -> None:
         stages = {name: asdict(record) for name, record in self.records.items()}
-        write_whole(self.path, to_json({"recipe": self.name, "stages": stages}, indent=2) + "\n")
+        write_whole(self.path, to_json({"recipe": self.name, "verbs": self.verbs, "stages": stages}, indent=2) + "\n")
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +45,12 @@ def run(argv: list[str]) -> None:
     options = parse_options(argv)
     from forkpoint.report import page_of
     from forkpoint.report.coloured import print_responses
+    from forkpoint.report.page import as_written
     from forkpoint.report.terminal import print_page, wide_console
 
     page = page_of(options.run)
-    rows = _rows(page, options)
+    with as_written(options.run):
+        rows = _rows(page, options)
     if options.id is None:
         print_page(page)
     print_responses(rows, options.score, wide_console())
@@ -63,11 +64,20 @@ def _rows(page: Page, options: ShowOptions) -> list[Mapping[str, Any]]:
         if options.id or options.score:
             raise UserError(f"{options.run} holds no texts to show token by token")
         return []
-    wanted = (row for row in page.tokens.rows() if options.id in (None, row["id"], row.get("group")))
-    rows = list(islice(wanted, options.limit))
-    if options.id is not None and options.limit and not rows:
+    rows: list[Mapping[str, Any]] = []
+    known: dict[str, None] = {}
+    named = False
+    for row in page.tokens.rows() if options.limit else ():
+        if options.id in (None, row["id"], row.get("group")):
+            own = dict.fromkeys(score.key for score in scores_of(row))
+            named, known = True, known | own
+            rows += [row] if options.score in (None, *own) else []
+        if len(rows) == options.limit:
+            break
+    if rows or not options.limit:
+        return rows
+    if options.id is not None and not named:
         raise UserError(f"{options.run} holds no {page.tokens.one} with the id {options.id!r}")
-    known = {score.key: None for row in rows for score in scores_of(row)}
-    if options.score is not None and options.score not in known:
+    if options.score is not None:
         raise UserError(f"no score {options.score!r} here: there is {', '.join(known) or 'none'}")
     return rows

@@ -61,9 +61,9 @@ def evaluate(
     """
     planned, lines = plan(strategies, sweep, max_tokens=max_tokens, stop=stop_strings(prompt), seed=seed)
     cases = _cases(engine, problems, prompt, planned)
-    run = {"model": engine.name, "task": task, "prompt": prompt, "seed": seed, "max_tokens": max_tokens}
+    run: dict[str, Any] = {"verb": "eval", "model": engine.name, "task": task, "prompt": prompt, "seed": seed}
+    run["max_tokens"] = max_tokens
     identity = run | {
-        "verb": "eval",
         "engine": dict(engine.settings),
         "strategies": [s.spec for s in planned],
         "sweep": sweep,

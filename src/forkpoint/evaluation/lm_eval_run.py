@@ -14,7 +14,7 @@ from forkpoint.evaluation.lm_eval import StrategyLM
 from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of, samples_of
 from forkpoint.evaluation.lm_eval_tasks import Tasks
 from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
-from forkpoint.types import AnswerKind
+from forkpoint.types import AnswerKind, Results
 
 FIGURES = ("results", "groups", "group_subtasks", "versions", "n-shot", "higher_is_better", "n-samples")
 
@@ -60,7 +60,7 @@ def evaluate_tasks(
             figures = {key: told[key] for key in FIGURES if key in told}
             tokens = told["config"]["tokens_generated"]
             entries.append({"strategy": spec, "directory": directory.name, "tokens_generated": tokens, **figures})
-        results = {"model": engine.name, "tasks": list(tasks.identity), "strategies": entries}
+        results = Results(verb="lm-eval", model=engine.name, tasks=list(tasks.identity), strategies=entries)
         write_whole(out / RESULTS, to_json(results, indent=2) + "\n")
     return results
 

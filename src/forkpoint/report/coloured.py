@@ -36,7 +36,9 @@ def print_responses(rows: Iterable[Row], key: str | None, console: Console) -> N
 def _print(row: Row, score: Score | Category | None, console: Console) -> None:
     console.print(shown(heading_of(row), "bold"))
     styles = _styles(row, score)
-    console.print(_marked(row, score, styles) if console.color_system is None else _coloured(row, styles))
+    console.print(
+        _marked(row, score, styles) if console.no_color or console.color_system is None else _coloured(row, styles)
+    )
     if isinstance(score, Category):
         console.print(_legend(row, score))
     elif score is not None and (table := _strongest(row, DROP if score.key == "success" else score)).rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from forkpoint.files import read_json, to_json, write_whole
 
 FILE = "command.json"
+_USER = re.compile(r"(?<=://)[^/@\s]+@")
 PACKAGES = (
     "forkpoint", "torch", "transformers", "datasets", "numpy", "accelerate", "peft", "trl", "vllm", "ray", "openai",
     "lm_eval",
@@ -27,10 +29,17 @@ class Command:
 
 
 def keep_command(out: Path, arguments: Sequence[str]) -> None:
-    """Write command.json: `arguments` follow the word forkpoint."""
+    """Write command.json, unless the run has one from before: `arguments` follow the word forkpoint."""
+    if (out / FILE).is_file():
+        return
     versions = {"python": platform.python_version(), **{name: found for name in PACKAGES if (found := _version(name))}}
-    text = shlex.join(["forkpoint", *arguments])
+    text = without_secrets(shlex.join(["forkpoint", *arguments]))
     write_whole(out / FILE, to_json({"command": text, "versions": versions}, indent=2) + "\n")
+
+
+def without_secrets(text: str) -> str:
+    """The text without names and passwords in addresses."""
+    return _USER.sub("***@", text)
 
 
 def command_of(run: Path) -> Command | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import islice
 from typing import Any
 
 from forkpoint.report.content import Page, Row
 from forkpoint.report.rendering import render_fragment
-from forkpoint.report.scores import Score
-from forkpoint.report.shades import heading_of, scores_of, shades_of, strongest_of, values_of
+from forkpoint.report.scores import COLUMNS, Category, Score
+from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, values_of
 from forkpoint.types import TokenScores
 
 RESPONSES = 3  # of a page
+ABOVE, BELOW = "196, 84, 0", "24, 92, 190"  # the hues of shades
+KINDS = ("138, 79, 158", "217, 140, 43", "27, 108, 168", "60, 141, 83", "200, 50, 50")  # and of names
 
 
 def page_html(page: Page) -> str:
@@ -26,13 +28,13 @@ def results_html(results: Mapping[str, Any]) -> str:
     """The sentences, tables and charts of what a run returned."""
     from forkpoint.report.page import PAGES
 
-    name = PAGES[str(results.get("verb", "eval")).split(" ")[0]]
+    name = PAGES[str(results["verb"]).split(" ")[0]]
     page: Page = import_module(f"forkpoint.report.pages.{name}").page_of_summary(results)
     return render_fragment(page=page, responses=[])
 
 
 def scores_html(scores: TokenScores) -> str:
-    """A trajectory's text, shaded by each of its columns that the token viewer knows; a pointer shows all values.
+    """A trajectory's text, shaded by each of its columns that the token viewer knows; a pointer shows all columns.
 
     Without texts the tokens are their ids.
     """
@@ -42,24 +44,35 @@ def scores_html(scores: TokenScores) -> str:
         "id": t.id, "question": t.problem.question, "gold": t.problem.answer, "answer": t.answer, "correct": t.correct,
         "token_ids": t.token_ids, "tokens": tokens, **{k: v.tolist() for k, v in scores.columns.items()},
     }  # fmt: skip
-    return render_fragment(page=None, responses=[_response(row, every=True)])
+    return render_fragment(page=None, responses=[_response(row, list(scores.columns), every=True)])
 
 
-def _response(row: Row, *, every: bool = False) -> dict[str, Any]:
-    """A response with its first score, or every one, as the template takes it."""
-    known = [score for score in scores_of(row) if isinstance(score, Score)]
-    numbers = {score.label: values_of(row, score.key) for score in known}
-    texts = []
-    for score in known if every else known[:1]:
-        shades = shades_of(row, score)
-        tokens = [
-            {
-                "text": token or "◌", "strength": shade.strength, "below": shade.below,
-                "critical": i == row.get("critical_index"),
-                "title": ", ".join(f"{label} {v[i]:.4g}" for label, v in numbers.items() if v[i] is not None),
-            }
-            for i, (token, shade) in enumerate(zip(row["tokens"], shades, strict=True))
-        ]  # fmt: skip
-        ends = f"no shade at {score.light:g}, the strongest at {strongest_of(row, score):.3g}"
-        texts.append({"label": f"{score.label}: {ends}", "tokens": tokens})
+def _response(row: Row, columns: Sequence[str] = COLUMNS, *, every: bool = False) -> dict[str, Any]:
+    """A response with its first score, or every one, as the template takes it; the columns stand in the tooltips."""
+    known = scores_of(row)
+    texts = [_text(row, score, columns) for score in (known if every else known[:1])]
+    texts = texts or [_text(row, None, columns)]
     return {"heading": heading_of(row), "question": row.get("question"), "texts": texts}
+
+
+def _text(row: Row, score: Score | Category | None, columns: Sequence[str]) -> dict[str, Any]:
+    """The tokens of a text: what each spells, its shade or the colour of its name, and its numbers."""
+    numbers = {name: found for name in ("success", *columns) if (found := values_of(row, name))}
+    names = names_of(row, score) if isinstance(score, Category) else [None] * len(row["tokens"])
+    shades = shades_of(row, score) if isinstance(score, Score) else [Shade(0)] * len(row["tokens"])
+    kinds = list(dict.fromkeys(name for name in names if name))
+    tokens = []
+    for i, (token, shade, name) in enumerate(zip(row["tokens"], shades, names, strict=True)):
+        said = [f"{key} {v[i]:.4g}" for key, v in numbers.items() if v[i] is not None]
+        colour = BELOW if shade.below else KINDS[kinds.index(name) % len(KINDS)] if name else ABOVE
+        tokens.append({
+            "text": token or "◌", "colour": colour, "alpha": 0.3 if name else 0.06 * shade.strength,
+            "critical": i == row.get("critical_index"), "title": ", ".join([*([name] if name else []), *said]),
+        })  # fmt: skip
+    return {"label": _label(score), "tokens": tokens}
+
+
+def _label(score: Score | Category | None) -> str:
+    if isinstance(score, Score):
+        return f"{score.label}: no shade at {score.light:g}, the strongest at {score.strong:g}"
+    return score.label if score else ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from forkpoint.files import CONFIG, read_json, write_whole
-from forkpoint.report.command import command_of
+from forkpoint.report.command import command_of, without_secrets
 from forkpoint.report.content import Page
 from forkpoint.report.rendering import render
 from forkpoint.report.viewer import SCRIPTS, viewer_data
@@ -28,9 +29,9 @@ BY_FILE = {  # of a directory that names no verb
 
 def page_of(run: Path) -> Page:
     """What there is to show of a finished run. UserError where the directory holds none, or a broken file."""
-    name = _kind(run)
-    build: Callable[[Path], Page] = import_module(f"forkpoint.report.pages.{name}").page
-    return build(run)
+    with as_written(run):
+        build: Callable[[Path], Page] = import_module(f"forkpoint.report.pages.{_kind(run)}").page
+        return build(run)
 
 
 def write_report(run: Path, page: Page | None = None) -> Path:
@@ -39,8 +40,22 @@ def write_report(run: Path, page: Page | None = None) -> Path:
     Raises UserError where the directory holds no finished run, or a broken file.
     """
     path = run / REPORT
-    write_whole(path, html(page or page_of(run), run))
+    page = page or page_of(run)
+    with as_written(run):
+        write_whole(path, html(page, run))
     return path
+
+
+@contextmanager
+def as_written(run: Path) -> Iterator[None]:
+    """UserError in place of the errors that come of files which forkpoint did not write so."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{run} cannot be shown: a file in it is broken, or of another version of forkpoint "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def html(page: Page, run: Path | None = None) -> str:
@@ -76,4 +91,4 @@ def _settings(config: Any, under: str = "") -> Iterator[tuple[str, str]]:
         for key, value in config.items():
             yield from _settings(value, f"{under}.{key}" if under else key)
     else:
-        yield under, config if isinstance(config, str) else json.dumps(config, ensure_ascii=False)
+        yield under, without_secrets(config if isinstance(config, str) else json.dumps(config, ensure_ascii=False))

@@ -11,7 +11,7 @@ from forkpoint.selective.dynamics import CLASSES
 class Score:
     """A score that tokens can be shaded by: `light` is the value without shade, `strong` that of the strongest shade.
 
-    A `strong` of None stands for the largest value in the run. "success" and "drop" are read off the curve, every
+    They are the same of every run, so that shades can be compared. "success" and "drop" are read off the curve, every
     other key names a column of the rows. A `two_sided` score is shaded on both sides of `light`, in two hues, as
     strongly at as far a distance.
     """
@@ -19,7 +19,7 @@ class Score:
     key: str
     label: str
     light: float
-    strong: float | None
+    strong: float
     two_sided: bool = False
 
 
@@ -37,20 +37,20 @@ class Category:
 
 
 SURE, UNSURE = 20, 5  # σ of the largest logit above the mean without shade, and at the strongest
-LOSS, CHANGE = 5, 2  # nats of the strongest shade: the same of every loss and run, so that they can be compared
+LOSS, CHANGE, ENTROPY = 5, 2, 2.5  # nats of the strongest shade
 SCORES = (
     Score("success", "success after the token", 1, 0),
     Score("drop", "drop of success at the token", 0, 0.5),
     Score("s", "contrastive score s", 1, 0),
     Score("weight", "weight 1 − s in training", 0, 1),
     Score("policy_prob", "policy probability π", 1, 0),
-    Score("entropy", "entropy in nats", 0, None),
+    Score("entropy", "entropy in nats", 0, ENTROPY),
     Score("gap", "gap between the two likeliest", 1, 0),
     Score("distance", "largest logit above the mean in σ", SURE, UNSURE),
     Score("loss", "loss in nats", 0, LOSS),
     Score("reference_loss", "reference loss in nats", 0, LOSS),
     Score("excess_loss", "excess loss in nats", 0, CHANGE, two_sided=True),
-    Score("reference_entropy", "reference entropy in nats", 0, LOSS),
+    Score("reference_entropy", "reference entropy in nats", 0, ENTROPY),
     Score("delta", "change of loss Δ in nats", 0, CHANGE, two_sided=True),
 )
 COLUMNS = (

@@ -5,6 +5,7 @@ Shades follow the rule in templates/text.js.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,8 +26,8 @@ class Shade:
 
 
 def heading_of(row: Row) -> str:
-    """What is known of a response in a line: id or label, verdict, critical token, remark."""
-    words = [str(row.get("label") or row["id"])]
+    """What is known of a response in a line: its id, verdict, critical token, remark."""
+    words = [str(row["id"])]
     if row.get("correct") is not None:
         words.append(f"{'✓' if row['correct'] else '✗'} {row.get('answer') or 'no answer'}, gold {row.get('gold')}")
     if row.get("critical_index") is not None:
@@ -39,22 +40,19 @@ def scores_of(row: Row) -> list[Score | Category]:
     return [one for one in (*CATEGORIES, *SCORES) if any(value is not None for value in values_of(row, one.key))]
 
 
+def is_finite(value: float | None) -> bool:
+    """Whether it is a number at all, and no infinity."""
+    return value is not None and math.isfinite(value)
+
+
 def values_of(row: Row, key: str) -> list[Any]:
     """A number (or a category's name) a token, None where there is none; empty where the row has no such score."""
     if key == "success":
-        return list((row.get("success") or [])[1:])
+        return [value if is_finite(value) else None for value in (row.get("success") or [])[1:]]
     if key == "drop":
         curve = row.get("success") or []
-        return [None if before is None or after is None else before - after for before, after in pairwise(curve)]
-    return [None if value is None or value != value else value for value in row.get(key) or ()]  # NaN is not itself
-
-
-def strongest_of(row: Row, score: Score) -> float:
-    """The value of the strongest shade: the score's own, or the row's largest where it has none."""
-    if score.strong is not None:
-        return score.strong
-    largest = max(value for value in values_of(row, score.key) if value is not None)
-    return largest if largest > score.light else score.light + 1
+        return [a - b if is_finite(a) and is_finite(b) else None for a, b in pairwise(curve)]
+    return [value if isinstance(value, str) or is_finite(value) else None for value in row.get(key) or ()]
 
 
 def shade(value: float | None, light: float, strong: float, *, two_sided: bool = False) -> Shade:
@@ -68,8 +66,7 @@ def shade(value: float | None, light: float, strong: float, *, two_sided: bool =
 
 def shades_of(row: Row, score: Score) -> list[Shade]:
     """A shade a token."""
-    strong = strongest_of(row, score)
-    return [shade(v, score.light, strong, two_sided=score.two_sided) for v in values_of(row, score.key)]
+    return [shade(v, score.light, score.strong, two_sided=score.two_sided) for v in values_of(row, score.key)]
 
 
 def names_of(row: Row, category: Category) -> list[str | None]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from forkpoint.report.content import Link, Page, Table
 
-WIDTH_OF_FILES = 120
-_CONTROL = {c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"} | dict.fromkeys(range(0x7F, 0xA0), "\ufffd")
+WIDTH_OF_FILES, WIDEST = 120, 1000
+# C1 controls, line separators, and marks that turn the direction of writing over
+_ODD = [*range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_CONTROL = {c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"} | dict.fromkeys(_ODD, "\ufffd")
 WIDTH_OF_NAMES = 18  # of a column of words, at least, where its words are as long
 
 
@@ -46,10 +49,11 @@ def print_table(table: Table, console: Console | None = None) -> None:
             width = min(WIDTH_OF_NAMES, max([len(heading), *cells]))
             drawn.add_column(shown(heading), overflow="fold", min_width=width)
         else:
-            drawn.add_column(shown(heading), justify="right", no_wrap=True)
+            drawn.add_column(shown(heading), justify="right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*(shown(_text(cell)) for cell in row))
-    console.print(drawn)
+    least = Measurement.get(console, console.options.update(width=WIDEST), drawn).minimum
+    console.print(drawn, width=max(console.width, least), crop=False, soft_wrap=least > console.width)  # nothing is cut
     if table.note:
         console.print(shown(table.note))
 

@@ -16,7 +16,7 @@ Other keys are left out. Numbers keep four significant digits. Texts of tokens a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -39,71 +39,79 @@ class ViewerData:
 
 
 def viewer_data(rows: Iterable[Row]) -> ViewerData:
-    """The viewer's data for the first rows, as many as a page holds; a group is whole or not there, but the first."""
+    """The viewer's data for the first groups of rows, as many as a page holds; the first one whatever its size."""
     page = _Page()
     total = 0
     for _, group in groupby(enumerate(rows), key=lambda one: one[1].get("group", one[0])):
         members = [row for _, row in group]
         total += len(members)
-        page.add(members)
+        if not page.full:
+            page.add(members)
     return ViewerData(page.text(), len(page.parts), total)
 
 
 class _Page:
-    """The rows so far, as JSON, and what they share: the texts of tokens, the names of categories, the scores."""
+    """The rows so far, as JSON, and what they share: texts of tokens, names of categories, known columns."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.bytes = 0
+        self.full = False
         self.texts: dict[int, str] = {}
-        self.largest: dict[str, float] = {}
+        self.known: set[str] = set()
         self.numbers = {c.key: {name: i for i, name in enumerate(c.values)} for c in CATEGORIES}
 
     def add(self, group: Sequence[Row]) -> None:
-        """Take a group in, unless the page is full."""
-        if self.bytes > BYTES_SHOWN:
+        """Take a group in, whole, or find the page full."""
+        numbers = {key: dict(names) for key, names in self.numbers.items()}
+        compact = [_compact(row, numbers, first=i == 0) for i, row in enumerate(group)]
+        texts: dict[int, str] = {}
+        for row, short in zip(group, compact, strict=True):
+            if self._spelled_otherwise(row, texts):
+                short["tokens"] = row["tokens"]
+        parts = [script_json(short) for short in compact]
+        size = sum(len(part.encode()) for part in parts)
+        if self.parts and self.bytes + size > BYTES_SHOWN:
+            self.full = True
             return
-        for i, row in enumerate(group):
-            compact = _compact(row, self.numbers, first=i == 0)
-            if any(
-                self.texts.setdefault(token, text) != text
-                for token, text in zip(row["token_ids"], row["tokens"], strict=True)
-            ):
-                compact["tokens"] = row["tokens"]
-            part = script_json(compact)
-            self.bytes += len(part.encode())
-            if self.parts and self.bytes > BYTES_SHOWN:
-                return
-            self.parts.append(part)
-            for key, values in (("success", compact.get("success", [])), *compact.get("columns", {}).items()):
-                known = [value for value in values if value is not None]
-                self.largest[key] = max([self.largest.get(key, -math.inf), *known])
+        self.parts += parts
+        self.bytes += size
+        self.numbers = numbers
+        self.texts |= texts
+        for short in compact:
+            columns = {"success": short.get("success", []), **short.get("columns", {})}
+            self.known |= {key for key, values in columns.items() if any(value is not None for value in values)}
+
+    def _spelled_otherwise(self, row: Row, texts: dict[int, str]) -> bool:
+        """Whether a token's text is another one than its id has had so far; new ids are added to the texts."""
+        found = False
+        for token, text in zip(row["token_ids"], row["tokens"], strict=True):
+            found |= (self.texts.get(token) or texts.setdefault(token, text)) != text
+        return found
 
     def text(self) -> str:
         """The JSON of all."""
-        scores = script_json([*_categories(self.largest, self.numbers), *_scores(self.largest)])
+        scores = script_json([*_categories(self.known, self.numbers), *_scores(self.known)])
         texts = script_json({str(token): text for token, text in self.texts.items()})
         return f'{{"scores":{scores},"texts":{texts},"rows":[{",".join(self.parts)}]}}'
 
 
-def _scores(largest: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The scores of which the trajectories hold a value, given the largest value of each column."""
-    scores = []
-    for score in SCORES:
-        top = largest.get("success" if score.key == "drop" else score.key, -math.inf)
-        if top > -math.inf:
-            strong = score.strong if score.strong is not None else top if top > score.light else score.light + 1
-            two_sided = {"two_sided": True} if score.two_sided else {}
-            scores.append({"key": score.key, "label": score.label, "light": score.light, "strong": strong, **two_sided})
-    return scores
+def _scores(known: Set[str]) -> list[dict[str, Any]]:
+    """The scores of which the rows hold a value."""
+    return [
+        {"key": s.key, "label": s.label, "light": s.light, "strong": s.strong}
+        | ({"two_sided": True} if s.two_sided else {})
+        for s in SCORES
+        if ("success" if s.key == "drop" else s.key) in known
+    ]
 
 
-def _categories(largest: Mapping[str, float], numbers: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
-    """The categories of which the trajectories hold a value, each with the names that its numbers stand for."""
+def _categories(known: Set[str], numbers: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    """The categories of which the rows hold a value, each with the names that its numbers stand for."""
     return [
         {"key": c.key, "label": c.label, "values": list(numbers[c.key]), "plain": c.plain}
         for c in CATEGORIES
-        if largest.get(c.key, -math.inf) > -math.inf
+        if c.key in known
     ]
 
 
@@ -117,7 +125,7 @@ def _compact(row: Row, numbers: Mapping[str, dict[str, int]], *, first: bool) ->
         kept |= {key: row.get(key) for key in ("question", "gold", "tags", "marks")}
     intervals = [pair or (None, None) for pair in row.get("success_ci") or ()]
     kept |= {
-        "group": _name(row["group"]) if "group" in row else None,
+        "group": row.get("group"),
         "finish": row.get("finish_reason"),
         "generated": row.get("tokens_generated"),
         "critical": row.get("critical_index"),
@@ -129,12 +137,7 @@ def _compact(row: Row, numbers: Mapping[str, dict[str, int]], *, first: bool) ->
         "alternatives": [_alternative(a) for a in row.get("alternatives") or ()],
     }
     known = {key: value for key, value in kept.items() if value not in (None, [], {})}
-    return known | {"id": _name(row["id"]), "ids": row["token_ids"]}
-
-
-def _name(name: str) -> str:
-    """A name as it can stand in a link, of which half a surrogate pair cannot be part."""
-    return name.encode(errors="replace").decode()
+    return known | {"id": row["id"], "ids": row["token_ids"]}
 
 
 def _alternative(row: Row) -> list[Any]:

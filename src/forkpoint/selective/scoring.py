@@ -27,7 +27,7 @@ from forkpoint.selective.documents import SHOWN, document_line
 from forkpoint.selective.dynamics import DOCUMENTS
 from forkpoint.selective.losses import BATCH_TOKENS, row_losses
 from forkpoint.selective.store import SCORES, STORE, ScoredRow, Shard, open_store, write_facts, write_shard
-from forkpoint.types import TokenIds, UserError
+from forkpoint.types import Results, TokenIds, UserError
 
 SHARD_CHARACTERS = 4_000_000  # of text; a document's token ids count as four each
 CLAIM = ".claim"  # held while files that processes share are written
@@ -83,7 +83,7 @@ def score_corpus(
             last = _make_shards(documents, tokenizer, size, out, context, model, part, batch_tokens, progress)
             if not _finish(out, facts, context, last):
                 return None
-    return dict(open_store(out, check=False).facts)
+    return Results(open_store(out, check=False).facts)
 
 
 def _size(tokenizer: Any, model: PreTrainedModel | None) -> int:

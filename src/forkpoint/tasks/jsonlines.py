@@ -115,6 +115,14 @@ def list_of(row: Row, name: str, kind: type, place: str) -> list[Any]:
     return values
 
 
+def tokens_of(row: Row, place: str, ids: str = "token_ids", texts: str = "tokens") -> tuple[list[int], list[str]]:
+    """The token ids and their texts, which must be as many."""
+    found = list_of(row, ids, int, place), list_of(row, texts, str, place)
+    if len(found[0]) != len(found[1]):
+        raise UserError(f"{place}: {ids} and {texts} differ in length")
+    return found
+
+
 def shares(values: Any, count: int, what: str, place: str) -> tuple[float, ...]:
     """The values, if they are a list of numbers from 0 to 1, one for each of `count` tokens; a UserError otherwise."""
     if not isinstance(values, list) or not all(is_number(value) for value in values):

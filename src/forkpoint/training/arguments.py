@@ -16,7 +16,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from forkpoint.types import UserError
 
 FIXED = ("output_dir", "remove_unused_columns", "disable_tqdm", "resume_from_checkpoint", "logging_nan_inf_filter",
-         "push_to_hub")  # fmt: skip
+         "push_to_hub", "hub_token")  # fmt: skip
 AT_LEAST_1 = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 ORDERS = ("random", "group_by_length", "sequential")
 

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, saved, svg_text
+from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
 
 _LABELS = {"with": "critical token replaced", "without": "not replaced"}
 
 
 def replacement_svg(table: Sequence[dict[str, Any]]) -> str:
     """The chart of a `replacement_table` (not empty) as an <svg> element; the same table gives the same text."""
-    return svg_text(_figure(table))
-
-
-def replacement_png(table: Sequence[dict[str, Any]], dpi: int = 160) -> bytes:
-    """The same chart as a PNG file's bytes."""
-    return saved(_figure(table), "png", dpi)
-
-
-def _figure(table: Sequence[dict[str, Any]]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
@@ -37,4 +28,4 @@ def _figure(table: Sequence[dict[str, Any]]) -> Any:
     axes.set(xlabel="k", ylabel="pass@k (%)", ylim=(-2, 102))
     plain_axes(axes)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
-    return figure
+    return svg_text(figure)

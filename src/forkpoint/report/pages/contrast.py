@@ -10,7 +10,7 @@ from typing import Any
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, number, percent
 from forkpoint.report.figures.training import Curve, curves_svg
 from forkpoint.report.scores import COLUMNS
-from forkpoint.tasks.jsonlines import column, is_number, list_of, read_rows, text
+from forkpoint.tasks.jsonlines import column, is_number, read_rows, shortened, text, tokens_of
 from forkpoint.trajectories.rows import SCORES, SUMMARY
 from forkpoint.types import UserError
 
@@ -92,10 +92,10 @@ def _cells(entry: Summary, sign: str) -> list[str]:
 def _rows(path: Path) -> Iterator[Row]:
     """The rows of scores.jsonl, their scores as columns."""
     for where, row in read_rows(path):
-        ids, tokens = list_of(row, "token_ids", int, where), list_of(row, "tokens", str, where)
+        ids, _ = tokens_of(row, where)
         scores = column(row, "scores", where)
-        if not isinstance(scores, dict) or len(ids) != len(tokens):
-            raise UserError(f"{where}: expected token_ids, as many tokens, and an object of scores")
+        if not isinstance(scores, dict):
+            raise UserError(f"{where}: scores must be an object, but is {shortened(scores)}")
         columns = {name: scores[name] for name in COLUMNS if name in scores}
         for name, values in columns.items():
             if not isinstance(values, list) or len(values) != len(ids) or not all(map(is_number, values)):

@@ -10,12 +10,11 @@ from typing import Any
 
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, percent, percents
 from forkpoint.report.figures.replacement import replacement_svg
-from forkpoint.tasks.jsonlines import read_rows
+from forkpoint.tasks.jsonlines import read_rows, text, tokens_of
 from forkpoint.trajectories.rows import CRITICAL, SUMMARY
-from forkpoint.types import Sampling, UserError
+from forkpoint.types import Sampling
 
 Summary = dict[str, Any]
-NEEDED = {"id": str, "token_ids": list, "tokens": list}  # of every row
 ALWAYS_SAID = ("temperature", "max_tokens", "seed")  # of the sampling, even where they are the defaults
 
 
@@ -112,8 +111,5 @@ def _replacement(table: list[Summary], responses: int) -> Table:
 
 def _rows(path: Path) -> Iterator[Row]:
     for place, row in read_rows(path):
-        if any(not isinstance(row.get(key), kind) for key, kind in NEEDED.items()):
-            raise UserError(f"{place}: expected an object with id, token_ids and tokens")
-        if len(row["token_ids"]) != len(row["tokens"]):
-            raise UserError(f"{place}: token_ids and tokens differ in length")
-        yield row
+        tokens_of(row, place)
+        yield {**row, "id": text(row, "id", place)}

@@ -11,7 +11,7 @@ from forkpoint.report.content import Chart, Page, Table, Tokens, finished, numbe
 from forkpoint.report.figures.dynamics import dynamics_svg
 from forkpoint.report.scores import CATEGORIES, COLUMNS
 from forkpoint.selective.dynamics import DOCUMENTS, FALL, RISE
-from forkpoint.tasks.jsonlines import Row, is_number, list_of, read_rows, shortened, text
+from forkpoint.tasks.jsonlines import Row, is_number, read_rows, shortened, text, tokens_of
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
@@ -75,9 +75,7 @@ def dynamics_table(dynamics: dict[str, Any]) -> Table:
 def document_rows(path: Path) -> Iterator[Row]:
     """The rows of a documents.jsonl, as the token viewer takes them; UserError at the first that is broken."""
     for where, row in read_rows(path):
-        ids, tokens = list_of(row, "token_ids", int, where), list_of(row, "tokens", str, where)
-        if len(ids) != len(tokens):
-            raise UserError(f"{where}: token_ids and tokens differ in length")
+        ids, _ = tokens_of(row, where)
         for key in (*COLUMNS, *(category.key for category in CATEGORIES)):
             _check_column(row, key, len(ids), where)
         yield {**row, "id": text(row, "id", where)}

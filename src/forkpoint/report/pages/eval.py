@@ -12,6 +12,7 @@ from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, percent, percents
 from forkpoint.report.figures.accuracy import accuracy_svg
 from forkpoint.report.figures.sweep import sweep_svg
+from forkpoint.types import UserError
 
 Results = dict[str, Any]
 
@@ -81,8 +82,11 @@ def _rows(samples: Path) -> Iterator[Row]:
     places: dict[str, list[int]] = {}
     with samples.open("rb") as file:
         start = 0
-        for line in file:
-            places.setdefault(json.loads(line)["problem_id"], []).append(start)
+        for number, line in enumerate(file, 1):
+            try:
+                places.setdefault(json.loads(line)["problem_id"], []).append(start)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{samples} line {number} is broken: {error}") from error
             start += len(line)
         for name, starts in places.items():
             rows = []

@@ -104,10 +104,12 @@ def _answered(run: Path, entries: list[Entry], tasks: list[str]) -> Iterator[tup
         paths = [run / entry["directory"] / samples_of(task) for entry in entries]
         if not all(path.is_file() for path in paths):  # a group has figures of its own, but no samples
             continue
-        others = [{_key(row): row for row in _lines(path)} for path in paths[1:]]
-        for row in _lines(paths[0]):
+        first = list(islice(_lines(paths[0]), SAMPLES_SHOWN + 1))
+        keys = set(map(_key, first))
+        others = [{_key(row): _answer(row) for row in _lines(path) if _key(row) in keys} for path in paths[1:]]
+        for row in first:
             same = [other[_key(row)] for other in others]
-            yield task, row["filter"], _question(row), _target(row), *map(_answer, (row, *same))
+            yield task, row["filter"], _question(row), _target(row), _answer(row), *same
 
 
 def _lines(path: Path) -> Iterator[Entry]:

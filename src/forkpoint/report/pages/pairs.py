@@ -9,9 +9,8 @@ from typing import Any
 
 from forkpoint.preference.pair_files import PAIRS
 from forkpoint.report.content import Page, Row, Table, Tokens, finished, number, percent
-from forkpoint.tasks.jsonlines import checked_text, column, list_of, read_rows, shares, text
+from forkpoint.tasks.jsonlines import checked_text, column, read_rows, shares, text, tokens_of
 from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import UserError
 
 Summary = dict[str, Any]
 WORDS = {
@@ -83,7 +82,7 @@ def _rows(path: Path, *, forks: bool) -> Iterator[Row]:
     for where, row in read_rows(path):
         name = text(row, "id", where)
         prompt = checked_text(column(row, "prompt", where), f"{where}: column 'prompt'", blank=True)
-        sides = {side: _tokens(row, side, where) for side in ("chosen", "rejected")}
+        sides = {side: tokens_of(row, where, f"{side}_ids", f"{side}_tokens") for side in ("chosen", "rejected")}
         for side, (ids, tokens) in sides.items():
             weights = row.get("rejected_weights") if side == "rejected" else None
             if weights is not None:
@@ -93,14 +92,6 @@ def _rows(path: Path, *, forks: bool) -> Iterator[Row]:
                 "token_ids": ids, "tokens": tokens, "weight": weights, "picked": weights is not None,
                 "note": _gain(row, sides) if forks and side == "chosen" else "",
             }  # fmt: skip
-
-
-def _tokens(row: Row, side: str, where: str) -> tuple[list[int], list[str]]:
-    """Ids and texts of a response."""
-    ids, tokens = list_of(row, f"{side}_ids", int, where), list_of(row, f"{side}_tokens", str, where)
-    if len(ids) != len(tokens):
-        raise UserError(f"{where}: {side}_ids and {side}_tokens differ in length")
-    return ids, tokens
 
 
 def _gain(row: Row, sides: dict[str, tuple[list[int], list[str]]]) -> str:

@@ -24,7 +24,8 @@ APART = ("ratio", "snapshots", *UNIMPORTANT)  # options without which trainings 
 
 def page(run: Path) -> Page:
     """What recipe.json and the stages' results hold. UserError where one of them is broken."""
-    name, stages = read_records(run / RECORDS)
+    name, verbs, records = read_records(run / RECORDS)
+    stages = {stage: records.get(stage, Record(verb, None)) for stage, verb in verbs.items()}
     evaluations = _results(run, stages, "eval", RESULTS)
     trainings = {
         stage: summary | {"eval_loss": loss}

@@ -2,7 +2,6 @@
 // Only the chosen response is in the document. location.hash is "#id:token".
 
 const { scores, texts, rows } = JSON.parse(byId("data").textContent);
-const { one, many } = byId("viewer").dataset;
 for (const row of rows) row.tokens ??= row.ids.map((id) => texts[id]);
 const groups = groupsOf(rows);
 const state = { row: rows[0], token: null, pointed: null, score: scores[0], shades: [], scale: null };
