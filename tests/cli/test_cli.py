@@ -14,6 +14,7 @@ import pytest
 
 from forkpoint.cli import VERBS, main
 from forkpoint.lab import MODEL_DIR
+from forkpoint.report.command import command_of, keep_command
 from forkpoint.types import FailedError
 
 
@@ -122,6 +123,42 @@ def test_pickled_weights_are_not_read(capsys, tmp_path):
 def test_a_directory_in_use_is_refused(capsys, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     assert "holds files but no run" in refused(capsys, "eval", "--limit", "1", "--out", str(tmp_path))
+
+
+def test_a_finished_run_shown_again_keeps_its_command_and_page(capsys, tmp_path):
+    out, asked = tmp_path / "out", ["--limit", "2", "--strategy", "greedy"]
+    assert run(capsys, "eval", *asked, "--out", str(out), "--quiet")[0] == 0
+    kept = {name: (out / name).read_bytes() for name in ("command.json", "report.html", "results.json")}
+    assert json.loads(kept["command.json"])["command"] == f"forkpoint eval {' '.join(asked)} --out {out} --quiet"
+    code, text, _ = run(capsys, "eval", *asked, "--out", str(out))
+    assert code == 0
+    assert text.endswith(f"{out / 'report.html'}\n")
+    assert {name: (out / name).read_bytes() for name in kept} == kept
+
+
+def test_a_page_that_cannot_be_drawn_hides_no_run(capsys, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError("no such chart")
+
+    monkeypatch.setattr("forkpoint.report.pages.eval.accuracy_svg", fails)
+    out = tmp_path / "out"
+    code, text, errors = run(capsys, "eval", "--limit", "2", "--out", str(out), "--quiet")
+    assert code == 0
+    assert "greedy" in text
+    assert (out / "results.json").exists()
+    assert not (out / "report.html").exists()
+    assert f"the run in {out} is done, but its page could not be drawn" in errors
+    assert "no such chart" in errors
+    assert main(["report", str(out)]) == 2
+    monkeypatch.undo()
+    assert main(["report", str(out)]) == 0
+
+
+def test_a_command_is_kept_without_passwords(tmp_path):
+    keep_command(tmp_path, ["eval", "--base-url", "http://me:secret@host/v1"])
+    kept = command_of(tmp_path)
+    assert kept is not None
+    assert kept.text == "forkpoint eval --base-url http://***@host/v1"
 
 
 def test_yaml_and_flags(capsys, tmp_path):

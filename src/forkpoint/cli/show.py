@@ -68,7 +68,7 @@ def _rows(page: Page, options: ShowOptions) -> list[Mapping[str, Any]]:
     known: dict[str, None] = {}
     named = False
     for row in page.tokens.rows() if options.limit else ():
-        if options.id in (None, row["id"], row.get("group")):
+        if options.id in (None, row["id"], row.get("group"), row.get("problem_id")):
             own = dict.fromkeys(score.key for score in scores_of(row))
             named, known = True, known | own
             rows += [row] if options.score in (None, *own) else []

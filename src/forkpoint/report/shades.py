@@ -30,6 +30,8 @@ def heading_of(row: Row) -> str:
     words = [str(row["id"])]
     if row.get("correct") is not None:
         words.append(f"{'✓' if row['correct'] else '✗'} {row.get('answer') or 'no answer'}, gold {row.get('gold')}")
+    elif row.get("answer") is not None:
+        words.append(f"answer {row['answer']}, not graded, gold {row.get('gold')}")
     if row.get("critical_index") is not None:
         words.append(f"critical token at {row['critical_index']}")
     return ", ".join([*words, *([row["note"]] if row.get("note") else [])])
