@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import re
+from importlib import import_module
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import forkpoint
 from forkpoint.cli import main
 from forkpoint.report import Page, Table, Tokens, page_of, write_report
 from forkpoint.report.coloured import print_responses
+from forkpoint.report.page import PAGES
 from forkpoint.report.scores import SCORES, Category, Score
 from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shade, shades_of, values_of
 from forkpoint.report.terminal import print_table
@@ -223,6 +226,12 @@ def test_a_notebook_shows_results_and_runs(lab, rows, tmp_path):
     assert "What the critical tokens are" in html
     assert rows[0]["id"] in html
     assert html.count('class="text"') == 3
+
+
+@pytest.mark.parametrize("name", sorted(set(PAGES.values()) - {"recipe"}))  # which is run by a command only
+def test_what_every_verb_returns_has_a_page_of_its_own(name):
+    module = import_module(f"forkpoint.report.pages.{name}")
+    assert get_type_hints(module.page_of_summary)["return"] is Page
 
 
 def test_a_notebook_shows_the_scores_of_a_trajectory(lab):
