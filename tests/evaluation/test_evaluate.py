@@ -11,7 +11,8 @@ import pytest
 
 import forkpoint
 from forkpoint.evaluation import evaluate as module
-from forkpoint.evaluation.statistics import wilson
+from forkpoint.evaluation.results import Tally, compare, pairs_of
+from forkpoint.evaluation.statistics import holm, paired_difference, wilson
 from forkpoint.files import only_process
 from forkpoint.lab.problems import load_problems
 from forkpoint.tasks import grade
@@ -169,6 +170,37 @@ def test_a_sweep_runs_each_value(lab, tmp_path):
         {"strategy": "cot-decoding", "values": [1.0, 3.0], "specs": ["cot-decoding:k=1", "cot-decoding:k=3"]}
     ]
     assert results["strategies"][0]["accuracy"] == results["strategies"][1]["accuracy"]
+
+
+def lines(*names):
+    return [{"strategy": name, "values": [1.0, 2.0], "specs": [f"{name}1", f"{name}2"]} for name in names]
+
+
+@pytest.mark.parametrize(("specs", "swept", "pairs"), [
+    ("x1 x2 y1 y2 z1 z2", "xyz", "x1-y1 x1-z1 x2-y2 x2-z2"),
+    ("x1 x2 greedy y1 y2", "xy", "x1-greedy x1-y1 x2-greedy x2-y2"),
+    ("greedy x1 x2 y1 y2", "xy", "greedy-x1 greedy-y1 greedy-x2 greedy-y2"),
+    ("greedy beam x1 x2", "x", "greedy-beam greedy-x1 greedy-x2"),
+    ("x1 x2", "x", "x1-x2"), ("greedy x y", "", "greedy-x greedy-y"), ("greedy", "", ""),
+])  # fmt: skip
+def test_a_sweep_compares_line_by_line_at_each_value(specs, swept, pairs):
+    assert pairs_of(specs.split(), lines(*swept)) == [tuple(pair.split("-")) for pair in pairs.split()]
+
+
+def test_the_comparisons_of_a_sweep_are_corrected_for_all_of_them(lab):
+    scores = {"x1": [0, 0, 0, 0, 1, 1, 1, 0], "x2": [1] * 8, "y1": [1] * 8, "y2": [0] * 8}
+    found = compare([Tally(spec, list(map(float, of))) for spec, of in scores.items()], lines("x", "y"))
+    assert [(c["a"], c["b"], c["difference"]) for c in found] == [("x1", "y1", 5 / 8), ("x2", "y2", -1)]
+    alone = [paired_difference(scores[a], scores[b]).p_value for a, b in (("x1", "y1"), ("x2", "y2"))]
+    assert [c["p_value"] for c in found] == alone
+    assert [c["p_holm"] for c in found] == holm(alone) != alone
+    swept = forkpoint.evaluate(
+        lab, load_problems(limit=4), ["sample:min_p=0.1", "sample"], sweep="temperature=1,2", max_tokens=20
+    )
+    assert [(c["a"], c["b"]) for c in swept["comparisons"]] == [
+        ("sample:min_p=0.1,temperature=1", "sample:temperature=1"),
+        ("sample:min_p=0.1,temperature=2", "sample:temperature=2"),
+    ]
 
 
 @pytest.mark.parametrize(("strategies", "sweep", "message"), [

@@ -50,7 +50,7 @@ def evaluate(
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of each strategy on the problems, and each compared with the first one.
+    """Accuracy of each strategy on the problems, and each compared with the first one, in a sweep at the same value.
 
     `strategies` are specs such as "cot-decoding:k=10" (see `forkpoint.decoding.strategies`); `prompt` is a style of
     `forkpoint.tasks.prompts`; `sweep` is "option=v1,v2,...". With `out`, finished units are journalled there, a

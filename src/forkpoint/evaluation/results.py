@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -56,17 +56,37 @@ class Tally:
         }
 
 
-def compare_with_first(tallies: Sequence[Tally]) -> list[dict[str, Any]]:
-    """Each strategy (b) against the first (a), paired by problem; `difference` is b minus a, `p_holm` is corrected for
-    the number of comparisons.
+def differences(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[dict[str, Any]]:
+    """What is found of each pair of scores (a, b) of the same problems: `difference` is b minus a, `p_holm` is
+    corrected for the number of pairs.
     """
-    first, *others = tallies
-    found = [paired_difference(first.scores, other.scores) for other in others]
+    found = [paired_difference(a, b) for a, b in pairs]
     corrected = holm([c.p_value for c in found])
-    return [
-        {"a": first.strategy, "b": other.strategy, **asdict(c), "p_holm": float(p)}
-        for other, c, p in zip(others, found, corrected, strict=True)
-    ]
+    return [asdict(c) | {"p_holm": float(p)} for c, p in zip(found, corrected, strict=True)]
+
+
+def pairs_of(specs: Sequence[str], lines: Sequence[Mapping[str, Any]] = ()) -> list[tuple[str, str]]:
+    """Which strategies are compared, as (a, b): each with the first one.
+
+    In a sweep, whose `lines` these are, it is line by line: each line with the first at the same value. A strategy
+    without the option is the same at every value. A line that is alone has its values compared with its first.
+    """
+    if not lines:
+        return [(specs[0], spec) for spec in specs[1:]]
+    swept = {line["specs"][0]: line["specs"] for line in lines}
+    later = {spec for line in lines for spec in line["specs"][1:]}
+    first, *others = [swept.get(spec, [spec] * len(lines[0]["values"])) for spec in specs if spec not in later]
+    if not others:
+        return pairs_of(first)
+    return list(dict.fromkeys((a, b) for a, *bs in zip(first, *others, strict=True) for b in bs))
+
+
+def compare(tallies: Sequence[Tally], lines: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The comparisons of results.json: of `pairs_of` the strategies, problem by problem."""
+    scores = {tally.strategy: tally.scores for tally in tallies}
+    pairs = pairs_of(list(scores), lines)
+    found = differences([(scores[a], scores[b]) for a, b in pairs])
+    return [{"a": a, "b": b, **figures} for (a, b), figures in zip(pairs, found, strict=True)]
 
 
 def summarize(run: dict[str, Any], tallies: Sequence[Tally]) -> dict[str, Any]:
@@ -76,6 +96,6 @@ def summarize(run: dict[str, Any], tallies: Sequence[Tally]) -> dict[str, Any]:
         **run,
         "n_problems": n,
         "strategies": [tally.figures() for tally in tallies],
-        "comparisons": compare_with_first(tallies),
+        "comparisons": compare(tallies, run["sweep"]["lines"] if "sweep" in run else ()),
         "minimum_detectable_difference": minimum_detectable_difference(n),
     }

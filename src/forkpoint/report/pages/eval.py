@@ -15,6 +15,8 @@ from forkpoint.report.figures.sweep import sweep_svg
 from forkpoint.types import UserError
 
 Results = dict[str, Any]
+DIFFERENCE = ("difference", "95% interval", "p", "p (Holm)")
+VOTES = 4  # answers whose votes are told, at most
 
 
 def page(run: Path) -> Page:
@@ -30,13 +32,19 @@ def page_of_summary(results: Results) -> Page:
     lines = [
         f"{n:,} problems, prompt style {results['prompt']}, seed {results['seed']}, at most {results['max_tokens']:,} "
         f"tokens a response.",
-        f"With {n:,} problems a difference under about {100 * results['minimum_detectable_difference']:.1f} points is "
-        "likely to be missed.",
     ]
     sections: list[Table | Chart] = [_chart(results), _accuracies(results)]
     if results["comparisons"]:
+        lines.append(_detectable(n, results["minimum_detectable_difference"]))
         sections.append(_comparisons(results))
     return Page(f"Decoding strategies: {results['model']} on {results['task']}", lines, sections)
+
+
+def _detectable(n: int, difference: float) -> str:
+    return (
+        f"With {n:,} problems a difference of {100 * difference:.1f} points is found with 80% power (McNemar's "
+        "test, 5% level, two strategies that disagree on 20% of the problems); a smaller one is missed more often."
+    )
 
 
 def _chart(results: Results) -> Chart:
@@ -54,27 +62,46 @@ def _accuracies(results: Results) -> Table:
         for s in results["strategies"]
     ]  # fmt: skip
     dropped = [
-        f"{s['strategy']} left out of its choice: "
-        + ", ".join(f"{count:,} path{'s' * (count != 1)} ({reason})" for reason, count in s["dropped_paths"].items())
-        for s in results["strategies"]
-        if s["dropped_paths"]
+        f"{s['strategy']}: {_left_out(s['dropped_paths'])}." for s in results["strategies"] if s["dropped_paths"]
     ]
     columns = ("strategy", "accuracy", "95% interval", "no answer", "tokens", "seconds")
-    return Table("Strategies", columns, rows, note=". ".join(dropped))
+    return Table("Strategies", columns, rows, note=" ".join(dropped))
+
+
+def _left_out(dropped: dict[str, int]) -> str:
+    """How many paths of a strategy were not chosen from, and why."""
+    total = sum(dropped.values())
+    reasons = list(dropped) if len(dropped) == 1 else [f"{count:,} {reason}" for reason, count in dropped.items()]
+    return f"{total:,} {'path was' if total == 1 else 'paths were'} left out of the choice ({', '.join(reasons)})"
 
 
 def _comparisons(results: Results) -> Table:
-    first = results["comparisons"][0]["a"]
-    tests = " and ".join(sorted({c["test"] for c in results["comparisons"]}))
-    rows = [
-        (
-            c["b"], f"{100 * c['difference']:+.1f}", f"{100 * c['ci95'][0]:+.1f} to {100 * c['ci95'][1]:+.1f}",
-            f"{c['p_value']:.2g}", f"{c['p_holm']:.2g}",
-        )
-        for c in results["comparisons"]
-    ]  # fmt: skip
-    columns = ("strategy", "difference", "95% interval", "p", "p (Holm)")
-    return Table(f"Against {first}, problem by problem", columns, rows, note=f"Points; {tests}.")
+    """The strategies against the first; where that changes with the swept option, by its value."""
+    compared = results["comparisons"]
+    first, *others = dict.fromkeys(c["a"] for c in compared)
+    if not others:
+        rows = [(c["b"], *difference_cells(c)) for c in compared]
+        return Table(f"Against {first}, problem by problem", ("strategy", *DIFFERENCE), rows, note=tests_note(compared))
+    option, lines = results["sweep"]["option"], results["sweep"]["lines"]
+    values = {spec: value for line in lines for spec, value in zip(line["specs"], line["values"], strict=True)}
+    names = {spec: line["strategy"] for line in lines for spec in line["specs"]}
+    rows = [(f"{values[c['a']]:g}", names.get(c["b"], c["b"]), *difference_cells(c)) for c in compared]
+    title = f"Against {names[first]} at each {option}, problem by problem"
+    return Table(title, (option, "strategy", *DIFFERENCE), rows, left=2, note=tests_note(compared))
+
+
+def difference_cells(compared: Results) -> tuple[str, ...]:
+    """The cells of one comparison under `DIFFERENCE`."""
+    low, high = compared["ci95"]
+    return (
+        f"{100 * compared['difference']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}",
+        f"{compared['p_value']:.2g}", f"{compared['p_holm']:.2g}",
+    )  # fmt: skip
+
+
+def tests_note(compared: list[Results]) -> str:
+    """What stands beneath a table of comparisons."""
+    return f"Points; {' and '.join(sorted({c['test'] for c in compared}))}."
 
 
 def _rows(samples: Path) -> Iterator[Row]:
@@ -107,11 +134,12 @@ def _paths(problem: str, rows: list[Results]) -> Iterator[Row]:
         several = len(row["paths"]) > 1
         for i, path in enumerate(row["paths"]):
             name = f"{row['strategy']}, path {i}" if several else row["strategy"]
+            picked = several and i == row["chosen"]
             yield {
                 "id": f"{problem}/{row['strategy']}" + (f"/{i}" if several else ""), "group": problem, "label": name,
                 "question": row["question"], "gold": row["gold"], "tags": tags, "marks": signs,
                 "answer": path["answer"], "correct": path.get("correct", graded.get(path["answer"])),
-                "picked": several and i == row["chosen"], "note": _note(path, several and i == row["chosen"]),
+                "picked": picked, "note": "; ".join(filter(None, (_note(path, picked), _votes(row) if picked else ""))),
                 "token_ids": path["token_ids"], "tokens": path["tokens"], "gap": path["gaps"], "span": path["span"],
                 "finish_reason": path["finish_reason"],
             }  # fmt: skip
@@ -123,3 +151,14 @@ def _note(path: Results, picked: bool) -> str:
     asked = f"answer after {path['continuation']!r}" if path["continuation"] else ""
     fate = f"left out: {path['dropped']}" if path["dropped"] else "its answer was taken" if picked else ""
     return ", ".join(filter(None, (sure, asked, fate)))
+
+
+def _votes(row: Results) -> str:
+    """The heaviest answers where the strategy votes: votes: 27 ×6, 25 ×3."""
+    if not (row["strategy"].startswith("self-consistency") or "aggregate=true" in row["strategy"].lower()):
+        return ""
+    votes = sorted(row["votes"].items(), key=lambda vote: -vote[1])
+    digits = 0 if all(float(weight).is_integer() for _, weight in votes) else 2
+    told = [f"{answer} ×{weight:.{digits}f}" for answer, weight in votes[:VOTES]]
+    more = f" and {len(votes) - VOTES:,} more" if len(votes) > VOTES else ""
+    return f"votes: {', '.join(told)}{more}" if votes else "no votes"
