@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from forkpoint.evaluation.statistics import paired_difference
 from forkpoint.report import Link, page_of, write_report
 from forkpoint.report.figures.ratios import ratios_svg
 from forkpoint.types import UserError
@@ -107,6 +108,61 @@ def test_the_same_strategys_accuracies_stand_beneath_each_other_by_task(run):
     drawn = section(run, "Accuracy on lab with 95% intervals").svg()
     assert "<!-- greedy, after -->" in drawn
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
+
+
+def paired(run, stage, scores, problems="3 (contents ab)", prompt="plain", strategy="greedy"):
+    """An evaluation's files with these scores by problem, and one right answer of a strategy of its own."""
+    told = {"task": "lab", "prompt": prompt, "n_problems": len(scores), "strategies": []}
+    rows = [(strategy, name, score) for name, score in scores.items()] + [(f"only {stage}", "p", 1.0)]
+    (run / stage / "results.json").write_text(json.dumps(told))
+    (run / stage / "config.json").write_text(json.dumps({"verb": "eval", "problems": problems}))
+    (run / stage / "samples.jsonl").write_text(
+        "".join(json.dumps({"strategy": s, "problem_id": p, "score": score}) + "\n" for s, p, score in rows)
+    )
+
+
+AGAINST = 'Against the stage "before" on lab, problem by problem'
+BEFORE = {f"p{i}": float(i >= 6) for i in range(8)}
+AFTER = {f"p{i}": float(i < 7) for i in reversed(range(8))}  # paired by id, whatever the order
+
+
+@pytest.fixture
+def before_and_after(run):
+    """The run with evaluations of the same problems before and after, and a third after them."""
+    (run / "later").mkdir()
+    write_records(run, STAGES | {"later": stage("eval")})
+    for name, scores in (("before", BEFORE), ("after", AFTER), ("later", BEFORE)):
+        paired(run, name, scores)
+    return run
+
+
+def test_evaluations_of_the_same_problems_are_compared_with_the_first(before_and_after):
+    table = section(before_and_after, AGAINST)
+    low, high = paired_difference(list(BEFORE.values()), list(reversed(AFTER.values()))).ci95
+    assert table.rows == [
+        ("greedy", "after", "+62.5", f"{100 * low:+.1f} to {100 * high:+.1f}", f"{16 / 128:.2g}", f"{16 / 64:.2g}"),
+        ("greedy", "later", "+0.0", "-32.4 to +32.4", "1", "1"),
+    ]
+    assert list(table.columns) == ["strategy", "stage", "difference", "95% interval", "p", "p (Holm)"]
+    assert table.note == "Points; mcnemar-exact."
+
+
+@pytest.mark.parametrize("other", [{"problems": "3 (contents cd)"}, {"prompt": "cot"}, {"strategy": "sample"}])
+def test_evaluations_of_something_else_are_not_compared(before_and_after, other):
+    paired(before_and_after, "after", AFTER, **other)
+    assert [row[1] for row in section(before_and_after, AGAINST).rows] == ["later"]
+    paired(before_and_after, "later", BEFORE, **other)
+    paired(before_and_after, "before", BEFORE)
+    titles = [section.title for section in page_of(before_and_after).sections]
+    assert AGAINST not in titles
+    assert ('Against the stage "after" on lab, problem by problem' in titles) == ("strategy" not in other)
+
+
+def test_broken_scores_are_refused(before_and_after):
+    with (before_and_after / "after/samples.jsonl").open("a") as file:
+        file.write('{"strategy": 3}\n')
+    with pytest.raises(UserError, match=r"after/samples\.jsonl line 10 is broken"):
+        page_of(before_and_after)
 
 
 def test_trainings_are_compared_by_their_last_held_out_loss(run):

@@ -8,14 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.evaluation.evaluate import RESULTS
-from forkpoint.files import read_json
+from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
+from forkpoint.evaluation.results import differences
+from forkpoint.files import CONFIG, read_json
 from forkpoint.recipe import RECORDS, REFERENCE, UNIMPORTANT, Record, read_records
 from forkpoint.report.content import Chart, Link, Page, Table, number, percent, percents
 from forkpoint.report.figures.accuracy import accuracy_svg
 from forkpoint.report.figures.ratios import ratios_svg
+from forkpoint.report.pages.eval import DIFFERENCE, difference_cells, tests_note
 from forkpoint.selective.rules import NONE
 from forkpoint.trajectories.rows import SUMMARY
+from forkpoint.types import UserError
 
 Found = dict[str, dict[str, Any]]  # what a stage's file holds, by the stage's name
 REPORT = "report.html"
@@ -34,7 +37,8 @@ def page(run: Path) -> Page:
     }
     sections: list[Table | Chart] = [_stages(run, stages)]
     for task in dict.fromkeys(results["task"] for results in evaluations.values()):
-        sections += _accuracies(task, {s: r for s, r in evaluations.items() if r["task"] == task})
+        on_task = {s: r for s, r in evaluations.items() if r["task"] == task}
+        sections += [*_accuracies(task, on_task), *_differences(run, task, on_task)]
     if trainings:
         sections += [*_ratios(trainings, stages), _losses(trainings)]
     return Page(f"Recipe {name}", [_state(stages)], sections)
@@ -96,6 +100,40 @@ def _accuracies(task: str, evaluations: Found) -> list[Table | Chart]:
         Chart(f"Accuracy on {task} with 95% intervals", partial(accuracy_svg, drawn)),
         Table(f"Evaluations on {task}", columns, rows, left=2),
     ]
+
+
+def _differences(run: Path, task: str, evaluations: Found) -> list[Table]:
+    """Where stages evaluate on the same problems, in the same prompt: each strategy of the later against the first."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for stage, results in evaluations.items():
+        if (run / stage / SAMPLES).is_file():
+            problems = read_json(run / stage / CONFIG)["problems"]  # their number and a hash of what they hold
+            alike.setdefault((results["prompt"], problems), []).append(stage)
+    tables = [_against(run, task, first, later) for first, *later in alike.values() if later]
+    return [table for table in tables if table.rows]  # none where they have no strategy in common
+
+
+def _against(run: Path, task: str, first: str, later: list[str]) -> Table:
+    before, after = _scores(run / first / SAMPLES), {stage: _scores(run / stage / SAMPLES) for stage in later}
+    named = [(spec, stage) for spec in before for stage in later if spec in after[stage]]
+    pairs = [[(score, after[stage][spec][i]) for i, score in before[spec].items()] for spec, stage in named]
+    compared = differences([([a for a, _ in pair], [b for _, b in pair]) for pair in pairs])
+    rows = [(*names, *difference_cells(figures)) for names, figures in zip(named, compared, strict=True)]
+    title = f'Against the stage "{first}" on {task}, problem by problem'
+    return Table(title, ("strategy", "stage", *DIFFERENCE), rows, left=2, note=tests_note(compared))
+
+
+def _scores(samples: Path) -> dict[str, dict[str, float]]:
+    """The score of each problem by strategy and id; all else in the file is read past, line by line."""
+    scores: dict[str, dict[str, float]] = {}
+    with samples.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                scores.setdefault(row["strategy"], {})[row["problem_id"]] = row["score"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{samples} line {number} is broken: {error}") from error
+    return scores
 
 
 def _held_out_loss(summary: dict[str, Any]) -> float | None:
