@@ -208,13 +208,24 @@ def test_links_lead_somewhere(name):
         )
 
 
+def shape(line: str) -> str:
+    """A printed line without what may differ from one machine to the next: its digits and its spaces."""
+    return re.sub(r"[\d.,+-]+", "0", re.sub(r"\s", "", line))
+
+
 def test_the_start_page_works(workplace, capsys):
     """Its commands that need no network, one after the other, as a newcomer would type them."""
     typed = [argv for argv in commands(ROOT / "docs" / "start.md") if "Qwen" not in " ".join(argv)]
     assert [argv[0] for argv in typed] == ["doctor", "eval", "critical"]
+    printed = ""
     for argv, words in zip(typed, ("lab model", "cot-decoding:k=10", "with a critical token"), strict=True):
         assert main(argv) == 0
-        assert words in capsys.readouterr().out
+        printed += capsys.readouterr().out
+        assert words in printed
+    prose = _BLOCK.sub("", (ROOT / "docs" / "start.md").read_text(encoding="utf-8"))
+    quoted = re.findall(r"^    (.*)$", prose, re.MULTILINE)
+    assert len(quoted) > 15
+    assert {shape(line) for line in quoted} <= {shape(line) for line in printed.splitlines()}
     for run in ("first", "first-critical"):
         assert (workplace / "runs" / run / "report.html").stat().st_size
 
