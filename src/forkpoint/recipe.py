@@ -259,7 +259,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without ty
         seen: set[Any] = set()
         for key, _ in node.value:
             if isinstance(key.value, str) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+                raise UserError(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
             seen.add(str(key.value))
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
@@ -278,7 +278,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError("is not text in UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{line}{error.problem}") from error
+        raise UserError(f"is not valid YAML, which a recipe is: {line}{error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -77,15 +77,22 @@ def test_critical_help_describes_every_option(capsys):
     (["eval", "--config", "/nowhere.yaml"], "--config: File does not exist"),
     (["eval", "greedy"], "unexpected argument 'greedy'"),
     (["eval", "--strategy", "cot-decoding:k=100000", "--limit", "1"], "vocabulary"),
-    (["eval", "--strategy", "gredy"], "did you mean 'greedy'"),
-    (["eval", "--strategy", "cot-decoding:kk=2"], "did you mean 'k'"),
+    (["eval", "--strategy", "gredy"], "unknown strategy 'gredy' (did you mean 'greedy'?); there are greedy, sample"),
+    (["eval", "--strategy", "cot-decoding,k=10"], "follow a colon: cot-decoding:k=10, not"),
+    (["eval", "--strategy", "cot-decoding:kk=2"], "no option 'kk' (did you mean 'k'?); it takes k, "),
     (["eval", "--task", "gsm9k"], "did you mean 'gsm8k'"),
     (["eval", "--task", "gsm8k", "--data", "/nowhere.jsonl"], "/nowhere.jsonl"),
     (["eval", "--prompt", "palin"], "did you mean 'plain'"),
     (["eval", "--model", "./nowhere"], "not a model directory"),
     (["eval", "--prompt", "chat", "--limit", "1"], "no chat template"),
     (["report"], "report takes one directory"),
-    (["report", "/nowhere"], "no finished run"),
+    (["report", "/nowhere"], "/nowhere does not exist"),
+    (["report", __file__], "test_cli.py is a file; name the directory of a run"),
+    (["report", str(MODEL_DIR)], "no finished run"),
+    (["show"], "show needs the run's directory: forkpoint show RUN"),
+    (["train"], "train needs one of sft, dpo, rpo, tdpo, critical-dpo, fork-dpo, clm, slm\n"),
+    (["train", "dppo"], "did you mean 'train dpo'?"),
+    (["eval", "--maxtokens", "9"], "did you mean --max-tokens?"),
     (["lab", "train", "--steps", "0"], "at least 1"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch, argv, message):
@@ -199,7 +206,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     monkeypatch.setattr(verb, "run", interrupted)
     code, _, err = run(capsys, "eval")
     assert code == 130
-    assert "the same command goes on from where it was" in err
+    assert err == "forkpoint: eval was stopped; the same command goes on from where it was\n"
 
 
 @pytest.mark.parametrize(("verb", "hint"), [
@@ -228,7 +235,7 @@ def test_a_real_interrupt_leaves_a_run_that_goes_on(tmp_path):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (
         130,
-        "forkpoint: eval was stopped; the same command goes on from where it was\n",
+        f"forkpoint: eval was stopped; the same command goes on from where it was ({out})\n",
     )
     assert not (out / "results.json").exists()
     with pytest.raises(ProcessLookupError):  # nothing that it started is left

@@ -139,7 +139,7 @@ def mistake(capsys, *argv: str) -> str:
     ("stages:", "stages: {}\nrest:", "unknown key 'rest'"),
     (SMALL, "stages: {}", "'stages' should name at least one stage"),
     (SMALL, "- a\n", "small.yaml: should hold out, defaults, stages"),
-    (SMALL, "a: [\n", "small.yaml: line 2: "),
+    (SMALL, "a: [\n", "small.yaml: is not valid YAML, which a recipe is: line 2: "),
     ("seed: 3", "sede: 3", "small.yaml, defaults: unknown option 'sede': did you mean 'seed'?"),
     ("seed: 3", "model: '{answers}'", "defaults: model refers to {answers}, which is no earlier stage"),
     ("again:", "answers:", "line 7: 'answers' is there twice"),
@@ -170,9 +170,9 @@ def test_a_mistake_in_a_recipe_is_one_sentence(capsys, workplace, old, new, mess
 
 
 def test_mistakes_on_the_command_line(capsys, workplace):
-    assert "arguments are required: recipe" in mistake(capsys)
+    assert "run needs the recipe, a YAML file: forkpoint run RECIPE" in mistake(capsys)
     assert "nowhere.yaml: cannot be read" in mistake(capsys, "nowhere.yaml")
-    assert "did you mean --dry_run" in mistake(capsys, "small.yaml", "--dry-rn")
+    assert "did you mean --dry-run" in mistake(capsys, "small.yaml", "--dry-rn")
 
 
 def test_directories_of_others_are_refused(capsys, workplace):

@@ -280,7 +280,7 @@ def too_long(pairs):
 
 BAD = {
     "no pairs": (["train", "dpo"], None, "name the pairs to train on with --pairs"),
-    "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning_rate?"),
+    "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning-rate?"),
     "unknown method": (["train", "ipo"], None, "train needs one of sft, dpo, rpo"),
     "seed": (["train", "dpo", "--seed=-1"], "same", "the seed must be from 0"),
     "batch": (["train", "dpo", "--per_device_train_batch_size=0"], "same", "must be at least 1, but is 0"),

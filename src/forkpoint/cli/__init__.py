@@ -6,7 +6,9 @@ One file a verb; nothing heavy is imported before the verb is known, so that `fo
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+import select
 import sys
 from importlib import import_module
 
@@ -64,9 +66,30 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.
 
-    A bug of ours is an exception, which leaves the process with 1, too.
+    A bug of ours is an exception, which leaves the process with 1, too; so does, without a word, a reader of stdout
+    that went away (`| head`).
     """
-    args = sys.argv[1:] if argv is None else argv
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # a line for each retry
+    try:
+        try:
+            return _main(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
+        return FAILED
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more; other pipes may break, too."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())
         return DONE
@@ -81,19 +104,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"forkpoint: {error}", file=sys.stderr)
         return WRONG
     except FailedError as error:
-        print(f"forkpoint: {error}{_hint(verb)}", file=sys.stderr)
+        print(f"forkpoint: {error}{_hint(verb, error)}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # one process speaks for those of `accelerate launch`
-            print(f"forkpoint: {verb} was stopped{_hint(verb)}", file=sys.stderr)
+            print(f"forkpoint: {verb} was stopped{_hint(verb, error)}", file=sys.stderr)
         return INTERRUPTED
     return DONE
 
 
-def _hint(verb: str) -> str:
+def _hint(verb: str, error: BaseException) -> str:
+    """How to go on; the run's directory is a note of the error, where it was known already."""
     if verb in ANEW:
         return "; the same command begins anew"
-    return "; the same command goes on from where it was" if verb in RESUMING else ""
+    where = "".join(f" ({out})" for out in getattr(error, "__notes__", ())[:1])
+    return f"; the same command goes on from where it was{where}" if verb in RESUMING else ""
 
 
 def _find_verb(args: list[str]) -> tuple[str, list[str]]:
@@ -103,7 +128,9 @@ def _find_verb(args: list[str]) -> tuple[str, list[str]]:
         if verb in VERBS:
             return verb, args[words:]
     if kinds := [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{args[0]} ")]:
-        raise UserError(f"{args[0]} needs one of {', '.join(kinds)}, but got {' '.join(args[1:2]) or 'nothing'!r}")
+        near = difflib.get_close_matches(args[1], kinds, n=1, cutoff=0.4) if args[1:] else []
+        hint = f": did you mean {f'{args[0]} {near[0]}'!r}?" if near else f", but got {args[1]!r}" if args[1:] else ""
+        raise UserError(f"{args[0]} needs one of {', '.join(kinds)}{hint}")
     near = difflib.get_close_matches(" ".join(args[:2]), VERBS, n=1, cutoff=0.4) or difflib.get_close_matches(
         args[0], VERBS, n=1, cutoff=0.4
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, RunOptions, SamplingOptions, TaskOptions, parse
-from forkpoint.cli.setup import default_directory, local_engine_of, problems_of, sampling_of
+from forkpoint.cli.setup import announce_sampling, default_directory, local_engine_of, problems_of, sampling_of
 from forkpoint.types import Problem, Trajectory, UserError
 
 
@@ -84,7 +84,9 @@ def run(argv: list[str]) -> None:
     training = _training_problems(options, trajectories)
     samples = None if options.samples is None else load_trajectories(options.samples, training, engine, stop)
     out = options.out or default_directory("contrast", options)
-    with progress_bar(options.quiet) as progress:
+    if samples is None:
+        announce_sampling("contrast", options, out, len(training), options.n, limit="train_limit")
+    with progress_bar(options.quiet, out) as progress:
         estimate(
             engine, training, settings, out, task=options.task, samples=samples, trajectories=trajectories,
             references=references, progress=progress,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
-from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
+from forkpoint.cli.setup import announce_sampling, default_directory, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
 
 
@@ -63,12 +63,14 @@ def run(argv: list[str]) -> None:
         options.budget, options.wave, options.until, options.replace,
     )  # fmt: skip
     problems = problems_of(options)
+    out = options.out or default_directory("critical", options)
+    if options.trajectories is None:
+        announce_sampling("critical", options, out, len(problems), options.n, rollouts=options.budget)
     engine = engine_of(options)
     trajectories = None
     if options.trajectories is not None:
         trajectories = load_trajectories(options.trajectories, problems, engine, search.sampling.stop)
-    out = options.out or default_directory("critical", options)
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         summary = find_critical(
             engine, problems, search, out, task=options.task, trajectories=trajectories, progress=progress
         )

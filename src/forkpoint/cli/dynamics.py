@@ -58,6 +58,6 @@ def run(argv: list[str]) -> None:
     checkpoints = checkpoints_of([Path(path) for path in options.checkpoints])
     store = open_store(store_of(options))
     out = options.out or default_directory("dynamics", options)
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         study(load, checkpoints, store, out, limit=options.limit, shown=options.shown, progress=progress)
     finish("dynamics", argv, out)

@@ -46,7 +46,7 @@ def run(argv: list[str]) -> None:
     from forkpoint.cli.progress import progress_bar
 
     engine = engine_of(options)
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         evaluate(
             engine, problems, strategies, task=options.task, prompt=options.prompt, max_tokens=max_tokens,
             seed=options.seed, sweep=options.sweep, out=out, progress=progress,

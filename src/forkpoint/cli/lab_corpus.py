@@ -59,7 +59,7 @@ def run(argv: list[str]) -> None:
 
     out = options.out or default_directory("lab corpus", options)
     claim_directory(out, {"verb": "lab corpus", **sizes, "seed": options.seed})
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         _write(options, out, progress)
     finish("lab corpus", argv, out, out / CORPUS)
 

@@ -75,7 +75,7 @@ def run(argv: list[str]) -> None:
     tasks = _tasks(options)
     out = options.out or default_directory("lm-eval", options)
     engine = engine_of(options)
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         evaluate_tasks(
             engine, options.strategy, tasks, out, answer_kind=options.answer_kind, seed=options.seed, progress=progress
         )

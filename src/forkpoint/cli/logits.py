@@ -94,7 +94,7 @@ def run(argv: list[str]) -> None:
 
         prompts = {"prompt": encode(options.prompt_text, engine.tokenizer)}
     task = options.task if options.prompt_text is None else "prompt"
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         study_logits(engine, prompts, study, out, task=task, progress=progress)
     finish("logits", argv, out, *(path for path in draw_logits(out) if path.suffix == ".svg"))
 

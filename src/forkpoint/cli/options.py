@@ -163,6 +163,9 @@ def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str
     try:
         namespace = parser.parse_args(_spell_out(argv, hints))
     except (ArgumentError, TypeError, ValueError) as error:
+        if positional and f"arguments are required: {positional[0]}" in str(error):
+            wanted = f"{positional[1]}: forkpoint {verb} {positional[0].upper()}"
+            raise UserError(f"{verb} needs {wanted}") from None
         raise UserError(_explain(verb, str(error), [f.name for f in fields(options)])) from None  # type: ignore[arg-type]
     values = {f.name: namespace[f.name] for f in fields(options)}  # type: ignore[arg-type]
     return options(**values)
@@ -179,8 +182,8 @@ def _spell_out(argv: list[str], hints: dict[str, Any]) -> list[str]:
     words = list(argv)
     while words:
         word = words.pop(0)
-        flag, equals, value = word.partition("=")
-        name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+        start, equals, value = word.partition("=")
+        name = start[2:].replace("-", "_") if start.startswith("--") else ""
         if name == "config":
             first += [word] if equals or not words else [word, words.pop(0)]
         elif name not in hints:
@@ -198,6 +201,11 @@ def _is_bool(words: list[str]) -> bool:
     return bool(words) and words[0].lower() in ("true", "false")
 
 
+def flag(name: str) -> str:
+    """An option as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def _explain(verb: str, message: str, names: list[str]) -> str:
     """jsonargparse's message as one sentence, with the nearest name for an unknown option."""
     if unknown := re.search(r"unrecognized arguments: (\S+)|Option '([^']+)' is not accepted", message):
@@ -205,8 +213,8 @@ def _explain(verb: str, message: str, names: list[str]) -> str:
         if unknown[1] and not given.startswith("-"):
             return f"unexpected argument {given!r}; options are given as --NAME VALUE, see forkpoint {verb} --help"
         near = difflib.get_close_matches(given.lstrip("-").replace("-", "_"), names, n=1, cutoff=0.5)
-        dashes = "--" if unknown[1] else ""
-        hint = f", did you mean {dashes}{near[0]}?" if near else f"; forkpoint {verb} --help lists the options"
+        meant = [flag(name) if unknown[1] else name for name in near]
+        hint = f", did you mean {meant[0]}?" if meant else f"; forkpoint {verb} --help lists the options"
         return f"unknown option {given}{hint}"
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Given|Got) value: (.*)", message)

@@ -9,7 +9,7 @@ from typing import Any
 
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
-from forkpoint.cli.setup import default_directory, engine_of, problems_of, sampling_of
+from forkpoint.cli.setup import announce_sampling, default_directory, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
 
 
@@ -56,7 +56,7 @@ def run(argv: list[str]) -> None:
     out = options.out or default_directory("pairs", options)
     make = _forks if options.forks else _imported if options.trl else _responses
     work = make(options, out)
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         work(progress)
     finish("pairs", argv, out, out / PAIRS)
 
@@ -105,6 +105,8 @@ def _responses(options: PairsOptions, out: Path) -> Work:
     if source is None and options.scores is not None and (options.scores / SAMPLES).is_file():
         source = options.scores
     problems = problems_of(options)
+    if source is None:
+        announce_sampling("pairs", options, out, len(problems), options.n)
     model = engine_of(options) if source is None else _vocabulary(options)
     samples = None if source is None else load_trajectories(source, problems, model, settings.sampling.stop)
     weights = None if options.scores is None else read_weights(options.scores, model)

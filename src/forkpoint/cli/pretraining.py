@@ -62,7 +62,7 @@ def run_pretraining(
     frozen = None if reference is None else _reference(reference, settings, vocabulary)
     with PartialState().main_process_first():
         store, held_out = _stores(options, tokenizer, model, vocabulary, out)
-    with progress_bar(options.quiet or not is_first()) as progress:
+    with progress_bar(options.quiet or not is_first(), out) as progress:
         pretrain(
             model, tokenizer, store, training, out, evaluated=held_out, reference=frozen, name=options.model,
             reference_name=reference or "custom", progress=progress,

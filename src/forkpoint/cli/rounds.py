@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions
-from forkpoint.cli.setup import default_directory, problems_of, sampling_of
+from forkpoint.cli.setup import announce_sampling, default_directory, problems_of, sampling_of
 from forkpoint.cli.training_options import NAMED, FittingOptions, parse_training
 from forkpoint.types import Problem, UserError
 
@@ -84,7 +84,8 @@ def run(argv: list[str]) -> None:
     )
     problems = _others(options, held_out)
     out = options.out or default_directory("rounds", options, more)
-    with progress_bar(options.quiet) as progress:
+    announce_sampling("rounds", options, out, len(problems), options.n * options.rounds)
+    with progress_bar(options.quiet, out) as progress:
         summary = tune_in_rounds(base, problems, held_out, settings, out, task=options.task, progress=progress)
     write_whole(out / "rounds.svg", rounds_svg({options.filter: summary}) + "\n")
     models = [out / f"round-{row['round']}" / MODEL for row in summary["results"] if "training" in row]

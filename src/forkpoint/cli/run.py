@@ -23,6 +23,7 @@ from pathlib import Path
 
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import parse
+from forkpoint.cli.progress import noted
 from forkpoint.files import only_process, to_json, write_whole
 from forkpoint.recipe import RECORDS, Recipe, Record, Step, Verb, plan, read_recipe, read_records
 from forkpoint.types import UserError
@@ -73,7 +74,7 @@ def run(argv: list[str]) -> None:
         recipe.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the output directory {recipe.out} cannot be used: {error.strerror}") from error
-    with only_process(recipe.out):
+    with only_process(recipe.out), noted(recipe.out):
         progress = _Progress(recipe)
         steps = _steps(recipe, progress)
         _clear(recipe, steps, progress)

@@ -64,7 +64,7 @@ def run(argv: list[str]) -> None:
 
     index, of = _part(options.part)
     model, tokenizer = load_pretrained(**model_settings(options) | {"device": _device(options.device)})
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         facts = score_corpus(
             documents, tokenizer, out, context_of(options), model=model, name=options.model,
             source=source_of(options, out), part=Part(index, of), batch_tokens=options.batch_tokens, progress=progress,

@@ -50,7 +50,7 @@ def run(argv: list[str]) -> None:
 
     out = options.out or default_directory("select", options)
     rule = Rule(options.rule, options.ratio, options.entropy_ratio)
-    with progress_bar(options.quiet) as progress:
+    with progress_bar(options.quiet, out) as progress:
         export_labels(
             open_store(store_of(options)), rule, out, scope=options.scope, seed=options.seed, progress=progress
         )

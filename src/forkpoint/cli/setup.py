@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +17,9 @@ from forkpoint.cli.options import (
     RunOptions,
     SamplingOptions,
     TaskOptions,
+    flag,
 )
-from forkpoint.files import to_json
+from forkpoint.files import CONFIG, to_json
 from forkpoint.types import Problem, Sampling
 
 if TYPE_CHECKING:
@@ -89,6 +91,30 @@ def sampling_of(options: SamplingOptions, task: str) -> Sampling:
     )
     validate(sampling)
     return sampling
+
+
+LARGE = 5_000  # responses, beyond which sampling takes long on a small machine
+
+
+def announce_sampling(
+    verb: str, options: RunOptions, out: Path, n_problems: int, each: int, *, limit: str = "limit", rollouts: int = 0
+) -> None:
+    """Say on stderr what a new run in `out` is going to sample, if that is much and the option `limit` is not given.
+
+    `each`: responses to a problem; `rollouts`: most of them from each wrong response.
+    """
+    count = n_problems * each
+    if count * max(1, rollouts) <= LARGE or getattr(options, limit) is not None:
+        return
+    if options.quiet or (out / CONFIG).exists():
+        return
+    more = f", and up to {rollouts:,} rollouts from each wrong one" if rollouts else ""
+    responses = f"{each:,} {'response' if each == 1 else 'responses'} to each of {n_problems:,} problems"
+    print(
+        f"forkpoint: {verb} is about to sample {responses}, {count:,} in all{more}; "
+        f"{flag(limit)} N takes fewer problems",
+        file=sys.stderr,
+    )
 
 
 def default_directory(verb: str, options: RunOptions, more: Mapping[str, Any] | None = None) -> Path:

@@ -40,7 +40,7 @@ def run_training(
     precompute = getattr(options, "precompute_ref_log_probs", True)
     training = Training(objective, arguments, lora_of(options), precompute, options.seed)
     out = options.out or default_directory(verb, options, more)
-    with progress_bar(options.quiet or not is_first()) as progress:
+    with progress_bar(options.quiet or not is_first(), out) as progress:
         train(model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress)
     if is_first():
         finish(verb, argv, out, out / MODEL)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from forkpoint.cli.options import ModelOptions, RunOptions, parse
+from forkpoint.cli.options import ModelOptions, RunOptions, flag, parse
 from forkpoint.types import UserError
 
 T = TypeVar("T", bound="FittingOptions")
@@ -93,11 +93,11 @@ def _parse_theirs(verb: str, flags: list[str], own: set[str]) -> dict[str, Any]:
     """The values of TrainingArguments. UserError for a name that is neither theirs nor ours."""
     from forkpoint.training.arguments import names, parsed
 
-    for flag in flags:
-        name = flag[2:].partition("=")[0]
+    for given in flags:
+        name = given[2:].partition("=")[0]
         if name not in names():
             near = difflib.get_close_matches(name, [*own, *names()], n=1, cutoff=0.5)
-            hint = f", did you mean --{near[0]}?" if near else f"; forkpoint {verb} --help lists the options"
+            hint = f", did you mean {flag(near[0])}?" if near else f"; forkpoint {verb} --help lists the options"
             raise UserError(f"unknown option --{name}{hint}")
     return parsed(flags)
 

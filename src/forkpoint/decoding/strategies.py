@@ -94,6 +94,9 @@ def parse_strategy(spec: str) -> Strategy:
     """The strategy that a text describes. Raises UserError, in one sentence, for anything unknown or out of range."""
     name, _, body = spec.strip().partition(":")
     if name not in _OPTIONS:
+        first, _, rest = name.partition(",")
+        if rest and first in _OPTIONS:
+            raise UserError(f"the options of a strategy follow a colon: {first}:{rest}, not {name}")
         raise UserError(f"unknown strategy {name!r}{_nearest(name, _OPTIONS)}; there are {', '.join(_OPTIONS)}")
     known = _known_options(name)
     given: dict[str, Value] = {}
@@ -151,4 +154,4 @@ def _check(strategy: Strategy) -> None:
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -72,11 +72,28 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
 
 
 def source_of(name: str) -> str:
-    """Where transformers finds the model of that name; a UserError for a path that is no directory."""
+    """Where transformers finds the model of that name; a UserError for a path that is no directory, and for a Hub id
+    of which nothing is kept here while the Hub cannot be reached."""
     source = str(MODEL_DIR) if name == "lab" else name
     if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
         raise UserError(f"{name} is not a model directory")
+    if not Path(source).is_dir():
+        _check_hub(source)
     return source
+
+
+def _check_hub(name: str) -> None:
+    """Ask the Hub once where a model is not kept: transformers would ask it over and over for a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE or Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}").exists():
+        return
+    try:
+        get_session().head(constants.ENDPOINT)
+    except Exception as error:  # of several libraries for HTTP
+        raise UserError(
+            f"no model {name}: it is no directory, and {constants.ENDPOINT} cannot be reached ({first_line(error)})"
+        ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from forkpoint.files import CONFIG, read_json, write_whole
+from forkpoint.files import CONFIG, JOURNAL, read_json, write_whole
 from forkpoint.report.command import command_of, without_secrets
 from forkpoint.report.content import Page
 from forkpoint.report.rendering import render
@@ -74,7 +74,11 @@ def html(page: Page, run: Path | None = None) -> str:
 
 
 def _kind(run: Path) -> str:
-    """The file in pages/ that knows this directory's run."""
+    """The file in pages/ that knows this directory's run. UserError where there is none, or none that is finished."""
+    if not run.is_dir():
+        what = "is a file; name the directory of a run" if run.exists() else "does not exist"
+        raise UserError(f"{run} {what}")
+    _check_finished(run)
     if (run / CONFIG).is_file():
         verb = str(read_json(run / CONFIG).get("verb", "")).split(" ")[0]
         if verb in PAGES:
@@ -83,6 +87,16 @@ def _kind(run: Path) -> str:
         if (run / file).is_file():
             return name
     raise UserError(f"{run} holds no finished run of forkpoint")
+
+
+def _check_finished(run: Path) -> None:
+    """UserError for a run that was stopped: journals are there, or nothing but its configuration, and no results."""
+    journals = [*run.glob(JOURNAL), *run.glob(f"*/{JOURNAL}")]  # rounds and lm-eval have one for each part
+    is_bare = {path.name for path in run.iterdir() if not path.name.startswith(".")} == {CONFIG}
+    if is_bare or (journals and not any((run / name).exists() for name in ("results.json", "summary.json"))):
+        units = sum(path.read_bytes().count(b"\n") for path in journals)
+        done = f"{units:,} {'unit is' if units == 1 else 'units are'} done"
+        raise UserError(f"{run} is not finished: {done}; the same command that began it goes on")
 
 
 def _settings(config: Any, under: str = "") -> Iterator[tuple[str, str]]:
