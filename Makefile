@@ -23,6 +23,7 @@ help:
 # torch first: the version that constraints.txt names, so that nothing else pulls in another build
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), about 2.4 GB with a CPU build of torch: minutes without a word."
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt torch
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[train,dev,docs]"
 	touch $@
@@ -42,6 +43,7 @@ demo: $(READY)
 	$(BIN)/forkpoint critical --task lab --model lab --limit 60 --replace --out runs/demo-critical
 	$(BIN)/forkpoint run recipes/lab-short.yaml --out runs/demo-training
 	@echo "Open report.html of runs/demo, runs/demo-critical and runs/demo-training in a browser."
+	@echo "To type forkpoint yourself: . $(BIN)/activate"
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile

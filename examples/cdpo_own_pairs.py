@@ -28,10 +28,10 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--pairs", help="file, directory or Hub data set; by default some are made")
 parser.add_argument("--model", default="lab", help="lab, a model directory or a Hub id")
 parser.add_argument("--learning-rate", type=float, default=1e-4)
-parser.add_argument("--out", type=Path, default=Path("cdpo"))
+parser.add_argument("--out", type=Path, default=Path("runs/own-cdpo"))
 options = parser.parse_args()
 if options.pairs is None:
-    options.out.mkdir(exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     options.pairs, draw, rows = str(options.out / "pairs.jsonl"), random.Random(0), []
     for _, p in zip(range(200), stream(0, "train"), strict=False):
         right, wrong = (worked_text(p, work_out(p.steps, slips), "", "") for slips in (None, draw_slips(draw, p)))

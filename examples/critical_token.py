@@ -5,7 +5,7 @@
 
 Samples a response to each of a few problems and lets the model go on from many places of the wrong ones, which tells
 after which token they cannot end right any more. Prints the clearest case and writes a page with all of them
-(critical-token/report.html). Without options it runs offline, on the lab model that comes with the package.
+(runs/critical-token/report.html). Without options it runs offline, on the lab model that comes with the package.
 """
 
 import argparse
@@ -21,7 +21,7 @@ parser.add_argument("--model", default="lab", help="lab, a model directory or a 
 parser.add_argument("--task", default="lab", choices=[name for name in TASKS if name != "jsonl"])
 parser.add_argument("--prompt", default="cot", choices=["plain", "cot", "few-shot", "chat"])
 parser.add_argument("--limit", type=int, default=12, help="number of problems")
-parser.add_argument("--out", type=Path, default=Path("critical-token"))
+parser.add_argument("--out", type=Path, default=Path("runs/critical-token"))
 options = parser.parse_args()
 
 engine = forkpoint.load_engine(options.model)

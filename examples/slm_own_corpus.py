@@ -5,7 +5,7 @@
 
 The corpus is JSON Lines with a column `text` (or .txt, .parquet, a directory of such files). Without --data one is
 made: word problems with the lint of web pages in them. Prints which tokens of its first document are kept, and trains
-new weights on those of all (slm/training/model). Needs the extra `train`; offline by default, on the lab model.
+new weights on those of all (runs/own-slm/training/model). Needs the extra `train`; offline on the lab model.
 """
 
 import argparse
@@ -29,10 +29,10 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--data", help="the corpus; by default a small one is made")
 parser.add_argument("--reference", default="lab", help="model that knows good text: lab, a directory or a Hub id")
 parser.add_argument("--learning-rate", type=float, default=3e-3)
-parser.add_argument("--out", type=Path, default=Path("slm"))
+parser.add_argument("--out", type=Path, default=Path("runs/own-slm"))
 options = parser.parse_args()
 if options.data is None:
-    options.out.mkdir(exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     options.data, lint = str(options.out / "corpus.jsonl"), itertools.cycle(["<br>", "[edit]", "We use cookies."])
     texts = [
         question.replace(". ", f". {next(lint)} ") + answer for question, answer in itertools.islice(documents(0), 240)

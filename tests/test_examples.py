@@ -21,9 +21,9 @@ SHOWN = {  # of each example what its output must hold; numbers leave room for a
     "custom_task": (r"^greedy +\d", r"^cot-decoding:k=10 minus greedy: \+[4-9]\d\.\d points, p = "),
 }
 LEFT = {  # the files that it promises
-    "critical_token": "critical-token/report.html",
-    "slm_own_corpus": "slm/training/model/model.safetensors",
-    "cdpo_own_pairs": "cdpo/training/model/model.safetensors",
+    "critical_token": "runs/critical-token/report.html",
+    "slm_own_corpus": "runs/own-slm/training/model/model.safetensors",
+    "cdpo_own_pairs": "runs/own-cdpo/training/model/model.safetensors",
 }
 
 
@@ -52,3 +52,4 @@ def test_example_runs(name, tmp_path):
         assert re.search(line, done.stdout, re.MULTILINE), f"no {line} in:\n{done.stdout}"
     if name in LEFT:
         assert (tmp_path / LEFT[name]).stat().st_size
+    assert {path.name for path in tmp_path.iterdir()} <= {"runs", "cache"}
