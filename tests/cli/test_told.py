@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_another_broken_pipe_is_a_bug(monkeypatch):
     def breaks(_):
         raise BrokenPipeError
 
+    import_module("forkpoint.cli.select")  # a module of ours with the name of one of Python's
     monkeypatch.setattr("forkpoint.cli.eval.run", breaks)
     with open(os.devnull, "w") as stdout, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stdout)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import select
 import sys
 from importlib import import_module
+from select import poll  # the name select is the verb's here
 
 from forkpoint import __version__
 from forkpoint.types import FailedError, UserError
@@ -84,9 +84,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _reader_is_gone() -> bool:
     """Whether nobody reads stdout any more; other pipes may break, too."""
-    poll = select.poll()
-    poll.register(sys.stdout, 0)
-    return bool(poll.poll(0))
+    watched = poll()
+    watched.register(sys.stdout, 0)
+    return bool(watched.poll(0))
 
 
 def _main(args: list[str]) -> int:

@@ -91,6 +91,8 @@ def _kind(run: Path) -> str:
 
 def _check_finished(run: Path) -> None:
     """UserError for a run that was stopped: journals are there, or nothing but its configuration, and no results."""
+    if not (run / CONFIG).is_file():
+        return
     journals = [*run.glob(JOURNAL), *run.glob(f"*/{JOURNAL}")]  # rounds and lm-eval have one for each part
     is_bare = {path.name for path in run.iterdir() if not path.name.startswith(".")} == {CONFIG}
     if is_bare or (journals and not any((run / name).exists() for name in ("results.json", "summary.json"))):
