@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forkpoint.types import FailedError
 
-LONGEST = 28  # of what runs, so that the numbers beside it stand whole in 80 columns
+LONGEST = 24  # of what runs, so that the numbers beside it stand whole in 80 columns
 
 
 @contextmanager
