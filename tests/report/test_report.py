@@ -200,7 +200,7 @@ def test_no_run_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         write_report(tmp_path)
     (tmp_path / "config.json").write_text('{"verb": "eval"}')
-    with pytest.raises(UserError, match="is not finished: 0 units are done"):
+    with pytest.raises(UserError, match="is not finished; the same command"):
         write_report(tmp_path)
     (tmp_path / "samples.jsonl").write_text("")
     with pytest.raises(UserError, match=r"no finished run: there is no results\.json"):

@@ -62,7 +62,7 @@ def test_a_run_that_stopped_says_why_and_shows_the_rounds_before():
 
 def test_the_page_holds_table_and_chart(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"verb": "rounds"}))
-    with pytest.raises(UserError, match=r"no finished run: there is no summary\.json"):
+    with pytest.raises(UserError, match="is not finished; the same command"):
         write_report(tmp_path)
     (tmp_path / "summary.json").write_text(json.dumps(summary()))
     tags = parsed(write_report(tmp_path).read_text())

@@ -97,8 +97,8 @@ def _check_finished(run: Path) -> None:
     is_bare = {path.name for path in run.iterdir() if not path.name.startswith(".")} == {CONFIG}
     if is_bare or (journals and not any((run / name).exists() for name in ("results.json", "summary.json"))):
         units = sum(path.read_bytes().count(b"\n") for path in journals)
-        done = f"{units:,} {'unit is' if units == 1 else 'units are'} done"
-        raise UserError(f"{run} is not finished: {done}; the same command that began it goes on")
+        done = f": {units:,} {'unit is' if units == 1 else 'units are'} done" if journals else ""
+        raise UserError(f"{run} is not finished{done}; the same command that began it goes on")
 
 
 def _settings(config: Any, under: str = "") -> Iterator[tuple[str, str]]:
