@@ -278,7 +278,7 @@ def test_a_failure_after_the_stream_began_is_an_event(lab: Engine):
 # refusals
 
 REFUSED: list[tuple[dict[str, Any], int, str]] = [
-    ({"model": "cot-decodin"}, 404, "unknown strategy 'cot-decodin', did you mean 'cot-decoding'?"),
+    ({"model": "cot-decodin"}, 404, "unknown strategy 'cot-decodin' (did you mean 'cot-decoding'?)"),
     ({"model": "cot-decoding:kk=3"}, 404, "cot-decoding has no option 'kk'"),
     ({"model": "cot-decoding:k=0"}, 404, "must be at least 1"),
     ({"model": "beam"}, 404, "beam is not served"),
