@@ -75,6 +75,7 @@ def test_every_token_of_every_trajectory_is_scored(finished, critical):
     for row, source in zip(scored, given, strict=True):
         for key in ("problem_id", "question", "prompt_ids", "token_ids", "tokens", "answer", "gold", "correct"):
             assert row[key] == source[key]
+        assert row.get("critical_index") == source["critical_index"]
         assert {len(column) for column in row["scores"].values()} == {len(row["token_ids"])}
         assert all(0 <= s <= 1 for s in row["scores"]["s"])
         assert (row["scores"]["s"][-1] == 1) == (row["token_ids"][-1] == 0)  # the end-of-sequence token

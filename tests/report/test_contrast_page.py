@@ -97,7 +97,13 @@ def test_every_score_of_every_token_is_in_the_viewer(tmp_path):
         assert (shown["answer"], shown["gold"], shown["correct"]) == ("4", "3", False)
 
 
+def test_the_critical_token_of_rollouts_is_marked(tmp_path):
+    data = embedded(write_report(run(tmp_path, row(critical_index=1), row(1))).read_text())
+    assert [shown.get("critical") for shown in data["rows"]] == [1, None]
+
+
 @pytest.mark.parametrize(("change", "said"), [
+    ({"critical_index": 3}, "critical_index must be one of the 3 tokens, but is 3"),
     ({"tokens": [" four"]}, "token_ids and tokens differ in length"),
     ({"scores": [1, 2, 3]}, "scores must be an object, but is"),
     ({"scores": {"s": [1, 2]}}, "the scores s must be numbers, one for each of the 3 tokens"),

@@ -106,13 +106,19 @@ def estimate(
             sets = choose_sets(drawn, settings.tuning.seed)
             training = {name: work.tune(name, getattr(sets, name)) for name in ("positive", "negative")}
             scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
-            rows = work.score(scored)
+            rows = [row | _critical(row, references) for row in work.score(scored)]
             write_whole(out / SCORES, (to_json(row) + "\n" for row in rows))
             compared = None if references is None else compare(rows, references, settings.tuning.seed)
             summary = run | _described(sets, training, rows) | {"agreement": compared}
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
         (out / JOURNAL).unlink(missing_ok=True)
     return Results(read_json(out / SUMMARY))
+
+
+def _critical(row: Row, references: Mapping[str, Reference] | None) -> Row:
+    """What scores.jsonl says of the critical token of rollouts, where there is one."""
+    reference = (references or {}).get(row["id"])
+    return {} if reference is None else {"critical_index": reference.critical}
 
 
 def compare(rows: Sequence[Row], references: Mapping[str, Reference], seed: int = 0) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _cells(entry: Summary, sign: str) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """The rows of scores.jsonl, their scores as columns."""
+    """The rows of scores.jsonl, their scores as columns, with the critical token where rollouts found one."""
     for where, row in read_rows(path):
         ids, _ = tokens_of(row, where)
         scores = column(row, "scores", where)
@@ -100,4 +100,7 @@ def _rows(path: Path) -> Iterator[Row]:
         for name, values in columns.items():
             if not isinstance(values, list) or len(values) != len(ids) or not all(map(is_number, values)):
                 raise UserError(f"{where}: the scores {name} must be numbers, one for each of the {len(ids)} tokens")
+        critical = row.get("critical_index")
+        if critical is not None and not (isinstance(critical, int) and 0 <= critical < len(ids)):
+            raise UserError(f"{where}: critical_index must be one of the {len(ids)} tokens, but is {critical!r}")
         yield {**row, "id": text(row, "id", where), **columns}
