@@ -173,6 +173,15 @@ def test_the_losses_of_selective_modeling_are_four_curves_and_the_share_has_a_ba
     assert words < set(legend(shown["Tokens selected"]))
 
 
+def test_the_first_chart_says_over_how_many_steps_a_point_is_the_mean():
+    notes = [chart.note for chart in charts(training.page_of_summary(preference(held_out=True))).values()]
+    many = "A point of the training is the mean over the 5 to 10 steps since the point before it"
+    assert notes == [f"{many}; a held-out one is of that step alone.", "", "", ""]
+    even = preference() | {"history": [row(step, "loss") for step in (10, 20)]}
+    [chart] = charts(training.page_of_summary(even)).values()
+    assert chart.note == "A point of the training is the mean over the 10 steps since the point before it."
+
+
 @pytest.mark.parametrize("name", ["loss", *PREFERENCES, "kl/chosen", "kl/rejected", "eval_loss", "eval_logps/chosen"])
 def test_every_chart_is_drawn_from_its_numbers(name):
     """Another value changes the one chart that it belongs to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
 
 _LONGEST = 34  # characters of a strategy beside its dot
 
@@ -14,7 +14,7 @@ def accuracy_svg(strategies: Sequence[dict[str, Any]]) -> str:
     """An <svg> element with a line a strategy of results.json, the first on top; the same ones give the same text."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 0.9 + 0.34 * len(strategies)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.32 * len(strategies)), layout="constrained")
     axes = figure.subplots()
     color = LINES[0][0]
     for y, s in enumerate(strategies):
@@ -24,12 +24,13 @@ def accuracy_svg(strategies: Sequence[dict[str, Any]]) -> str:
         right = high < 88
         axes.annotate(
             f"{middle:.1f}%", (high if right else low, y), (6 if right else -6, 0), textcoords="offset points",
-            va="center", ha="left" if right else "right", fontsize=8,
+            va="center", ha="left" if right else "right", fontsize=TEXT,
         )  # fmt: skip
     names = [s["strategy"] for s in strategies]
     shown = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
-    axes.set_yticks(range(len(names)), shown, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), shown, fontsize=TEXT, parse_math=False)
     axes.set(xlim=(0, 100), ylim=(len(names) - 0.5, -0.5), xlabel="accuracy (%)")
+    axes.tick_params(axis="x", labelsize=TEXT)
     plain_axes(axes)
     axes.grid(axis="y", lw=0)
     axes.grid(axis="x", lw=0.4)

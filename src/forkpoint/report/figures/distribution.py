@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float16, Int64
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, plain_axes, svg_text
 
 Counts = Int64[np.ndarray, "65536"]  # of every float16, by its bits
 ALL = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)  # the values that are counted
@@ -30,7 +30,7 @@ def distribution_svg(scores: Mapping[str, Mapping[str, Counts]]) -> str:
     from matplotlib.figure import Figure
 
     groups = len(next(iter(scores.values())))
-    figure = Figure(figsize=(8.4, 3.2 if groups > 1 else 2.9), layout="constrained")
+    figure = Figure(figsize=(WIDE, 3.2 if groups > 1 else 2.9), layout="constrained")
     panels = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
     for axes, (name, lines) in zip(panels, scores.items(), strict=True):
         edges = _edges(np.sum(list(lines.values()), axis=0))
@@ -40,14 +40,14 @@ def distribution_svg(scores: Mapping[str, Mapping[str, Counts]]) -> str:
             axes.stairs(shares, edges, color=color, lw=0, fill=True, alpha=0.15)
             axes.stairs(shares, edges, color=color, lw=1.4, ls=dashes, label=group)
         axes.set(xlabel=f"{name} (nats)", xlim=(0, edges[-1]))
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=TEXT)
         plain_axes(axes)
         axes.set_axisbelow(True)
     panels[0].set(ylabel="share of the tokens (%)")
     panels[0].set_ylim(bottom=0)  # of both, once all is drawn
     if groups > 1:
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=groups, frameon=False, fontsize=8)
+        figure.legend(handles, labels, loc="outside upper left", ncols=groups, frameon=False, fontsize=TEXT)
     return svg_text(figure)
 
 

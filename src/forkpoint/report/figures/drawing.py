@@ -8,6 +8,9 @@ from typing import Any
 # A line's colour, marker and dashes. The colours are at least 20 apart (CIEDE2000, Machado's simulations) with any
 # colour blindness, 3:1 or more from white, and of several lightnesses: readable in grey too, as the shapes are.
 LINES = (("#1b55a1", "o", "-"), ("#be6302", "s", "--"), ("#529892", "^", "-."), ("#612d3d", "D", ":"))
+# Read on a phone, 360 pixels wide, as on a desk: few inches, so that the text is large in them.
+WIDTH, WIDE = 5.2, 6.0  # inches of a chart, and of one with several panels
+TEXT = 9  # points
 
 
 def plain_axes(axes: Any) -> None:

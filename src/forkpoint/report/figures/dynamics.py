@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, plain_axes, svg_text
 from forkpoint.selective.dynamics import CLASSES
 
 _STYLES = dict(zip(CLASSES, (LINES[3], LINES[1], LINES[0], LINES[2]), strict=True))  # the hues of viewer.css
@@ -15,15 +15,15 @@ def dynamics_svg(summary: dict[str, Any]) -> str:
     """An <svg> element of a `dynamics_summary` of at least one token; the same summary gives the same text."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDE, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     shares: dict[str, float] = {name: 100 * (summary["classes"][name]["share"] or 0) for name in CLASSES}
     _draw_losses(left, summary, shares)
     _draw_shares(right, shares)
     for axes in (left, right):
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=TEXT)
         plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=TEXT)
     return svg_text(figure)
 
 
@@ -38,13 +38,13 @@ def _draw_losses(axes: Any, summary: dict[str, Any], shares: dict[str, float]) -
     shown = range(0, len(names), -(-len(names) // _LABELS))
     slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
     axes.set_xticks(shown, [names[i] for i in shown], parse_math=False, **slanted)
-    axes.set_title("mean loss in nats, by checkpoint", fontsize=9, loc="left")
+    axes.set_title("mean loss in nats, by checkpoint", fontsize=TEXT, loc="left")
     axes.set_ylim(bottom=0)
 
 
 def _draw_shares(axes: Any, shares: dict[str, float]) -> None:
     bars = axes.bar(list(shares), list(shares.values()), color=[_STYLES[name][0] for name in shares], width=0.7)
-    axes.bar_label(bars, [f"{share:.1f}%" for share in shares.values()], fontsize=8, padding=2)
-    axes.set_title("tokens of each class (%)", fontsize=9, loc="left")
+    axes.bar_label(bars, [f"{share:.1f}%" for share in shares.values()], fontsize=TEXT, padding=2)
+    axes.set_title("tokens of each class (%)", fontsize=TEXT, loc="left")
     axes.margins(y=0.12)
     axes.set_axisbelow(True)

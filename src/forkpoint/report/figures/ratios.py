@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
 
 Point = tuple[float, float]
 
@@ -16,7 +16,7 @@ def ratios_svg(lines: Mapping[str, Sequence[Point]], every_token: Mapping[str, f
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     for i, (name, points) in enumerate(lines.items()):
         color, marker, dashes = LINES[i % len(LINES)]
@@ -26,7 +26,7 @@ def ratios_svg(lines: Mapping[str, Sequence[Point]], every_token: Mapping[str, f
         axes.axhline(loss, color="#1a1a1a", lw=1, ls=("--", ":")[i % 2], zorder=1, label=f"{name}, all tokens")
     axes.set(xlabel="share of the tokens that is trained on (%)", ylabel="held-out loss (nats)")
     axes.margins(y=0.12)
-    axes.tick_params(labelsize=9)
+    axes.tick_params(labelsize=TEXT)
     plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
     return svg_text(figure)

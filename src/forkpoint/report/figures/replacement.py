@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
 
 _LABELS = {"with": "critical token replaced", "without": "not replaced"}
 
@@ -14,7 +14,7 @@ def replacement_svg(table: Sequence[dict[str, Any]]) -> str:
     """The chart of a `replacement_table` (not empty) as an <svg> element; the same table gives the same text."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     k = [row["k"] for row in table]
     powers = [2**i for i in range(k[-1].bit_length())]
@@ -26,6 +26,7 @@ def replacement_svg(table: Sequence[dict[str, Any]]) -> str:
     axes.set_xscale("log", base=2)
     axes.set_xticks(powers, [str(p) for p in powers])
     axes.set(xlabel="k", ylabel="pass@k (%)", ylim=(-2, 102))
+    axes.tick_params(labelsize=TEXT)
     plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
     return svg_text(figure)

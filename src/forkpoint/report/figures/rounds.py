@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forkpoint.preference.held_out import ks
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, plain_axes, svg_text
 
 
 def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
@@ -16,8 +16,8 @@ def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
-    for axes, (name, label, scale) in zip(figure.subplots(2, 3).flat, _panels(runs), strict=True):
+    figure = Figure(figsize=(WIDE, 6.4), layout="constrained")
+    for axes, (name, label, scale) in zip(figure.subplots(3, 2).flat, _panels(runs), strict=True):
         for i, (run, summary) in enumerate(runs.items()):
             color, marker, line = LINES[i % len(LINES)]
             points = [(row["round"], row["held_out"]) for row in summary["results"] if _has(row, name)]
@@ -27,13 +27,13 @@ def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
             axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
             own = {"label": run} if name == "greedy_accuracy" else {}
             axes.plot(x, y, color=color, marker=marker, linestyle=line, lw=1.5, markersize=4, **own)
-        axes.set_title(label, fontsize=9, loc="left")
+        axes.set_title(label, fontsize=TEXT, loc="left")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=TEXT)
         plain_axes(axes)
-    figure.supxlabel("round", fontsize=9)
+    figure.supxlabel("round", fontsize=TEXT)
     if len(runs) > 1:
-        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
     return svg_text(figure)
 
 

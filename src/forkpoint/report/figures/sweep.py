@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
 
 _MARKERS = "os^DvPX*"
 
@@ -14,7 +14,7 @@ def sweep_svg(results: dict[str, Any]) -> str:
     from matplotlib.figure import Figure
 
     by_spec = {s["strategy"]: s for s in results["strategies"]}
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     for i, line in enumerate(results["sweep"]["lines"]):
         color, _, dashes = LINES[i % len(LINES)]
@@ -31,6 +31,7 @@ def sweep_svg(results: dict[str, Any]) -> str:
         }
         axes.errorbar(line["values"], y, [below, above], capsize=2, label=line["strategy"], **look)
     axes.set(xlabel=results["sweep"]["option"], ylabel="accuracy (%)", ylim=(0, 102))
+    axes.tick_params(labelsize=TEXT)
     plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
     return svg_text(figure)

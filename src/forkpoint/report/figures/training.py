@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
 
-_IN_A_ROW = 4  # names of curves, at most; more stand in two rows
+_IN_A_ROW = 3  # names of curves, at most; more stand in two rows
 _MARKED = 40  # points of a line, at most, that each have a marker
 
 
@@ -48,22 +48,22 @@ def curves_svg(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     if band:
         axes.fill_between(band.steps, band.low, band.high, color=LINES[0][0], alpha=0.18, lw=0, label=band.label)
     for curve in curves:
         _draw(axes, curve)
-    axes.set_title(label, fontsize=9, loc="left")
-    axes.set_xlabel(across, fontsize=9)
+    axes.set_title(label, fontsize=TEXT, loc="left")
+    axes.set_xlabel(across, fontsize=TEXT)
     axes.locator_params(axis="x", integer=True)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=TEXT)
     if limits:
         axes.set_ylim(*limits)
     plain_axes(axes)
     if (named := len(curves) + (band is not None)) > 1:
         columns = named if named <= _IN_A_ROW else -(-named // 2)
-        figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize=8, columnspacing=1.4)
+        figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize=TEXT, columnspacing=1.2)
     return svg_text(figure)
 
 

@@ -15,6 +15,10 @@ from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import Sampling
 
 Summary = dict[str, Any]
+LOST = {  # what is true after the critical token, by the protocol
+    "forks": "at most 1 in 64 continuations end correct right after it, and the 95% intervals stay below 5% from there",
+    "paper": "0 of 64 continuations end correct right after it, and fewer than 4 of 64 after every later token",
+}
 ALWAYS_SAID = ("temperature", "max_tokens", "seed")  # of the sampling, even where they are the defaults
 
 
@@ -34,7 +38,7 @@ def page_of_summary(summary: Summary) -> Page:
             _replacement(table, summary["replacement"]["n_trajectories"]),
         ]
     if kinds := summary["token_kinds"]:
-        sections.append(_kinds(kinds))
+        sections.append(_kinds(kinds, summary["protocol"]))
     return Page(f"Critical tokens: {summary['model']} on {summary['task']}", _lines(summary), sections)
 
 
@@ -90,10 +94,13 @@ def _cost(summary: Summary) -> str:
     )
 
 
-def _kinds(kinds: list[Summary]) -> Table:
+def _kinds(kinds: list[Summary], protocol: str) -> Table:
     total = sum(kind["count"] for kind in kinds)
     rows = [(kind["kind"], f"{kind['count']:,}", percent(kind["count"] / total)) for kind in kinds]
-    return Table("What the critical tokens are", ("kind", "tokens", "share"), rows)
+    note = (
+        f"Critical is the token after which the response is lost: {LOST['paper' if protocol == 'paper' else 'forks']}."
+    )
+    return Table("What the critical tokens are", ("kind", "tokens", "share"), rows, note=note)
 
 
 def _replacement(table: list[Summary], responses: int) -> Table:
@@ -106,7 +113,12 @@ def _replacement(table: list[Summary], responses: int) -> Table:
         for row in shown
     ]
     columns = ("k", "not replaced", "95% interval", "replaced", "95% interval")
-    return Table(f"Pass@k in {responses:,} responses", columns, rows, left=0)
+    note = (
+        f"A response's {table[-1]['k']:,} rollouts make fewer tries of k the larger k is, of the largest k one alone. "
+        "Intervals count them, responses to one problem as dependent; so with k they grow wider, and may begin lower "
+        "though pass@k is higher."
+    )
+    return Table(f"Pass@k in {responses:,} responses", columns, rows, left=0, note=note)
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ LOSSES = {  # by the method; a preference method's is PAIR_LOSS
 PANELS = (
     Panel("Log-probability of the responses", "mean log-probability of a response (nats)",
           _of_pairs("logps", "chosen", "rejected")),
-    Panel("Rewards", "mean reward of a response", _of_pairs("rewards", "chosen", "rejected", "margins")),
+    Panel("Rewards", "mean reward of a response (β × nats above the reference)",
+          _of_pairs("rewards", "chosen", "rejected", "margins")),
     Panel("Accuracy of the rewards", "pairs whose chosen response has the higher reward (%)", (
         Line("rewards/accuracies", "training pairs"), Line("eval_rewards/accuracies", "held-out pairs"),
     ), 100, SHARES),
@@ -143,10 +145,22 @@ def _first_and_last(rows: History) -> History:
 
 def _charts(method: str, history: History) -> list[Chart]:
     return [
-        Chart(panel.title, partial(_svg, panel, history))
-        for panel in (LOSSES.get(method, PAIR_LOSS), *PANELS)
+        Chart(panel.title, partial(_svg, panel, history), _points_are(history) if i == 0 else "")
+        for i, panel in enumerate((LOSSES.get(method, PAIR_LOSS), *PANELS))
         if any(panel.lines[0].metric in row for row in history)
     ]
+
+
+def _points_are(history: History) -> str:
+    """What a point in the charts is: the trainer averages since it last logged, which it also does at every save."""
+    steps = [0, *(row["step"] for row in history if "loss" in row)]
+    lengths = sorted({b - a for a, b in pairwise(steps)})
+    if lengths == [1]:
+        return ""
+    over = f"{lengths[0]:,}" if len(lengths) == 1 else f"{lengths[0]:,} to {lengths[-1]:,}"
+    held_out = any("eval_loss" in row for row in history)
+    note = f"A point of the training is the mean over the {over} steps since the point before it"
+    return f"{note}; a held-out one is of that step alone." if held_out else f"{note}."
 
 
 def _svg(panel: Panel, history: History) -> str:
