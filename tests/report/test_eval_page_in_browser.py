@@ -69,6 +69,42 @@ def test_a_problem_has_its_verdicts_and_all_its_paths(opened, samples):
     assert opened.run(SIBLING) == picked[0]
 
 
+def test_marks_and_answers_name_their_strategies(opened, samples):
+    assert opened.run("document.getElementById('order').textContent") == f"✓ ✗ in this order: {'; '.join(STRATEGIES)}"
+    first = [row for row in samples if row["problem_id"] == samples[0]["problem_id"]]
+    titles = opened.run("[...document.querySelectorAll('#list > div:first-child b')].map(b => b.title)")
+    assert titles == [f"{row['strategy']} {'right' if row['correct'] else 'wrong'}" for row in first]
+    opened.press(*"[" * 8)
+    sign = "✓" if first[0]["correct"] else "✗"
+    said = f"greedy: Answer {first[0]['answer']} {sign}. Gold {first[0]['gold']}"
+    assert opened.run("document.querySelector('#facts p:last-child').textContent").startswith(said)
+
+
+def test_an_answer_is_shown_without_a_verdict_and_a_missing_one_where_others_are_graded(tab, run, samples, tmp_path):
+    row = next(r for r in samples if r["strategy"] == STRATEGIES[1])
+    paths = [path | {"correct": None} for path in row["paths"]]
+    paths[0] |= {"answer": "never graded"}
+    paths[1] |= {"answer": None}
+    (tmp_path / "results.json").write_text((run / "results.json").read_text())
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row | {"paths": paths}) + "\n")
+    tab.open(write_report(tmp_path).as_uri())
+    answers = tab.run("[...document.querySelectorAll('#siblings > div')].map(d => d.children[1].textContent)")
+    assert answers[:2] == ["never graded", "no answer"]
+
+
+def test_the_paths_are_scrolled_by_whole_lines(opened):
+    top = (
+        "(box => [...box.children].some(line => line.offsetTop === box.scrollTop))(document.getElementById('siblings'))"
+    )
+    opened.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=False)
+    try:
+        opened.press(*"]" * 8)
+        assert opened.run("document.getElementById('siblings').scrollTop") > 0
+        assert opened.run(top)
+    finally:
+        opened.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000, deviceScaleFactor=1, mobile=False)
+
+
 def test_keys_go_through_paths_and_problems(opened, samples):
     row = next(r for r in samples if r["strategy"] == STRATEGIES[1])
     opened.press(*"[" * 8)

@@ -196,11 +196,11 @@ def use_the_viewer(tab):
     tab.run("document.querySelector('[data-t=\"0\"]').click()")
     tab.press("j", "k", "End")
     last = tab.run("Number(document.activeElement.dataset.t)")
-    assert f"token {last} of 0 to {last}" in tab.run(PANEL)
+    assert f"token {last} of {last + 1}" in tab.run(PANEL)
     tab.run("document.querySelector('[data-t=\"0\"]').scrollIntoView({block: 'center'})")
     box = tab.run("document.querySelector('[data-t=\"0\"]').getClientRects()[0].toJSON()")
     tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=box["x"] + 2, y=box["y"] + box["height"] / 2)
-    assert f"token 0 of 0 to {last}" in tab.run(PANEL)
+    assert f"token 0 of {last + 1}" in tab.run(PANEL)
     tab.run("document.querySelectorAll('#score option').forEach(o => { const s = document.getElementById('score');"
             "s.value = o.value; s.dispatchEvent(new Event('change')) })")  # fmt: skip
     tab.press("/", *"no such text")

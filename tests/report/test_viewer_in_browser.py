@@ -123,3 +123,41 @@ def test_hostile_text_stays_text(tab, rows, tmp_path):
     tab.press("j", "j")
     assert tab.run(CHOSEN) == "bare"
     assert tab.complaints() == []
+
+
+def test_opening_by_a_link_shows_the_text_and_plain_opening_the_top(tab, rows, tmp_path):
+    page = write_report(write_run(tmp_path, rows)).as_uri()
+    tab.open(f"{page}#{quote(rows[5]['id'], safe='')}:3")
+    box = tab.run("document.querySelector('[data-t=\"3\"]').getBoundingClientRect().toJSON()")
+    assert 0 <= box["top"] < box["bottom"] <= 1000
+    assert tab.run("scrollY") > 0
+    tab.open("about:blank")
+    tab.open(page)
+    assert tab.run("scrollY") == 0
+
+
+def test_on_a_phone_the_panel_stays_in_view_once_a_token_is_tapped_and_covers_the_text_alone(opened):
+    panel = "getComputedStyle(document.getElementById('panel')).position"
+    over = "document.elementFromPoint(100, {y}).closest('#panel') !== null"
+    opened.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=False)
+    try:
+        assert opened.run(panel) == "static"
+        opened.run("document.querySelector('[data-t=\"0\"]').click()")
+        opened.run("scrollTo(0, document.getElementById('text').getBoundingClientRect().top + scrollY - 600)")
+        assert opened.run(panel) == "sticky"
+        assert opened.run(over.format(y=840))
+        for covered in (".controls", "#facts", "#list"):
+            box = f"document.querySelector('{covered}').getBoundingClientRect().bottom"
+            opened.run(f"scrollBy(0, {box} - 840)")
+            assert not opened.run(over.format(y=820)), covered
+    finally:
+        opened.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000, deviceScaleFactor=1, mobile=False)
+
+
+def test_numbers_have_their_meaning_and_scales_words_at_their_ends(opened):
+    named = "[...document.querySelectorAll('#meanings dt')].map(d => d.textContent)"
+    assert opened.run(named) == ["π", "log-probability", "entropy (nats)", "gap", "success", "critical"]
+    ends = "[...document.querySelectorAll('#legend > span')].map(s => s.textContent)"
+    assert opened.run(ends) == ["100%", "0%"]
+    opened.run("(s => (s.value = 'gap', s.dispatchEvent(new Event('change'))))(document.getElementById('score'))")
+    assert opened.run(ends) == ["1 sure", "0 unsure"]

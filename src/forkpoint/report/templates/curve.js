@@ -1,6 +1,6 @@
 // The success curve with its band. Token t spans [t, t + 1] of the x axis: success before it at t, after it at t + 1.
 
-const CURVE = { height: 210, left: 40, right: 8, top: 18, bottom: 40 };
+const CURVE = { height: 226, left: 56, right: 8, top: 18, bottom: 56 };
 
 /** Runs of consecutive indices at which success is known: [[first, last], ...]. */
 const knownRuns = (success) => {
@@ -44,14 +44,16 @@ const curveLabel = ({ success, critical }) => {
 };
 
 const drawAxes = (tokens, { width, x, y }) => {
+  const titles = [shape("text", { transform: `translate(11 ${y(0.5)}) rotate(-90)`, "text-anchor": "middle" }, "success"),
+                  shape("text", { x: (x(0) + width - CURVE.right) / 2, y: CURVE.height - 5, "text-anchor": "middle" }, "token")];
   const parts = [0, 0.5, 1].flatMap((p) => [
     shape("line", { class: "grid", x1: x(0), x2: width - CURVE.right, y1: y(p), y2: y(p) }),
     shape("text", { x: x(0) - 6, y: y(p) + 4, "text-anchor": "end" }, `${100 * p}%`),
   ]);
   const every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].find((n) => x(n) - x(0) >= 36) ?? 10000;
   for (let t = 0; t < tokens; t += every)
-    parts.push(shape("text", { x: x(t + 0.5), y: CURVE.height - 6, "text-anchor": "middle" }, String(t)));
-  return parts;
+    parts.push(shape("text", { x: x(t + 0.5), y: y(0) + 34, "text-anchor": "middle" }, String(t)));
+  return [...titles, ...parts];
 };
 
 /** The chosen score again, a small box a token, between the curve and its token numbers. */

@@ -8,6 +8,8 @@ const fill = (node, attributes, children) => {
 const element = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
 const shape = (name, attributes = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+/** A name that may be broken between its parts, and nowhere else. */
+const breakable = (name) => name.split(/(?<=[:,/])/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
 const byId = (id) => document.getElementById(id);
 
 /** A share as a percentage that never rounds to certainty. */

@@ -14,11 +14,23 @@ const groupsOf = (rows) => {
   return groups;
 };
 
+/** Where entries are headed by several marks, whose they are: the last tags say so, a mark each. */
+const orderOfMarks = ({ rows: [{ marks }], tags }) =>
+  marks?.length > 1 ? `✓ ✗ in this order: ${tags.slice(-marks.length).map((tag) => tag.replace(/ (right|wrong)$/, "")).join("; ")}` : "";
+
+/** A response's answer and verdict, as far as they are known; nothing where responses hold no answers. */
+const verdictOf = ({ answer, correct }, { rows: [{ gold }] }) => {
+  const said = answer ?? (gold == null && correct == null ? "" : "no answer");
+  return correct == null ? said : `${said} ${correct ? "✓" : "✗"}`;
+};
+const colourOf = ({ correct }) => (correct == null ? null : correct ? "right" : "wrong");
+
 /** A group's line in the list: its verdicts and name, and how its text begins. */
 const listEntry = ({ rows: [row], name, tags }, i) => {
   const verdicts = row.marks ?? (row.correct == null ? [] : [row.correct]);
   const known = row.status && (MARKS[row.status] ?? "·");
-  const signs = verdicts.map((right) => element("b", { class: right ? "right" : "wrong" }, right ? "✓" : "✗"));
+  const whose = row.marks ? tags.slice(-row.marks.length) : [];
+  const signs = verdicts.map((right, m) => element("b", { class: right ? "right" : "wrong", title: whose[m] }, right ? "✓" : "✗"));
   const text = (row.question ?? row.tokens.slice(0, 80).join("")).slice(0, 80);
   const about = row.critical == null ? tags.join(", ") : `critical at ${row.critical}`;
   return element("div", { role: "option", tabindex: -1, "aria-selected": false, "data-i": i, title: [name, about].filter(Boolean).join(", ") },
@@ -52,7 +64,15 @@ const fillTags = (groups) => {
 const showSiblings = (box, group, shown) => {
   if (group.rows.length === 1) return box.replaceChildren();
   const line = (row, i) => element("div", { role: "option", tabindex: row === shown ? 0 : -1, "aria-selected": row === shown, "data-s": i, class: row.picked ? "picked" : null },
-    element("span", {}, row.label ?? row.id), element("span", { class: row.correct == null ? null : row.correct ? "right" : "wrong" },
-    row.correct == null ? "" : `${row.answer ?? "no answer"} ${row.correct ? "✓" : "✗"}`), element("span", { class: "soft" }, row.note ?? ""));
+    element("span", {}, ...breakable(row.label ?? row.id)), element("span", { class: colourOf(row) }, verdictOf(row, group)),
+    element("span", { class: "soft" }, row.note ?? ""));
   box.replaceChildren(...group.rows.map(line));
+};
+
+/** Scroll the chosen line into the box, a whole line on top. */
+const scrollSiblings = (box) => {
+  const lines = [...box.children];
+  const chosen = lines.find((line) => line.ariaSelected === "true");
+  const least = chosen ? chosen.offsetTop + chosen.offsetHeight - box.clientHeight : 0;
+  box.scrollTop = least > 0 ? lines.find((line) => line.offsetTop >= least).offsetTop : 0;
 };

@@ -5,23 +5,41 @@ const showPanel = (panel, trajectory, t) => {
   const name = element("code", {}, spelled(trajectory.tokens[t], trajectory.ids[t]));
   const label = t === trajectory.critical ? [element("span", { class: "label" }, "critical")] : [];
   panel.replaceChildren(
-    element("h3", { "aria-live": "polite" }, name, ` token ${t} of 0 to ${trajectory.tokens.length - 1}`, ...label),
+    element("h3", { "aria-live": "polite", title: "Tokens are counted from 0." }, name, ` token ${t} of ${trajectory.tokens.length}`, ...label),
     element("dl", {}, ...panelFacts(trajectory, t).flatMap(([term, value]) => [element("dt", {}, term), element("dd", {}, value)])),
     ...alternativesTable(trajectory, t),
-    element("p", { class: "soft" }, element("a", { href: linkTo(trajectory, t) }, "Link to this token"), `, id ${trajectory.ids[t]}`),
+    element("p", { class: "soft" }, element("a", { href: linkTo(trajectory, t) }, "Link to this token"), `, token id ${trajectory.ids[t]}`),
   );
 };
 
-const NUMBERS = [
-  ["policy_prob", "π", probability], ["logprob", "log-probability", decimal], ["entropy", "entropy", decimal],
-  ["gap", "gap", probability], ["distance", "largest logit, σ above the mean", decimal], ["s", "s", probability],
-  ["logprob_positive", "log p⁺, of the positive model", decimal], ["logprob_negative", "log p⁻, of the negative model", decimal],
-  ["weight", "weight 1 − s", probability],
-  ["loss", "loss", decimal], ["reference_loss", "reference loss", decimal], ["excess_loss", "excess loss", signed],
-  ["reference_entropy", "reference entropy", decimal], ["delta", "change of loss Δ", signed],
+const NUMBERS = [  // key, name, how it is written, and what it is where the name does not say so
+  ["policy_prob", "π", probability, "the token's probability where sampling drew it, after temperature and truncation"],
+  ["logprob", "log-probability", decimal, "of the model itself, in nats"],
+  ["entropy", "entropy (nats)", decimal, "of the model's distribution: 0 where it is sure of the next token"],
+  ["gap", "gap", probability, "probability of the likeliest token less that of the second: near 1 where the model is sure"],
+  ["distance", "largest logit, σ above the mean", decimal, "in standard deviations of all logits there: the larger, the surer"],
+  ["s", "s", probability, "how likely models tuned on right and on wrong answers, contrasted, take the token: small where it is likely critical"],
+  ["logprob_positive", "log p⁺, of the positive model", decimal, "log-probability by the model tuned on right answers, in nats"],
+  ["logprob_negative", "log p⁻, of the negative model", decimal, "log-probability by the model tuned on wrong answers, in nats"],
+  ["weight", "weight 1 − s", probability, "how much the rejected token counts in training"],
+  ["loss", "loss (nats)", decimal], ["reference_loss", "reference loss (nats)", decimal],
+  ["excess_loss", "excess loss (nats)", signed, "loss less reference loss"],
+  ["reference_entropy", "reference entropy (nats)", decimal, "of the reference model's distribution"],
+  ["delta", "change of loss Δ (nats)", signed, "from the first checkpoint to the last"],
+];
+const SAID = [  // words of the viewer: whether a row uses them, and what they mean
+  ["success", ({ success }) => success, "share of the model's continuations from there that end correct"],
+  ["critical", ({ critical }) => critical != null, "the token after which practically no continuation ends correct any more"],
+  ["Δ", ({ columns, note }) => columns?.gap && note?.includes("Δ"), "of a path: the mean gap of its answer's tokens, how sure the model is of the answer"],
+];
+
+/** What the numbers beside the texts mean, [name, meaning] each: of those that the rows hold. */
+const meanings = (rows) => [
+  ...NUMBERS.filter(([key, , , meaning]) => meaning && rows.some(({ columns }) => columns?.[key])).map(([, name, , meaning]) => [name, meaning]),
+  ...SAID.filter(([, uses]) => rows.some(uses)).map(([name, , meaning]) => [name, meaning]),
 ];
 const panelFacts = ({ success, low, high, columns }, t) => {
-  const facts = NUMBERS.filter(([key]) => columns[key]).map(([key, term, format]) => [term, format(columns[key][t])]);
+  const facts = NUMBERS.filter(([key]) => columns[key]).map(([key, term, format, meaning]) => [meaning ? element("abbr", { title: meaning }, term) : term, format(columns[key][t])]);
   for (const { key, label, values } of scores)
     if (values && columns[key]) facts.push([label, values[columns[key][t]] ?? "none"]);
   if (success) for (const [term, i] of [["success before", t], ["success after", t + 1]])

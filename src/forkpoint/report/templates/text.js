@@ -41,31 +41,40 @@ const shadeText = (box, shades) => shades.forEach((shade, t) => {
   box.children[t].classList.add(...shade.split(" "));
 });
 
+const SHARES = ["success", "drop"];
+const ENDS = {  // what the unshaded and the most strongly shaded end of a scale say
+  policy_prob: ["likely", "unlikely"], entropy: ["sure", "unsure"], gap: ["sure", "unsure"], distance: ["sure", "unsure"],
+  s: ["harmless", "likely critical"], weight: ["harmless", "likely critical"],
+};
+
 /** What the shades stand for: the ends of a scale, or every name with the number of its tokens in this trajectory. */
 const showLegend = (box, trajectory, score) => {
   if (score.values) return box.replaceChildren(...score.values.map((name, i) => {
     const tokens = trajectory.tokens.filter((_, t) => scoreAt(trajectory, score.key, t) === i).length;
     return element("span", { class: "name" }, element("b", { class: shadeOf(score, i) }, name), ` ${tokens}`);
   }));
-  const end = (x) => element("span", {}, String(Number(x.toPrecision(3))).replace("-", "−"));
+  const number = (x) => String(Number(x.toPrecision(3))).replace("-", "−");
+  const end = (x, word = "") => element("span", {}, `${SHARES.includes(score.key) ? `${100 * x}%` : number(x)} ${word}`.trim());
+  const [atLight, atStrong] = ENDS[score.key] ?? [];
   const steps = Array.from({ length: SHADES }, (_, i) => element("i", { class: `s${i}` }));
   const below = score.two_sided ? steps.slice(1).toReversed().map((step) => element("i", { class: `${step.className} below` })) : [];
-  box.replaceChildren(end(score.two_sided ? 2 * score.light - score.strong : score.light), ...below, ...steps, end(score.strong));
+  box.replaceChildren(end(score.two_sided ? 2 * score.light - score.strong : score.light, atLight), ...below, ...steps, end(score.strong, atStrong));
 };
 
 /** Which problem this is, and how the response ended; of a plain document, how long it is. */
-const showFacts = (box, trajectory, { name, rows: [{ question, gold }] }) => {
-  const { answer, correct, status, critical, finish, rollouts, generated, note } = trajectory;
-  const graded = correct != null;
-  const verdict = answer == null ? "No answer" : `Answer ${answer}`;
+const showFacts = (box, trajectory, group) => {
+  const { name, rows: [{ question, gold }] } = group;
+  const { answer, correct, status, critical, finish, rollouts, generated, note, label } = trajectory;
+  const verdict = verdictOf(trajectory, group);
+  const said = answer == null ? "N" + verdict.slice(1) : `Answer ${verdict}`;
   const found = critical == null ? { none: "no critical token", undecided: "undecided" }[status] : `critical token at ${critical}`;
-  const facts = [graded || gold != null ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} token${trajectory.tokens.length === 1 ? "" : "s"}`, found,
+  const facts = [correct != null || gold != null ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} token${trajectory.tokens.length === 1 ? "" : "s"}`, found,
                  finish === "length" && "cut off at the length limit", rollouts != null && `${rollouts} rollouts`,
                  generated != null && `${generated} tokens generated`, note].filter(Boolean);
   box.replaceChildren(
     element("h3", {}, name),
     ...(question == null ? [] : [element("p", { class: "text" }, question)]),
-    element("p", {}, ...(graded ? [element("b", { class: correct ? "right" : "wrong" }, `${verdict} ${correct ? "✓" : "✗"}`), ". "] : []),
+    element("p", {}, ...(verdict ? [label ? `${label}: ` : "", element("b", { class: colourOf(trajectory) }, said), ". "] : []),
             `${facts.join(", ")}.`),
   );
 };

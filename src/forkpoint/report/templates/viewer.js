@@ -87,8 +87,7 @@ const choose = (row, t = null) => {
   if (entry.offsetTop < list.scrollTop || entry.offsetTop + entry.offsetHeight > list.scrollTop + list.clientHeight)
     list.scrollTop = entry.offsetTop - list.clientHeight / 3;
   showRow();
-  const sibling = byId("siblings").querySelector("[aria-selected='true']");
-  if (sibling) byId("siblings").scrollTop = sibling.offsetTop - byId("siblings").clientHeight / 2;
+  scrollSiblings(byId("siblings"));
   chooseToken(t ?? row.critical ?? row.span?.[0] ?? 0);
 };
 
@@ -118,7 +117,7 @@ const moveTo = (row, box) => {
   link();
 };
 
-/** Read the address: an id (a row's or a group's), or an id, a colon and a token. False where nothing has that id. */
+/** Read the address: an id (a row's or a group's), or an id, a colon and a token; show it and scroll there. False where nothing has that id. */
 const follow = () => {
   let name = location.hash.slice(1);
   try { name = decodeURIComponent(name); } catch { return false; }
@@ -129,6 +128,8 @@ const follow = () => {
   if (!row) return false;
   if (entryOf(row.at).hidden) clearFilters();
   choose(row, split ? Number(name.slice(colon + 1)) : null);
+  byId("facts").scrollIntoView();
+  byId("text").children[state.token]?.scrollIntoView({ block: "nearest" });
   return true;
 };
 
@@ -176,17 +177,23 @@ const point = (t) => {
   state.pointed = t;
   showToken();
 };
+/** A chosen token's panel stays in view on a narrow screen; before, it would only be in the way. */
+const touch = (t, options) => {
+  byId("viewer").classList.add("touched");
+  chooseToken(t, options);
+  link();
+};
 const tokenOf = (event) => event.target.closest("[data-t]")?.dataset.t;
 
 const listenToText = () => {
   const [text, curve] = ["text", "curve"].map(byId);
   text.addEventListener("pointerover", (event) => event.pointerType === "mouse" && tokenOf(event) && point(Number(tokenOf(event))));
   text.addEventListener("pointerleave", () => point(null));
-  text.addEventListener("click", (event) => tokenOf(event) && (chooseToken(Number(tokenOf(event)), { focus: true }), link()));
+  text.addEventListener("click", (event) => tokenOf(event) && touch(Number(tokenOf(event)), { focus: true }));
   text.addEventListener("keydown", onTextKey);
   curve.addEventListener("pointermove", (event) => curve.firstChild && point(state.scale.tokenAt(curve.firstChild, event)));
   curve.addEventListener("pointerleave", () => point(null));
-  curve.addEventListener("click", () => state.pointed != null && (chooseToken(state.pointed), link()));
+  curve.addEventListener("click", () => state.pointed != null && touch(state.pointed));
 };
 
 const listenToLists = () => {
@@ -221,6 +228,9 @@ const listen = () => {
 byId("viewer").hidden = false;
 byId("viewer").classList.toggle("curves", rows.some(({ success }) => success));
 fillTags(groups);
+byId("order").textContent = orderOfMarks(groups[0]);
+byId("meanings").append(...meanings(rows).flatMap(([name, meaning]) => [element("dt", {}, name), element("dd", {}, meaning)]));
+byId("meanings").parentNode.hidden = !byId("meanings").firstChild;
 byId("list").append(...groups.map(listEntry));
 byId("score").append(...scores.map(({ key, label }) => element("option", { value: key }, label)));
 byId("score").closest("label").hidden = !scores.length;
