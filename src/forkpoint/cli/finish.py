@@ -18,10 +18,9 @@ def finish(verb: str, argv: Sequence[str], out: Path, *made: Path) -> None:
     from forkpoint.report.terminal import print_page
 
     keep_command(out, [*verb.split(), *argv])
-    drawn: list[Path] = []
+    page, drawn = None, list[Path]()
     try:
         page = page_of(out)
-        print_page(page)
         drawn = [write_report(out, page)]
     except Exception as error:
         print(
@@ -29,4 +28,6 @@ def finish(verb: str, argv: Sequence[str], out: Path, *made: Path) -> None:
             f"`forkpoint report {out}` tries again",
             file=sys.stderr,
         )
+    if page is not None:
+        print_page(page)
     print("\n" + "\n".join(map(str, [*made, *drawn])))
