@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, clipped, plain_axes, svg_text
 
 _LONGEST = 34  # characters of a strategy beside its dot
 
@@ -27,8 +27,7 @@ def accuracy_svg(strategies: Sequence[dict[str, Any]]) -> str:
             va="center", ha="left" if right else "right", fontsize=TEXT,
         )  # fmt: skip
     names = [s["strategy"] for s in strategies]
-    shown = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
-    axes.set_yticks(range(len(names)), shown, fontsize=TEXT, parse_math=False)
+    axes.set_yticks(range(len(names)), [clipped(name, _LONGEST) for name in names], fontsize=TEXT, parse_math=False)
     axes.set(xlim=(0, 100), ylim=(len(names) - 0.5, -0.5), xlabel="accuracy (%)")
     axes.tick_params(axis="x", labelsize=TEXT)
     plain_axes(axes)

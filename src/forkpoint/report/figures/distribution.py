@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float16, Int64
 
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, legend_above, plain_axes, svg_text
 
 Counts = Int64[np.ndarray, "65536"]  # of every float16, by its bits
 ALL = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)  # the values that are counted
@@ -46,8 +46,7 @@ def distribution_svg(scores: Mapping[str, Mapping[str, Counts]]) -> str:
     panels[0].set(ylabel="share of the tokens (%)")
     panels[0].set_ylim(bottom=0)  # of both, once all is drawn
     if groups > 1:
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=groups, frameon=False, fontsize=TEXT)
+        legend_above(figure)
     return svg_text(figure)
 
 

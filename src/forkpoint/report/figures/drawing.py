@@ -11,12 +11,30 @@ LINES = (("#1b55a1", "o", "-"), ("#be6302", "s", "--"), ("#529892", "^", "-."), 
 # Read on a phone, 360 pixels wide, as on a desk: few inches, so that the text is large in them.
 WIDTH, WIDE = 5.2, 6.0  # inches of a chart, and of one with several panels
 TEXT = 9  # points
+_SIGN, _LETTER = 0.55, 0.075  # inches in a legend: a line with what is between columns, and a letter
 
 
 def plain_axes(axes: Any) -> None:
     """No frame above and at the right, and thin lines across."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", lw=0.4)
+
+
+def clipped(name: str, longest: int) -> str:
+    """A name in so many characters at most."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def legend_above(figure: Any) -> None:
+    """The names of what is drawn over the charts, each once, in as many columns as have room."""
+    named = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    columns = int(figure.get_figwidth() / (_SIGN + _LETTER * max(map(len, named))))
+    figure.legend(
+        named.values(), named.keys(), loc="outside upper left", ncols=max(1, min(len(named), columns)), frameon=False,
+        fontsize=TEXT, columnspacing=1.2,
+    )  # fmt: skip
 
 
 def svg_text(figure: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, clipped, legend_above, plain_axes, svg_text
 from forkpoint.selective.dynamics import CLASSES
 
 _STYLES = dict(zip(CLASSES, (LINES[3], LINES[1], LINES[0], LINES[2]), strict=True))  # the hues of viewer.css
 _LABELS = 8  # checkpoints named below the axis, at most
+_LONGEST = 16  # characters of a checkpoint's name
 
 
 def dynamics_svg(summary: dict[str, Any]) -> str:
@@ -23,7 +24,7 @@ def dynamics_svg(summary: dict[str, Any]) -> str:
     for axes in (left, right):
         axes.tick_params(labelsize=TEXT)
         plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=TEXT)
+    legend_above(figure)
     return svg_text(figure)
 
 
@@ -37,7 +38,7 @@ def _draw_losses(axes: Any, summary: dict[str, Any], shares: dict[str, float]) -
             axes.plot(losses, color=color, marker=marker, linestyle=line, lw=1.5, markersize=4, label=label)
     shown = range(0, len(names), -(-len(names) // _LABELS))
     slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
-    axes.set_xticks(shown, [names[i] for i in shown], parse_math=False, **slanted)
+    axes.set_xticks(shown, [clipped(names[i], _LONGEST) for i in shown], parse_math=False, **slanted)
     axes.set_title("mean loss in nats, by checkpoint", fontsize=TEXT, loc="left")
     axes.set_ylim(bottom=0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, legend_above, plain_axes, svg_text
 
 Point = tuple[float, float]
 
@@ -28,5 +28,5 @@ def ratios_svg(lines: Mapping[str, Sequence[Point]], every_token: Mapping[str, f
     axes.margins(y=0.12)
     axes.tick_params(labelsize=TEXT)
     plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
+    legend_above(figure)
     return svg_text(figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, legend_above, plain_axes, svg_text
 
 _LABELS = {"with": "critical token replaced", "without": "not replaced"}
 
@@ -28,5 +28,5 @@ def replacement_svg(table: Sequence[dict[str, Any]]) -> str:
     axes.set(xlabel="k", ylabel="pass@k (%)", ylim=(-2, 102))
     axes.tick_params(labelsize=TEXT)
     plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
+    legend_above(figure)
     return svg_text(figure)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forkpoint.preference.held_out import ks
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDE, legend_above, plain_axes, svg_text
 
 
 def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
@@ -33,7 +33,7 @@ def rounds_svg(runs: Mapping[str, dict[str, Any]]) -> str:
         plain_axes(axes)
     figure.supxlabel("round", fontsize=TEXT)
     if len(runs) > 1:
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
+        legend_above(figure)
     return svg_text(figure)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, legend_above, plain_axes, svg_text
 
 _MARKERS = "os^DvPX*"
 
@@ -33,5 +33,5 @@ def sweep_svg(results: dict[str, Any]) -> str:
     axes.set(xlabel=results["sweep"]["option"], ylabel="accuracy (%)", ylim=(0, 102))
     axes.tick_params(labelsize=TEXT)
     plain_axes(axes)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
+    legend_above(figure)
     return svg_text(figure)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, plain_axes, svg_text
+from forkpoint.report.figures.drawing import LINES, TEXT, WIDTH, legend_above, plain_axes, svg_text
 
-_IN_A_ROW = 3  # names of curves, at most; more stand in two rows
 _MARKED = 40  # points of a line, at most, that each have a marker
 
 
@@ -61,9 +60,8 @@ def curves_svg(
     if limits:
         axes.set_ylim(*limits)
     plain_axes(axes)
-    if (named := len(curves) + (band is not None)) > 1:
-        columns = named if named <= _IN_A_ROW else -(-named // 2)
-        figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize=TEXT, columnspacing=1.2)
+    if len(curves) + (band is not None) > 1:
+        legend_above(figure)
     return svg_text(figure)
 
 
