@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from importlib import import_module
-from select import poll  # the name select is the verb's here
 
 from forkpoint import __version__
 from forkpoint.types import FailedError, UserError
@@ -84,7 +83,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _reader_is_gone() -> bool:
     """Whether nobody reads stdout any more; other pipes may break, too."""
-    watched = poll()
+    import select
+
+    watched = select.poll()
     watched.register(sys.stdout, 0)
     return bool(watched.poll(0))
 
