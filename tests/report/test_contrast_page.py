@@ -62,7 +62,16 @@ def test_the_sentences_say_the_sets_and_what_became_of_the_models():
         "positive model: 100 responses, 3 steps, mean loss 0.200",
         "negative model: 246 responses, 31 steps, mean loss 0.500",
         "scored: 1,777 tokens of 17 trajectories",
+        "at finding critical tokens the lowest s is not shown to differ from the model's own lowest probability "
+        "(AUC +0.750, 95% interval +0.000 to +0.125)",
     ]
+
+
+@pytest.mark.parametrize(("interval", "said"), [([0.1, 0.2], "better than"), ([-0.2, -0.1], "worse than")])
+def test_what_tuning_gained_is_said(interval, said):
+    told = summary()
+    told["agreement"]["comparisons"][0]["auc_ci95"] = interval
+    assert f"the lowest s is {said} the model's own lowest probability" in page_of_summary(told).lines[-1]
 
 
 def test_the_agreement_has_every_scorer_and_its_difference_from_the_contrast():

@@ -50,7 +50,19 @@ def _lines(summary: Summary) -> list[str]:
         lines.append(
             f"{name} model: {training['responses']:,} responses, {training['steps']:,} steps, mean loss {number(loss)}"
         )
-    return [*lines, f"scored: {scored['tokens']:,} tokens of {scored['trajectories']:,} trajectories"]
+    lines.append(f"scored: {scored['tokens']:,} tokens of {scored['trajectories']:,} trajectories")
+    return [*lines, _gain(summary["agreement"])] if summary["agreement"] else lines
+
+
+def _gain(figures: Summary) -> str:
+    """Whether the two tuned models find critical tokens better than the model's own probability, which is free."""
+    against = next(entry for entry in figures["comparisons"] if entry["b"] == "policy_prob")
+    low, high = against["auc_ci95"]
+    verdict = "better than" if low > 0 else "worse than" if high < 0 else "not shown to differ from"
+    return (
+        f"at finding critical tokens the lowest s is {verdict} the model's own lowest probability "
+        f"(AUC {against['auc']:+z.3f}, 95% interval {low:+z.3f} to {high:+z.3f})"
+    )
 
 
 def _losses(trainings: Summary) -> Chart:
