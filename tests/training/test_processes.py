@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -154,7 +155,8 @@ def test_rows_of_similar_length_are_found_within_the_steps_of_all_processes(lab,
         "out", per_device_train_batch_size=3, gradient_accumulation_steps=5, use_cpu=True, report_to="none",
         train_sampling_strategy="group_by_length",
     )  # fmt: skip
-    trainer = sft_trainer(lab.model, lab.tokenizer, settings, response_rows([((5,), (6, 7))]))
+    model = copy.deepcopy(lab.model)  # on which TRL puts a forward of its own
+    trainer = sft_trainer(model, lab.tokenizer, settings, response_rows([((5,), (6, 7))]))
     assert trainer._get_train_sampler().batch_size == 30
 
 
