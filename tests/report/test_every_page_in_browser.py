@@ -22,7 +22,7 @@ from test_report import HOSTILE
 import forkpoint
 from forkpoint.cli import main
 from forkpoint.report import write_report
-from forkpoint.report.page import PAGES
+from forkpoint.report.page import BY_FILE, PAGES
 
 SETTLE = "new Promise(done => setTimeout(done, 400))"
 VISIBLE = "document.querySelectorAll('#list > :not([hidden])').length"
@@ -160,7 +160,7 @@ def tab(tmp_path_factory):
 
 
 def test_no_page_is_left_out():
-    assert RUNS.keys() == set(PAGES.values())
+    assert RUNS.keys() == {*PAGES.values(), *BY_FILE.values()}
 
 
 @pytest.mark.parametrize("name", RUNS)

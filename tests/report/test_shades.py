@@ -228,7 +228,7 @@ def test_a_notebook_shows_results_and_runs(lab, rows, tmp_path):
     assert html.count('class="text"') == 3
 
 
-@pytest.mark.parametrize("name", sorted(set(PAGES.values()) - {"recipe"}))  # which is run by a command only
+@pytest.mark.parametrize("name", sorted(set(PAGES.values())))
 def test_what_every_verb_returns_has_a_page_of_its_own(name):
     module = import_module(f"forkpoint.report.pages.{name}")
     assert get_type_hints(module.page_of_summary)["return"] is Page

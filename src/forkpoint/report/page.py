@@ -20,7 +20,7 @@ REPORT = "report.html"
 PAGES = {  # the file in pages/ that knows the runs of a verb, by the verb's first word
     "eval": "eval", "critical": "critical", "contrast": "contrast", "pairs": "pairs", "train": "training",
     "rounds": "rounds", "score": "store", "select": "selection", "dynamics": "documents", "logits": "logits",
-    "lm-eval": "lm_eval", "lab": "corpus", "run": "recipe",
+    "lm-eval": "lm_eval", "lab": "corpus",
 }  # fmt: skip
 BY_FILE = {  # of a directory that names no verb
     "results.json": "eval", "critical.jsonl": "critical", "documents.jsonl": "documents", "recipe.json": "recipe",

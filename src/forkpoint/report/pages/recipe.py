@@ -15,13 +15,13 @@ from forkpoint.recipe import RECORDS, REFERENCE, UNIMPORTANT, Record, read_recor
 from forkpoint.report.content import Chart, Link, Page, Table, number, percent, percents
 from forkpoint.report.figures.accuracy import accuracy_svg
 from forkpoint.report.figures.ratios import ratios_svg
+from forkpoint.report.page import REPORT
 from forkpoint.report.pages.eval import DIFFERENCE, difference_cells, tests_note
 from forkpoint.selective.rules import NONE
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
 Found = dict[str, dict[str, Any]]  # what a stage's file holds, by the stage's name
-REPORT = "report.html"
 APART = ("ratio", "snapshots", *UNIMPORTANT)  # options without which trainings are on one line of the ratios' chart
 
 

@@ -184,7 +184,7 @@ def _points(history: History, name: str, scale: float) -> tuple[list[int], list[
 
 
 def _steps(history: History) -> Table:
-    """All that was logged, a row a step; of very many steps every so manieth."""
+    """All that was logged, a row a step; of very many steps one in so many."""
     by_step: dict[int, dict[str, Any]] = {}
     for row in history:
         by_step.setdefault(row["step"], {}).update(row)
