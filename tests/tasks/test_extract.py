@@ -50,8 +50,8 @@ GOLDEN: list[tuple[AnswerKind, str, str | None, str]] = [
     ("number", r"\boxed{5} then \boxed{7}", "7", "7"),
     ("number", r"\boxed{1,234}", "1234", "1,234"),
     ("number", r"\boxed{5} then \boxed{7", None, ""),
-    ("number", r"so 5. \boxed{}", None, ""),
-    ("number", r"so 5. \boxed{\text{five}}", None, ""),
+    ("number", r"so 5. \boxed{}", "5", "5"),  # a box that states nothing of the kind is passed over
+    ("number", r"so 5. \boxed{\text{five}}", "5", "5"),
     ("number", r"\boxed{\frac{1}{2}}", "1/2", r"\frac{1}{2}"),
     # mathematics
     ("math", r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", r"\frac{1}{2}"),
@@ -213,6 +213,6 @@ def test_a_span_lies_in_its_text(text: str, kind: AnswerKind) -> None:
 )
 def test_reading_is_linear_in_the_length(piece: str, kind: AnswerKind) -> None:
     text = piece * (200_000 // len(piece))
-    started = time.perf_counter()
+    started = time.process_time()
     extract(text, kind)
-    assert time.perf_counter() - started < 5  # a quadratic reader would take minutes
+    assert time.process_time() - started < 5  # a quadratic reader would take minutes

@@ -32,8 +32,25 @@ SHORT_FORMS = [
     ("25%", "25"),
     ("1e6", "1000000"),
     ("1.5e-3", "3/2000"),
+    ("½", "1/2"),
+    ("2½", "5/2"),
+    (r"2\frac{1}{2}", "5/2"),
+    (r"\frac12", "1/2"),
+    ("70 000", "70000"),
+    ("70'000", "70000"),
+    ("1,00,000", "100000"),
+    ("1.234.567", "1234567"),
+    (r"1.5 \times 10^6", "1500000"),
+    ("6.02×10²³", "602000000000000000000000"),
+    ("10^{-3}", "1/1000"),
+    ("2^{10}", "1024"),
+    ("2 million", "2000000"),
+    ("- 5", "-5"),
+    ("negative 5", "-5"),
+    ("٧٢", "72"),
+    ("７２", "72"),
 ]
-NOT_ONE_NUMBER = ["", "abc", "1,2,3,", "3 apples", "12/0", "1 2", "x2", "1,00", "--5", "½"]
+NOT_ONE_NUMBER = ["", "abc", "1,2,3,", "3 apples", "12/0", "1 2", "x2", "1,00", "--5"]
 
 
 @pytest.mark.parametrize(("text", "short"), SHORT_FORMS)
@@ -68,10 +85,10 @@ def test_equal_values_share_a_key() -> None:
 
 
 def test_a_million_digits_do_not_stall() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     huge = "9" * 1_000_000
     assert number_key(huge) == number_key("0" + huge + ".0")
     assert number_key(huge) != number_key(huge[:-1] + "8")
     assert number_key(f"1/{huge}") != number_key(f"2/{huge}")
     assert parse_number(huge) is None
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -157,7 +157,7 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
         (
             "aqua",
             {"question": "?", "options": ["A)1", "B)2"], "correct": "C"},
-            "a letter from A to B, got 'C'",
+            "a letter from A to B, an option",
         ),
     ],
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from forkpoint.tasks.answers import answer_key
-from forkpoint.tasks.extract import extract, number_span
-from forkpoint.tasks.numerals import NUMBER
+from forkpoint.tasks.extract import extract
+from forkpoint.tasks.numerals import number_span, numerals, plain
 from forkpoint.types import AnswerKind, Span
 
 
@@ -24,4 +24,4 @@ def _candidates(text: str, kind: AnswerKind, options: Sequence[str]) -> Iterator
     if own is not None:
         yield own
     if kind == "number":
-        yield from reversed([number_span(found) for found in NUMBER.finditer(text)])
+        yield from reversed([number_span(found) for found in numerals(plain(text))])

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 from forkpoint.tasks.answers import DEADLINE, answer_key, compare_math
 from forkpoint.tasks.extract import extract
-from forkpoint.tasks.numerals import canonical_number
+from forkpoint.tasks.golds import gold_value
 from forkpoint.tasks.problems import task_spec
-from forkpoint.types import AnswerKind, Grade, Problem, UserError
+from forkpoint.types import Grade, Problem, UserError
 
 
-def grade_response(response: str, problem: Problem, *, deadline: float = DEADLINE) -> Grade:
+def grade_response(response: str, problem: Problem, *, cut_off: bool = False, deadline: float = DEADLINE) -> Grade:
     """Whether a response answers the problem correctly.
 
-    A response without an answer has `extracted=None` and `method="none"`. Where algebra fails or passes
+    `cut_off` says that the response ended at its length limit; it then has an answer only where it was stated before
+    the cut. A response without an answer has `extracted=None` and `method="none"`. Where algebra fails or passes
     `deadline` seconds, `correct` is False and `error` says why.
     """
-    span = extract(response, problem.kind, problem.options)
+    span = extract(response, problem.kind, problem.options, cut_off=cut_off)
     if span is None:
         return Grade(False, None, "none")
-    if problem.kind == "math":
-        verdict = compare_math(problem.answer, span.value, question=problem.question, deadline=deadline)
-        return Grade(verdict.same, span.value, verdict.method, verdict.error)
     gold = gold_value(problem.answer, problem.kind)
     if gold is None:
-        return Grade(
-            False,
-            span.value,
-            problem.kind,
-            f"the gold answer {problem.answer[:80]!r} is not a {problem.kind}",
-        )
+        error = f"the gold answer {problem.answer[:80]!r} is not a {problem.kind}"
+        return Grade(False, span.value, problem.kind, error)
+    if problem.kind == "math":
+        verdict = compare_math(gold, span.value, question=problem.question, deadline=deadline)
+        return Grade(verdict.same, span.value, verdict.method, verdict.error)
     return Grade(answer_key(gold, problem.kind) == answer_key(span.value, problem.kind), span.value, problem.kind)
 
 
@@ -45,18 +42,6 @@ def grade(response: str, gold: str, task: str = "gsm8k") -> Grade:
     """
     kind = task_spec(task).kind
     if gold_value(gold, kind) is None:
-        raise UserError(f"the gold answer {gold[:80]!r} is not a{'n' if kind == 'option' else ''} {kind}")
+        article = {"option": "an option", "math": "a mathematical answer"}.get(kind, f"a {kind}")
+        raise UserError(f"the gold answer {gold[:80]!r} is not {article}")
     return grade_response(response, Problem(id="", question="", answer=gold, kind=kind))
-
-
-def gold_value(answer: str, kind: AnswerKind) -> str | None:
-    """The gold answer in short form, None where it is not an answer of this kind."""
-    if kind == "number" and canonical_number(answer) is not None:
-        return canonical_number(answer)
-    if kind == "math":
-        return answer if answer.strip() else None
-    key = answer_key(answer, kind)
-    if kind == "option" and len(key) == 1 and key.isalpha():
-        return key
-    span = extract(answer, kind)
-    return span.value if span else None

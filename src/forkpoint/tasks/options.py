@@ -1,67 +1,96 @@
 """Reading the letter of a multiple-choice answer.
 
-A letter is taken where it is marked as an option ("(B)", "(b)", "[B]", "B)", "B.", "B:", "option B", "B"
-alone on its line); after a final-answer marker a bare capital will do ("the answer is B, as shown"), and so
-will an option's own text. Articles, variables and the "A:" of a next "Q: ... A:" are never options: "A car ...",
-"f(a)", "D/(M-3)".
+A letter is taken where it is marked as an option: "(B)", "[B]", "B)", "B.", "B:", "option B", "b) 21.5" and "B - 22" at
+the start of a line, or alone on its line. In a statement of the answer a bare capital will do ("the answer is B, as
+shown"), and so will an option's own text. Articles, variables, events ("P(A)", "(A ∩ B)"), the options restated as a
+list, and letters that the sentence rules out ("not (A)", "(A) is too small") are never the answer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-from forkpoint.tasks.markers import after_marker, find_box, trimmed
 from forkpoint.tasks.numerals import number_key
+from forkpoint.tasks.statements import Statement, trimmed
 from forkpoint.types import Span
 
 _LETTER = re.compile(r"(?<![A-Za-z0-9_\\'’^])[A-Za-z](?![A-Za-z0-9_'’^])")
-_SHELL = r"[\s$(){}\[\]*\"'.:,\\]|\\(?:text|textbf|mathrm|mathbf)\b|\b(?:option|choice|letter)\b"
-_ALONE = re.compile(rf"(?:{_SHELL})*+(?P<letter>[A-Za-z])[\s$(){{}}\[\]*\"'.:,]*", re.IGNORECASE)
+_SHELL = (
+    r"\\(?:text|textbf|mathrm|mathbf)\b|[\s$(){}\[\]*\"'`.:,;\\<>/]"
+    r"|\b(?:the|option|choice|letter|b|strong|code)\b(?=\W+\w)"
+)
+_ALONE = re.compile(rf"(?:{_SHELL})*+(?P<letter>[A-Za-z])(?:[\s$(){{}}\[\]*\"'`.:,;!\\]|</?\w+>)*", re.IGNORECASE)
 _NAMED_BEFORE = re.compile(r"\b(?:option|choice|letter)\s*\W?$", re.IGNORECASE)
-_OPERATORS = tuple("+-*/=^<>−×÷|")
+_OPERATORS = tuple("+-*/=^<>×÷|∩∪")
+_TEXT_FOLLOWS = re.compile(r"\s[-–—:]\s*(?![A-Za-z]\b)\S|\)\s|\)$")
+_RULED_OUT_BEFORE = re.compile(
+    r"\b(?:not|isn't|n't\sbe|cannot\sbe|nor|neither|than|unlike|except|out|eliminates?|excludes?|rejects?)\s(?:option\s|choice\s)?[(\[*\"'$\\]*$",
+    re.IGNORECASE,
+)
+_RULED_OUT_AFTER = re.compile(
+    r"[)\]*\"'$\\]*\s(?:(?:is|are|was|would\sbe|gives|seems|can)\s?(?:not|n't|too|wrong|incorrect|false|less|greater|smaller|larger|out|impossible)"
+    r"|(?:isn't|cannot|can't|doesn't|does\snot|fails)\b)",
+    re.IGNORECASE,
+)
+MIN_LIST = 3
+"""Letters in a row that make a list of options, not a choice."""
 
 Marking = Literal["marked", "bare", "no"]
 
 
-def extract_option(text: str, options: Sequence[str] = ()) -> Span | None:
-    """The last option named in `text`: where, and its capital letter (of A to E where no `options` are
-    given).
-    """
-    letters = "".join(chr(ord("A") + i) for i in range(min(len(options), 26))) or "ABCDE"
-    box = find_box(text)
-    if box is not None:
-        return _in_stretch(text, *box, letters, options)
-    after = after_marker(text)
-    if after is not None:
-        start, end, line_end = after
-        span = _by_text(text, start, line_end, options) or _in_stretch(text, start, end, letters, options)
-        if span:
-            return span
-    marked = [span for span, marking in _letters(text, 0, len(text), letters) if marking == "marked"]
-    return marked[-1] if marked else _whole(text, 0, len(text), letters, options)
+class Letter(NamedTuple):
+    """One letter that stands alone, and how it is marked."""
+
+    start: int
+    letter: str
+    marking: Marking
+
+    def span(self) -> Span:
+        return Span(self.start, self.start + 1, self.letter)
+
+
+def stated_option(text: str, stated: Statement, options: Sequence[str] = ()) -> Span | None:
+    """The option that a statement names: by its text, by a marked letter, or by its first bare capital."""
+    letters = _letters_of(options)
+    start, end = stated.start, stated.end
+    if stated.evidence == "postfix":
+        before = [one for one in _letters(text, start, end, letters) if one.marking != "no" or one.start == start]
+        adjacent = [one for one in before if not re.search(r"\w", text[one.start + 1 : end])]
+        return adjacent[-1].span() if adjacent else None
+    for stretch_end in (stated.line_end, end):
+        whole = _whole(text, start, stretch_end, letters, options)
+        if whole:
+            return whole
+    found = [one for one in _letters(text, start, end, letters, stated=True) if one.marking != "no"]
+    if len(_lists(found)) and stated.evidence == "heading":  # the options restated under a heading
+        return None
+    marked = [one for one in found if one.marking == "marked"] or found
+    return marked[0].span() if marked else None
+
+
+def bare_option(text: str, options: Sequence[str] = ()) -> Span | None:
+    """The last letter marked as an option that is neither ruled out nor part of a list of options."""
+    letters = _letters_of(options)
+    found = [one for one in _letters(text, 0, len(text), letters) if one.marking == "marked"]
+    listed = _lists(found)
+    for one in reversed(found):
+        if one not in listed:
+            return one.span()
+    return _whole(text, 0, len(text), letters, options) or _last_line(text, letters, options)
 
 
 def option_key(text: str) -> str:
     """An option's text without case, spaces, currency and percent signs, and with its number in one form."""
     if len(text) > 1000:
         return ""
-    short = re.sub(r"[\s$%*]|\\text\b|[{}\\]", "", text).rstrip(".").casefold()
+    short = re.sub(r"[\s$%*`]|\\text\b|[{}\\]", "", text).rstrip(".").casefold()
     return number_key(short.replace("−", "-").replace("–", "-"))
 
 
-def _in_stretch(text: str, start: int, end: int, letters: str, options: Sequence[str]) -> Span | None:
-    """The option that the stretch is, or else the first one marked in it, or else its first bare capital."""
-    whole = _whole(text, start, end, letters, options)
-    if whole:
-        return whole
-    found = list(_letters(text, start, end, letters))
-    for wanted in ("marked", "bare"):
-        for span, marking in found:
-            if marking == wanted:
-                return span
-    return None
+def _letters_of(options: Sequence[str]) -> str:
+    return "".join(chr(ord("A") + i) for i in range(min(len(options), 26))) or "ABCDE"
 
 
 def _whole(text: str, start: int, end: int, letters: str, options: Sequence[str]) -> Span | None:
@@ -80,34 +109,63 @@ def _by_text(text: str, start: int, end: int, options: Sequence[str]) -> Span | 
     return Span(span.start, span.end, chr(ord("A") + matching[0])) if span and len(matching) == 1 else None
 
 
-def _letters(text: str, start: int, end: int, letters: str) -> Iterator[tuple[Span, Marking]]:
-    for found in _LETTER.finditer(text, start, end):
-        letter = found.group().upper()
+def _last_line(text: str, letters: str, options: Sequence[str]) -> Span | None:
+    end = len(text.rstrip())
+    return _whole(text, text.rfind("\n", 0, end) + 1, end, letters, options)
+
+
+def _lists(found: Sequence[Letter]) -> set[Letter]:
+    """The letters that follow one another from A on: options restated, of which none is chosen."""
+    listed: set[Letter] = set()
+    run: list[Letter] = []
+    for one in found:
+        run = (
+            [*run, one] if run and ord(one.letter) == ord(run[-1].letter) + 1 else ([one] if one.letter == "A" else [])
+        )
+        if len(run) >= MIN_LIST:
+            listed.update(run)
+    return listed
+
+
+def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = False) -> list[Letter]:
+    found = []
+    for match in _LETTER.finditer(text, start, end):
+        letter = match.group().upper()
         if letter in letters:
-            before = text[max(start, found.start() - 16) : found.start()]
-            yield (
-                Span(found.start(), found.end(), letter),
-                _marking(before, found.group(), text[found.end() : end][:16]),
-            )
+            before, after = text[max(start, match.start() - 24) : match.start()], text[match.end() : end][:24]
+            first = stated and match.start() == start
+            marking = _marking(before, match.group(), after, first)
+            if marking != "no" and (_RULED_OUT_BEFORE.search(before) or _RULED_OUT_AFTER.match(after)):
+                marking = "no"
+            found.append(Letter(match.start(), letter, marking))
+    return found
 
 
-def _marking(before: str, letter: str, after: str) -> Marking:
-    """How a letter that stands alone is marked, judged by the few characters on each side of it."""
-    opened = before.rstrip(" ").endswith(("(", "["))
-    closed = after.lstrip(" ").startswith((")", "]"))
+def _marking(before: str, letter: str, after: str, first: bool) -> Marking:
+    """How a letter that stands alone is marked, judged by the few characters on each side of it; `first`: a statement
+    begins with it.
+    """
+    opened = re.search(r"(?:\(|\[|\\text\{)\\?\s?$", before)
+    closed = re.match(r"\s?(?:\)|\]|\\\)|\}\))", after)
     if opened and closed:
-        function = before.rstrip(" ")[:-1][-1:].isalnum()  # f(a), P(A)
+        head = before[: opened.start()].removesuffix("\\")
+        function = head[-1:].isalnum()  # f(a), P(A)
         return "no" if function else "marked"
+    line_start = re.search(r"(?:^|\n)[\s*>]*$", before)
+    if closed and before.count("(") > before.count(")"):  # (A ∩ B), (from A to B)
+        return "no"
+    if (first or line_start) and _TEXT_FOLLOWS.match(after):  # "b) 21.5", "B - 22"
+        return "marked"
     if letter.islower() or opened or before.rstrip().endswith(_OPERATORS) or after.lstrip().startswith(_OPERATORS):
         return "no"
-    if before and not before[-1].isspace() and before[-1] not in "*\"'{$:#":
+    if before and not before[-1].isspace() and before[-1] not in "*\"'{$:#`>":
         return "no"
     if letter == "A" and after.startswith(":") and re.search(r"\n\s*$", before):  # a base model's next "Q: ... A:"
         return "no"
     if closed or re.match(r"[.:](?:\s|\*|$)", after) or _NAMED_BEFORE.search(before):
         return "marked"
-    if re.search(r"(?:^|\n)[\s*]*$", before) and re.match(r"[\s*]*(?:\n|$)", after):
+    if line_start and re.match(r"[\s*`]*(?:\n|$)", after):
         return "marked"
     if letter in "AI" and re.match(r"\s+[a-z]", after):  # an article, a pronoun
         return "no"
-    return "bare" if re.match(r"[\s,;.:*)\]}$\"']|$", after) else "no"
+    return "bare" if re.match(r"[\s,;.:*)\]}$\"'`<]|$", after) else "no"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from forkpoint.tasks.jsonlines import Row, read_rows, scalar, text, texts
+from forkpoint.tasks.golds import gold_value, option_letter
+from forkpoint.tasks.jsonlines import Row, column, read_rows, scalar, text, texts
 from forkpoint.tasks.numerals import canonical_number
 from forkpoint.types import AnswerKind, Problem, UserError
 
@@ -54,7 +55,7 @@ def _aqua(row: Row, problem_id: str, place: str) -> Problem:
     for i, option in enumerate(texts(row, "options", place)):
         letter = chr(ord("A") + i)
         options.append(re.sub(rf"^(?:{letter}\s*\)\s*)+", "", option.strip()))  # "A)5", and in the data also "A)A)5"
-    letter = _option_letter(text(row, "correct", place), tuple(options), place)
+    letter = option_letter(text(row, "correct", place), tuple(options), place)
     return Problem(problem_id, text(row, "question", place), letter, "option", tuple(options))
 
 
@@ -135,37 +136,31 @@ def _jsonl_reader(question: str, answer: str, options: str | None, kind: AnswerK
         choices = tuple(texts(row, options, place)) if options else ()
         if "id" in row:
             problem_id = scalar(row, "id", place)
-        problem = Problem(problem_id, text(row, question, place), scalar(row, answer, place).strip(), kind, choices)
-        return replace(problem, answer=_gold(problem, answer, place))
+        asked = text(row, question, place)
+        gold = column(row, answer, place) if kind == "option" else scalar(row, answer, place)
+        short = option_letter(gold, choices, place) if kind == "option" else _gold(gold.strip(), kind, answer, place)
+        return Problem(problem_id, asked, short, kind, choices)
 
     return read
 
 
-def _gold(problem: Problem, answer_column: str, place: str) -> str:
+def _gold(gold: str, kind: AnswerKind, answer_column: str, place: str) -> str:
     """The gold answer of a row in short form; a UserError where it is not of the kind that the task says."""
-    gold: str | None = problem.answer
-    if problem.kind == "number":
-        gold = canonical_number(problem.answer.rpartition("####")[2])
-    elif problem.kind == "option":
-        gold = _option_letter(problem.answer, problem.options, place)
-    elif problem.kind == "yesno":
-        gold = problem.answer.lower() if problem.answer.lower() in ("yes", "no") else None
-    if gold is None:
-        what = {"number": "a number", "yesno": "yes or no"}[problem.kind]
-        hint = "" if problem.kind == "yesno" else " (other answers need another kind: math, option, yesno)"
-        raise UserError(f"{place}: column {answer_column!r} should be {what}, got {problem.answer[:60]!r}{hint}")
-    return gold
-
-
-def _option_letter(gold: str, options: tuple[str, ...], place: str) -> str:
-    """The gold option's letter, given as that or as the option's text."""
-    letter = gold.strip().strip("().").upper()
-    last = chr(ord("A") + (len(options) or 26) - 1)
-    if len(letter) == 1 and "A" <= letter <= last:
-        return letter
-    if options.count(gold) == 1:
-        return chr(ord("A") + options.index(gold))
-    raise UserError(f"{place}: the right option should be a letter from A to {last}, got {gold[:60]!r}")
+    if kind == "yesno":
+        short = gold.lower() if gold.lower() in ("yes", "no") else None
+    elif kind == "number":
+        short = canonical_number(gold.rpartition("####")[2])
+    else:
+        short = gold_value(gold, kind)
+    if short is None:
+        what = {
+            "number": "a number",
+            "yesno": "yes or no",
+            "math": "a mathematical answer, or a solution that states its answer in a box or by 'the answer is'",
+        }[kind]
+        hint = " (other answers need another kind: math, option, yesno)" if kind == "number" else ""
+        raise UserError(f"{place}: column {answer_column!r} should be {what}, got {gold[:60]!r}{hint}")
+    return short
 
 
 def _lab(data: str | None, split: str, limit: int | None, seed: int) -> list[Problem]:

@@ -1,0 +1,208 @@
+"""The statements of an answer in a response: where they stand, and by which evidence.
+
+`MARKERS` lists what announces an answer; boxes and tags enclose one. Knows LaTeX delimiters and English phrases; knows
+nothing of kinds of answers beyond which markers go with options alone. Linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from forkpoint.types import AnswerKind, Span
+
+LONGEST = 2000
+"""Characters of a statement; what is longer is no answer."""
+
+Evidence = Literal["box", "tag", "marker", "postfix", "heading", "hash"]
+
+
+class Statement(NamedTuple):
+    """`text[start:end]` states an answer. `closed`: what follows cannot change it; `line_end`: where its line ends."""
+
+    start: int
+    end: int
+    evidence: Evidence
+    closed: bool
+    line_end: int
+
+
+_QUALIFIER = r"(?:\s(?:to|for|of|in)\s[^.,:;?!\n=0-9]{1,60}?|\s?\([^()\n]{1,40}\))?"
+_EMPHASIS = r"[\"'*_`]{0,3}"
+_VERB = (
+    r"(?:(?:is|are|was|equals|(?:will|would|must|should|has\sto)\sbe|(?:comes|works)\sout\sto)(?![A-Za-z'])"
+    r"|=|:|：|->|→|⇒|\s[-–—](?=\s))"
+)
+_NOUN = r"(?:answers?|ans\.?|(?:correct|right|best|final)\s(?:option|choice|answer|result|value|letter))"
+
+MARKERS: dict[Evidence, str] = {
+    # "the answer is 5", "**Final Answer:** 5", "Ans: 5", '{"answer": "B"}', "The answer to the question should be 5"
+    "marker": rf"(?<![A-Za-z]){_NOUN}{_EMPHASIS}{_QUALIFIER}\s{{0,3}}{_VERB}{_EMPHASIS}(?:\s{{0,3}}:)?",
+    # a line "Final Answer" or "## Answer" of its own
+    "heading": r"(?<![^\n])[#*_>\ \t]*(?:the\s)?(?:final\s)?answers?[*_:\ \t]*(?=\n)",
+    # "#### 5"
+    "hash": r"(?<![^\n\ ])\#{4}(?!\#)",
+    # "B is correct", "72 is the answer": the answer stands before it
+    "postfix": r"\s(?:is|must\sbe|should\sbe|would\sbe)\s(?:the\s|my\s)?(?:(?:final\s|correct\s|right\s|best\s)*"
+    r"(?:answer|option|choice)|correct|right)(?![A-Za-z])(?!\s(?:is|to|for\s[0-9]))",
+}
+_CHOOSE = (
+    r"\b(?:I(?:'d|'ll|\swill|\swould)?\s(?:choose|pick|select|go\swith|chose)|(?:my|the)\s(?:choice|pick)\s(?:is|:))"
+)
+_MARKER = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in MARKERS.items()), re.IGNORECASE)
+_OPTION_MARKER = re.compile(f"{_MARKER.pattern}|(?P<chosen>{_CHOOSE})", re.IGNORECASE)
+_BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s?(?P<brace>\{)?")
+_BARE_BOX = re.compile(
+    r"-?[0-9]+(?:[.,][0-9]+)*|-?\\[dt]?frac\s?(?:\{[^{}\n]*\}\s?\{[^{}\n]*\}|[0-9]{2})|[A-Za-z](?![A-Za-z])"
+)
+_TAG = re.compile(r"<(?P<tag>answer|final_answer|final)>(?P<content>.{0,2000}?)</(?P=tag)>", re.IGNORECASE | re.DOTALL)
+_PLACEHOLDERS = {"", "answer", "your answer", "final answer", "...", r"\ldots", r"\dots", r"\cdot", "?"}
+_SENTENCE_END = re.compile(
+    r"(?<!\\)(?<!\bRs)(?<!\bapprox)(?<!\bNo)[.!?](?=[\s*\"'”’`)<}]|$)|\n|,?\s(?:because|since|which|where)\b|[,;]\s(?:as|so)\s"
+)
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_MATH_TOKEN = re.compile(r"\\[()\[\]]|\\.|\$\$|\$|\n\s*\n", re.DOTALL)
+_CLOSERS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
+_HYPOTHESIS = re.compile(r"\b(?:if|whether|suppose|assume|assuming|unless)\b[^.,;:!?\n]{0,25}$", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(r"\b(?:neither|nor|not|n't|if)\b[^.,;:!?\n]{0,25}$", re.IGNORECASE)
+_NEGATED = re.compile(r"[\s*_\"']*(?:not|never|neither)\b", re.IGNORECASE)
+_CORRECTED = re.compile(r"\b(?:but|rather|instead)\b(?:\s(?:it\sis|is|it's))?", re.IGNORECASE)
+_NO_VALUE = re.compile(
+    r"[\s*_\"']*(?:correct|right|wrong|incorrect|reasonable|consistent|verified|valid|clear|unclear|unknown|based|expressed"
+    r"|obtained|found|in|rounded|given|below|above|here|as\sfollows)\b(?!\s*(?:by|as|to\sbe|:)\b)",
+    re.IGNORECASE,
+)
+
+
+def statements(text: str, kind: AnswerKind, formulas: Formulas) -> list[Statement]:
+    """The statements in a response proper, in the order of their beginnings, a box behind the marker before it.
+
+    Questions ("The answer is 5?"), hypotheses ("if the answer is 5"), plain negations and boxes that hold nothing or a
+    placeholder are none. A box that never closes is one that is not closed.
+    """
+    found = [*_boxes(text), *_tags(text), *_marked(text, kind, formulas)]
+    return sorted(found)
+
+
+def _boxes(text: str) -> Iterator[Statement]:
+    closing = _closing_braces(text)
+    for box in _BOX.finditer(text):
+        a = box.end()
+        if box["brace"]:
+            b = closing.get(a - 1)
+            if b is None:
+                yield Statement(a, a, "box", False, a)
+            elif text[a:b].strip() not in _PLACEHOLDERS and b - a <= LONGEST:
+                yield Statement(a, b, "box", True, b)
+        elif bare := _BARE_BOX.match(text, a):
+            yield Statement(a, bare.end(), "box", bare.end() < len(text), bare.end())
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where each brace closes. Escaped braces do not count, as in ``\\boxed{\\{1, 2\\}}``."""
+    opened, closing = [], {}
+    for brace in _BRACE.finditer(text):
+        if brace.group() == "{":
+            opened.append(brace.start())
+        elif brace.group() == "}" and opened:
+            closing[opened.pop()] = brace.start()
+    return closing
+
+
+def _tags(text: str) -> Iterator[Statement]:
+    for tag in _TAG.finditer(text) if "</" in text else ():
+        if tag["content"].strip().lower() not in _PLACEHOLDERS:
+            yield Statement(tag.start("content"), tag.end("content"), "tag", True, tag.end("content"))
+
+
+def _marked(text: str, kind: AnswerKind, formulas: Formulas) -> Iterator[Statement]:
+    markers = list((_OPTION_MARKER if kind == "option" else _MARKER).finditer(text))
+    for i, marker in enumerate(markers):
+        limit = markers[i + 1].start() if i + 1 < len(markers) else len(text)
+        evidence: Evidence = "marker" if marker.lastgroup == "chosen" else marker.lastgroup  # type: ignore[assignment]
+        doubt = _DENIED_BEFORE if evidence == "postfix" else _HYPOTHESIS
+        if doubt.search(text, max(0, marker.start() - 40), marker.start()):
+            continue
+        if evidence == "postfix":
+            yield _before(text, markers[i - 1].end() if i else 0, marker, formulas)
+        elif (stated := _after(text, marker.end(), limit, evidence, formulas)) is not None:
+            yield stated
+
+
+def _before(text: str, floor: int, marker: re.Match[str], formulas: Formulas) -> Statement:
+    """The sentence in front of a marker."""
+    floor = max(floor, marker.start() - 200)
+    ends = [
+        stop.end() for stop in _SENTENCE_END.finditer(text, floor, marker.start()) if not formulas.holds(stop.start())
+    ]
+    return Statement(max([floor, *ends]), marker.start(), "postfix", True, marker.start())
+
+
+def _after(text: str, at: int, limit: int, evidence: Evidence, formulas: Formulas) -> Statement | None:
+    """The sentence behind a marker, None where it is a question or denies what it says."""
+    limit = min(limit, at + LONGEST)
+    rest = text[at:limit]
+    begin = limit - len(rest.lstrip(" \t*_:\"'`" if evidence == "hash" else " \t\r\n*_:\"'`“”>"))
+    if "\n" in text[at:begin] and text.startswith(("- ", "• "), begin):  # a bullet, no minus
+        begin += 2
+    stop = next((s for s in _SENTENCE_END.finditer(text, begin, limit) if not formulas.holds(s.start())), None)
+    line_end = text.find("\n", begin, limit)
+    line_end = limit if line_end < 0 else line_end
+    finish = stop.start() if stop else limit
+    if stop and stop.group() == "?":
+        return None
+    if denied := _NEGATED.match(text, begin, finish):
+        but = _CORRECTED.search(text, denied.end(), finish)
+        if not but:
+            return None
+        begin = but.end()
+    if _NO_VALUE.match(text, begin, finish):
+        return None
+    return Statement(begin, finish, evidence, stop is not None, max(line_end, finish))
+
+
+class Formulas:
+    """The content of each ``$...$``, ``$$...$$``, ``\\(...\\)`` and ``\\[...\\]`` of a text, by position."""
+
+    def __init__(self, text: str) -> None:
+        self.spans = list(_formulas(text))
+        self._starts = [a for a, _ in self.spans]
+
+    def holds(self, position: int) -> bool:
+        """Whether the position lies inside a formula."""
+        at = bisect_right(self._starts, position) - 1
+        return at >= 0 and position < self.spans[at][1]
+
+    def within(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The formulas that lie wholly in the stretch."""
+        at = bisect_right(self._starts, start - 1)
+        inside = []
+        for a, b in self.spans[at:]:
+            if a >= end:
+                break
+            if b <= end:
+                inside.append((a, b))
+        return inside
+
+
+def _formulas(text: str) -> Iterator[tuple[int, int]]:
+    opener, begin = "", 0
+    for token in _MATH_TOKEN.finditer(text):
+        mark = token.group()
+        if opener and mark == _CLOSERS[opener]:
+            yield begin, token.start()
+            opener = ""
+        elif mark.startswith("\n"):  # no formula runs over a blank line: an unpaired $ ends here
+            opener = ""
+        elif not opener and mark in _CLOSERS:
+            opener, begin = mark, token.end()
+
+
+def trimmed(text: str, start: int, end: int) -> Span | None:
+    """The span without surrounding white space, quotes and emphasis; None where nothing is left."""
+    content = text[start:end]
+    left = len(content) - len(content.lstrip(" \t\r\n*`"))
+    value = content.strip(" \t\r\n*`")
+    return Span(start + left, start + left + len(value), value) if value else None

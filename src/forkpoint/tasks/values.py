@@ -1,0 +1,240 @@
+"""What a statement of an answer says, or else the whole response: the value of each kind, and where it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from forkpoint.tasks.numerals import number_span, numerals
+from forkpoint.tasks.options import bare_option, stated_option
+from forkpoint.tasks.response import last_of
+from forkpoint.tasks.statements import Formulas, Statement, trimmed
+from forkpoint.types import AnswerKind, Span
+
+
+class Unreadable(Exception):  # noqa: N818 (no error of anyone: a statement that cannot be taken for an answer)
+    """The statement holds an answer of this kind that cannot be read, such as two numbers at once."""
+
+
+Reader = Callable[[str, Statement, Formulas, Sequence[str]], Span | None]
+"""(text, statement, formulas, options) -> the answer in the statement, None where it holds none of the kind."""
+
+_EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|≈|[()\[\]]|[,;:]\s|\b(?:if|when|with|given|as)\b")
+_JOINT = {"", "and", "or", "&", "to", ":", "-", "+", "*", "/", "×", "·", "÷", "out of", "\\times", "\\cdot", "\\div"}
+_OPERATION = re.compile(r"[\s$}]*(?:[-+*/×·÷]|\\times|\\cdot|\\div)[\s${]*\\?\$?$")
+_NO_UNIT = {
+    "for", "in", "of", "with", "per", "from", "by", "at", "on", "after", "each", "than", "when", "if", "every", "over",
+    "minus", "plus", "times", "is", "are", "was", "were", "until", "before", "not",
+}  # fmt: skip
+_WRAPPING = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s?\{|\\[,;:! ]|[{}$~]")
+_NOT_COUNTED = re.compile(
+    r"(?:(?:\A|\n)[ \t>*]*|\b(?P<noun>Step|Part|Case|Question|Problem|Equation|Method|Phase)\s\#?)$", re.IGNORECASE
+)
+_LIST_MARK = re.compile(r"[.):]\**\s+[^\W\d]")
+
+_YES_NO = re.compile(r"(?<![A-Za-z])(?:yes|no)(?![A-Za-z])", re.IGNORECASE)
+_NO_NOUN = re.compile(r"no\s+[a-z]", re.IGNORECASE)
+
+_WORDS = re.compile(
+    r"\\(?:text|mbox|mathrm|mathbf|textbf|operatorname|begin|end)\s?\{[^{}]*\}|\\[A-Za-z]+|(?P<word>[A-Za-z]{3,})"
+)
+_NAMES = {"and", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "arcsin", "arccos", "arctan", "inf"}
+_COPULA = re.compile(r"\b(?:is|are|equals|be)\b(?:\s(?:equal\sto|approximately|about|exactly))?[\s:]*", re.IGNORECASE)
+_LEADING_WORDS = re.compile(r"(?:(?:[A-Za-z][a-z]+|a)\s+)+(?=[-+\d(\[{\\$.√]|[A-Za-z]\s*[=<>(^])")
+_SIDE = re.compile(r"(?<![<>!:\\])=(?!=)|[()\[\]{}]")
+_COMMAND = re.compile(r"\\(?:text\s?\{[^{}]*\}|[A-Za-z]+)")
+
+
+# --- numbers ------------------------------------------------------------------------------------------------
+
+
+def _number(text: str, stated: Statement, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
+    """The number after the last "=" of an equation that is stated, else the first one.
+
+    "The answer is 18 dollars for 9 eggs" means 18; "5 out of 36" and "3 hours 20 minutes" are Unreadable.
+    """
+    start, end = stated.start, stated.end
+    if stated.evidence == "postfix":
+        return _number_before(text, start, end)
+    found = list(numerals(text, start, end))
+    if not found or (stated.evidence == "hash" and not _leads(text, start, found[0])):
+        return None
+    equals = _last_equals(text, start, end)
+    sides = [[m for m in found if m.start() >= equals], [m for m in found if m.end() <= equals]]
+    first, *others = next((side for side in sides if side and not _goes_on(text, side, end, stated)), [None])
+    if first is None:
+        raise Unreadable
+    leading = not others or first.start() < others[0].start()
+    return number_span(first, equals if first.start() >= equals else start, leading=leading)
+
+
+def _number_before(text: str, start: int, end: int) -> Span | None:
+    """ "72 clips is the answer": the number that the statement ends with."""
+    found = list(numerals(text, start, end))
+    if not found or not re.fullmatch(r"[*$}%\\]*(?:\s[A-Za-z]+){0,2}[*\s]*", text[found[-1].end() : end]):
+        return None
+    return number_span(found[-1], start, leading=True)
+
+
+def _leads(text: str, start: int, found: re.Match[str]) -> bool:
+    """Whether a line behind "####" begins with the number, and is no heading such as "#### 2. Compute"."""
+    before = re.fullmatch(r"(?:[\s$€£₹*\\({-]|[A-Za-z]\s?=)*", text[start : found.start()])
+    return bool(before) and not _LIST_MARK.match(text, found.end())
+
+
+def _last_equals(text: str, start: int, end: int) -> int:
+    """End of the last "=" of the equation that the stretch begins with, else `start`."""
+    depth, last = 0, start
+    for mark in _EQUALS.finditer(text, start, end):
+        character = mark.group()
+        if character in "([":
+            depth += 1
+        elif character in ")]":
+            depth -= 1
+        elif character in ("=", "\\approx", "≈"):
+            last = mark.end() if depth == 0 else last
+        elif depth == 0:
+            break
+    return last
+
+
+def _goes_on(text: str, found: Sequence[re.Match[str]], end: int, stated: Statement) -> bool:
+    """Whether the first number is but a part: of "3 hours 20 minutes", "5 out of 36", "6 \\times 7", "2 or 3"."""
+    if len(found) < 2:
+        return False
+    between = text[found[0].end() : found[1].start()]
+    if "=" in between:
+        return False
+    joint = set(_JOINT) | ({","} if stated.evidence in ("box", "tag") else set())
+    words = _WRAPPING.sub(" ", between).replace(",", " , ").lower().split()
+    if words and words[0].rstrip(".").isalpha() and words[0] not in _NO_UNIT | joint and words[:2] != ["out", "of"]:
+        words = words[1:]
+    return " ".join(words) in joint
+
+
+def _bare_number(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
+    last = last_of(_counted(text))
+    return number_span(last) if last else None
+
+
+def _counted(text: str) -> Iterator[re.Match[str]]:
+    """The numbers of a stretch, without those that count its steps ("3. Now", "Step 3:")."""
+    for found in numerals(text):
+        before = _NOT_COUNTED.search(text, max(0, found.start() - 20), found.start())
+        if not before or not (before["noun"] or _LIST_MARK.match(text, found.end())):
+            yield found
+
+
+# --- mathematics --------------------------------------------------------------------------------------------
+
+
+def _math(text: str, stated: Statement, formulas: Formulas, _options: Sequence[str]) -> Span | None:
+    """The content of a box or tag; of a sentence, the formula or number that it states."""
+    start, end = stated.start, stated.end
+    if stated.evidence in ("box", "tag"):
+        return _last_side(text, trimmed(text, start, end))
+    if stated.evidence == "hash" and _prose(text, start, end, formulas):
+        return None
+    if stated.evidence == "postfix":
+        inside = formulas.within(start, end)
+        if inside and not text[inside[-1][1] : end].strip(" $\\)]*"):
+            return _last_side(text, trimmed(text, *inside[-1]))
+        return _number_before(text, start, end)
+    return _last_side(text, _of_sentence(text, start, end, formulas))
+
+
+def _of_sentence(text: str, start: int, end: int, formulas: Formulas) -> Span | None:
+    """ "The largest such $n$ is 34" -> 34; "$1$ and $-2$" as a whole; "east" as a word."""
+    copulas = [c for c in _COPULA.finditer(text, start, end) if not formulas.holds(c.start()) and c.end() < end]
+    start = copulas[-1].end() if copulas else start
+    inside = formulas.within(start, end)
+    if len(inside) == 1:
+        a, b = inside[0]
+        if not any(character.isdigit() for character in text[start:a] + text[b:end]):
+            return trimmed(text, a, b)
+    if _prose(text, start, end, formulas):
+        leading = _LEADING_WORDS.match(text, start, end)
+        start = leading.end() if leading else start
+        number = next(numerals(text, start, end), None)
+        if number and not formulas.holds(number.start()) and not text[start : number.start()].strip(" -$\\*"):
+            return (
+                _with_percent(text, number, start)
+                if _prose(text, number.end(), end, formulas)
+                else trimmed(text, start, end)
+            )
+    return trimmed(text, start, end)
+
+
+def _prose(text: str, start: int, end: int, formulas: Formulas) -> bool:
+    """Whether there are ordinary words outside of formulas."""
+    return any(
+        word["word"] and word["word"].lower() not in _NAMES and not formulas.holds(word.start())
+        for word in _WORDS.finditer(text, start, end)
+    )
+
+
+def _last_side(text: str, span: Span | None) -> Span | None:
+    """Of "3 + 4 = 7" and "x = 3 + 4 = 7" the 7; an equation in letters, such as "y = 2x", as a whole."""
+    if span is None:
+        return None
+    depth, sides = 0, [span.start]
+    for mark in _SIDE.finditer(text, span.start, span.end):
+        if mark.group() == "=":
+            sides += [mark.end()] if depth == 0 else []
+        else:
+            depth += 1 if mark.group() in "([{" else -1
+    left = _COMMAND.sub("", text[span.start : sides[1] - 1]) if len(sides) > 1 else ""
+    if len(sides) > 2 or (left.strip() and not re.search(r"[^\W\d_]", left)):
+        return trimmed(text, sides[-1], span.end) or span
+    return span
+
+
+def _with_percent(text: str, number: re.Match[str], floor: int) -> Span:
+    span = number_span(number, floor, leading=True)
+    percent = re.compile(r"\s?\\?%").match(text, span.end)
+    end = percent.end() if percent else span.end
+    return Span(span.start, end, text[span.start : end])
+
+
+def _bare_math(text: str, formulas: Formulas, _options: Sequence[str]) -> Span | None:
+    """The last formula or number, whichever is later. A lone letter ("where $x$ is …") is no answer beside a number."""
+    last = last_of(_counted(text))
+    inside = formulas.spans
+    informative = [(a, b) for a, b in inside if re.search(r"[\d\\=+<>(\[]", text[a:b])] or (
+        inside if last is None else []
+    )
+    if informative and (last is None or last.end() <= informative[-1][1]):
+        return _last_side(text, trimmed(text, *informative[-1]))
+    return _with_percent(text, last, 0) if last else None
+
+
+# --- yes and no ---------------------------------------------------------------------------------------------
+
+
+def _yes_no(text: str, stated: Statement, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
+    return _yes_no_span(_YES_NO.search(text, stated.start, stated.end))
+
+
+def _bare_yes_no(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
+    """The last "yes" or "no" that is no article ("no doubt"), else the one that the response begins with."""
+    found = list(_YES_NO.finditer(text))
+    words = [one for one in found if not _NO_NOUN.match(text, one.start())]
+    first = [one for one in found[:1] if not text[: one.start()].strip(" \t\n*_")]
+    return _yes_no_span((first + words)[-1] if first + words else None)
+
+
+def _yes_no_span(found: re.Match[str] | None) -> Span | None:
+    return Span(found.start(), found.end(), found.group().lower()) if found else None
+
+
+def _option(text: str, stated: Statement, _formulas: Formulas, options: Sequence[str]) -> Span | None:
+    return stated_option(text, stated, options)
+
+
+STATED: dict[AnswerKind, Reader] = {"number": _number, "math": _math, "option": _option, "yesno": _yes_no}
+BARE: dict[AnswerKind, Callable[[str, Formulas, Sequence[str]], Span | None]] = {
+    "number": _bare_number,
+    "math": _bare_math,
+    "option": lambda text, _formulas, options: bare_option(text, options),
+    "yesno": _bare_yes_no,
+}
