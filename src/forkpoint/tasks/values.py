@@ -41,6 +41,7 @@ _WORDS = re.compile(
 _NAMES = {"and", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "arcsin", "arccos", "arctan", "inf"}
 _COPULA = re.compile(r"\b(?:is|are|equals|be)\b(?:\s(?:equal\sto|approximately|about|exactly))?[\s:]*", re.IGNORECASE)
 _LEADING_WORDS = re.compile(r"(?:(?:[A-Za-z][a-z]+|a)\s+)+(?=[-+\d(\[{\\$.√]|[A-Za-z]\s*[=<>(^])")
+_CONDITION = re.compile(r"\b(?:at|when|where|if|for|with|since|because|from|using|by)\s[\s$\\(\[]*$", re.IGNORECASE)
 _SIDE = re.compile(r"(?<![<>!:\\])=(?!=)|[()\[\]{}]")
 _COMMAND = re.compile(r"\\(?:text\s?\{[^{}]*\}|[A-Za-z]+)")
 
@@ -197,15 +198,17 @@ def _with_percent(text: str, number: re.Match[str], floor: int) -> Span:
 
 
 def _bare_math(text: str, formulas: Formulas, _options: Sequence[str]) -> Span | None:
-    """The last formula or number, whichever is later. A lone letter ("where $x$ is …") is no answer beside a number."""
-    last = last_of(_counted(text))
-    inside = formulas.spans
-    informative = [(a, b) for a, b in inside if re.search(r"[\d\\=+<>(\[]", text[a:b])] or (
-        inside if last is None else []
-    )
-    if informative and (last is None or last.end() <= informative[-1][1]):
-        return _last_side(text, trimmed(text, *informative[-1]))
-    return _with_percent(text, last, 0) if last else None
+    """The last formula or number, whichever is later.
+
+    A lone letter ("where $x$ is the price") and a condition ("attained at $x = 1$") are no answers beside others.
+    """
+    number = last_of(_counted(text))
+    values = [(a, b) for a, b in formulas.spans if re.search(r"[\d\\=+<>(\[]", text[a:b])]
+    answers = [span for span in values if not _CONDITION.search(text, max(0, span[0] - 16), span[0])] or values
+    answers = answers or ([] if number else formulas.spans)
+    if answers and (number is None or number.end() <= (values or answers)[-1][1]):
+        return _last_side(text, trimmed(text, *answers[-1]))
+    return _with_percent(text, number, 0) if number else None
 
 
 # --- yes and no ---------------------------------------------------------------------------------------------
