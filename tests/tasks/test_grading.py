@@ -63,6 +63,14 @@ def test_an_options_text_is_graded() -> None:
     assert not grade_response("The answer is 12 minutes.", problem).correct
 
 
+def test_a_question_in_millions_is_answered_in_millions() -> None:
+    asked = Problem("1", "How much is left, in millions of dollars?", "4", "number")
+    assert grade_response("32 - 28 = $4 million", asked).correct
+    assert grade_response("There is 4 left.", asked).correct
+    assert not grade_response("There is $5 million left.", asked).correct
+    assert not grade_response("$4 million", Problem("2", "How many cars?", "4", "number")).correct
+
+
 def test_public_name() -> None:
     assert forkpoint.grade is grade
 

@@ -54,6 +54,49 @@ def test_jsonl_columns_and_kinds(tmp_path: Path) -> None:
     assert loaded[1].answer == "A"
 
 
+OPTION_GOLDS = [  # options, gold, the right letter or the error
+    (["10", "20", "30"], 1, "B"),  # MMLU's index
+    (["10", "20", "30"], 20, "B"),  # out of range: a text
+    (["10", "20", "30"], "20", "B"),
+    (["0", "1", "2"], 1, "B"),  # both readings agree
+    (["1", "2", "3"], 1, "the text of one option and the index of another"),
+    (["10", "20"], 7, "a letter from A to B"),
+    (["10", "20"], "1", "a letter from A to B"),
+]
+
+
+@pytest.mark.parametrize(("options", "gold", "expected"), OPTION_GOLDS)
+def test_an_options_gold(options: list[str], gold: Any, expected: str, tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", {"question": "?", "answer": gold, "options": options})
+    if len(expected) == 1:
+        (problem,) = load_problems("jsonl", data=data, kind="option", options_column="options")
+        assert problem.answer == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            load_problems("jsonl", data=data, kind="option", options_column="options")
+
+
+MATH_GOLDS = [  # the column, the gold answer or None where it has to be refused
+    (r"\frac{14}{3}", r"\frac{14}{3}"),
+    (r"\text{no real solution}", r"\text{no real solution}"),
+    ("\\begin{pmatrix} 1 \\\\\n2 \\end{pmatrix}", "\\begin{pmatrix} 1 \\\\\n2 \\end{pmatrix}"),
+    (r"We add $1 + 2$ to get $\boxed{3}$.", "3"),
+    ("First we double it.\nThe answer is $2x$.", "2x"),
+    ("Add them.\n#### 5", "5"),
+    ("We square both sides and then collect the terms, which gives us the number 12 in the end.", None),
+]
+
+
+@pytest.mark.parametrize(("column", "gold"), MATH_GOLDS)
+def test_a_solution_as_a_math_gold(column: str, gold: str | None, tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", {"question": "?", "answer": column})
+    if gold is not None:
+        assert load_problems("jsonl", data=data, kind="math")[0].answer == gold
+    else:
+        with pytest.raises(UserError, match="line 1: column 'answer' should be a mathematical answer"):
+            load_problems("jsonl", data=data, kind="math")
+
+
 def test_jsonl_answers_that_are_no_strings(tmp_path: Path) -> None:
     numbers = write(
         tmp_path / "n.jsonl",

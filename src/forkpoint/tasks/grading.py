@@ -6,9 +6,12 @@ in the length of the response). Works from any thread.
 
 from __future__ import annotations
 
+import re
+
 from forkpoint.tasks.answers import DEADLINE, answer_key, compare_math
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.golds import gold_value
+from forkpoint.tasks.numerals import SCALES, parse_number
 from forkpoint.tasks.problems import task_spec
 from forkpoint.types import Grade, Problem, UserError
 
@@ -30,7 +33,19 @@ def grade_response(response: str, problem: Problem, *, cut_off: bool = False, de
     if problem.kind == "math":
         verdict = compare_math(gold, span.value, question=problem.question, deadline=deadline)
         return Grade(verdict.same, span.value, verdict.method, verdict.error)
-    return Grade(answer_key(gold, problem.kind) == answer_key(span.value, problem.kind), span.value, problem.kind)
+    same = answer_key(gold, problem.kind) == answer_key(span.value, problem.kind)
+    if problem.kind == "number" and not same:
+        same = _in_the_unit_of(problem.question, gold, response[span.start : span.end], span.value)
+    return Grade(same, span.value, problem.kind)
+
+
+def _in_the_unit_of(question: str, gold: str, spelling: str, value: str) -> bool:
+    """Whether "4 million" is the gold answer 4 of a question that counts in millions, as some of GSM8K's do."""
+    scale = next((word for word in SCALES if word in spelling.lower()), None)
+    if scale is None or not re.search(rf"\b{scale}", question, re.IGNORECASE):
+        return False
+    full = parse_number(value)
+    return full is not None and full / 10 ** SCALES[scale] == parse_number(gold)
 
 
 def grade(response: str, gold: str, task: str = "gsm8k") -> Grade:

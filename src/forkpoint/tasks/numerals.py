@@ -33,7 +33,7 @@ _FRAC = rf"""\\[dt]?frac\s?(?:\{{\s?(-?{_DECIMAL})\s?\}}|([0-9]))\s?
              (?:\{{\s?{_NOT_ZERO}({_DECIMAL})\s?\}}|([1-9]))"""
 _RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _EXPONENT = r"(?:\s?(?:\^|\*\*)\s?(?:\{\s?(-?[0-9]{1,4})\s?\}|(-?[0-9]{1,4}))|(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,4}))(?![0-9])"
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 Groups = tuple[str | None, ...]
 
@@ -63,7 +63,7 @@ def _scientific(groups: Groups) -> Fraction | None:
 
 def _scaled(groups: Groups) -> Fraction | None:
     value, exponent, scale = _exact(groups[0]), groups[1], groups[2]
-    return None if value is None else value * Fraction(10) ** (_SCALES[scale.lower()] if scale else int(exponent or 0))
+    return None if value is None else value * Fraction(10) ** (SCALES[scale.lower()] if scale else int(exponent or 0))
 
 
 FORMS: dict[str, tuple[str, Callable[[Groups], Fraction | None]]] = {  # the first that fits a place is taken
@@ -84,7 +84,7 @@ FORMS: dict[str, tuple[str, Callable[[Groups], Fraction | None]]] = {  # the fir
     # 1,000.50, 1e6, 2 million
     "decimal": (
         rf"({_DECIMAL})(?:[eE]([+-]?[0-9]{{1,3}})(?![0-9A-Za-z])"
-        rf"|(?:\s|\\[,\ ]|~){{1,3}}(?:\\text\{{\s?)?((?i:{'|'.join(_SCALES)}))(?![A-Za-z]))?",
+        rf"|(?:\s|\\[,\ ]|~){{1,3}}(?:\\text\{{\s?)?((?i:{'|'.join(SCALES)}))(?![A-Za-z]))?",
         _scaled,
     ),
 }

@@ -51,8 +51,11 @@ MARKERS: dict[Evidence, str] = {
 _CHOOSE = (
     r"\b(?:I(?:'d|'ll|\swill|\swould)?\s(?:choose|pick|select|go\swith|chose)|(?:my|the)\s(?:choice|pick)\s(?:is|:))"
 )
+_AT_LINE_END = (
+    rf"\b(?:{_NOUN}[.,]?|thus|hence|so|therefore,?)(?=\s?[(\[*]*[A-J][)\].*]*\s*(?:\n|\Z))"  # "Answer D", "Thus A"
+)
 _MARKER = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in MARKERS.items()), re.IGNORECASE)
-_OPTION_MARKER = re.compile(f"{_MARKER.pattern}|(?P<chosen>{_CHOOSE})", re.IGNORECASE)
+_OPTION_MARKER = re.compile(f"{_MARKER.pattern}|(?P<chosen>{_CHOOSE}|{_AT_LINE_END})", re.IGNORECASE)
 _BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s?(?P<brace>\{)?")
 _BARE_BOX = re.compile(
     r"-?[0-9]+(?:[.,][0-9]+)*|-?\\[dt]?frac\s?(?:\{[^{}\n]*\}\s?\{[^{}\n]*\}|[0-9]{2})|[A-Za-z](?![A-Za-z])"
@@ -65,7 +68,10 @@ _SENTENCE_END = re.compile(
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MATH_TOKEN = re.compile(r"\\[()\[\]]|\\.|\$\$|\$|\n\s*\n", re.DOTALL)
 _CLOSERS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
-_HYPOTHESIS = re.compile(r"\b(?:if|whether|suppose|assume|assuming|unless)\b[^.,;:!?\n]{0,25}$", re.IGNORECASE)
+_HYPOTHESIS = re.compile(
+    r"\b(?:if|whether|suppose|assume|assuming|unless|check|checking|verify|verifying|confirm)\b[^.,;:!?\n]{0,25}$",
+    re.IGNORECASE,
+)
 _DENIED_BEFORE = re.compile(r"\b(?:neither|nor|not|n't|if)\b[^.,;:!?\n]{0,25}$", re.IGNORECASE)
 _NEGATED = re.compile(r"[\s*_\"']*(?:not|never|neither)\b", re.IGNORECASE)
 _CORRECTED = re.compile(r"\b(?:but|rather|instead)\b(?:\s(?:it\sis|is|it's))?", re.IGNORECASE)
