@@ -93,14 +93,14 @@ def statements(text: str, kind: AnswerKind, formulas: Formulas) -> list[Statemen
 
 
 def _boxes(text: str) -> Iterator[Statement]:
-    closing = _closing_braces(text)
+    closing = _closing_braces(text) if "box" in text else {}
     for box in _BOX.finditer(text):
         a = box.end()
         if box["brace"]:
             b = closing.get(a - 1)
             if b is None:
                 yield Statement(a, a, "box", False, a)
-            elif text[a:b].strip() not in _PLACEHOLDERS and b - a <= LONGEST:
+            elif b - a <= LONGEST and text[a:b].strip() not in _PLACEHOLDERS:
                 yield Statement(a, b, "box", True, b)
         elif bare := _BARE_BOX.match(text, a):
             yield Statement(a, bare.end(), "box", bare.end() < len(text), bare.end())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from forkpoint.tasks.numerals import number_span, numerals
 from forkpoint.tasks.options import bare_option, stated_option
-from forkpoint.tasks.response import last_of
 from forkpoint.tasks.statements import Formulas, Statement, trimmed
 from forkpoint.types import AnswerKind, Span
 
@@ -114,16 +113,17 @@ def _goes_on(text: str, found: Sequence[re.Match[str]], end: int, stated: Statem
 
 
 def _bare_number(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
-    last = last_of(_counted(text))
+    last = _last_number(text)
     return number_span(last) if last else None
 
 
-def _counted(text: str) -> Iterator[re.Match[str]]:
-    """The numbers of a stretch, without those that count its steps ("3. Now", "Step 3:")."""
-    for found in numerals(text):
+def _last_number(text: str) -> re.Match[str] | None:
+    """The last number that does not count the steps ("3. Now", "Step 3:")."""
+    for found in reversed(list(numerals(text))):
         before = _NOT_COUNTED.search(text, max(0, found.start() - 20), found.start())
         if not before or not (before["noun"] or _LIST_MARK.match(text, found.end())):
-            yield found
+            return found
+    return None
 
 
 # --- mathematics --------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def _bare_math(text: str, formulas: Formulas, _options: Sequence[str]) -> Span |
 
     A lone letter ("where $x$ is the price") and a condition ("attained at $x = 1$") are no answers beside others.
     """
-    number = last_of(_counted(text))
+    number = _last_number(text)
     values = [(a, b) for a, b in formulas.spans if re.search(r"[\d\\=+<>(\[]", text[a:b])]
     answers = [span for span in values if not _CONDITION.search(text, max(0, span[0] - 16), span[0])] or values
     answers = answers or ([] if number else formulas.spans)
