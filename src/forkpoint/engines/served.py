@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -74,10 +73,8 @@ def served_completion(
     """
     n = len(token_ids)
     response = response_of(request, tuple(token_ids))
-    if stops.stop and stops.stopped(response):
-        written = len(response) - n
-        n = bisect_left(range(1, n + 1), True, key=lambda i: stops.stopped(response[: written + i])) + 1
-        ended = True
+    if first := stops.first_end(response, len(response) - n):
+        n, ended = first, True
     kept = tuple(token_ids[:n])
     return Completion(
         request.key, kept, tuple(logprobs[:n]), tuple(gaps[:n]), stops.text(response_of(request, kept)),

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from tokenizers.decoders import DecodeStream
+
+from forkpoint.types import UserError
+
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how byte fallback names a byte
+BYTES_SHOWN = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2 spells these bytes as Latin-1 does
+BYTES_HIDDEN = [byte for byte in range(256) if byte not in BYTES_SHOWN]  # and these as U+0100 and after
+BYTE_OF = {chr(b): b for b in BYTES_SHOWN} | {chr(256 + n): b for n, b in enumerate(BYTES_HIDDEN)}
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
@@ -21,23 +29,94 @@ def decode_with_offsets(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, 
     """The text of token ids and, for each token, the [start, end) characters it contributed.
 
     Made token by token, never by tokenising the text again. A token that ends in the middle of a character
-    contributes nothing; the one that completes the character contributes all of it.
+    contributes nothing; the one that completes the character, or shows that it is none, contributes all of it.
     """
-    text, offsets = "", []
-    for piece in pieces(tokenizer, token_ids):
-        offsets.append((len(text), len(text) + len(piece)))
-        text += piece
-    return text, offsets
+    found = pieces(tokenizer, token_ids)
+    ends = list(itertools.accumulate(map(len, found), initial=0))
+    return "".join(found), list(itertools.pairwise(ends))
 
 
 def pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
-    """The characters that each of the tokens contributes, see `decode_with_offsets`."""
-    if backend := getattr(tokenizer, "backend_tokenizer", None):
-        stream = DecodeStream(skip_special_tokens=True)
-        return [stream.step(backend, int(token)) or "" for token in token_ids]
-    texts = ["", *(decode(tokenizer, token_ids[: i + 1]) for i in range(len(token_ids)))]
-    whole = [max((t for t in texts[: i + 1] if not t.endswith("�")), key=len) for i in range(len(texts))]
-    return [now[len(before) :] for before, now in itertools.pairwise(whole)]
+    """The characters that each of the tokens contributes, together `decode`; see `decode_with_offsets`.
+
+    Linear in the tokens but for decoders in which a token's text depends on other whole tokens, such as GPT-1's.
+    """
+    ids = [int(token) for token in token_ids]
+    text = decode(tokenizer, ids)
+    found = list(_pieces(tokenizer, ids)) if hasattr(tokenizer, "get_vocab") else []  # some can decode, and no more
+    return found if "".join(found) == text else _pieces_by_prefix(tokenizer, ids, text)
+
+
+def _pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
+    """Whole tokens spell the same after any token, but the first; what stands between them is decoded at once."""
+    first = True
+    for whole, group in itertools.groupby(ids, key=lambda token: _spelling(tokenizer, token)[1] is None):
+        part = list(group)
+        texts = [_spelling(tokenizer, token)[0] for token in part]
+        if whole:
+            yield decode(tokenizer, part[:1]) if first else texts[0]
+            yield from texts[1:]
+        else:
+            yield from _split(tokenizer, part, decode(tokenizer, part) if first else _after(tokenizer, part))
+        first = first and not any(texts)  # special tokens are not there for a decoder
+
+
+def _split(tokenizer: Any, ids: Sequence[int], text: str) -> Iterator[str]:
+    """The text of tokens that spell bytes, parted where the tokens complete its characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    raw = [_spelling(tokenizer, token)[1] or b"" for token in ids]
+    read = [decoder.decode(some) for some in raw]
+    read[-1] += decoder.decode(b"", final=True)
+    if not "".join(read).endswith(text):  # byte fallback reads all bytes as one character each if some are wrong
+        read = ["�" * len(some) for some in raw]
+    end = len(text) - len("".join(read))  # below 0 where a first space was stripped
+    for some in read[:-1]:
+        begin, end = max(end, 0), end + len(some)
+        yield text[begin : max(end, 0)]
+    yield text[max(end, 0) :]
+
+
+def _pieces_by_prefix(tokenizer: Any, ids: Sequence[int], text: str) -> list[str]:
+    """What each token adds to the characters that the tokens so far have in common with the whole text."""
+    ends = [0] if ids else []
+    for i in range(1, len(ids)):
+        now = zip(decode(tokenizer, ids[:i]), text, strict=False)
+        ends.append(max(ends[-1], sum(1 for _ in itertools.takewhile(lambda both: both[0] == both[1], now))))
+    return [text[begin:end] for begin, end in itertools.pairwise([*ends, len(text)])]
+
+
+@lru_cache(maxsize=2**18)
+def _spelling(tokenizer: Any, token: int) -> tuple[str, bytes | None]:
+    """A token's text after another one, and its bytes if these may be part of a character with its neighbours'."""
+    text, name = _after(tokenizer, [token]), str(tokenizer.convert_ids_to_tokens(token))
+    byte = BYTE_TOKEN.fullmatch(name) if name != text else None
+    if text and "�" not in text and not byte:
+        return text, None
+    if byte or not text:
+        return text, bytes.fromhex(byte[1]) if byte and text else b""
+    return text, bytes(BYTE_OF[c] for c in name) if set(name) <= BYTE_OF.keys() else name.encode()
+
+
+def _after(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of tokens that are not a response's first: those may lose the space that they begin with."""
+    before, text = _ordinary(tokenizer)
+    return decode(tokenizer, [*before, *ids])[len(text) :]
+
+
+@lru_cache(maxsize=8)
+def _ordinary(tokenizer: Any) -> tuple[list[int], str]:
+    """A token of letters, with its text, that others may follow; none where the vocabulary has none."""
+    for token in range(n_tokens(tokenizer)):
+        text, twice = (decode(tokenizer, [token] * n) for n in (1, 2))
+        byte = BYTE_TOKEN.fullmatch(str(tokenizer.convert_ids_to_tokens(token)))
+        if text.strip().isalnum() and twice.startswith(text) and not byte:
+            return [token], text
+    return [], ""
+
+
+def n_tokens(tokenizer: Any) -> int:
+    """One more than the largest id that the tokenizer knows; its ids may have gaps."""
+    return max(len(tokenizer), max(tokenizer.get_vocab().values(), default=-1) + 1)
 
 
 class StopCheck:
@@ -60,6 +139,16 @@ class StopCheck:
                 ended[i] = self.stopped(response(i))
         return ended
 
+    def first_end(self, response: Sequence[int], written: int) -> int | None:
+        """After how many tokens behind the `written` ones a stop string is there first, None if it never is.
+
+        It need not be there at the end: byte fallback takes characters back when a byte after them is wrong.
+        """
+        if self._may_end is None:
+            return None
+        candidates = np.flatnonzero(self._may_end[np.asarray(response[written:], dtype=int)]) + 1
+        return next((n for n in candidates.tolist() if self.stopped(response[: written + n])), None)
+
     def stopped(self, token_ids: Sequence[int]) -> bool:
         """Whether a response holds a stop string."""
         text = decode(self.tokenizer, token_ids)
@@ -81,23 +170,31 @@ def _tokens_holding(tokenizer: Any, characters: frozenset[str], vocab_size: int)
 
     Models often have a few more ids than their tokenizer; those spell nothing.
     """
-    ascii_only = all(c.isascii() for c in characters)
-    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
-    table = np.zeros(max(vocab_size, len(texts)), dtype=bool)
-    table[: len(texts)] = [not ascii_only or any(c in text for c in characters) for text in texts]
+    n, (before, _) = n_tokens(tokenizer), _ordinary(tokenizer)
+    if not all(c.isascii() for c in characters):
+        return np.ones(max(vocab_size, n), dtype=bool)
+    rows = [[*before, i] for i in range(n)]
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    table = np.zeros(max(vocab_size, n), dtype=bool)
+    start = len(decode(tokenizer, before))
+    table[:n] = [any(c in text[start:] for c in characters) for text in texts]
     return table
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end a response: the generation configuration's, else the model's, and the tokenizer's own."""
+    """The ids that end a response: the generation configuration's, else the model's, and the tokenizer's own.
+
+    Ids that the model cannot write, such as the -1 of some configurations, end nothing. UserError for what is no id.
+    """
+    config = model.config.get_text_config(decoder=True)
     ids: set[int] = set()
-    for source in (getattr(model, "generation_config", None), model.config):
+    for source in (getattr(model, "generation_config", None), model.config, config):
         configured = getattr(source, "eos_token_id", None)
-        ids.update(
-            configured if isinstance(configured, (list, tuple)) else [configured] if configured is not None else []
-        )
+        listed = configured if isinstance(configured, (list, tuple)) else [configured]
+        if wrong := [one for one in listed if one is not None and type(one) is not int]:
+            raise UserError(f"eos_token_id of a model must be a token id or a list of them, but holds {wrong[0]!r}")
+        ids.update(one for one in listed if one is not None and 0 <= one < config.vocab_size)
         if ids:
             break
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    return tuple(sorted(ids))
+    own = tokenizer.eos_token_id
+    return tuple(sorted(ids | ({own} if own is not None and 0 <= own < config.vocab_size else set())))
