@@ -69,9 +69,23 @@ def test_chat_follows_the_template_and_starts_once() -> None:
     assert text.endswith("<assistant>")
 
 
-def test_chat_needs_a_template() -> None:
-    with pytest.raises(UserError, match="has no chat template; use the prompt style plain, cot or few-shot"):
-        render_prompt(PROBLEM, "chat", make_tokenizer())
+@pytest.mark.parametrize(("template", "reason"), [
+    (None, "the tokenizer has no chat template"),
+    ({"tool_use": TEMPLATE, "rag": TEMPLATE}, "has chat templates named tool_use, rag, but none named default"),
+    ("{{ raise_exception('Only\nthree roles.') }}", "chat template does not take these messages: Only three roles"),
+    ("{{ date.today }}", "chat template does not take these messages: 'date' is undefined"),
+    ("{{ messages[0].content + 1 }}", "chat template does not take these messages: "),
+    ("{% for m in messages %}", "chat template does not take these messages: "),
+    ("{{ strftime_now() }}", "chat template does not take these messages: "),
+])  # fmt: skip
+def test_a_chat_template_that_writes_nothing_is_one_sentence(template: Any, reason: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=rf"{reason}.*; use the prompt style plain, cot or few-shot$") as caught:
+        render_prompt(PROBLEM, "chat", tokenizer)
+    assert "\n" not in str(caught.value)
+    tokenizer.chat_template = {"default": TEMPLATE, "tool_use": "{{ messages[0].tools.name }}"}
+    assert render_prompt(PROBLEM, "chat", tokenizer)
 
 
 def test_unknown_style_suggests_the_nearest() -> None:

@@ -97,5 +97,6 @@ def _check_hub(name: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, as the end of a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """What an error says, as the end of a sentence: its first line, with the next where that is a heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")

@@ -9,8 +9,9 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from forkpoint.engines.loading import load_config, load_tokenizer, source_of
+from forkpoint.engines.loading import first_line, load_config, load_tokenizer, source_of
 from forkpoint.engines.stopping import end_ids
+from forkpoint.types import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ def load_vocabulary(model: str, *, revision: str | None = None, trust_remote_cod
         generation = GenerationConfig.from_pretrained(source_of(model), revision=revision)
     except OSError:  # it has none
         generation = None
+    except Exception as error:  # as many kinds as for a model
+        raise UserError(f"no generation configuration could be read from {model}: {first_line(error)}") from error
     ends = end_ids(SimpleNamespace(config=config, generation_config=generation), tokenizer)
     text = config.get_text_config(decoder=True)
     context = getattr(text, "max_position_embeddings", None)

@@ -20,7 +20,6 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import has_bos_prefix, resolve_max_length
@@ -35,6 +34,7 @@ from forkpoint.evaluation.evaluate import UNIT_PATHS, Progress
 from forkpoint.evaluation.lm_eval_cache import claim_cache, weights_of
 from forkpoint.evaluation.lm_eval_kwargs import one_response_strategy, settled
 from forkpoint.files import Journal, to_json
+from forkpoint.tasks import render_chat
 from forkpoint.types import AnswerKind, TokenIds, UserError
 
 log = logging.getLogger(__name__)
@@ -123,14 +123,14 @@ class StrategyLM(TemplateLM):  # type: ignore[misc]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation as text by the tokenizer's own template, without system messages where that takes none."""
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise UserError(f"the tokenizer of {self.engine.name} has no chat template, so none can be applied")
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
         try:
-            return str(self.tokenizer.apply_chat_template(chat_history, tokenize=False, **options))
-        except TemplateError:
+            return render_chat(self.tokenizer, chat_history, **options)
+        except UserError:
             others = [message for message in chat_history if message["role"] != "system"]
-            return str(self.tokenizer.apply_chat_template(others, tokenize=False, **options))
+            if len(others) == len(chat_history):
+                raise
+            return render_chat(self.tokenizer, others, **options)
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes about the model into its results."""

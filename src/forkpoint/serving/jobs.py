@@ -21,7 +21,7 @@ from forkpoint.engines.stopping import decode
 from forkpoint.serving.errors import ApiError, bad
 from forkpoint.serving.requests import Body, ChatBody, CompletionBody, Message
 from forkpoint.serving.settings import Settings
-from forkpoint.tasks import encode
+from forkpoint.tasks import encode, render_chat
 from forkpoint.types import TokenIds, UserError
 
 SERVED = ("greedy", "sample", "self-consistency", "cot-decoding")
@@ -123,13 +123,11 @@ def _text(engine: Engine, ids: TokenIds) -> str:
 
 def chat_ids(tokenizer: Any, messages: Sequence[Message]) -> TokenIds:
     """A conversation as token ids, by the tokenizer's own chat template. Raises a 400 where that refuses it."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise bad("the tokenizer has no chat template; use /v1/completions with a prompt", "messages")
     plain = [{"role": m.role.replace("developer", "system"), "content": m.content} for m in messages]
     try:
-        text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a template is a program of its own, and says no in its own ways
-        raise bad(f"the tokenizer's chat template does not take these messages: {error}", "messages") from None
+        text = render_chat(tokenizer, plain, add_generation_prompt=True)
+    except UserError as error:
+        raise bad(f"{error}; use /v1/completions with a prompt", "messages") from None
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -9,7 +9,7 @@ from forkpoint.tasks.answers import answer_key, same_answer
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.grading import grade, grade_response
 from forkpoint.tasks.problems import TASKS, TaskSpec, load_problems, task_spec
-from forkpoint.tasks.prompts import STYLES, encode, prompt_text, render_prompt, stop_strings
+from forkpoint.tasks.prompts import STYLES, encode, prompt_text, render_chat, render_prompt, stop_strings
 
 __all__ = [
     "STYLES",
@@ -23,6 +23,7 @@ __all__ = [
     "grade_response",
     "load_problems",
     "prompt_text",
+    "render_chat",
     "render_prompt",
     "same_answer",
     "stop_strings",

@@ -7,6 +7,7 @@ tokenizer interface and no particular tokenizer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,8 +28,8 @@ def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
     """The prompt of a problem as token ids.
 
     Text prompts carry the special tokens that the tokenizer puts in front (such as BOS), and never an
-    end-of-sequence token behind. Raises UserError for an unknown style and for "chat" with a tokenizer that
-    has no chat template.
+    end-of-sequence token behind. Raises UserError for an unknown style and for "chat" with a tokenizer whose
+    chat template is missing or refuses the question.
     """
     text = prompt_text(problem, style, tokenizer)
     if style == "chat":  # the template has written its special tokens itself
@@ -81,8 +82,25 @@ def _question(problem: Problem) -> str:
 
 
 def _chat_text(problem: Problem, tokenizer: Any) -> str:
-    if not getattr(tokenizer, "chat_template", None):
-        name = getattr(tokenizer, "name_or_path", "") or "of this model"
-        raise UserError(f"the tokenizer {name} has no chat template; use the prompt style plain, cot or few-shot")
     message = {"role": "user", "content": f"{_question(problem)}\n\n{_CHAT_ENDINGS[problem.kind]}"}
-    return str(tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
+    try:
+        return render_chat(tokenizer, [message], add_generation_prompt=True)
+    except UserError as error:
+        raise UserError(f"{error}; use the prompt style plain, cot or few-shot") from None
+
+
+def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+    """A conversation as text, by the tokenizer's own chat template; `options` are those of `apply_chat_template`.
+
+    Raises UserError where there is no template, none for this purpose, or one that does not take the messages.
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
+        raise UserError("the tokenizer has no chat template")
+    if isinstance(template, dict) and "default" not in template:
+        raise UserError(f"the tokenizer has chat templates named {', '.join(template)}, but none named default")
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+    except Exception as error:  # a template is a program of its own, and says no in its own ways
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(f"the tokenizer's chat template does not take these messages: {reason}") from None
