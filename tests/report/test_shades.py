@@ -75,6 +75,9 @@ def test_a_shade_grows_from_light_to_strong(value, light, strong, two_sided, exp
      "a, ✗ no answer, gold 8, critical token at 3"),
     ({"id": "a", "answer": "9", "gold": "8", "correct": None, "note": "Δ 0.240"},
      "a, answer 9, not graded, gold 8, Δ 0.240"),
+    ({"id": "a", "answer": None, "gold": "8", "correct": None, "note": "left out: length"},
+     "a, no answer, gold 8, left out: length"),
+    ({"id": "a", "answer": "7", "correct": True}, "a, ✓ 7, gold not known"),
 ])  # fmt: skip
 def test_a_heading_says_what_is_known(row, said):
     assert heading_of(row) == said

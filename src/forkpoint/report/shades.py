@@ -28,10 +28,12 @@ class Shade:
 def heading_of(row: Row) -> str:
     """What is known of a response in a line: its id, verdict, critical token, remark."""
     words = [str(row["id"])]
-    if row.get("correct") is not None:
-        words.append(f"{'✓' if row['correct'] else '✗'} {row.get('answer') or 'no answer'}, gold {row.get('gold')}")
-    elif row.get("answer") is not None:
-        words.append(f"answer {row['answer']}, not graded, gold {row.get('gold')}")
+    correct, answer, gold = (row.get(name) for name in ("correct", "answer", "gold"))
+    if (correct, answer, gold) != (None, None, None):  # a plain document has none
+        said = answer or "no answer"
+        ungraded = f"answer {said}, not graded" if answer else said
+        verdict = ungraded if correct is None else f"{'✓' if correct else '✗'} {said}"
+        words.append(f"{verdict}, gold {'not known' if gold is None else gold}")
     if row.get("critical_index") is not None:
         words.append(f"critical token at {row['critical_index']}")
     return ", ".join([*words, *([row["note"]] if row.get("note") else [])])
