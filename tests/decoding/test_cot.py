@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import build_model, tiny_config
+from tiny_tokenizers import llama_2
 
 import forkpoint
 from forkpoint.decoding import yesno
@@ -264,11 +265,35 @@ def test_label_groups_hold_the_single_tokens_of_a_label():
     assert yesno.label_groups(Words()) == {"yes": (0, 1), "no": (2, 3)}
 
 
-def test_yes_no_cases_run_end_to_end(tiny):
-    cases = [Case("c", tuple(range(10, 20)), "yesno")]
-    for span in ("extract", "continuation"):
-        (found,) = decode_cases(tiny, cases, Sampling(temperature=0, max_tokens=20), **OPTIONS | {"span": span})
-        assert len(found.paths) == 10
+def test_the_surer_yes_or_no_wins_over_the_greedy_one(monkeypatch):
+    """After "a" the model says yes (6 of 10), no (2 of 10) or "the", after which it is sure of no."""
+    tokenizer = llama_2()
+    model = build_model(tiny_config(tokenizer, initializer_range=0.02))
+    the, yes, no, end = tokenizer.convert_tokens_to_ids(["▁the", "▁yes", "▁no", "</s>"])
+    (first,) = tokenizer("a")["input_ids"]
+    rows = torch.tensor([[first, yes, end, end]] * 6 + [[first, no, end, end]] * 2 + [[first, the, no, end]] * 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(input_ids=rows, labels=rows).loss.backward()
+        optimizer.step()
+    engine = load_engine(model, tokenizer)
+    asked, score = [], engine.score
+    monkeypatch.setattr(engine, "score", lambda sequences, **more: asked.extend(sequences) or score(sequences, **more))
+    (found,) = forkpoint.cot_decode(engine, ["a"], k=3, kind="yesno")
+    assert asked == [(first,), (first,), (first,), (first, the)]  # the fork, and once before each answer
+    with torch.inference_mode():
+        p, after_the = model(torch.tensor([[first, the]])).logits[0].softmax(-1).tolist()
+    expected = {"yes": p[yes] - p[no], "no": p[no] - p[yes], "the no": after_the[no] - after_the[yes]}
+    assert {path.text: path.confidence for path in found.paths} == pytest.approx(expected, abs=1e-4)
+    assert found.paths[0].text == "yes"
+    assert found.response == "the no"
+
+
+def test_a_label_that_no_token_spells_is_one_sentence(lab):
+    path = Path((30, 33), (0.1, 0.2), "yes", "stop", answer="yes", span=(1, 2), confidence=0.2)
+    with pytest.raises(UserError, match=r"the tokens yes and no, but no token of lab spells yes$"):
+        yesno.label_mass_differences(lab, [Case("c", (10,), "yesno")], [[(path, (10, 30))]])
 
 
 def test_the_public_function_takes_texts(lab):
