@@ -6,6 +6,7 @@ other way round. Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,15 @@ class FailedError(Exception):
     """What a run rests on failed, though nothing was asked wrongly: one sentence without a traceback (exit code 1)."""
 
 
+def check_texts(name: str, given: Iterable[object]) -> None:
+    """UserError for a bare text where a list of texts is wanted, whose letters would be taken one by one, and for items
+    that are no text."""
+    if isinstance(given, str):
+        raise UserError(f"{name} must be a list of texts, but is one text, {given[:40]!r}: put it into a list")
+    if wrong := [item for item in given if not isinstance(item, str)]:
+        raise UserError(f"{name} must be a list of texts, but holds {str(wrong[0])[:40]!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One question with its gold answer.
@@ -39,6 +49,9 @@ class Problem:
     answer: str
     kind: AnswerKind
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_texts("options", self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,9 @@ class Sampling:
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_texts("stop", self.stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from forkpoint.decoding.yesno import label_mass_differences
 from forkpoint.engines import Engine
 from forkpoint.sampling.processors import validate
 from forkpoint.tasks import encode
-from forkpoint.types import AnswerKind, Sampling, UserError
+from forkpoint.types import AnswerKind, Sampling, UserError, check_texts
 
 
 def cot_decode(
@@ -45,6 +45,8 @@ def cot_decode(
     number of the response or "entropy:m" for the m positions of the greedy path with the highest entropy.
     Raises UserError for an option out of range.
     """
+    check_texts("prompts", prompts)
+    check_texts("options", options)
     if kind not in get_args(AnswerKind):
         raise UserError(f"kind must be one of {', '.join(get_args(AnswerKind))}, but is {kind!r}")
     if k < 1:

@@ -29,7 +29,7 @@ from forkpoint.files import (
     write_whole,
 )
 from forkpoint.tasks import render_prompt, stop_strings
-from forkpoint.types import Problem, Results, UserError
+from forkpoint.types import Problem, Results, UserError, check_texts
 
 UNIT_PATHS = 640  # paths of one unit: enough to keep an engine busy, little to lose
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
@@ -112,6 +112,7 @@ def plan(
 
     Raises UserError as `evaluate` does.
     """
+    check_texts("strategies", specs)
     strategies = [parse_strategy(spec) for spec in specs]
     lines: list[dict[str, object]] = []
     if not strategies:

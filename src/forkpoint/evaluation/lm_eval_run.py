@@ -14,7 +14,7 @@ from forkpoint.evaluation.lm_eval import StrategyLM
 from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of, samples_of
 from forkpoint.evaluation.lm_eval_tasks import Tasks
 from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
-from forkpoint.types import AnswerKind, Results
+from forkpoint.types import AnswerKind, Results, check_texts
 
 FIGURES = ("results", "groups", "group_subtasks", "versions", "n-shot", "higher_is_better", "n-samples")
 
@@ -35,6 +35,7 @@ def evaluate_tasks(
     them holds the figures of all. Answers are journalled as they come, for each strategy apart; the same call goes on
     where the last one stopped.
     """
+    check_texts("strategies", strategies)
     identity = {
         "verb": "lm-eval",
         "model": engine.name,

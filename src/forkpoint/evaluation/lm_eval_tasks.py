@@ -12,7 +12,7 @@ from typing import Any
 
 from forkpoint.files import fingerprint
 from forkpoint.tasks.jsonlines import read_rows
-from forkpoint.types import UserError
+from forkpoint.types import UserError, check_texts
 
 TEST, SHOTS = "test", "train"
 
@@ -128,6 +128,7 @@ def over_local_data(name: str, path: Path | None, data: str, fewshot_data: str |
 
 
 def _check(choice: TaskChoice) -> None:
+    check_texts("names of tasks", choice.names)
     if not choice.names:
         raise UserError("name at least one task, for example --tasks gsm8k_cot_zeroshot")
     if choice.include_path is not None and not Path(choice.include_path).is_dir():

@@ -40,7 +40,7 @@ from forkpoint.sampling.analysis import (
     parse_sampler,
     row_statistics,
 )
-from forkpoint.types import Completion, Request, Results, Sampling, TokenIds, UserError
+from forkpoint.types import Completion, Request, Results, Sampling, TokenIds, UserError, check_texts
 
 SUMMARY = "summary.json"
 HISTOGRAM, SORTED, KEPT, DISTANCE = "histogram.csv", "sorted.csv", "kept.csv", "distance.csv"
@@ -98,6 +98,8 @@ def study_logits(
     (of all responses), and summary.json. A finished run is read again. Raises UserError for an empty or too long
     prompt and for a position beyond the first response, and then claims no directory.
     """
+    check_texts("samplers", study.samplers)
+    check_texts("positions", study.positions)
     run = {"verb": "logits", "model": engine.name, "task": task, **asdict(study), "version": __version__}
     prompted = fingerprint([[name, *prompt] for name, prompt in prompts.items()])
     config = run | {"engine": dict(engine.settings), "prompts": prompted}

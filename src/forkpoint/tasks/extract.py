@@ -18,7 +18,7 @@ from forkpoint.tasks.numerals import plain
 from forkpoint.tasks.response import response_proper
 from forkpoint.tasks.statements import Formulas, statements
 from forkpoint.tasks.values import BARE, STATED, Unreadable
-from forkpoint.types import AnswerKind, Span
+from forkpoint.types import AnswerKind, Span, check_texts
 
 
 def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off: bool = False) -> Span | None:
@@ -29,6 +29,7 @@ def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off
     capital letter of an option, "yes" or "no", the LaTeX of a mathematical answer. `cut_off`: the response ended at its
     length limit; then only an answer counts that was stated, and whose statement was over, before the cut.
     """
+    check_texts("options", options)
     start, end = response_proper(text, kind)
     span = _read(plain(text[start:end]), kind, options, cut_off)
     return span and Span(start + span.start, start + span.end, span.value)

@@ -28,7 +28,7 @@ from forkpoint.engines.memory import is_out_of_memory
 from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.files import read_json, readable, to_json, write_whole
 from forkpoint.training.sft import response_rows, sft_trainer
-from forkpoint.types import Trajectory, UserError
+from forkpoint.types import Trajectory, UserError, check_texts
 
 FACTS = "training.json"
 LOSSES = 20  # how many mean losses are kept of a training, one a stretch of steps
@@ -91,6 +91,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
 
 def check_modules(model: PreTrainedModel, modules: Sequence[str]) -> None:
     """UserError for the first name that is not the last part of such a layer's."""
+    check_texts("modules", modules)
     names = {path[-1] for path in linear_layers(model).values()}
     for wanted in modules:
         if wanted not in names:

@@ -13,7 +13,17 @@ from forkpoint.engines import Engine
 from forkpoint.engines.stopping import cut_at_stop, decode, pieces
 from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.jsonlines import column, list_of, read_rows, text
-from forkpoint.types import Completion, FinishReason, Problem, Request, Sampling, TokenIds, Trajectory, UserError
+from forkpoint.types import (
+    Completion,
+    FinishReason,
+    Problem,
+    Request,
+    Sampling,
+    TokenIds,
+    Trajectory,
+    UserError,
+    check_texts,
+)
 
 if TYPE_CHECKING:
     from forkpoint.engines.vocabulary import Vocabulary
@@ -58,6 +68,7 @@ def load_trajectories(
     Rows of problems that are not among the given ones are left out. Raises UserError with file and line for a broken
     row, ids outside the vocabulary, ids that spell other tokens in this engine's tokenizer, and a repeated id.
     """
+    check_texts("stop", stop)
     if path.is_dir():
         path /= SAMPLES
     by_id = {p.id: p for p in problems}
