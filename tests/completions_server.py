@@ -40,6 +40,7 @@ class Behaviour:
     added: int = 0  # tokens that it puts before a prompt
     delay: float = 0.0
     key: str | None = None
+    repeats: bool = False  # in errors, the address and the key that it was sent
     reason: str | None = None  # reported instead of the true one
     fails_after: int | None = None  # completions, then 500 for ever
 
@@ -126,11 +127,12 @@ class CompletionsServer:
                 pass
 
             def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
                 pages = {
                     "/v1/models": {"data": [{"id": "lab", "owned_by": "tests", "max_model_len": outer.engine.context}]},
                     "/version": {"version": "1.0"},
                 }
-                self.answer(lambda: (200, pages[self.path]) if self.path in pages else (404, {"detail": "Not Found"}))
+                self.answer(lambda: (200, pages[path]) if path in pages else (404, {"detail": "Not Found"}))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -146,7 +148,8 @@ class CompletionsServer:
                         self.close_connection = True
                         return
                     if fault:
-                        self.send(fault[0], {"error": {"message": "out of order"}}, fault[1])
+                        repeated = f": {self.path} {self.headers['authorization']}" if outer.does.repeats else ""
+                        self.send(fault[0], {"error": {"message": f"out of order{repeated}"}}, fault[1])
                         return
                     with ENGINE:
                         self.answer(lambda: (200, outer.completion(body)))

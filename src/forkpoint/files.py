@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from forkpoint.redaction import public
 from forkpoint.types import UserError
 
 CONFIG, JOURNAL = "config.json", "journal.jsonl"
@@ -96,10 +97,9 @@ def claim_directory(out: Path, config: dict[str, Any]) -> None:
     writable(out)
     if not stored.exists():
         refuse_foreign(out)
-        write_whole(stored, to_json(config, indent=2) + "\n")
+        write_whole(stored, to_json(public(config), indent=2) + "\n")
         return
-    before = read_json(stored)
-    now = json.loads(to_json(config))
+    before, now = public(read_json(stored)), public(json.loads(to_json(config)))
     if difference := _difference(before, now):
         key, was, is_now = difference
         raise UserError(

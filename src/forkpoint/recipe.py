@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from forkpoint.files import read_json
+from forkpoint.redaction import public
 from forkpoint.types import UserError
 
 Action = Literal["skip", "run", "resume", "redo"]
@@ -170,8 +171,9 @@ def _reason(stage: Stage, record: Record, present: bool) -> str:
         return "an earlier stage was redone"
     if record.verb != stage.verb:
         return f"its verb was {record.verb}, now {stage.verb}"
-    for name in sorted((record.options.keys() | stage.options.keys()) - set(UNIMPORTANT)):
-        before, now = (o.get(name, "not given") for o in (record.options, stage.options))
+    options = public(stage.options), public(record.options)
+    for name in sorted({*options[0], *options[1]} - set(UNIMPORTANT)):
+        now, before = (o.get(name, "not given") for o in options)
         if before != now:
             return f"{name} was {before}, now {now}"
     if record.done and not present:

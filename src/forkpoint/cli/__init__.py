@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 
 from forkpoint import __version__
+from forkpoint.redaction import without_secrets
 from forkpoint.types import FailedError, UserError
 
 # verb: its module, and what it does in a line
@@ -102,10 +103,10 @@ def _main(args: list[str]) -> int:
         verb, rest = _find_verb(args)
         import_module(VERBS[verb][0]).run(rest)
     except UserError as error:
-        print(f"forkpoint: {error}", file=sys.stderr)
+        print(f"forkpoint: {without_secrets(str(error))}", file=sys.stderr)
         return WRONG
     except FailedError as error:
-        print(f"forkpoint: {error}{_hint(verb, error)}", file=sys.stderr)
+        print(f"forkpoint: {without_secrets(str(error))}{_hint(verb, error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # one process speaks for those of `accelerate launch`

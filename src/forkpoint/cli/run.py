@@ -26,6 +26,7 @@ from forkpoint.cli.options import parse
 from forkpoint.cli.progress import noted
 from forkpoint.files import only_process, to_json, write_whole
 from forkpoint.recipe import RECORDS, Recipe, Record, Step, Verb, plan, read_recipe, read_records
+from forkpoint.redaction import public, without_secrets
 from forkpoint.types import UserError
 
 FORKPOINT = [sys.executable, "-P", "-m", "forkpoint"]  # -P: no module of the working directory is taken for a library
@@ -174,8 +175,12 @@ def _do(step: Step, number: str, recipe: Recipe, progress: _Progress) -> None:
     """Run a stage. UserError if it was refused, exit code 1 if it failed."""
     stage = step.stage
     arguments = stage.arguments(recipe.out)
-    print(f"forkpoint run: stage {stage.name} ({number}): {shlex.join(arguments)}", file=sys.stderr, flush=True)
-    record = Record(stage.verb, stage.options)
+    print(
+        f"forkpoint run: stage {stage.name} ({number}): {without_secrets(shlex.join(arguments))}",
+        file=sys.stderr,
+        flush=True,
+    )
+    record = Record(stage.verb, public(stage.options))
     progress.set(stage.name, record)
     start = time.monotonic()
     code = _process([*FORKPOINT, *arguments])

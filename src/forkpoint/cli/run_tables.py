@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from forkpoint.recipe import Recipe, Step
+from forkpoint.redaction import without_secrets
 from forkpoint.report.content import Table
 from forkpoint.report.terminal import print_table
 
@@ -22,7 +23,7 @@ def print_plan(recipe: Recipe, steps: Sequence[Step]) -> None:
     print_table(Table(f"{recipe.name} in {recipe.out}", ("stage", "verb", "what would happen"), rows, left=3))
     for step in steps:
         if step.action != "skip":
-            print(f"forkpoint {shlex.join(step.stage.arguments(recipe.out))}")
+            print(without_secrets(f"forkpoint {shlex.join(step.stage.arguments(recipe.out))}"))
 
 
 def said_of(steps: Sequence[Step]) -> str:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from forkpoint.cli.options import parse
+from forkpoint.redaction import shown_address, without_secrets
 from forkpoint.types import UserError
 
 KEY = "FORKPOINT_API_KEY"
@@ -86,7 +87,10 @@ def run(argv: list[str]) -> None:
     if options.host not in LOCAL and settings.key is None:
         print(f"forkpoint: anyone who reaches {options.host} may use this server; set {KEY} for a key", file=sys.stderr)
     host, port = listening.getsockname()[:2]
-    print(f"forkpoint: http://{f'[{host}]' if ':' in host else host}:{port}/v1 answers for {upstream}", flush=True)
+    print(
+        f"forkpoint: http://{f'[{host}]' if ':' in host else host}:{port}/v1 answers for {shown_address(upstream)}",
+        flush=True,
+    )
     serve_until_stopped(create_app(engine, settings), listening, GRACE)
 
 
@@ -114,10 +118,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from None
 
 
+class PublicFormatter(logging.Formatter):
+    """Leaves secrets out, also of tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, or lines."""
+        return without_secrets(super().format(record))
+
+
 def log_requests(quiet: bool) -> None:
     """forkpoint's own log on stderr, a line a request unless quiet; other libraries keep theirs to themselves."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(PublicFormatter("%(asctime)s %(message)s"))
     log = logging.getLogger("forkpoint")
     log.addHandler(handler)
     log.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import cache
 from typing import Any
 
+from forkpoint.redaction import parse_address, shown_address, without_secrets
 from forkpoint.types import FailedError, UserError
 
 try:
@@ -27,6 +29,8 @@ TIMEOUT = Timeout(3600.0, connect=10.0)  # a long response in a busy server's qu
 ASK_AGAIN = frozenset({408, 409, 429})  # beside 5xx; every other 4xx says that the request itself is wrong
 LONGEST_MESSAGE = 300
 ANY_KEY = "EMPTY"  # for a server without keys; the client wants one
+for name in ("httpx", "httpx2"):  # a line for each request, with its whole address
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class ServerError(FailedError):
@@ -42,15 +46,29 @@ class RefusedError(UserError):
 
 
 class Server:
-    """A completions server at an address, `model` being what it calls the model."""
+    """A completions server, `model` being what it calls the model; `url` is its address without secrets."""
 
     def __init__(self, url: str, model: str, key: str) -> None:
-        self.url, self.model = url.rstrip("/"), model
-        self._client = AsyncOpenAI(base_url=self.url, api_key=key or ANY_KEY, timeout=TIMEOUT)
+        self.url, self.model = shown_address(url), model
+        try:
+            address = parse_address(url)
+            login = {"Authorization": f"Basic {address.basic}"} if address.login else {}
+            self._client = AsyncOpenAI(
+                base_url=address.bare, api_key=key or ANY_KEY, timeout=TIMEOUT, default_headers=login,
+                default_query=address.query,
+            )  # fmt: skip
+        except Exception as error:  # of several libraries for addresses, which may repeat it
+            raise UserError(f"{self.url} is no address of a server: {without_secrets(str(error))}") from None
+        self._secrets = (key, *address.secrets)
+        self._above = address.bare.removesuffix("/v1")
 
-    def get(self, address: str) -> Any:
+    def get_above(self, path: str) -> Any:
+        """What is at a path beside /v1."""
+        return self.get(f"{self._above}{path}")
+
+    def get(self, address: str, options: Any = AT_FIRST) -> Any:
         """What is at a path under the server's address, or at an address of its own."""
-        return _soon(self._answer(self._client.get(address, cast_to=object, options=AT_FIRST))).result()
+        return _soon(self._answer(self._client.get(address, cast_to=object, options=options))).result()
 
     def complete(self, body: Mapping[str, Any]) -> Any:
         """The answer to one small completion, to learn what the server can do."""
@@ -82,13 +100,18 @@ class Server:
         except OpenAIError as error:
             raise self._failure(error) from None
 
+    def _public(self, words: str) -> str:
+        """What the server or the client said, without secrets, not too long."""
+        shown = without_secrets(words, *self._secrets)
+        return shown if len(shown) <= LONGEST_MESSAGE else shown[:LONGEST_MESSAGE] + "..."
+
     def _failure(self, error: OpenAIError) -> Exception:
         if isinstance(error, APIConnectionError):
-            cause = error.__cause__
-            return ServerError(f"the server at {self.url} does not answer: {str(cause or '').strip() or error.message}")
+            reason = self._public(str(error.__cause__ or "").strip() or error.message)
+            return ServerError(f"the server at {self.url} does not answer: {reason}")
         if not isinstance(error, APIStatusError):
-            return ServerError(f"the server at {self.url} fails: {error}")
-        status, message = error.status_code, _message(error)
+            return ServerError(f"the server at {self.url} fails: {self._public(str(error))}")
+        status, message = error.status_code, self._public(_message(error))
         if status in (401, 403):  # a server's own words may repeat the key
             return UserError(f"the server at {self.url} does not accept the key in OPENAI_API_KEY ({status})")
         if status in ASK_AGAIN or status >= 500:
@@ -105,8 +128,7 @@ def _message(error: APIError) -> str:
     body = error.body
     while isinstance(body, Mapping):  # {"error": {"message": "..."}}, {"detail": "..."}, {"message": "..."}
         body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), None)
-    words = " ".join(str(body or error.message).split())
-    return words if len(words) <= LONGEST_MESSAGE else words[:LONGEST_MESSAGE] + "..."
+    return " ".join(str(body or error.message).split())
 
 
 def _soon(call: Coroutine[Any, Any, Any]) -> Future[Any]:

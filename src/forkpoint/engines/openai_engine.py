@@ -15,6 +15,7 @@ from forkpoint.engines.openai_probe import Abilities, abilities, check_top_n_sig
 from forkpoint.engines.served import check_served, in_order, policy_arguments, request_seed, served_completion
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.vocabulary import Vocabulary, load_vocabulary
+from forkpoint.redaction import without_secrets
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
 
 NAMED = 2  # tokens a position of a response: what its gap needs
@@ -146,7 +147,8 @@ def load_openai(
     else. Raises UserError where there is no server, no such model, or a server that lacks what is needed.
     """
     if not base_url.startswith(("http://", "https://")):
-        raise UserError(f"a server's address starts with http:// or https://, but is {base_url}")
+        shown = without_secrets(f"http://{base_url.lstrip('/')}").removeprefix("http://")
+        raise UserError(f"a server's address starts with http:// or https://, but is {shown}")
     if concurrency < 1:
         raise UserError(f"concurrency must be at least 1, but is {concurrency}")
     key = os.environ.get("OPENAI_API_KEY", "").strip()

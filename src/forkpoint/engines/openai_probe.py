@@ -129,6 +129,6 @@ def _no_scores(server: Server, prompt: TokenIds, most_top: int) -> str | None:
 
 def _version(server: Server) -> str | None:
     try:
-        return str(server.get(f"{server.url.removesuffix('/v1')}/version")["version"])
+        return str(server.get_above("/version")["version"])
     except (UserError, ServerError, TypeError, KeyError):
         return None

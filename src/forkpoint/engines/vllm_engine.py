@@ -20,6 +20,7 @@ from forkpoint.engines.quiet import output_into
 from forkpoint.engines.served import check_served, in_order, policy_arguments, request_seed, served_completion
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.vocabulary import Vocabulary, load_vocabulary
+from forkpoint.redaction import without_secrets
 from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
 
 MOST_TOP = 512  # alternatives a position that are named, unless engine_args say otherwise
@@ -213,7 +214,7 @@ def load_vllm(
         "commit": vocabulary.commit,
         "dtype": str(llm.llm_engine.model_config.dtype).removeprefix("torch."),
         "tensor_parallel_size": tensor_parallel_size,
-        "engine_args": repr(sorted(given.items())),
+        "engine_args": without_secrets(repr(sorted(given.items()))),
     }
     return VllmEngine(llm, vocabulary, settings, log)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from forkpoint.files import read_json, to_json, write_whole
+from forkpoint.redaction import without_secrets
 
 FILE = "command.json"
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
 PACKAGES = (
     "forkpoint", "torch", "transformers", "datasets", "numpy", "accelerate", "peft", "trl", "vllm", "ray", "openai",
     "lm_eval",
@@ -35,11 +34,6 @@ def keep_command(out: Path, arguments: Sequence[str]) -> None:
     versions = {"python": platform.python_version(), **{name: found for name in PACKAGES if (found := _version(name))}}
     text = without_secrets(shlex.join(["forkpoint", *arguments]))
     write_whole(out / FILE, to_json({"command": text, "versions": versions}, indent=2) + "\n")
-
-
-def without_secrets(text: str) -> str:
-    """The text without names and passwords in addresses."""
-    return _USER.sub("***@", text)
 
 
 def command_of(run: Path) -> Command | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.files import CONFIG, JOURNAL, read_json, write_whole
-from forkpoint.report.command import command_of, without_secrets
+from forkpoint.redaction import without_secrets
+from forkpoint.report.command import command_of
 from forkpoint.report.content import Page
 from forkpoint.report.rendering import render
 from forkpoint.report.viewer import SCRIPTS, viewer_data

@@ -9,6 +9,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from forkpoint.redaction import without_secrets
+
 
 class ApiError(Exception):
     """A request that is not answered: HTTP status, one sentence, and the field at fault."""
@@ -22,6 +24,7 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        message = without_secrets(message)
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+from functools import cache
+from typing import Any
 
-PATIENCE = 3.0  # seconds
+from forkpoint.engines.openai_calls import Server
+from forkpoint.types import FailedError, UserError
+
+ONCE: Any = {"max_retries": 0, "timeout": 3.0}  # seconds
 
 
 def whats_wrong(url: str) -> str | None:
     """None where the server at `url` (http://HOST:PORT/v1) lists its models, else why it does not, in one sentence."""
-    key = os.environ.get("OPENAI_API_KEY")
-    request = urllib.request.Request(f"{url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key or 'EMPTY'}"})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE):
-            return None
-    except urllib.error.HTTPError as error:
-        return f"the server at {url} answers {error.code} when asked for its models"
-    except (OSError, HTTPException) as error:
-        return f"the server at {url} does not answer: {getattr(error, 'reason', None) or error}"
+        _server(url).get("/models", ONCE)
+    except (UserError, FailedError) as error:
+        return str(error)
+    return None
+
+
+@cache
+def _server(url: str) -> Server:
+    return Server(url, "", os.environ.get("OPENAI_API_KEY", "").strip())
