@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from completions_server import Behaviour, CompletionsServer
 from tiny_models import build_model, tiny_config
 from tiny_tokenizers import llama_2
 
@@ -18,6 +19,7 @@ from forkpoint.decoding.cot_forks import Fork, continue_forks, find_forks
 from forkpoint.decoding.outcome import Case, Path
 from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.engines import load_engine
+from forkpoint.engines.openai_engine import load_openai
 from forkpoint.lab.problems import load_problems
 from forkpoint.tasks import grade, render_prompt
 from forkpoint.types import Completion, Sampling, UserError
@@ -265,7 +267,7 @@ def test_label_groups_hold_the_single_tokens_of_a_label():
     assert yesno.label_groups(Words()) == {"yes": (0, 1), "no": (2, 3)}
 
 
-def test_the_surer_yes_or_no_wins_over_the_greedy_one(monkeypatch):
+def test_the_surer_yes_or_no_wins_over_the_greedy_one(monkeypatch, tmp_path):
     """After "a" the model says yes (6 of 10), no (2 of 10) or "the", after which it is sure of no."""
     tokenizer = llama_2()
     model = build_model(tiny_config(tokenizer, initializer_range=0.02))
@@ -288,6 +290,13 @@ def test_the_surer_yes_or_no_wins_over_the_greedy_one(monkeypatch):
     assert {path.text: path.confidence for path in found.paths} == pytest.approx(expected, abs=1e-4)
     assert found.paths[0].text == "yes"
     assert found.response == "the no"
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with CompletionsServer(engine, Behaviour(echoes=None)) as server:  # one that scores no given tokens
+        remote = load_openai(str(tmp_path), server.url, served_model="lab")
+        (other,) = forkpoint.cot_decode(remote, ["a"], k=3, kind="yesno")
+    assert {path.text: path.confidence for path in other.paths} == pytest.approx(expected, abs=1e-4)
+    assert other.response == "the no"
 
 
 def test_a_label_that_no_token_spells_is_one_sentence(lab):

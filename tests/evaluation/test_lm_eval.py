@@ -163,6 +163,10 @@ def test_a_chat_template_is_the_tokenizers(lab, monkeypatch):
     monkeypatch.setattr(lab.tokenizer, "chat_template", template)
     assert lm.apply_chat_template([{"role": "user", "content": "hi"}]) == "user: hi\nA:"
     assert lm.chat_template(True) == template
+    monkeypatch.setattr(lab.tokenizer, "chat_template", {"tool_use": template})
+    for call in (lm.chat_template, lambda _: lm.apply_chat_template([{"role": "system", "content": "hi"}])):
+        with pytest.raises(UserError, match=r"no default specified|none named default"):
+            call(True)
 
 
 # log-likelihoods

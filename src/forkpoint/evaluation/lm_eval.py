@@ -29,6 +29,7 @@ from forkpoint import __version__
 from forkpoint.decoding.outcome import Case, Outcome
 from forkpoint.decoding.strategies import Strategy
 from forkpoint.engines import Engine, load_engine
+from forkpoint.engines.loading import first_line
 from forkpoint.engines.stopping import cut_at_stop, decode
 from forkpoint.evaluation.evaluate import UNIT_PATHS, Progress
 from forkpoint.evaluation.lm_eval_cache import claim_cache, weights_of
@@ -131,6 +132,14 @@ class StrategyLM(TemplateLM):  # type: ignore[misc]
             if len(others) == len(chat_history):
                 raise
             return render_chat(self.tokenizer, others, **options)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template by its name, or the tokenizer's own for True; UserError where there is none."""
+        try:
+            found: str | None = super().chat_template(chat_template)
+        except ValueError as error:  # several lines of advice
+            raise UserError(f"no chat template can be applied: {first_line(error)}") from None
+        return found
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes about the model into its results."""
