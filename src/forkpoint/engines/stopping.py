@@ -174,7 +174,10 @@ def _tokens_holding(tokenizer: Any, characters: frozenset[str], vocab_size: int)
     if not all(c.isascii() for c in characters):
         return np.ones(max(vocab_size, n), dtype=bool)
     rows = [[*before, i] for i in range(n)]
-    texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        texts = backend.decode_batch(rows)  # a third of the time
+    else:
+        texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     table = np.zeros(max(vocab_size, n), dtype=bool)
     start = len(decode(tokenizer, before))
     table[:n] = [any(c in text[start:] for c in characters) for text in texts]
