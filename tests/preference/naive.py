@@ -14,7 +14,11 @@ def rows(model, prompt, response):
 
 
 def pair_loss(method, model, reference, pair, beta, alpha=0.0, s=None):
-    """The loss of one pair; `s` are the contrastive scores of the rejected tokens."""
+    """The loss of one pair, times its weight; `s` are the contrastive scores of the rejected tokens."""
+    return pair.weight * unweighted(method, model, reference, pair, beta, alpha, s)
+
+
+def unweighted(method, model, reference, pair, beta, alpha, s):
     sides = {}
     for name in ("chosen", "rejected"):
         response = getattr(pair, f"{name}_ids")
@@ -38,5 +42,5 @@ def pair_loss(method, model, reference, pair, beta, alpha=0.0, s=None):
     if method == "critical-dpo":
         return -logsigmoid(beta * dw.sum() - beta * sum((1 - s[t]) * dl[t] for t in range(len(dl))))
     if method == "fork-dpo":
-        return -pair.weight * logsigmoid(beta * (dw[0] - dl[0]))
+        return -logsigmoid(beta * (dw[0] - dl[0]))
     raise ValueError(method)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -127,7 +126,7 @@ def test_fork_dpo_trains_on_single_tokens_by_weight(pairs, tmp_path):
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_adapters_alone_or_merged(merge, file, tmp_path):
-    flags = ("--lora_rank=4", "--lora_modules=q_proj", "--lora_modules=up_proj", *(["--merge"] if merge else []))
+    flags = ("--lora_rank=4", "--lora_modules=q_proj,up_proj", *(["--merge"] if merge else []))
     assert train("dpo", file, tmp_path / "out", *flags) == 0
     names = {p.name for p in (tmp_path / "out" / "model").iterdir()}
     assert ("adapter_model.safetensors" in names) != merge
@@ -246,7 +245,9 @@ def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):
     assert train("dpo", file, tmp_path / "out", "--adam-beta2=0.98", "--config", str(config), "--max_steps", "2") == 0
     summary = summary_of(tmp_path / "out")
     assert (summary["beta"], summary["steps"]) == (0.3, 2)
-    assert summary["lora"] == {"rank": 2, "alpha": 32.0, "modules": ["q_proj"], "merge": False}
+    assert summary["lora"] == {
+        "rank": 2, "alpha": 32.0, "modules": ["q_proj"], "merge": False, "dropout": 0.0, "start": None
+    }  # fmt: skip
     assert summary["arguments"] | {"weight_decay": 0.02, "adam_beta2": 0.98, "max_steps": 2} == summary["arguments"]
 
 
@@ -273,11 +274,6 @@ def no_weights(pairs):
     return [replace(p, rejected_weights=None) for p in pairs]
 
 
-def too_long(pairs):
-    long = pairs[2].chosen_ids * 200
-    return [*pairs[:2], dataclasses.replace(pairs[2], chosen_ids=long, chosen="")]
-
-
 BAD = {
     "no pairs": (["train", "dpo"], None, "name the pairs to train on with --pairs"),
     "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning-rate?"),
@@ -288,14 +284,30 @@ BAD = {
     "reports": (["train", "dpo", "--report_to=foo"], "same", "the training arguments do not go together"),
     "order": (["train", "dpo", "--train_sampling_strategy=foo"], "same", "must be one of random, group_by_length"),
     "sharded": (["train", "dpo", "--fsdp=full_shard"], "same", "asked for in a configuration of accelerate"),
-    "upload": (["train", "dpo", "--push_to_hub"], "same", "unknown option --push_to_hub"),
+    "upload": (["train", "dpo", "--hub_model_id=x"], "same", "--hub_model_id is not offered: nothing is uploaded"),
+    "smoothing": (["train", "dpo", "--label_smoothing_factor=0.1"], "same", "--label_smoothing_factor does nothing"),
+    "TRL's smoothing": (["train", "dpo", "--label_smoothing=0.1"], "same", "no conservative or robust DPO"),
+    "TRL's reference": (["train", "dpo", "--ref_model=x"], "same", "the reference is --model as it is before"),
+    "no evaluation": (["train", "dpo", "--eval_steps=5"], "same", "does nothing without --eval_strategy steps"),
+    "no package": (["train", "dpo", "--optim=adamw_8bit"], "same", "install `bitsandbytes`"),
+    "no kernels": (["train", "dpo", "--use_liger_kernel"], "same", "needs the package liger-kernel"),
+    "no four bits": (["train", "dpo", "--load_in_4bit", "--lora_rank=2"], "same", "needs the package bitsandbytes"),
+    "rate": (["train", "dpo", "--learning_rate=-1"], "same", "learning_rate must be at least 0, but is -1.0"),
+    "decay": (["train", "sft", "--weight_decay=-1"], "same", "weight_decay must be at least 0, but is -1.0"),
+    "schedule": (["train", "dpo", "--lr_scheduler_type=warmup_stable_decay"], "same", "num_decay_steps"),
+    "alpha of none": (["train", "dpo", "--lora_alpha=8"], "same", "--lora_alpha is about adapters"),
+    "alpha of TDPO1": (["train", "tdpo", "--variant=1", "--alpha=1"], "same", "tdpo1 has no alpha"),
+    "dropout": (["train", "dpo", "--lora_rank=2", "--lora_dropout=0.1"], "same", "dpo takes no lora_dropout"),
+    "precision": (["train", "dpo", "--lora_rank=2", "--dtype=float16"], "same", "loses small gradients"),
+    "saved precision": (["train", "sft", "--lora_rank=2", "--save_dtype=float32"], "same", "about whole models"),
+    "all too long": (["train", "dpo", "--max_length=3"], "same", "every pair is too long: the shortest has"),
     "modules": (["train", "dpo", "--lora_modules=q_proj"], "same", "--lora_modules is about adapters"),
     "nowhere": (["train", "dpo", "--pairs=nowhere.jsonl"], None, "nowhere.jsonl does not exist"),
     "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight-decay: invalid float"),
-    "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there are no pairs for it; name some"),
+    "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there is no held-out data (--eval_pairs"),
     "beta": (["train", "dpo", "--beta=0"], "same", "beta must be above 0, but is 0.0"),
     "merge": (["train", "dpo", "--merge"], "same", "--merge is about adapters"),
-    "no such layer": (["train", "dpo", "--lora_rank=2", "--lora_modules=x"], "same", "no linear layer 'x'"),
+    "no such layer": (["train", "dpo", "--lora_rank=2", "--lora_modules=q_proj,x"], "same", "no linear layer 'x'"),
     "no weights": (["train", "critical-dpo"], no_weights, "has no rejected_weights, which critical-dpo needs"),
     "whole responses": (["train", "fork-dpo"], "same", "but fork-dpo takes single tokens"),
     "empty": (["train", "dpo"], lambda _: [], "holds no pair"),

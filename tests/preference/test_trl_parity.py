@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -44,6 +45,7 @@ def trl_trainer(model, reference, pairs, tokenizer, tmp_path, **options):
 
 
 def test_loss_gradients_and_metrics_of_a_batch(policy, pairs, tokenizer, tmp_path):
+    pairs = [replace(p, weight=1.0) for p in pairs]  # TRL has none
     model, reference = policy
     ours = trainer_for(copy.deepcopy(model), pairs, tmp_path, reference=reference)
     found = loss_and_gradients(ours, pairs)
@@ -61,7 +63,7 @@ def test_loss_gradients_and_metrics_of_a_batch(policy, pairs, tokenizer, tmp_pat
 
 
 def test_the_same_loss_over_20_steps(tokenizer, tmp_path, monkeypatch):
-    pairs = made_up_pairs(32, len(tokenizer), seed=4, longest=20)
+    pairs = [replace(p, weight=1.0) for p in made_up_pairs(32, len(tokenizer), seed=4, longest=20)]
     model, reference = (build_model(tiny_config(tokenizer, initializer_range=0.1), seed).double() for seed in (1, 2))
     options = {"num_train_epochs": 5, "learning_rate": 1e-2, "optim": "adamw_torch", "lr_scheduler_type": "cosine"}
     histories = []

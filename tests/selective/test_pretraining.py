@@ -136,8 +136,8 @@ def killed_at(moment):
     elif moment == "summary":
         run.write_whole = lambda *_: stop()
     else:  # while it is saved
-        name, sort = {"snapshot": ".step-2.partial", "model": ".model.partial"}[moment], models.sort_modules
-        models.sort_modules = lambda path: stop() if path.name == name else sort(path)
+        name, sort = {"snapshot": ".step-2.partial", "model": ".model.partial"}[moment], models.settle_config
+        models.settle_config = lambda path: stop() if path.name == name else sort(path)
 
 
 def killed_again_and_again(path, out):

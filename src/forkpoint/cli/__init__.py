@@ -34,6 +34,7 @@ GROUPS = {
         "train tdpo": ("forkpoint.cli.train_tdpo", "train on pairs: token-level DPO"),
         "train critical-dpo": ("forkpoint.cli.train_critical_dpo", "train on pairs: critical tokens weighted (cdpo)"),
         "train fork-dpo": ("forkpoint.cli.train_fork_dpo", "train on pairs of single tokens at forks"),
+        "merge": ("forkpoint.cli.merge", "add an adapter to the weights of its base: a whole model"),
         "rounds": ("forkpoint.cli.rounds", "fine-tune in rounds on own right answers, with a likelihood filter"),
     },
     "pretraining": {
@@ -58,7 +59,7 @@ GROUPS = {
 }
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
-ANEW = {"report", "lab corpus", "lab train"}  # nothing is kept of a part
+ANEW = {"merge", "report", "lab corpus", "lab train"}  # nothing is kept of a part
 RESUMING = {*VERBS} - ANEW - {"serve", "doctor", "completion", "show"}  # the same command goes on from where it was
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, RunOptions, SamplingOptions, TaskOptions, parse
 from forkpoint.cli.setup import announce_sampling, default_directory, local_engine_of, problems_of, sampling_of
+from forkpoint.cli.training import module_names
 from forkpoint.types import Problem, Trajectory, UserError
 
 
@@ -68,7 +69,7 @@ def run(argv: list[str]) -> None:
 
     tuning = Tuning(
         options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,
-        tuple(options.modules), options.seed,
+        module_names(options.modules), options.seed,
     )  # fmt: skip
     settings = Contrasting(options.prompt, options.n, options.beta, sampling_of(options, options.task), tuning)
     source = options.trajectories or options.against

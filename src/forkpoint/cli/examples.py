@@ -60,6 +60,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "forkpoint train fork-dpo --pairs runs/fork-pairs --out runs/fork-dpo",
         "forkpoint train fork-dpo --pairs runs/fork-pairs --learning-rate 1e-5 --num-train-epochs 1",
     ),
+    "merge": (
+        "forkpoint merge runs/dpo/model merged",
+        "forkpoint merge --adapter runs/dpo/model --dtype float32 --out merged",
+    ),
     "score": (
         "forkpoint score --data runs/corpus/corpus.jsonl --model runs/reference/model --out runs/store",
         "forkpoint score --data corpus/ --model Qwen/Qwen2.5-0.5B --length 2048 --part 1/4 --out runs/large-store",

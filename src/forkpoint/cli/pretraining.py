@@ -10,8 +10,7 @@ from forkpoint.cli.corpus import context_of, documents_of, expected_context, sou
 from forkpoint.cli.finish import finish
 from forkpoint.cli.pretraining_options import PretrainingOptions
 from forkpoint.cli.setup import default_directory, model_settings
-from forkpoint.cli.training import lora_of
-from forkpoint.cli.training_options import NAMED
+from forkpoint.cli.training import arguments_of, lora_of, save_dtype_of
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
@@ -39,10 +38,11 @@ def run_pretraining(
 
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.identity import vocabulary_digest
+    from forkpoint.engines.loading import load_config
     from forkpoint.selective.rules import NONE, Rule
     from forkpoint.selective.store import open_store
     from forkpoint.selective.training import Pretraining, check_pretraining, pretrain
-    from forkpoint.training.models import MODEL, load_trainable, load_untrained
+    from forkpoint.training.models import MODEL, base_settings, load_trainable, load_untrained
     from forkpoint.training.processes import TIMEOUT, is_first
 
     settings, timeout = model_settings(options), more.get("ddp_timeout", TIMEOUT)
@@ -53,10 +53,12 @@ def run_pretraining(
         model, tokenizer = load_untrained(settings, options.seed, timeout)
     else:
         model, tokenizer = load_trainable(settings, timeout)
+    config = load_config(base_settings(settings)["name"], revision=settings["revision"],
+                         trust_remote_code=settings["trust_remote_code"])  # fmt: skip
+    dtype = "float32" if options.from_scratch and options.save_dtype == "auto" else save_dtype_of(options, config)
     training = Pretraining(
-        rule or Rule(NONE), {name: getattr(options, name) for name in NAMED} | more, lora_of(options),
-        options.snapshots, options.seed,
-    )  # fmt: skip
+        rule or Rule(NONE), arguments_of(options, more), lora_of(options), options.snapshots, options.seed, dtype
+    )
     check_pretraining(model, training, out, evaluated=options.eval_data is not None)  # before text is tokenised
     vocabulary = vocabulary_digest(tokenizer)
     frozen = None if reference is None else _reference(reference, settings, vocabulary)

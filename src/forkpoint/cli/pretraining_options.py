@@ -25,8 +25,6 @@ class PretrainingOptions(FittingOptions, CorpusOptions):
     """keep this many models on the way, the first and the last included"""
     merge: bool = False
     """with adapters: save a whole model, the adapters added to its weights"""
-    learning_rate: float = 8e-5
-    """highest learning rate"""
     num_train_epochs: float = 1.0
     """passes over the rows"""
     per_device_train_batch_size: int = 8

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions
 from forkpoint.cli.setup import announce_sampling, default_directory, problems_of, sampling_of
-from forkpoint.cli.training_options import NAMED, FittingOptions, parse_training
+from forkpoint.cli.training import arguments_of, lora_of
+from forkpoint.cli.training_options import FittingOptions, parse_training
 from forkpoint.types import Problem, UserError
 
 
@@ -69,13 +70,12 @@ def run(argv: list[str]) -> None:
     from forkpoint.preference.likelihood import LikelihoodFilter
     from forkpoint.preference.rounds import Base, Rounds, tune_in_rounds
     from forkpoint.report.figures.rounds import rounds_svg
-    from forkpoint.training.models import MODEL, Lora
+    from forkpoint.training.models import MODEL
 
     settings = Rounds(
         options.rounds, options.n, options.eval_n, options.prompt, sampling_of(options, options.task),
         LikelihoodFilter(options.filter, options.keep_quantile, options.max_token_probability),
-        {name: getattr(options, name) for name in NAMED} | more,
-        Lora(options.lora_rank, options.lora_alpha, tuple(options.lora_modules)) if options.lora_rank else None,
+        arguments_of(options, more), lora_of(options), None if options.save_dtype == "auto" else options.save_dtype,
     )  # fmt: skip
     given = asdict(options) | {"name": options.model}
     base = Base(**{f.name: given[f.name] for f in fields(Base)})

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from forkpoint.cli.training import run_training
-from forkpoint.cli.training_options import PreferenceOptions, parse_training
+from forkpoint.cli.training_options import StoredReferenceOptions, parse_training
 from forkpoint.preference.methods import Objective, objective
 from forkpoint.training.processes import as_one
 
 
 @dataclass(frozen=True)
-class ForkDpoOptions(PreferenceOptions):
+class ForkDpoOptions(StoredReferenceOptions):
     """Train a model on pairs of single tokens with fork DPO: the token that rescues a response against its own.
 
     Any other field of transformers' TrainingArguments is an option too, under its own name. Writes checkpoints, then

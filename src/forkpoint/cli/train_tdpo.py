@@ -21,8 +21,8 @@ class TdpoOptions(PreferenceOptions):
 
     variant: Literal[1, 2] = 2
     """TDPO1, or TDPO2 with the paper's alpha and no gradient through the chosen response's divergence"""
-    alpha: float = 0.5
-    """TDPO2: weight of the divergence"""
+    alpha: float | None = None
+    """TDPO2: weight of the divergence (default: 0.5)"""
 
 
 OPTIONS = TdpoOptions  # a recipe checks its stages against it
@@ -30,7 +30,7 @@ OPTIONS = TdpoOptions  # a recipe checks its stages against it
 
 def loss_of(options: TdpoOptions) -> Objective:
     """The loss with its constants. UserError for one out of range."""
-    return objective(f"tdpo{options.variant}", options.beta, options.alpha if options.variant == 2 else None)
+    return objective(f"tdpo{options.variant}", options.beta, options.alpha)
 
 
 def parse_options(argv: list[str]) -> tuple[TdpoOptions, dict[str, Any]]:

@@ -6,7 +6,7 @@ import difflib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -19,14 +19,15 @@ NAMED = (
     "lr_scheduler_type", "bf16", "logging_steps", "save_steps", "report_to", "train_sampling_strategy",
 )  # fmt: skip
 """The options of `FittingOptions` that are TrainingArguments."""
+ABOUT_ADAPTERS = ("lora_alpha", "lora_modules", "lora_dropout", "merge", "load_in_4bit")
 
 
 @dataclass(frozen=True)
 class FittingOptions(RunOptions, ModelOptions):
     """How weights are fitted to examples."""
 
-    learning_rate: float = 4e-5
-    """highest learning rate"""
+    learning_rate: float | None = None
+    """highest learning rate (default: by method, and by what is trained; the table is in docs/training.md)"""
     num_train_epochs: float = 3.0
     """passes over the examples"""
     per_device_train_batch_size: int = 8
@@ -38,7 +39,7 @@ class FittingOptions(RunOptions, ModelOptions):
     lr_scheduler_type: str = "cosine"
     """how the learning rate falls: cosine, linear, constant_with_warmup, ..."""
     bf16: bool = False
-    """compute in bfloat16, weights as they are"""
+    """compute in bfloat16; weights that are trained are float32 in any case"""
     logging_steps: float = 10
     """steps, or below 1 the share of all steps, between two lines of the log"""
     save_steps: float = 0.2
@@ -52,7 +53,11 @@ class FittingOptions(RunOptions, ModelOptions):
     lora_alpha: float = 32.0
     """scale of the adapters: lora_alpha / lora_rank"""
     lora_modules: list[str] = field(default_factory=list)
-    """linear layers that get adapters, by name, such as up_proj; repeatable (default: all but the output matrix)"""
+    """linear layers that get adapters, by name: q_proj,v_proj; repeatable (default: all but the output matrix)"""
+    lora_dropout: float = 0.0
+    """share of the inputs of adapters that is set to 0 in training"""
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """precision in which a whole model is saved; auto: the one that it came in"""
     seed: int = 0
     """seed of the order of examples, of new weights and adapters, and of what is drawn by lot"""
 
@@ -65,8 +70,12 @@ class TrainingOptions(FittingOptions):
     """the pairs: a run of `forkpoint pairs` or its pairs.jsonl"""
     eval_pairs: Path | None = None
     """held-out pairs, whose metrics are logged after each epoch, or as eval_strategy says"""
+    max_length: int | None = None
+    """leave out pairs of which a response with its prompt has more tokens (default: than the model reads)"""
     merge: bool = False
     """with adapters: save a whole model, the adapters added to its weights"""
+    load_in_4bit: bool = False
+    """with adapters: keep the model that they are on in four bits (QLoRA; needs bitsandbytes)"""
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,22 @@ class PreferenceOptions(TrainingOptions):
 
     beta: float = 0.1
     """strength of the tie to the reference: the loss sees beta times the log-ratios"""
+
+
+@dataclass(frozen=True)
+class StoredReferenceOptions(PreferenceOptions):
+    """Training on pairs by a loss that needs the reference's log-probabilities alone."""
+
     precompute_ref_log_probs: bool = True
     """compute the reference's log-probabilities before training and keep them; false: at each step"""
+
+
+ELSEWHERE = {
+    "ref_model": "the reference is --model as it is before the training",
+    "label_smoothing": "no conservative or robust DPO is offered",
+    "loss_type": "the loss is the verb: train dpo, rpo, tdpo, critical-dpo, fork-dpo or sft",
+}
+"""Options of TRL's that are something else here, or nothing."""
 
 
 def parse_training(verb: str, options: type[T], argv: list[str]) -> tuple[T, dict[str, Any]]:
@@ -91,11 +114,14 @@ def parse_training(verb: str, options: type[T], argv: list[str]) -> tuple[T, dic
 
 def _parse_theirs(verb: str, flags: list[str], own: set[str]) -> dict[str, Any]:
     """The values of TrainingArguments. UserError for a name that is neither theirs nor ours."""
-    from forkpoint.training.arguments import names, parsed
+    from forkpoint.training.arguments import check_offered, names, parsed
 
-    for given in flags:
-        name = given[2:].partition("=")[0]
+    given = [flag[2:].partition("=")[0] for flag in flags]
+    check_offered(given)
+    for name in given:
         if name not in names():
+            if why := ELSEWHERE.get(name):
+                raise UserError(f"there is no --{name} here: {why}")
             near = difflib.get_close_matches(name, [*own, *names()], n=1, cutoff=0.5)
             hint = f", did you mean {flag(near[0])}?" if near else f"; forkpoint {verb} --help lists the options"
             raise UserError(f"unknown option --{name}{hint}")
@@ -106,11 +132,26 @@ def _check(options: FittingOptions) -> None:
     """UserError for what can be known to be wrong without a model."""
     if isinstance(options, TrainingOptions) and options.pairs is None:
         raise UserError("name the pairs to train on with --pairs: a run of `forkpoint pairs` or its pairs.jsonl")
-    if not options.lora_rank:
-        if getattr(options, "merge", False):
-            raise UserError("--merge is about adapters; ask for them with --lora_rank")
-        if options.lora_modules:
-            raise UserError("--lora_modules is about adapters; ask for them with --lora_rank")
+    started = not options.lora_rank and _holds_adapter(options.model)
+    changed = [
+        f.name for f in fields(options)
+        if f.name in ABOUT_ADAPTERS and getattr(options, f.name) not in (f.default, [])
+    ]  # fmt: skip
+    if started:
+        changed = [name for name in changed if name not in ("merge", "load_in_4bit")]
+    if changed and started:
+        raise UserError(f"{options.model} is an adapter, which is trained on as it is; leave out --{changed[0]}")
+    if options.lora_rank and _holds_adapter(options.model):
+        raise UserError(f"{options.model} is an adapter already, which is trained on; leave out --lora_rank")
+    if changed and not options.lora_rank:
+        raise UserError(f"--{changed[0]} is about adapters; ask for them with --lora_rank")
+    whole = getattr(options, "merge", True) or not (started or options.lora_rank)
+    if options.save_dtype != "auto" and not whole:
+        raise UserError("--save_dtype is about whole models, but adapters are saved in float32; add --merge")
+
+
+def _holds_adapter(name: str) -> bool:
+    return (Path(name) / "adapter_config.json").exists()
 
 
 def _split(argv: list[str], own: set[str]) -> tuple[list[str], list[str]]:

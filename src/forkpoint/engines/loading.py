@@ -21,6 +21,7 @@ def load_pretrained(
     attn_implementation: str | None,
     revision: str | None,
     trust_remote_code: bool,
+    quantization_config: Any = None,
 ) -> tuple[PreTrainedModel, Any]:
     """The model, on its device and in evaluation mode, and its tokenizer; `lab` names the embedded one."""
     source = source_of(name)
@@ -30,8 +31,9 @@ def load_pretrained(
     tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True, **common
-        )
+            source, dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True,
+            quantization_config=quantization_config, **common,
+        )  # fmt: skip
     except Exception as error:
         raise UserError(f"no model could be loaded from {name}: {first_line(error)}") from error
     if getattr(model, "is_quantized", False):  # stands where its quantisation put it

@@ -49,8 +49,15 @@ def pair_facts(logprobs: Tensor, reference: Tensor, kl: Tensor, batch: Mapping[s
 
 
 def pair_losses(objective: Objective, facts: PairFacts, weights: Tensor) -> Tensor:
-    """The loss of each pair, [B]; `weights` [B] count in fork DPO only."""
+    """The loss of each pair, [B], times its weight."""
     o, f = objective, facts
+    if o.method == "fork-dpo":
+        return losses.fork_dpo(f.chosen, f.rejected, weights, o.beta)
+    return weights * _unweighted(o, f)
+
+
+def _unweighted(o: Objective, f: PairFacts) -> Tensor:
+    """The loss of each pair by a method of whole responses, [B]."""
     alpha = 0.0 if o.alpha is None else o.alpha
     if o.method == "dpo":
         return losses.dpo(f.chosen, f.rejected, o.beta)
@@ -60,6 +67,4 @@ def pair_losses(objective: Objective, facts: PairFacts, weights: Tensor) -> Tens
         return losses.tdpo1(f.chosen, f.rejected, f.chosen_kl, f.rejected_kl, o.beta)
     if o.method == "tdpo2":
         return losses.tdpo2(f.chosen, f.rejected, f.chosen_kl, f.rejected_kl, o.beta, alpha)
-    if o.method == "critical-dpo":
-        return losses.critical_dpo(f.chosen, f.rejected_weighted, o.beta)
-    return losses.fork_dpo(f.chosen, f.rejected, weights, o.beta)
+    return losses.critical_dpo(f.chosen, f.rejected_weighted, o.beta)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -39,13 +38,24 @@ from forkpoint.tasks import render_prompt
 from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
 from forkpoint.training.fit import fit
-from forkpoint.training.models import MODEL, Lora, adapted, check_trainable, load_trainable, save_trained
+from forkpoint.training.models import (
+    MODEL,
+    Lora,
+    adapted,
+    check_trainable,
+    in_float32,
+    is_adapter,
+    load_trainable,
+    save_trained,
+)
+from forkpoint.training.rates import with_rate
+from forkpoint.training.run import CHECKPOINTS, remove_checkpoints
 from forkpoint.training.sft import sft_trainer
 from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_room, sample_completions, trajectory_row
 from forkpoint.trajectories.units import SAMPLED_UNIT, Progress, Units
 from forkpoint.types import Problem, Results, Sampling, UserError
 
-ROUND, TRAINING, EVALUATION, CHECKPOINTS = "round.json", "training.json", "evaluation.jsonl", "checkpoints"
+ROUND, TRAINING, EVALUATION = "round.json", "training.json", "evaluation.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Rounds:
     """What decides the result beside model and data: `n` samples a problem and round, `eval_n` a held-out problem.
 
     `arguments` are TrainingArguments by name. With `lora` each round tunes new adapters and adds them to the weights.
-    All seeds come of `sampling.seed`.
+    All seeds come of `sampling.seed`. Models are saved in the precision `save_dtype`, by default in the base's.
     """
 
     rounds: int = 3
@@ -77,6 +87,7 @@ class Rounds:
     filter: LikelihoodFilter = field(default_factory=LikelihoodFilter)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     lora: Lora | None = None
+    save_dtype: str | None = None
 
 
 def tune_in_rounds(
@@ -99,6 +110,10 @@ def tune_in_rounds(
     Raises UserError for missing libraries, settings out of range or that do not go together, problems that are in both
     sets or leave no room for a response, memory that runs out and a loss that is no number.
     """
+    if is_adapter(base.name):
+        raise UserError(f"{base.name} holds an adapter; merge it into its base first: forkpoint merge ADAPTER DIR")
+    rated = with_rate(settings.arguments, "sft", adapters=settings.lora is not None, name=base.name)
+    settings = replace(settings, arguments=rated)
     work = _Work(base, problems, held_out, settings, out, progress)
     _check(work.engine(0), problems, held_out, settings, out)
     run = {"verb": "rounds", "model": base.name, "task": task, **_plain(settings), "version": __version__}
@@ -188,6 +203,7 @@ class _Work:
             seed = round_seed(s.sampling.seed, number)
             arguments = _arguments(s, directory, engine.model, seed)
             lora = s.lora and replace(s.lora, merge=True)  # the next round samples from a whole model
+            came_in = in_float32(engine.model, lora)
             model = adapted(engine.model, lora, seed)
             tokens = sum(len(row["input_ids"]) for row in examples)
             step = None if self.progress is None else partial(self.progress, f"round {number}, training steps")
@@ -197,8 +213,8 @@ class _Work:
             write_whole(directory / TRAINING, to_json(facts | fitted, indent=2) + "\n")
             card = self.card(number, facts)
             policy = trainer.accelerator.unwrap_model(trainer.model)
-            save_trained(policy, engine.tokenizer, lora, card, directory / MODEL)
-        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+            save_trained(policy, engine.tokenizer, lora, card, directory / MODEL, dtype=s.save_dtype or came_in)
+        remove_checkpoints(directory)
         return {name: value for name, value in read_json(directory / TRAINING).items() if name != "history"}
 
     def card(self, number: int, facts: dict[str, Any]) -> str:

@@ -6,8 +6,9 @@ Resumable: checkpoints on the way, the result there whole or not at all.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,17 @@ from forkpoint.preference.reference import row_length, with_reference
 from forkpoint.training.adapters import lent
 from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
-from forkpoint.training.fit import fit, memory_explained
-from forkpoint.training.models import Lora, adapted, check_trainable
+from forkpoint.training.fit import failure_explained, figures, fit
+from forkpoint.training.models import Lora, adapted, check_trainable, in_float32
+from forkpoint.training.processes import is_first
+from forkpoint.training.rates import with_rate
 from forkpoint.training.run import CHECKPOINTS, claimed, finish
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import Results, UserError
 
 SFT = "supervised fine-tuning on the chosen responses, by TRL"
+log = logging.getLogger("forkpoint")
 Progress = Callable[[str, int, int, int], None]
 
 
@@ -43,7 +47,9 @@ class Training:
 
     `objective` is the preference loss, None for SFT on the chosen responses. `arguments` are TrainingArguments by name;
     `lora` trains adapters in place of all weights. With `precompute` the reference's log-probabilities are computed
-    before training and kept, where the loss needs no more than those; else at each step.
+    before training and kept, where the loss needs no more than those; else at each step. Pairs of which a response with
+    its prompt has more than `max_length` tokens, or than the model reads, are left out. A whole model is saved in the
+    precision `save_dtype`, by default in the one that it came in.
     """
 
     objective: Objective | None
@@ -51,6 +57,8 @@ class Training:
     lora: Lora | None = None
     precompute: bool = True
     seed: int = 0
+    max_length: int | None = None
+    save_dtype: str | None = None
 
     @property
     def method(self) -> str:
@@ -71,18 +79,22 @@ def train(
 ) -> dict[str, Any]:
     """Train the model on the pairs; returns summary.json's content.
 
-    `model` is trained in place; `name` is what the files call it. The metrics on the pairs `evaluated` are logged too,
-    after each epoch unless eval_strategy says otherwise. `out` gets checkpoints while training goes on, then
-    `model` (weights or adapters, tokenizer, card) and summary.json. A repeated call goes on from the last checkpoint.
-    Raises UserError for pairs that do not fit the method or the model, settings that do not go together, memory that
-    runs out and a loss that is no number.
+    `model` is trained in place, all of its weights in float32; a PEFT model's adapters are trained on. `name` is what
+    the files call it. The metrics on the pairs `evaluated` are logged too, after each epoch unless eval_strategy says
+    otherwise. `out` gets checkpoints while training goes on, then `model` (weights or adapters, tokenizer, card) and
+    summary.json. A repeated call goes on from the last checkpoint. Raises UserError for pairs that do not fit the
+    method, settings that do not go together, memory that runs out and a loss that is no number.
     """
-    _check(model, pairs, training)
-    _check(model, evaluated or pairs, training)
-    values = {"eval_strategy": "epoch" if evaluated else "no", **training.arguments, "seed": training.seed}
-    if values["eval_strategy"] != "no" and not evaluated:
-        raise UserError("eval_strategy asks for an evaluation, but there are no pairs for it; name some (--eval_pairs)")
-    arguments = training_arguments(values, out / CHECKPOINTS, model, _arguments_class(training))
+    check_one_device(model)
+    check_trainable(model, training.lora)
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    kept = fitting(pairs, training, context)
+    judged = fitting(evaluated, training, context) if evaluated else []
+    rated = with_rate(training.arguments, training.method, adapters=training.lora is not None, name=name)
+    training = replace(training, arguments=rated)
+    arguments = training_arguments(
+        {**rated, "seed": training.seed}, out / CHECKPOINTS, model, _arguments_class(training), evaluated=bool(judged)
+    )
     run = {"verb": "train", "method": training.method, "model": name, **_settings(training), "version": __version__}
     identity = {
         "weights": weights_digest(model),
@@ -90,21 +102,25 @@ def train(
         "pairs": fingerprint([asdict(p) for p in pairs]),
         "eval_pairs": fingerprint([asdict(p) for p in evaluated]),
     }
+    counts = {"pairs": len(kept), "too_long": len(pairs) - len(kept), "eval_too_long": len(evaluated) - len(judged)}
     with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
-            with lent(model, tokenizer), memory_explained(arguments):
-                trainer = _trainer(model, tokenizer, (pairs, evaluated), training, arguments, progress)
-                tokens = sum(_tokens(p, training) for p in pairs)
+            if (left_out := counts["too_long"] + counts["eval_too_long"]) and is_first():
+                log.warning("%s of %s pairs are too long and left out", left_out, len(pairs) + len(evaluated))
+            came_in = in_float32(model, training.lora)
+            with lent(model, tokenizer), failure_explained(arguments):
+                trainer = _trainer(model, tokenizer, (kept, judged), training, arguments, progress)
+                tokens = sum(_tokens(p, training) for p in kept)
                 step = None if progress is None else partial(progress, f"{training.method}, steps")
-                facts = {"pairs": len(pairs), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
+                facts = counts | {"tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
             # only now is the configuration again what it was
-            finish(trainer, tokenizer, training.lora, _card(name, training, facts), run | facts, out)
+            dtype = training.save_dtype or came_in
+            finish(trainer, tokenizer, training.lora, dtype, _card(name, training, facts), run | facts, out)
     return Results(read_json(out / SUMMARY))
 
 
 def _card(name: str, training: Training, facts: Mapping[str, Any]) -> str:
-    last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
-    return model_card(f"{name} after {training.method}", name, _source(training), _settings(training), last)
+    return model_card(f"{name} after {training.method}", name, _source(training), _settings(training), figures(facts))
 
 
 def _trainer(
@@ -126,7 +142,8 @@ def _trainer(
         _with_reference(model, pairs, arguments, step) if stored else [Example(p, i) for i, p in enumerate(pairs)]
         for pairs in data
     )
-    reference = None if stored or training.lora else copy.deepcopy(model)
+    new_adapters = training.lora is not None and training.lora.start is None  # the reference is the model without them
+    reference = None if stored or new_adapters else copy.deepcopy(model)
     policy = adapted(model, training.lora, training.seed)
     return PreferenceTrainer(
         policy, arguments, examples, training.objective, evaluated=evaluated or None, reference=reference,
@@ -156,19 +173,23 @@ def _arguments_class(training: Training) -> Any:
     return SFTConfig if training.objective is None else TrainingArguments
 
 
-def _check(model: PreTrainedModel, pairs: Sequence[Pair], training: Training) -> None:
-    """What can be known to be wrong before any work is done."""
-    check_one_device(model)
-    check_trainable(model, training.lora)
+def fitting(pairs: Sequence[Pair], training: Training, context: int | None) -> list[Pair]:
+    """The pairs that are not too long, in their order. UserError for pairs that do not fit the method, and for none.
+
+    Knows of the model only how many tokens it reads, its `context`.
+    """
     if not pairs:
         raise UserError("there are no pairs to train on")
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if training.max_length is not None and training.max_length < 2:
+        raise UserError(f"max_length must be at least 2, a prompt and a response, but is {training.max_length}")
+    if training.objective is not None and training.lora and training.lora.dropout and training.lora.start is None:
+        raise UserError(
+            f"{training.method} takes no lora_dropout: the reference has no dropout, and so the policy none"
+        )
+    longest = min((n for n in (training.max_length, context) if n is not None), default=None)
     for pair in pairs:
         if not (pair.prompt_ids and pair.chosen_ids and pair.rejected_ids):
             raise UserError(f"pair {pair.id!r} has an empty prompt or response")
-        length = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
-        if context and length > context:
-            raise UserError(f"pair {pair.id!r} has {length} tokens, but the model reads at most {context}")
         if training.method == "critical-dpo" and pair.rejected_weights is None:
             raise UserError(
                 f"pair {pair.id!r} has no rejected_weights, which critical-dpo needs; "
@@ -179,6 +200,17 @@ def _check(model: PreTrainedModel, pairs: Sequence[Pair], training: Training) ->
                 f"pair {pair.id!r} has responses of {len(pair.chosen_ids)} and {len(pair.rejected_ids)} tokens, but "
                 "fork-dpo takes single tokens; make pairs with `forkpoint pairs --forks`"
             )
+    kept = [p for p in pairs if longest is None or _length(p, training) <= longest]
+    if not kept:
+        raise UserError(f"every pair is too long: the shortest has {min(_length(p, training) for p in pairs)} tokens, "
+                        f"but at most {longest} are read")  # fmt: skip
+    return kept
+
+
+def _length(pair: Pair, training: Training) -> int:
+    """Tokens of the longest row that is read of a pair."""
+    rejected = () if training.objective is None else pair.rejected_ids
+    return len(pair.prompt_ids) + max(len(pair.chosen_ids), len(rejected))
 
 
 def _tokens(pair: Pair, training: Training) -> int:
@@ -196,6 +228,8 @@ def _settings(training: Training) -> dict[str, Any]:
         "arguments": dict(training.arguments),
         "lora": training.lora and asdict(training.lora),
         "seed": training.seed,
+        "max_length": training.max_length,
+        "save_dtype": training.save_dtype,
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from forkpoint.selective.store import Store
 from forkpoint.training.adapters import lent
 from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
-from forkpoint.training.fit import fit, memory_explained
-from forkpoint.training.models import Lora, adapted, check_trainable, save_trained
+from forkpoint.training.fit import failure_explained, figures, fit
+from forkpoint.training.models import Lora, adapted, check_trainable, in_float32, save_trained
 from forkpoint.training.processes import is_sharded
+from forkpoint.training.rates import with_rate
 from forkpoint.training.run import CHECKPOINTS, claimed, finish
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import Results, UserError
@@ -41,7 +42,8 @@ class Pretraining:
 
     `rule` selects the tokens, NONE of them for plain language modeling. `arguments` are TrainingArguments by name;
     `lora` trains adapters in place of all weights. `snapshots` models are kept on the way, evenly spaced, the first
-    before the first step and the last at the end.
+    before the first step and the last at the end. Whole models are saved in the precision `save_dtype`, by default in
+    the one that the model came in.
     """
 
     rule: Rule = field(default_factory=lambda: Rule(NONE))
@@ -49,6 +51,7 @@ class Pretraining:
     lora: Lora | None = None
     snapshots: int = 0
     seed: int = 0
+    save_dtype: str | None = None
 
     @property
     def method(self) -> str:
@@ -71,14 +74,16 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train the model on a store's rows; returns summary.json's content.
 
-    `model` is trained in place; `name` is what the files call it, `reference_name` the reference. `reference` is asked
-    for its scores at each step where the rule needs them; without it they are the store's. The mean loss on the rows of
-    `evaluated` is logged too, after each epoch unless eval_strategy says otherwise. `out` gets checkpoints while
-    training goes on, then `model` (weights or adapters, tokenizer, card), summary.json, and `snapshots/step-N`, models
+    `model` is trained in place, all of its weights in float32; `name` is what the files call it, `reference_name` the
+    reference. `reference` is asked for its scores at each step where the rule needs them; without it they are the
+    store's. The mean loss on the rows of `evaluated` is logged too, after each epoch unless eval_strategy says
+    otherwise. `out` gets checkpoints while training goes on, then `model` (weights or adapters, tokenizer, card), summary.json, and `snapshots/step-N`, models
     on the way. A repeated call goes on from the last checkpoint. Raises UserError for a store or a reference with other
     tokens, rows longer than the model reads, settings that do not go together, memory that runs out and a loss that is
     no number.
     """
+    rated = with_rate(training.arguments, training.method, adapters=training.lora is not None, name=name)
+    training = replace(training, arguments=rated)
     arguments = check_pretraining(model, training, out, evaluated=evaluated is not None)
     _check(model, tokenizer, store)
     _check_reference(reference, store, training.rule)
@@ -92,15 +97,18 @@ def pretrain(
     }  # fmt: skip
     with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
-            with lent(model, tokenizer), memory_explained(arguments):
+            came_in = in_float32(model, training.lora)
+            dtype = training.save_dtype or came_in
+            with lent(model, tokenizer), failure_explained(arguments):
                 trainer = _trainer(model, tokenizer, store, training, arguments, evaluated, reference)
                 if training.snapshots:
-                    trainer.add_callback(_Snapshots(training.snapshots, tokenizer, out / SNAPSHOTS))
+                    trainer.add_callback(_Snapshots(training.snapshots, tokenizer, out / SNAPSHOTS, dtype))
                 step = None if progress is None else partial(progress, f"{training.method}, steps")
                 tokens = store.facts["tokens"]
                 facts = {"rows": len(store), "tokens_in_an_epoch": tokens} | fit(trainer, tokens, step)
             data = _data(store, evaluated, reference and reference_name)
-            finish(trainer, tokenizer, training.lora, _card(name, training, data, facts), run | data | facts, out)
+            card = _card(name, training, data, facts)
+            finish(trainer, tokenizer, training.lora, dtype, card, run | data | facts, out)
     return Results(read_json(out / SUMMARY))
 
 
@@ -114,16 +122,12 @@ def check_pretraining(model: PreTrainedModel, training: Pretraining, out: Path, 
         raise UserError(f"snapshots must be 0 or at least 2 (the first and the last), but is {training.snapshots}")
     if training.snapshots and is_sharded():
         raise UserError("snapshots are kept of whole models, not under FSDP")
-    values = {
-        "eval_strategy": "epoch" if evaluated else "no", "include_num_input_tokens_seen": "non_padding",
+    ours = {
+        "include_num_input_tokens_seen": "non_padding",
         "use_cache": getattr(model.config, "use_cache", False),  # what snapshots say; no cache is used in training
-        **training.arguments, "seed": training.seed,
-    }  # fmt: skip
-    if values["eval_strategy"] != "no" and not evaluated:
-        raise UserError("eval_strategy asks for an evaluation, but there is no text for it; name some (--eval_data)")
-    if values.get("label_smoothing_factor"):
-        raise UserError("label_smoothing_factor has no meaning here: the loss is that of the tokens as they are")
-    return training_arguments(values, out / CHECKPOINTS, model)
+    }
+    values = {**training.arguments, "seed": training.seed}
+    return training_arguments(values, out / CHECKPOINTS, model, evaluated=evaluated, ours=ours)
 
 
 def _trainer(
@@ -174,6 +178,7 @@ def _settings(training: Pretraining) -> dict[str, Any]:
         "lora": training.lora and asdict(training.lora),
         "snapshots": training.snapshots,
         "seed": training.seed,
+        "save_dtype": training.save_dtype,
     }
 
 
@@ -188,16 +193,15 @@ def _data(store: Store, evaluated: Store | None, reference: str | None) -> dict[
 
 
 def _card(name: str, training: Pretraining, data: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    last = {k: v for k, v in (facts["history"] or [{}])[-1].items() if k not in ("epoch", "step")}
     source = CLM if training.rule.score == NONE else SLM
-    return model_card(f"{name} after {training.method}", name, source, {**data, **_settings(training)}, last)
+    return model_card(f"{name} after {training.method}", name, source, {**data, **_settings(training)}, figures(facts))
 
 
 class _Snapshots(TrainerCallback):  # type: ignore[misc]
     """Keeps the model at evenly spaced steps."""
 
-    def __init__(self, count: int, tokenizer: Any, out: Path) -> None:
-        self.count, self.tokenizer, self.out = count, tokenizer, out
+    def __init__(self, count: int, tokenizer: Any, out: Path, dtype: str) -> None:
+        self.count, self.tokenizer, self.out, self.dtype = count, tokenizer, out, dtype
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         self.on_step_end(args, state, control, model)
@@ -207,4 +211,5 @@ class _Snapshots(TrainerCallback):  # type: ignore[misc]
         path = self.out / f"step-{state.global_step:0{math.ceil(math.log10(state.max_steps + 1))}}"
         if state.is_world_process_zero and state.global_step in steps and not path.exists():
             self.out.mkdir(parents=True, exist_ok=True)
-            save_trained(model, self.tokenizer, None, f"Step {state.global_step} of a training.\n", path)
+            card = f"Step {state.global_step} of a training.\n"
+            save_trained(model, self.tokenizer, None, card, path, dtype=self.dtype)

@@ -32,6 +32,8 @@ from forkpoint.types import Trajectory, UserError, check_texts
 
 FACTS = "training.json"
 LOSSES = 20  # how many mean losses are kept of a training, one a stretch of steps
+MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")  # as in PEFT
+FUSED = ("out_proj", "conv1d")  # of a Mamba: its kernels read these weights by themselves
 NEEDED = ("accelerate", "peft", "trl")
 Step = Callable[[int, int, int], None]
 """Called after each optimizer step with the steps done, the steps in all, and the response tokens seen."""
@@ -67,6 +69,8 @@ def check_tuning(tuning: Tuning, model: PreTrainedModel) -> list[str]:
             raise UserError(f"{name} must be above 0, but is {value}")
     if torch.cuda.device_count() > 1 and model.device.type == "cuda":
         raise UserError("adapters are tuned on one GPU, but several are visible: choose one with CUDA_VISIBLE_DEVICES")
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UserError("the model is a base with an adapter on it; merge them first: forkpoint merge ADAPTER DIR")
     linear = linear_layers(model)
     if not tuning.modules:
         found = [name for name, path in linear.items() if "mlp" in path]
@@ -82,11 +86,13 @@ def check_tuning(tuning: Tuning, model: PreTrainedModel) -> list[str]:
 
 def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
     """The full names of the layers that adapters can be put on, each with its parts."""
-    return {
+    fused = FUSED if model.config.model_type in MAMBAS else ()
+    found = {
         name: name.split(".")
         for name, module in model.named_modules()
         if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
     }
+    return {name: path for name, path in found.items() if path[-1] not in fused}
 
 
 def check_modules(model: PreTrainedModel, modules: Sequence[str]) -> None:
@@ -214,7 +220,7 @@ def _save(adapted: Any, facts: dict[str, Any], out: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     adapted.save_pretrained(partial, save_embedding_layers=False)
     (partial / "README.md").unlink(missing_ok=True)  # a form without content
-    sort_modules(partial)
+    settle_config(partial)
     write_whole(partial / FACTS, to_json(facts, indent=2) + "\n")
     weights = partial / "adapter_model.safetensors"
     readable(weights)
@@ -223,10 +229,16 @@ def _save(adapted: Any, facts: dict[str, Any], out: Path) -> None:
     os.replace(partial, out)
 
 
-def sort_modules(directory: Path) -> None:
-    """Put the names of adapted layers, a set, in order: PEFT writes them in another one in every process."""
+def settle_config(directory: Path) -> None:
+    """Put the names of adapted layers, a set, in order, and make the base's directory an absolute path.
+
+    PEFT writes the names in another order in every process.
+    """
     path = directory / "adapter_config.json"
     if path.exists():
         config = json.loads(path.read_text(encoding="utf-8"))
-        config["target_modules"] = sorted(config["target_modules"])
+        if isinstance(config["target_modules"], list):
+            config["target_modules"] = sorted(config["target_modules"])
+        if (base := config["base_model_name_or_path"]) and Path(base).is_dir():
+            config["base_model_name_or_path"] = str(Path(base).resolve())
         write_whole(path, to_json(config, indent=2) + "\n")

@@ -5,23 +5,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.files import claim_directory, only_process, to_json, write_whole
+from forkpoint.files import CONFIG, claim_directory, only_process, to_json, write_whole
 from forkpoint.training.models import MODEL, Lora, save_trained
 from forkpoint.training.processes import agree, is_sharded
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
 CHECKPOINTS = "checkpoints"
+LOGS = "logs"  # of TensorBoard and of other loggers
 
 
 @contextmanager
 def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """The directory for this run; of several processes the main one claims it, and all fail where it cannot.
 
-    At the end each waits for all.
+    At the end each waits for all. A run that fails before there is anything to go on from leaves the directory free.
     """
     from accelerate import PartialState
 
@@ -33,6 +35,7 @@ def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
                     out, config if state.num_processes == 1 else {**config, "processes": state.num_processes}
                 )
                 held.enter_context(only_process(out))
+                held.push(partial(_release, out))
             except UserError as error:
                 mistake = error
         agree(mistake)
@@ -40,15 +43,34 @@ def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
         state.wait_for_everyone()
 
 
+def _release(out: Path, kind: type[BaseException] | None, *_: Any) -> None:
+    """After a failure, let go of a directory that holds nothing but the claim."""
+    made = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if kind is not None and made <= {CONFIG, CHECKPOINTS, LOGS} and not any((out / CHECKPOINTS).glob("checkpoint-*")):
+        for name in (CHECKPOINTS, LOGS):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / CONFIG).unlink(missing_ok=True)
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Remove the checkpoints in a directory; what loggers have put beside them goes to its logs."""
+    for path in (out / CHECKPOINTS).glob("*"):
+        if not path.name.startswith("checkpoint-") and path.name != "README.md":
+            (out / LOGS).mkdir(exist_ok=True)
+            shutil.move(path, out / LOGS / path.name)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+
+
 def finish(
-    trainer: Any, tokenizer: Any, lora: Lora | None, card: str, summary: Mapping[str, Any], out: Path
+    trainer: Any, tokenizer: Any, lora: Lora | None, dtype: str, card: str, summary: Mapping[str, Any], out: Path
 ) -> None:  # fmt: skip
-    """Write the trained model and summary.json, and remove the checkpoints; of several processes the first one does."""
+    """Write the trained model, in the precision `dtype`, and summary.json, and remove the checkpoints; of several
+    processes the first one does."""
     policy, weights = trainer.accelerator.unwrap_model(trainer.model), None
     if is_sharded():  # all processes give their parts
         whole = trainer.accelerator.get_state_dict(trainer.model)
         weights = {name: tensor for name, tensor in whole.items() if name not in policy.all_tied_weights_keys}
     if trainer.is_world_process_zero():
-        save_trained(policy, tokenizer, lora, card, out / MODEL, weights)
+        save_trained(policy, tokenizer, lora, card, out / MODEL, weights, dtype)
         write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        remove_checkpoints(out)

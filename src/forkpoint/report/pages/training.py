@@ -105,7 +105,8 @@ def page_of_summary(summary: Summary) -> Page:
     history = summary["history"]
     sections: list[Table | Chart] = []
     if any("loss" in row for row in history):
-        sections += [_ends(summary["method"], history), *_charts(summary["method"], history), _steps(history)]
+        kept = [row for row in history if row["step"] <= summary.get("saved_step", summary["steps"])]
+        sections += [_ends(summary["method"], kept), *_charts(summary["method"], history), _steps(history)]
     return Page(f"Training by {summary['method']}: {summary['model']}", _lines(summary), sections)
 
 
@@ -121,6 +122,10 @@ def _lines(summary: Summary) -> list[str]:
         constants += [f"rule {rule['score']}, ratio {rule['ratio']}, scope {rule['scope']}"]
     arguments = summary["arguments"]
     constants += [f"{word} {arguments[name]:g}" for name, word in ARGUMENTS.items() if name in arguments]
+    if left_out := summary.get("too_long", 0) + summary.get("eval_too_long", 0):
+        lines.append(f"{left_out:,} pairs were too long and left out")
+    if (step := summary.get("saved_step", summary["steps"])) != summary["steps"]:
+        lines.append(f"the model is that of step {step:,}, the best one")
     return [*lines, ", ".join([*constants, f"seed {summary['seed']}"])]
 
 
