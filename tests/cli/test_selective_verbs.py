@@ -112,7 +112,7 @@ def test_nothing_is_tokenised_for_a_run_that_cannot_be(corpus, tmp_path, capsys)
     (["train", "slm", "--store", "STORE", "--documents", "packed"], "was made with documents isolated"),
     (["train", "slm", "--store", "STORE", "--snapshots", "1"], "snapshots must be 0 or at least 2"),
     (["train", "clm", "--data", "CORPUS", "--merge"], "--merge is about adapters"),
-    (["train", "clm", "--data", "CORPUS", "--eval_strategy", "steps"], "no text for it"),
+    (["train", "clm", "--data", "CORPUS", "--eval_strategy", "steps"], "no held-out data"),
     (["dynamics", "--store", "STORE"], "name the models with --checkpoints"),
     (["dynamics", "--store", "STORE", "--checkpoints", "nowhere"], "is no model"),
 ])  # fmt: skip

@@ -77,10 +77,10 @@ def pretrain(
     `model` is trained in place, all of its weights in float32; `name` is what the files call it, `reference_name` the
     reference. `reference` is asked for its scores at each step where the rule needs them; without it they are the
     store's. The mean loss on the rows of `evaluated` is logged too, after each epoch unless eval_strategy says
-    otherwise. `out` gets checkpoints while training goes on, then `model` (weights or adapters, tokenizer, card), summary.json, and `snapshots/step-N`, models
-    on the way. A repeated call goes on from the last checkpoint. Raises UserError for a store or a reference with other
-    tokens, rows longer than the model reads, settings that do not go together, memory that runs out and a loss that is
-    no number.
+    otherwise. `out` gets checkpoints while training goes on, then `model` (weights or adapters, tokenizer, card),
+    summary.json, and `snapshots/step-N`, models on the way. A repeated call goes on from the last checkpoint. Raises
+    UserError for a store or a reference with other tokens, rows longer than the model reads, settings that do not go
+    together, memory that runs out and a loss that is no number.
     """
     rated = with_rate(training.arguments, training.method, adapters=training.lora is not None, name=name)
     training = replace(training, arguments=rated)
