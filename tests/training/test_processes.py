@@ -124,7 +124,7 @@ def sharding():
 ])  # fmt: skip
 def test_killed_and_resumed_it_ends_with_the_weights_of_one_process(verb, sharded, launch, tmp_path, capsys):
     """In float64, where weights hold their gradients to the last digits; the losses are float32."""
-    wide = ("--dtype=float64", "--learning_rate=0.1", "--max_grad_norm=2")
+    wide = ("--dtype=float64", "--save_dtype=float64", "--learning_rate=0.1", "--max_grad_norm=2")
     first, second = tmp_path / "one", tmp_path / "two"
     assert main(command(verb, first, 1, *wide)) == 0
     argv, environment = command(verb, second, 2, *wide), sharding() if sharded else {}

@@ -56,7 +56,7 @@ class FittingOptions(RunOptions, ModelOptions):
     """linear layers that get adapters, by name: q_proj,v_proj; repeatable (default: all but the output matrix)"""
     lora_dropout: float = 0.0
     """share of the inputs of adapters that is set to 0 in training"""
-    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    save_dtype: Literal["auto", "float64", "float32", "bfloat16", "float16"] = "auto"
     """precision in which a whole model is saved; auto: the one that it came in"""
     seed: int = 0
     """seed of the order of examples, of new weights and adapters, and of what is drawn by lot"""

@@ -165,13 +165,13 @@ def check_trainable(model: PreTrainedModel, lora: Lora | None) -> None:
 
 
 def in_float32(model: PreTrainedModel, lora: Lora | None) -> str:
-    """Make all weights that are trained float32; returns the name of the precision that they came in.
+    """Make weights in half precision that are trained float32; returns the name of the precision that they came in.
 
     A step of an optimizer is often smaller than half a unit in the last place of a weight in bfloat16, and lost in it.
     The base of adapters stays as it is, and they are float32 themselves.
     """
     came_in = str(model.dtype).removeprefix("torch.")
-    if lora is None:
+    if lora is None and model.dtype in (torch.bfloat16, torch.float16):
         model.float()
     return came_in
 
