@@ -36,6 +36,7 @@ DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb i
     "serve": "serving",
     "doctor": "cli",
     "show": "report",
+    "merge": "training",
     **dict.fromkeys(("score", "select", "train clm", "train slm", "dynamics"), "selective"),
 }
 ROOT = Path(__file__).parents[1]
