@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkpoint.critical.contrast_sets import choose_sets
+from forkpoint.critical.contrast_sets import FEW, about_few, choose_sets
 from forkpoint.types import Problem, Trajectory, UserError
 
 
@@ -42,6 +42,14 @@ def test_a_question_without_right_or_wrong_samples_gives_what_it_has():
     assert [s.problem.id for s in sets.positive] == ["a"]
     assert [s.problem.id for s in sets.negative] == ["b"]
     assert sets.counts["questions_without_correct"] == sets.counts["questions_without_wrong"] == 1
+
+
+def test_few_responses_to_tune_on_are_told():
+    few = choose_sets(samples_of(["1"] + ["2"] * (FEW - 1) + ["3"] * FEW)).counts
+    assert about_few(few).startswith(f"the positive model on 1 and the negative model on 1 of {2 * FEW:,} responses: ")
+    many = [sample for i in range(FEW) for sample in samples_of(["1", "2"], name=f"p{i}")]
+    assert about_few(choose_sets(many).counts) is None
+    assert "the positive model on 19 of" in about_few(choose_sets(many[1:]).counts)
 
 
 @pytest.mark.parametrize(("answers", "message"), [

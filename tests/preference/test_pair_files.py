@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from forkpoint.preference.pair import Pair
-from forkpoint.preference.pair_files import make_pair, pair_row, prompt_text, read_pairs
+from forkpoint.preference.pair_files import make_pair, pair_row, read_pairs, spelled
 from forkpoint.types import UserError
 
 
@@ -117,7 +117,7 @@ def test_a_prompt_keeps_its_special_tokens_but_the_first_that_the_tokenizer_adds
     adding.backend_tokenizer.post_processor = TemplateProcessing(single=f"{start} $A", special_tokens=[(start, end)])
     ids = (end, *tokenizer("Q: How")["input_ids"], end)
     assert tuple(adding("Q: How")["input_ids"]) == ids[:-1]
-    assert prompt_text(adding, ids) == f"Q: How{start}"
-    assert prompt_text(tokenizer, ids) == f"{start}Q: How{start}"
+    assert spelled(adding, ids) == (f"Q: How{start}",)
+    assert spelled(tokenizer, ids) == (f"{start}Q: How{start}",)
     for reader in (tokenizer, adding):
-        assert tuple(reader(prompt_text(reader, ids))["input_ids"]) == ids
+        assert tuple(reader(*spelled(reader, ids))["input_ids"]) == ids

@@ -146,7 +146,7 @@ def test_a_split_that_is_not_there_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.jsonl", "", "holds no pairs"), ("a.jsonl", '{"prompt": "a"}\n{"prompt"\n', "line 2: not valid JSON"),
+    ("a.jsonl", "", "holds no pairs"), ("a.jsonl", json.dumps(TEXT[0]) + '\n{"prompt"\n', "line 2: not valid JSON"),
     ("a.parquet", "none", "cannot read .*a.parquet: ArrowInvalid"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, message):
@@ -167,8 +167,8 @@ def test_a_data_set_that_is_not_there_is_one_sentence(tmp_path, caplog):
     ({"prompt": "a", "chosen": "b"}, "no column 'rejected'"),
     ({"prompt": "a", "chosen": "b", "rejected": 7}, "rejected must be text or a list of messages .*, but is 7"),
     ({"prompt": "a", "chosen": "b", "rejected": ["c"]}, "rejected must be text or a list of messages"),
-    ({"prompt": "a"} | IMPLICIT_CHATS[0], "must be all text or all lists of messages; without a prompt column it is"),
-    ({"chosen": "a", "rejected": IMPLICIT_CHATS[0]["rejected"]}, "must be all text or all lists"),
+    ({"prompt": "a"} | IMPLICIT_CHATS[0], "do not begin with the same messages, one of them the prompt 'a'"),
+    ({"chosen": "a", "rejected": IMPLICIT_CHATS[0]["rejected"]}, "must be both text or both lists of messages"),
     (CHATS[0], "is a conversation, but the tokenizer has no chat template"),
 ])  # fmt: skip
 def test_a_row_in_no_format_is_one_sentence(tokenizer, row, message):

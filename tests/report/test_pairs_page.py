@@ -122,5 +122,6 @@ def test_the_tokens_of_a_run_spell_its_responses(lab, tmp_path):
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * len(pairs) == 2 * found["counts"]["pairs"] > 0
     for pair, chosen, rejected in zip(pairs, rows[::2], rows[1::2], strict=True):
-        assert ["".join(one["tokens"]) for one in (chosen, rejected)] == [pair["chosen"], pair["rejected"]]
+        shown = ["".join(one["tokens"]) for one in (chosen, rejected)]
+        assert shown == [pair["chosen"] + lab.tokenizer.eos_token, pair["rejected"] + lab.tokenizer.eos_token]
         assert [one["token_ids"] for one in (chosen, rejected)] == [pair["chosen_ids"], pair["rejected_ids"]]

@@ -11,7 +11,7 @@ import pytest
 from test_critical_page import embedded
 
 from forkpoint.cli import main
-from forkpoint.engines.stopping import pieces
+from forkpoint.engines.stopping import visible_pieces
 from forkpoint.report import page_of, write_report
 from forkpoint.report.figures.distribution import counts_of, distribution_svg
 from forkpoint.report.pages import store as module
@@ -77,7 +77,7 @@ def test_the_first_rows_are_there_with_texts_and_scores(run, tokenizer):
     for i, row in enumerate(data["rows"]):
         scored = store[i]
         assert (row["id"], row["ids"]) == (f"row {i}", scored.row.ids.tolist())
-        assert row["tokens"] == pieces(tokenizer, row["ids"])
+        assert row["tokens"] == visible_pieces(tokenizer, row["ids"])
         for name in SCORES:
             known = [np.nan if value is None else value for value in row["columns"][name]]
             assert known == pytest.approx(scored.scores[name], rel=1e-3, nan_ok=True)

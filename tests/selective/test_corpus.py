@@ -13,8 +13,10 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import Dataset, DatasetDict
 
-from forkpoint.selective.corpus import PARQUET_ROWS, Document, read_corpus
+from forkpoint.selective.corpus import Document, corpus_files, read_corpus
+from forkpoint.tasks.data_sets import ROWS_AT_ONCE as PARQUET_ROWS
 from forkpoint.types import UserError
 
 TEXTS = ["One fish.", "", " \n", "Two\nlines é", "blue 🐟"]
@@ -76,6 +78,28 @@ def test_json_lines(tmp_path, ending, packing):
 def test_blank_lines_part_the_documents_of_a_text(tmp_path, ending, packing):
     path = written(tmp_path / f"corpus{ending}{packing}", PACKED[packing](PARTED))
     assert list(read_corpus(str(path))) == [Document(f"{path} line {n}", text, None) for n, text in PARAGRAPHS]
+
+
+@pytest.mark.parametrize("packing", PACKED)
+def test_a_text_file_may_be_one_document(tmp_path, packing):
+    path = written(tmp_path / f"a.txt{packing}", PACKED[packing](b"\xef\xbb\xbfOne.\n\nTwo.\n"))
+    assert list(read_corpus(str(path), whole_files=True)) == [Document(str(path), "One.\n\nTwo.\n", None)]
+    written(tmp_path / "b.jsonl", rows(*TEXTS))
+    assert texts(tmp_path, whole_files=True) == ["One.\n\nTwo.\n", *TEXTS]
+
+
+def test_a_data_set_that_was_saved_is_read_by_its_rows(tmp_path):
+    Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "saved")
+    assert texts(tmp_path / "saved") == TEXTS
+    DatasetDict({"train": Dataset.from_dict({"input_ids": [[3, 4]]})}).save_to_disk(tmp_path / "splits")
+    assert [document.token_ids for document in read_corpus(str(tmp_path / "splits"))] == [(3, 4)]
+    assert all(name.endswith(".arrow") for name in corpus_files(str(tmp_path / "splits")))
+
+
+def test_an_array_and_a_table_of_texts(tmp_path):
+    path = written(tmp_path / "a.json", json.dumps([{"text": text} for text in TEXTS]).encode())
+    assert texts(path) == TEXTS
+    assert texts(written(tmp_path / "a.csv", b'text,id\n"a, b",1\nc,2')) == ["a, b", "c"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n\n"])
@@ -159,7 +183,7 @@ def test_a_directory_of_the_user(tmp_path, monkeypatch):
     (b'{"texts": "a", "id": 1}', "line 2: no column 'text', it has 'texts', 'id'; did you mean 'texts'"),
     (b'{"text": "\\ud800"}', "line 2: column 'text' holds half a character"),
     (b'{"input_ids": "1 2"}', "line 2: input_ids must be a list of whole numbers, but is '1 2'"),
-    (b'{"input_ids": null}', "line 2: input_ids must be a list of whole numbers, but is None"),
+    (b'{"input_ids": null}', "line 2: no column 'text', it has 'input_ids'"),
     (b'{"input_ids": [1, 2.0]}', "line 2: input_ids must be a list of whole numbers, but holds 2.0"),
     (b'{"input_ids": [1, true]}', "line 2: input_ids must be a list of whole numbers, but holds True"),
     (b'{"input_ids": [1, -100]}', "line 2: input_ids must be whole numbers from 0, but holds -100"),
@@ -238,8 +262,8 @@ def test_damaged_parquet_gives_what_stands_before_the_damage(tmp_path):
 
 def test_sources_that_are_none_are_refused_before_anything_is_read(tmp_path):
     (tmp_path / "empty").mkdir()
-    written(tmp_path / "tables" / "a.csv", b"a")
-    for name in ("tables/a.csv", "tables/b.parquet.gz", "tables/c", "tables/README.md"):
+    written(tmp_path / "tables" / "a.xls", b"a")
+    for name in ("tables/a.xls", "tables/b.parquet.gz", "tables/c", "tables/README.md"):
         path = written(tmp_path / name, b"a")
         with pytest.raises(UserError, match=rf"{path} is no corpus file: .*\.jsonl.*\.zst.*\.parquet"):
             read_corpus(str(path))

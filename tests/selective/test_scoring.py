@@ -325,8 +325,8 @@ def test_the_first_shards_rows_stand_there_with_their_texts(undisturbed, tokeniz
     rows = expected_rows(made_up_corpus(), tokenizer, ISOLATED)[: facts["shards"][0]["rows"]]
     assert [line["token_ids"] for line in lines] == [row.ids.tolist() for row in rows] != []
     for line, row in zip(lines, rows, strict=True):
-        text = tokenizer.decode(line["token_ids"], skip_special_tokens=True)
-        assert "".join(line["tokens"]) in (text, text.rstrip("�"))
+        text = tokenizer.decode(line["token_ids"])
+        assert "".join(line["tokens"]).replace("�", "") == text.replace("�", "")
         seen = counted(len(row.ids), row.starts, row.context).tolist()
         assert [value is not None for value in line["reference_entropy"]] == seen
 

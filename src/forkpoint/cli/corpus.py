@@ -23,7 +23,7 @@ def documents_of(options: CorpusOptions) -> Iterator[Document]:
     assert options.data is not None
     return read_corpus(
         options.data, text_column=options.text_column, split=options.split, subset=options.subset,
-        revision=options.data_revision,
+        revision=options.data_revision, whole_files=options.whole_files,
     )  # fmt: skip
 
 
@@ -57,5 +57,5 @@ def source_of(options: CorpusOptions, out: Path) -> Mapping[str, Any]:
         raise UserError(f"cannot read {options.data}: {error.strerror}") from error
     return {
         "data": options.data, "text_column": options.text_column, "split": options.split, "subset": options.subset,
-        "data_revision": options.data_revision, "bytes": size,
+        "data_revision": options.data_revision, "whole_files": options.whole_files, "bytes": size,
     }  # fmt: skip

@@ -15,7 +15,7 @@ class CorpusOptions:
     """Which text, and what its tokens see."""
 
     data: str | None = None
-    """the corpus: a file (.jsonl, .txt, .parquet, ...), a directory of such files, or a Hub data set, streamed"""
+    """the corpus: a file (.jsonl, .txt, .csv, .parquet, ...), a directory of such files, or a Hub data set, streamed"""
     text_column: str = "text"
     """the column of the text; rows with input_ids are token ids already"""
     split: str = "train"
@@ -24,6 +24,8 @@ class CorpusOptions:
     """the Hub data set's configuration"""
     data_revision: str | None = None
     """branch, tag or commit of the Hub data set"""
+    whole_files: bool = False
+    """a text file (.txt) is one document (default: blank lines part its documents)"""
     documents: typing.Literal["isolated", "packed"] | None = None
     """isolated (rows of their own) or packed (one after the other, seeing those before) (default: isolated)"""
     length: int | None = None

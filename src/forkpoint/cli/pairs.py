@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forkpoint.cli.finish import finish
-from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
-from forkpoint.cli.setup import announce_sampling, default_directory, engine_of, problems_of, sampling_of
+from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, flag, parse
+from forkpoint.cli.setup import announce_sampling, announce_time, default_directory, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
 
 
@@ -38,7 +39,16 @@ class PairsOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     any_alternative: bool = False
     """with --forks: also tokens that the model finds less likely than the response's own"""
     trl: str | None = None
-    """preference data in one of TRL's formats, to tokenise: JSON Lines or Parquet file, directory, or Hub id"""
+    """preference data to tokenise, in TRL's formats or other common ones: a file (JSON, Parquet, CSV, ...), a
+    directory, or a Hub id"""
+    subset: str | None = None
+    """with --trl: the Hub data set's configuration"""
+    prompt_column: str | None = None
+    """with --trl: the column of the prompt (default: prompt, or that of a known form)"""
+    skip_bad: bool = False
+    """with --trl: leave out and count rows that cannot be read, where the first one would end the run"""
+    without_end: bool = False
+    """with --trl: responses are parts of texts, and get no end of sequence"""
     n: int = 64
     """responses sampled for each problem"""
 
@@ -71,6 +81,9 @@ def _check(options: PairsOptions) -> None:
         others = [f"--{other}" for other in given if other != name]
         if name in given and others:
             raise UserError(f"--{name} {what}, so it does not go with {' and '.join(others)}")
+    for name in ("subset", "prompt_column", "skip_bad", "without_end"):
+        if getattr(options, name) and options.trl is None:
+            raise UserError(f"{flag(name)} is about the rows of --trl")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"limit must be at least 1, but is {options.limit}")
 
@@ -90,9 +103,20 @@ def _imported(options: PairsOptions, out: Path) -> Work:
     from forkpoint.preference.trl_files import read_preferences
 
     assert options.trl is not None
-    rows = read_preferences(options.trl, options.split)[: options.limit]
+    bad: list[str] | None = [] if options.skip_bad else None
+    rows = read_preferences(
+        options.trl, options.split, subset=options.subset, limit=options.limit,
+        prompt_column=options.prompt_column, bad=bad,
+    )  # fmt: skip
     model = _vocabulary(options)
-    return lambda progress: pair_imported(model, rows, out, progress=progress)
+
+    def work(progress: Any) -> dict[str, Any]:
+        done = pair_imported(model, rows, out, without_end=options.without_end, bad=bad, progress=progress)
+        if bad:
+            print(f"forkpoint: {len(bad):,} rows are left out; the first: {bad[0]}", file=sys.stderr)
+        return done
+
+    return work
 
 
 def _responses(options: PairsOptions, out: Path) -> Work:
@@ -108,6 +132,8 @@ def _responses(options: PairsOptions, out: Path) -> Work:
     if source is None:
         announce_sampling("pairs", options, out, len(problems), options.n)
     model = engine_of(options) if source is None else _vocabulary(options)
+    if source is None:
+        announce_time("pairs", options, out, model, problems, options.prompt, settings.sampling, options.n)
     samples = None if source is None else load_trajectories(source, problems, model, settings.sampling.stop)
     weights = None if options.scores is None else read_weights(options.scores, model)
     return lambda progress: pair_responses(

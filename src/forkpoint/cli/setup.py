@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from forkpoint.cli.options import (
     flag,
 )
 from forkpoint.files import CONFIG, to_json
-from forkpoint.types import Problem, Sampling
+from forkpoint.types import Problem, Request, Sampling
 
 if TYPE_CHECKING:
     from forkpoint.engines import Engine
@@ -115,6 +116,46 @@ def announce_sampling(
         f"{flag(limit)} N takes fewer problems",
         file=sys.stderr,
     )
+
+
+PROBED, PROBE_TOKENS = 128, 16  # responses, and tokens of each, by which the time of sampling is estimated
+LONG = 60  # seconds of sampling, below which nothing need be said
+
+
+def announce_time(
+    verb: str,
+    options: RunOptions,
+    out: Path,
+    engine: Engine,
+    problems: Sequence[Problem],
+    prompt: str,
+    sampling: Sampling,
+    each: int,
+) -> None:
+    """Say on stderr how long a new run in `out` may sample, if that is long, by a probe of the first responses."""
+    count = len(problems) * each
+    if options.quiet or (out / CONFIG).exists() or count <= PROBED:
+        return
+    from forkpoint.tasks import render_prompt
+
+    first = [render_prompt(problem, prompt, engine.tokenizer) for problem in problems[:PROBED]]
+    probe = [Request(f"probe/{i}", first[i // each]) for i in range(PROBED)]
+    tokens, begun = 0, 0.0
+    for length in (1, min(PROBE_TOKENS, sampling.max_tokens)):  # the first pass warms up
+        begun = time.monotonic()
+        tokens = sum(len(c.token_ids) for c in engine.generate(probe, replace(sampling, max_tokens=length)))
+    seconds = (time.monotonic() - begun) * count * sampling.max_tokens / tokens
+    if seconds > LONG:
+        print(
+            f"forkpoint: {verb} is about to sample {count:,} responses of at most {sampling.max_tokens:,} tokens: at "
+            f"the pace of the first {PROBE_TOKENS} tokens of {PROBED}, {_duration(seconds)} at most",
+            file=sys.stderr,
+        )
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.1f} hours" if hours >= 2 else f"{seconds / 60:.0f} minutes"
 
 
 def default_directory(verb: str, options: RunOptions, more: Mapping[str, Any] | None = None) -> Path:

@@ -5,12 +5,13 @@ Source: Critical Tokens Matter (arXiv 2411.19943), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forkpoint.trajectories.groups import Group, by_frequency, grouped, one_of
 from forkpoint.types import Trajectory, UserError
 
+FEW = 20  # responses; a model that is tuned on fewer has hardly learned what right or wrong ones have in common
 NEGATIVE_SHARE = 0.5  # of a question's wrong samples that the chosen wrong answers must cover, as in the paper
 
 
@@ -62,6 +63,17 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
         "negative": len(negative),
     }
     return ContrastSets(positive, negative, counts, dropped)
+
+
+def about_few(counts: Mapping[str, int]) -> str | None:
+    """A sentence about sets of fewer than FEW responses; None where neither is."""
+    few = [f"the {name} model on {counts[name]:,}" for name in ("positive", "negative") if counts[name] < FEW]
+    if not few:
+        return None
+    return (
+        f"{' and '.join(few)} of {counts['samples']:,} responses: with fewer than {FEW}, scores mean little; "
+        "take more training problems, or more samples of each"
+    )
 
 
 def _check(samples: Sequence[Trajectory], positive: Group, negative: Group) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from forkpoint.critical.export_card import COLUMNS, card
 from forkpoint.files import read_json, write_whole
-from forkpoint.tasks.jsonlines import read_rows
+from forkpoint.tasks.data_sets import read_rows
 from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import UserError
 

@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from forkpoint.hub import check_hub
 from forkpoint.lab import MODEL_DIR
 from forkpoint.types import UserError
 
@@ -35,10 +36,20 @@ def load_pretrained(
             quantization_config=quantization_config, **common,
         )  # fmt: skip
     except Exception as error:
-        raise UserError(f"no model could be loaded from {name}: {first_line(error)}") from error
+        raise UserError(f"no model could be loaded from {name}: {first_line(error)}{_about_pickles(error)}") from error
     if getattr(model, "is_quantized", False):  # stands where its quantisation put it
         return model.eval(), tokenizer
     return place(model, name, device).eval(), tokenizer
+
+
+def _about_pickles(error: Exception) -> str:
+    """Why weights in .bin files are not looked at, where there are no others."""
+    if "safetensors" not in str(error):
+        return ""
+    return (
+        "; weights in .bin files are refused on purpose, since a pickle may run any code: where you trust them, "
+        "convert them once with AutoModelForCausalLM.from_pretrained(NAME).save_pretrained(DIRECTORY) of transformers"
+    )
 
 
 def check_dtype(dtype: str) -> None:
@@ -80,22 +91,8 @@ def source_of(name: str) -> str:
     if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
         raise UserError(f"{name} is not a model directory")
     if not Path(source).is_dir():
-        _check_hub(source)
+        check_hub(source, "model")
     return source
-
-
-def _check_hub(name: str) -> None:
-    """Ask the Hub once where a model is not kept: transformers would ask it over and over for a minute."""
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE or Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}").exists():
-        return
-    try:
-        get_session().head(constants.ENDPOINT)
-    except Exception as error:  # of several libraries for HTTP
-        raise UserError(
-            f"no model {name}: it is no directory, and {constants.ENDPOINT} cannot be reached ({first_line(error)})"
-        ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -201,3 +201,10 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
             break
     own = tokenizer.eos_token_id
     return tuple(sorted(ids | ({own} if own is not None and 0 <= own < config.vocab_size else set())))
+
+
+def visible_pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
+    """As `pieces`, but a special token, such as the end of sequence, is its name: for whoever looks at the tokens."""
+    special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    texts = pieces(tokenizer, token_ids)
+    return [special.get(token, text) for token, text in zip(token_ids, texts, strict=True)]

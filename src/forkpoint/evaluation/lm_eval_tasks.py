@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.files import fingerprint
-from forkpoint.tasks.jsonlines import read_rows
+from forkpoint.tasks.data_sets import read_rows
 from forkpoint.types import UserError, check_texts
 
 TEST, SHOTS = "test", "train"

@@ -30,6 +30,7 @@ from forkpoint.preference.choice import Choice, choose_pairs
 from forkpoint.preference.fork_pairs import Forked, choose_fork_pairs
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.pair_files import PAIRS, make_pair, pair_row, token_texts
+from forkpoint.preference.pair_forms import read_pair
 from forkpoint.preference.sources import Weights
 from forkpoint.preference.trl_files import Rows, import_pairs, tokenise
 from forkpoint.tasks import render_prompt
@@ -118,23 +119,33 @@ def pair_forks(
 
 
 def pair_imported(
-    model: Engine | Vocabulary, rows: Rows, out: Path, *, progress: Progress | None = None
+    model: Engine | Vocabulary,
+    rows: Rows,
+    out: Path,
+    *,
+    without_end: bool = False,
+    bad: list[str] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Pairs of a preference data set of TRL's; files and errors as for `pair_responses`."""
-    for where, row in rows[:1]:
-        tokenise(
-            row, model.tokenizer, where
-        )  # a tokenizer without a chat template is refused before anything is written
+    """Pairs of a preference data set; files and errors as for `pair_responses`.
+
+    `without_end` and `bad` as for `import_pairs`; what stands in `bad` before counts as dropped too.
+    """
+    for where, row in rows[:1] if bad is None else ():
+        tokenise(read_pair(row, where), model.tokenizer, where)  # refused before anything is written
 
     def make(units: Units) -> Found:
-        found = import_pairs(rows, model.tokenizer, units.progress)
+        found = import_pairs(rows, model.tokenizer, units.progress, without_end=without_end, bad=bad)
+        dropped = found.dropped | ({} if bad is None else {"bad_row": len(bad)})
         if not found.pairs:
-            reasons = ", ".join(f"{name} {count}" for name, count in found.dropped.items())
-            raise UserError(f"none of the {len(rows)} rows makes a pair ({reasons})")
-        return [(None, pair) for pair in found.pairs], {"counts": found.counts, "dropped": {"rows": found.dropped}}
+            reasons = ", ".join(f"{name} {count}" for name, count in dropped.items())
+            first = f"; {bad[0]}" if bad else ""
+            raise UserError(f"none of the {len(rows)} rows makes a pair ({reasons}){first}")
+        return [(None, pair) for pair in found.pairs], {"counts": found.counts, "dropped": {"rows": dropped}}
 
+    run = _run(model, "trl") | {"without_end": without_end}
     identity = {"engine": _spelling(model), "rows": fingerprint([row for _, row in rows])}
-    return _written(out, model.tokenizer, _run(model, "trl"), identity, make, progress)
+    return _written(out, model.tokenizer, run, identity, make, progress)
 
 
 def _run(model: Engine | Vocabulary, source: str) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forkpoint.engines.stopping import decode, pieces
+from forkpoint.engines.stopping import visible_pieces
 from forkpoint.preference.pair import Pair
-from forkpoint.tasks.jsonlines import is_number, read_rows, shares, shortened, text
+from forkpoint.preference.pair_forms import shared
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import is_number, shares, shortened, text
 from forkpoint.trajectories.rows import Row, ids_of
 from forkpoint.types import TokenIds, UserError
 
@@ -32,21 +34,32 @@ def make_pair(
     weight: float = 1.0,
 ) -> Pair:
     """A pair of token ids, with the text that they spell."""
-    return Pair(
-        name, prompt_ids, chosen_ids, rejected_ids, prompt_text(tokenizer, prompt_ids), decode(tokenizer, chosen_ids),
-        decode(tokenizer, rejected_ids), rejected_weights, weight,
-    )  # fmt: skip
+    texts = spelled(tokenizer, prompt_ids, chosen_ids, rejected_ids)
+    return Pair(name, prompt_ids, chosen_ids, rejected_ids, *texts, rejected_weights, weight)
 
 
-def prompt_text(tokenizer: Any, prompt_ids: TokenIds) -> str:
-    """A prompt's text with its special tokens, but for those that this tokenizer puts before every text by itself.
+def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple[str, ...]:
+    """The texts of a prompt and of each response: prompt and response together are what their ids spell together.
 
-    Chat templates are made of special tokens; a second one at the beginning would be another prompt.
+    A text of its own would lose the space that some decoders strip at the beginning. Special tokens are written out,
+    but for those that this tokenizer puts before every text by itself, and the end of sequence, which whoever trains on
+    texts adds (TRL): what follows it, as in many chat templates, is no part of the response.
     """
-    head = tuple(tokenizer("")["input_ids"])
-    ids = prompt_ids[len(head) :] if prompt_ids[: len(head)] == head else prompt_ids
-    written: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return written
+    start = prompt_ids[shared(tokenizer("")["input_ids"], prompt_ids) :]
+    alone = _written(tokenizer, start)
+    whole = [_written(tokenizer, start + _ended(ids, tokenizer.eos_token_id)) for ids in responses]
+    n = min([len(alone), *(shared(alone, text) for text in whole)])  # all, but where a character ends in the response
+    return alone[:n], *(text[n:] for text in whole)
+
+
+def _written(tokenizer: Any, ids: TokenIds) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _ended(ids: TokenIds, end: int | None) -> TokenIds:
+    """The ids before the first end of sequence."""
+    return ids[: ids.index(end)] if end in ids else ids
 
 
 def pair_row(pair: Pair, problem_id: str | None = None) -> Row:
@@ -68,7 +81,7 @@ def pair_row(pair: Pair, problem_id: str | None = None) -> Row:
 def token_texts(pair: Pair, tokenizer: Any) -> Row:
     """What a line of pairs.jsonl says beside `pair_row`, for whoever looks at it: the text of each response token."""
     responses = {"chosen_tokens": pair.chosen_ids, "rejected_tokens": pair.rejected_ids}
-    return {name: pieces(tokenizer, ids) for name, ids in responses.items()}
+    return {name: visible_pieces(tokenizer, ids) for name, ids in responses.items()}
 
 
 def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:

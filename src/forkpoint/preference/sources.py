@@ -10,7 +10,8 @@ from forkpoint.engines import Engine
 from forkpoint.engines.vocabulary import Vocabulary
 from forkpoint.preference.fork_pairs import Alternative, Forked
 from forkpoint.proportions import Interval
-from forkpoint.tasks.jsonlines import column, is_number, list_of, read_rows, shares, shortened, text
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import column, is_number, list_of, shares, shortened, text
 from forkpoint.trajectories.rows import CRITICAL, SCORES, check_spelling, ids_of
 from forkpoint.types import TokenIds, UserError
 

@@ -1,29 +1,28 @@
-"""Preference data in TRL's formats, from files or the Hub, as token ids: those that TRL's DPOTrainer would train on.
+"""Preference data in any of the FORMS, from files or the Hub, as token ids: those that TRL's DPOTrainer would train on.
 
-Formats (https://huggingface.co/docs/trl/dataset_formats): `prompt`, `chosen` and `rejected` as text; the same as lists
-of messages; either without `prompt`, which is then what chosen and rejected begin with. TRL itself is not needed.
+Formats of TRL: https://huggingface.co/docs/trl/dataset_formats. TRL itself is not needed.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 from forkpoint.engines.loading import first_line
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.pair_files import make_pair
-from forkpoint.tasks.jsonlines import column, read_rows, shortened
+from forkpoint.preference.pair_forms import ALWAYS, FORMS, PairRow, is_blank, read_pair, shared, with_prompt
+from forkpoint.tasks.data_sets import read_source
 from forkpoint.types import TokenIds, UserError
 
-COLUMNS = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
+READ = {*ALWAYS, "input", *(name for form in FORMS for name in form.columns)}  # columns that make a difference
 REASONS = ("same_response", "no_prompt", "empty_response")
 TOLD_EVERY = 100  # rows between two reports of progress
 Row = Mapping[str, Any]
 Rows = Sequence[tuple[str, Row]]
+Ids = tuple[TokenIds, TokenIds, TokenIds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,8 @@ class Imported:
     """Pairs of a data set, in its order; an id is the number of the row.
 
     `counts`: `rows`, `pairs`, and pairs with `shortened_prompts`, because the tokens at its end depend on what
-    follows. `dropped`: rows whose responses are the `same_response`, that have `no_prompt`, or an `empty_response`.
+    follows. `dropped`: rows whose responses are the `same_response`, that have `no_prompt`, or an `empty_response`,
+    which says nothing.
     """
 
     pairs: list[Pair]
@@ -39,63 +39,64 @@ class Imported:
     dropped: dict[str, int]
 
 
-def read_preferences(source: str, split: str = "train") -> Rows:
-    """The rows of a JSON Lines or Parquet file, a directory that `datasets` reads, or a data set on the Hub.
+def read_preferences(
+    source: str,
+    split: str = "train",
+    *,
+    subset: str | None = None,
+    limit: int | None = None,
+    prompt_column: str | None = None,
+    bad: list[str] | None = None,
+) -> Rows:
+    """The first `limit` rows of a data set (`read_source`), each with its place and the columns that FORMS read.
 
-    Each comes with its place; of its columns those of TRL's preference formats are kept, where they hold something.
-    `split` is for directories and the Hub. Raises UserError where nothing can be read, and with its place for a row in
-    none of the formats.
+    The column `prompt_column` is called `prompt` then. Raises UserError where nothing can be read, and with its place
+    for a row that is in no form; with `bad` such a row is left out, and what is wrong with it appended there.
     """
-    path = Path(source)
-    if path.is_file() and path.suffix != ".parquet":
-        found: Iterator[tuple[str, Row]] = read_rows(path)
-    elif path.exists() or not source.startswith((".", "/", "~")):
-        found = ((f"{source} row {i}", row) for i, row in enumerate(_table(source, split)))
-    else:
-        raise UserError(f"cannot read {source}: there is no such file or directory")
-    rows = [(where, {key: row[key] for key in COLUMNS if row.get(key) is not None}) for where, row in found]
+    rows = []
+    for where, row in islice(read_source(source, split=split, subset=subset, bad=bad), limit):
+        try:
+            renamed = with_prompt(row, prompt_column, where)
+            read_pair(renamed, where)  # refuses what is in no form before anything is written
+            rows.append((where, {key: value for key, value in renamed.items() if key in READ}))
+        except UserError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
     if not rows:
-        raise UserError(f"{source} holds no pairs")
-    for where, row in rows:
-        _parts(row, where)  # refuses what is in no format before anything is written
+        raise UserError(f"{source} holds no pairs{f'; {bad[0]}' if bad else ''}")
     return rows
 
 
-def _table(source: str, split: str) -> Sequence[Row]:
-    """The rows that pyarrow or `datasets` read."""
-    try:
-        if Path(source).is_file():
-            import pyarrow.parquet
-
-            rows: list[Row] = pyarrow.parquet.read_table(source).to_pylist()
-            return rows
-        from datasets import DatasetDict, load_dataset, load_from_disk
-
-        if any((Path(source) / name).exists() for name in ("state.json", "dataset_dict.json")):
-            saved = load_from_disk(source)
-            found: Sequence[Row] = saved[split] if isinstance(saved, DatasetDict) else saved
-        else:
-            found = load_dataset(source, split=split)
-        return found
-    except Exception as error:  # as many kinds as there are formats and ways for a network to fail
-        what = f"{source} (split {split!r})" if not Path(source).is_file() else source
-        raise UserError(f"cannot read {what}: {type(error).__name__}: {first_line(error)}") from None
-
-
-def import_pairs(rows: Rows, tokenizer: Any, progress: Callable[[str, int, int, int], None] | None = None) -> Imported:
+def import_pairs(
+    rows: Rows,
+    tokenizer: Any,
+    progress: Callable[[str, int, int, int], None] | None = None,
+    *,
+    without_end: bool = False,
+    bad: list[str] | None = None,
+) -> Imported:
     """The rows as pairs of token ids, without weights; `progress` hears what is done, of how many, and the tokens.
 
-    Raises UserError with its place for a row that cannot be tokenised.
+    `without_end`: responses are parts of texts, and do not end here. Raises UserError with its place for a row that
+    cannot be tokenised; with `bad` it is left out, and what is wrong with it appended there.
     """
     pairs: list[Pair] = []
     dropped = dict.fromkeys(REASONS, 0)
     moved = tokens = 0
     for i, (where, row) in enumerate(rows):
-        whole, prompt, chosen, rejected = tokenise(row, tokenizer, where)
+        try:
+            pair = read_pair(row, where)
+            whole, prompt, chosen, rejected = tokenise(pair, tokenizer, where, without_end=without_end)
+        except UserError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+            continue
         reason = (
-            "same_response" if chosen == rejected else
-            "no_prompt" if not prompt else
-            "empty_response" if not chosen or not rejected else ""
+            "no_prompt" if is_blank(pair.prompt) or not prompt else
+            "empty_response" if _is_empty(pair, tokenizer) or not (chosen and rejected) else
+            "same_response" if chosen == rejected else ""
         )  # fmt: skip
         if reason:
             dropped[reason] += 1
@@ -108,86 +109,66 @@ def import_pairs(rows: Rows, tokenizer: Any, progress: Callable[[str, int, int, 
     return Imported(pairs, {"rows": len(rows), "pairs": len(pairs), "shortened_prompts": moved}, dropped)
 
 
-def tokenise(row: Row, tokenizer: Any, where: str) -> tuple[TokenIds, TokenIds, TokenIds, TokenIds]:
-    """Token ids of a row's prompt alone, of that part of it which both responses leave as it is, and of the responses.
+def tokenise(
+    pair: PairRow, tokenizer: Any, where: str, *, without_end: bool = False
+) -> tuple[TokenIds, TokenIds, TokenIds, TokenIds]:
+    """Token ids of a pair's prompt alone, of that part of it which both responses leave as it is, and of the responses.
 
-    As TRL's DPOTrainer does it (`_prepare_dataset`, TRL 1.0): text responses get the end-of-sequence token, messages
+    As TRL's DPOTrainer does it (`_prepare_dataset`, TRL 1.16): text responses get the end-of-sequence token, messages
     what the chat template writes; prompt and response are tokenised together, and a response begins where its ids
-    differ from those of the prompt alone.
+    differ from those of the prompt alone. Where that leaves nothing of a prompt of text, because its only token merges
+    with the response, the two are tokenised apart.
     """
-    prompt, chosen, rejected = _parts(row, where)
-    if isinstance(prompt, str):
-        end = tokenizer.eos_token or ""
-        chosen, rejected = (text if text.endswith(end) else text + end for text in (chosen, rejected))
-        whole, *both = (tuple(tokenizer(text)["input_ids"]) for text in (prompt, prompt + chosen, prompt + rejected))
+    end = "" if without_end else tokenizer.eos_token or ""
+    if isinstance(pair.prompt, str):
+        responses = [_bare(part, tokenizer) + end for part in (pair.chosen, pair.rejected)]
+        whole, *both = (_ids(tokenizer, pair.prompt + text) for text in ("", *responses))
+        if whole and not min(shared(whole, ids) for ids in both):
+            apart = (_ids(tokenizer, text, add_special_tokens=False) for text in responses)
+            return whole, whole, *apart
     else:
-        whole, *both = _render(row, prompt, chosen, rejected, tokenizer, where)
-    n = min(_shared(whole, ids) for ids in both)
-    return whole, whole[:n], both[0][n:], both[1][n:]
+        whole, *both = _render(pair, tokenizer, where)
+    n = min(shared(whole, ids) for ids in both)
+    chosen, rejected = (ids[n:] for ids in both)
+    if without_end and not isinstance(pair.prompt, str):
+        chosen, rejected = (_cut(ids, tokenizer) for ids in (chosen, rejected))
+    return whole, whole[:n], chosen, rejected
 
 
-def _render(
-    row: Row, prompt: Any, chosen: Any, rejected: Any, tokenizer: Any, where: str
-) -> tuple[TokenIds, TokenIds, TokenIds]:
-    """Conversations as the tokenizer's chat template writes them."""
+def _ids(tokenizer: Any, text: str, **options: bool) -> TokenIds:
+    return tuple(tokenizer(text, **options)["input_ids"])
+
+
+def _bare(part: Any, tokenizer: Any) -> Any:
+    """A text response without the end-of-sequence token."""
+    return part.removesuffix(tokenizer.eos_token or "") if isinstance(part, str) else part
+
+
+def _is_empty(pair: PairRow, tokenizer: Any) -> bool:
+    return any(is_blank(_bare(part, tokenizer)) for part in (pair.chosen, pair.rejected))
+
+
+def _cut(ids: TokenIds, tokenizer: Any) -> TokenIds:
+    """The ids before the last end-of-sequence token, where nothing but blanks follow it."""
+    last = max((i for i, token in enumerate(ids) if token == tokenizer.eos_token_id), default=len(ids))
+    return ids[:last] if not tokenizer.decode(ids[last + 1 :]).strip() else ids
+
+
+def _render(pair: PairRow, tokenizer: Any, where: str) -> Ids:
+    """A conversation as the tokenizer's chat template writes it: its prompt, and it with each of the responses."""
     if not getattr(tokenizer, "chat_template", None):
-        raise UserError(f"{where}: the pair is a conversation, but the tokenizer has no chat template to write it with")
+        hint = f"; --prompt-column {pair.question} takes its text as the prompt" if pair.question else ""
+        raise UserError(
+            f"{where}: the pair is a conversation, but the tokenizer has no chat template to write it with{hint}"
+        )
+    options = {"tokenize": True, "return_dict": True, "tools": None, **pair.more}
+    options |= options.pop("chat_template_kwargs", {})
+
+    def ids(messages: Any, **more: bool) -> TokenIds:
+        return tuple(tokenizer.apply_chat_template(messages, **options, **more)["input_ids"])
+
     try:
-        tools = row.get("tools")
-        options = {
-            "tools": json.loads(tools) if isinstance(tools, str) else tools,
-            "tokenize": True,
-            "return_dict": True,
-            **row.get("chat_template_kwargs", {}),
-        }
-
-        def ids(messages: Any, **more: bool) -> TokenIds:
-            return tuple(tokenizer.apply_chat_template(messages, **options, **more)["input_ids"])
-
-        alone = ids(prompt, add_generation_prompt=True) if prompt else ()
-        return alone, ids(prompt + chosen), ids(prompt + rejected)
+        alone = ids(pair.prompt, add_generation_prompt=True) if pair.prompt else ()
+        return alone, ids([*pair.prompt, *pair.chosen]), ids([*pair.prompt, *pair.rejected])
     except Exception as error:  # a template is a program of its own, and may fail in any way
         raise UserError(f"{where}: the chat template refuses the conversation: {first_line(error)}") from None
-
-
-def _parts(row: Row, where: str) -> tuple[Any, Any, Any]:
-    """Prompt, chosen and rejected: all text or all lists of messages."""
-    chosen, rejected = column(row, "chosen", where), column(row, "rejected", where)
-    if "prompt" in row:
-        prompt = row["prompt"]
-    else:
-        n = _implicit(chosen, rejected)
-        prompt, chosen, rejected = chosen[:n], chosen[n:], rejected[n:]
-    parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    if all(isinstance(part, str) for part in parts.values()) or all(map(_is_conversation, parts.values())):
-        return prompt, chosen, rejected
-    name = next((n for n, part in parts.items() if not isinstance(part, str) and not _is_conversation(part)), None)
-    if name:
-        raise UserError(f"{where}: {name} must be text or a list of messages with role and content, but is "
-                        f"{shortened(parts[name])}")  # fmt: skip
-    raise UserError(f"{where}: prompt, chosen and rejected must be all text or all lists of messages; without a prompt "
-                    "column it is what chosen and rejected begin with")  # fmt: skip
-
-
-def _is_conversation(part: Any) -> bool:
-    return isinstance(part, list) and all(
-        isinstance(message, dict) and isinstance(message.get("role"), str) for message in part
-    )
-
-
-def _implicit(chosen: Any, rejected: Any) -> int:
-    """How much of chosen and rejected is the prompt: what they share, but for a space at its end.
-
-    TRL's `extract_prompt`: where one begins with the whole other, the shorter one keeps its last item.
-    """
-    if not (isinstance(chosen, str | list) and isinstance(rejected, str | list)):
-        return 0
-    n = _shared(chosen, rejected)
-    if n and n == min(len(chosen), len(rejected)):
-        return n - 1
-    return n - 1 if n and chosen[n - 1] == " " else n
-
-
-def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """Number of leading items that two sequences have in common."""
-    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))

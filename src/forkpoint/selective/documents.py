@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from forkpoint.engines.stopping import pieces
+from forkpoint.engines.stopping import visible_pieces
 from forkpoint.selective.store import ScoredRow
 
 SHOWN = 50  # rows of a store, the first ones
@@ -20,4 +20,4 @@ def document_line(index: int, scored: ScoredRow, tokenizer: Any, columns: Mappin
     """The row of that index as a line; columns hold a number a token, NaN where there is none."""
     ids = scored.row.ids.tolist()
     numbers = {name: [float(v) if np.isfinite(v) else None for v in values] for name, values in columns.items()}
-    return {"id": f"row {index}", "token_ids": ids, "tokens": pieces(tokenizer, ids), **numbers}
+    return {"id": f"row {index}", "token_ids": ids, "tokens": visible_pieces(tokenizer, ids), **numbers}

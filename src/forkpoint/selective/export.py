@@ -18,7 +18,7 @@ from forkpoint.selective.batches import Rows, collate
 from forkpoint.selective.dynamics import DOCUMENTS
 from forkpoint.selective.rules import NONE, SCORES, Rule, check_rule, rankings, select
 from forkpoint.selective.store import Store, describe_files, lists, write_arrow
-from forkpoint.tasks.jsonlines import read_rows
+from forkpoint.tasks.data_sets import read_rows
 from forkpoint.training.sft import IGNORED
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import Results, UserError

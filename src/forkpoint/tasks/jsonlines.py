@@ -1,41 +1,54 @@
-"""Reading a JSON Lines file that a user gave us, with errors that name the file and the line."""
+"""JSON Lines, or a JSON array, that a user gave us, and the values of a row; errors name the file and the line."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from forkpoint.types import UserError
 
 Row = Mapping[str, Any]
+BLANK = b" \t\r\n\xef\xbb\xbf"  # the last three are a byte order mark
 
 
-def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
-    """Each object of the file with its place ("FILE line 7"); blank lines are skipped.
+def rows_of(lines: Iterable[bytes], name: str, bad: list[str] | None = None) -> Iterator[tuple[str, Row]]:
+    """Each object of JSON Lines, or of one JSON array, with its place ("NAME line 7", "NAME item 7").
 
-    Raises UserError for a file that is missing, a directory or unreadable, and at the first line that is not
-    a JSON object in UTF-8.
+    Blank lines are skipped. Raises UserError at the first line or item that is not a JSON object in UTF-8; with `bad`
+    it is left out, and what is wrong with it appended there.
     """
-    file = Path(path)
-    if file.is_dir():
-        raise UserError(f"{path} is a directory; a JSON Lines file was expected")
-    try:
-        with file.open("rb") as lines:
-            yield from rows_of(lines, str(path))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    for kind, number, value in _values(lines, name):
+        place = f"{name} {kind} {number}"
+        try:
+            row = _parsed(decoded(value, place), name, number) if isinstance(value, bytes) else value
+            if not isinstance(row, dict):
+                raise UserError(f"{place}: expected a JSON object, got {_kind(row)}")
+        except UserError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+        else:
+            yield place, row
 
 
-def rows_of(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, Row]]:
-    """As `read_rows`, of the lines of a file that is open already and has that name."""
-    for number, line in enumerate(lines, start=1):
-        place = f"{name} line {number}"
-        if line.strip(b" \t\r\n\xef\xbb\xbf"):
-            yield place, _object(decoded(line, place), place)
+def _values(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, int, Any]]:
+    """The lines that are not blank, as bytes, with their numbers; or the items of the one array that they make up."""
+    numbered = enumerate(lines, start=1)
+    is_first = True
+    for number, line in numbered:
+        if is_first and line.lstrip(BLANK).startswith(b"["):
+            whole = b"".join([line, *(rest for _, rest in numbered)])
+            items = _parsed(decoded(whole, name), name, number)
+            if items and not any(isinstance(item, dict) for item in items):
+                yield "line", number, items  # which is no object
+                return
+            for i, item in enumerate(items, start=1):
+                yield "item", i, item
+        elif line.strip(BLANK):
+            is_first = False
+            yield "line", number, line
 
 
 def decoded(line: bytes, place: str) -> str:
@@ -46,16 +59,15 @@ def decoded(line: bytes, place: str) -> str:
         raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from None
 
 
-def _object(line: str, place: str) -> Row:
+def _parsed(text: str, name: str, number: int) -> Any:
+    """The JSON that begins in the line of that number."""
     try:
-        value = json.loads(line)
+        return json.loads(text.rstrip())
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from None
+        where = f"{name} line {number + error.lineno - 1}"
+        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{place}: not valid JSON (nested too deeply, or a number too long)") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{place}: expected a JSON object, got {_kind(value)}")
-    return value
+        raise UserError(f"{name} line {number}: not valid JSON (nested too deeply, or a number too long)") from None
 
 
 def column(row: Row, name: str, place: str) -> Any:

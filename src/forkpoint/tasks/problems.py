@@ -8,13 +8,15 @@ is asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
+from forkpoint.tasks.data_sets import Rows, loaded_rows, read_source
 from forkpoint.tasks.golds import gold_value, option_letter
-from forkpoint.tasks.jsonlines import Row, column, read_rows, scalar, text, texts
+from forkpoint.tasks.jsonlines import Row, column, scalar, text, texts
 from forkpoint.tasks.numerals import canonical_number
 from forkpoint.types import AnswerKind, Problem, UserError
 
@@ -82,8 +84,8 @@ def load_problems(
 ) -> list[Problem]:
     """The first `limit` problems of a task, in the data's own order.
 
-    `data` is a local JSON Lines file to read in place of the Hub; `jsonl` needs it, and only `jsonl` uses the
-    columns and `kind`. `seed` is the lab's. Every line of a local file is checked, whatever the limit. Raises
+    `data` is a file, a directory or a data set (`read_source`) to read in place of the task's own; `jsonl` needs it,
+    and only `jsonl` uses the columns and `kind`. `seed` is the lab's. Rows behind the limit are not looked at. Raises
     UserError (one sentence, with file and line) for anything wrong with the task's name, the file or a row.
     """
     spec = task_spec(task)
@@ -95,17 +97,17 @@ def load_problems(
         if data is None:
             raise UserError("the task 'jsonl' reads a local file: pass it with --data FILE")
         reader = _jsonl_reader(question_column, answer_column, options_column, kind or spec.kind)
-        problems = _read_all(read_rows(data), reader, Path(data).stem)
+        problems = _read_all(read_source(data, split=split), reader, Path(data).stem, limit)
     else:
         if kind not in (None, spec.kind):
             raise UserError(f"the answers of {task!r} are of kind {spec.kind!r}, not {kind!r}; use the task 'jsonl'")
         assert spec.hub is not None
         assert spec.read is not None
-        rows = read_rows(data) if data is not None else _hub_rows(task, spec.hub, split)
-        problems = _read_all(rows, spec.read, f"{task}/{split}")
+        rows = _hub_rows(*spec.hub, split) if data is None else read_source(data, split=split)
+        problems = _read_all(rows, spec.read, f"{task}/{split}", limit)
     if not problems:
         raise UserError(f"{data or task} holds no problems")
-    return problems[:limit]
+    return problems
 
 
 def task_spec(task: str) -> TaskSpec:
@@ -117,10 +119,10 @@ def task_spec(task: str) -> TaskSpec:
     raise UserError(f"unknown task {task!r}: {hint}")
 
 
-def _read_all(rows: Iterator[tuple[str, Row]], read: RowReader, prefix: str) -> list[Problem]:
+def _read_all(rows: Rows, read: RowReader, prefix: str, limit: int | None) -> list[Problem]:
     problems: list[Problem] = []
     places: dict[str, str] = {}
-    for i, (place, row) in enumerate(rows):
+    for i, (place, row) in enumerate(islice(rows, limit)):
         problem = read(row, f"{prefix}/{i}", place)
         if problem.id in places:
             raise UserError(f"{place}: the id {problem.id!r} is already that of {places[problem.id]}")
@@ -174,17 +176,8 @@ def _lab(data: str | None, split: str, limit: int | None, seed: int) -> list[Pro
     return problems
 
 
-def _hub_rows(task: str, hub: tuple[str, str | None], split: str) -> Iterator[tuple[str, Row]]:
-    name, configuration = hub
+def _hub_rows(name: str, subset: str | None, split: str) -> Rows:
     try:
-        from datasets import load_dataset
-
-        rows = load_dataset(name, configuration, split=split)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(
-            f"cannot load {task} ({name}, split {split!r}) from the Hugging Face Hub ({type(error).__name__}:"
-            f" {reason}); pass a local copy with --data FILE"
-        ) from None
-    for i, row in enumerate(rows):
-        yield f"{name} row {i}", row
+        return loaded_rows(name, name, split, subset, None)
+    except UserError as error:
+        raise UserError(f"{error}; pass a local copy with --data FILE") from None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from forkpoint.engines import Engine
 from forkpoint.engines.stopping import cut_at_stop, decode, pieces
 from forkpoint.tasks import grade_response, render_prompt
-from forkpoint.tasks.jsonlines import column, list_of, read_rows, text
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import column, list_of, text
 from forkpoint.types import (
     Completion,
     FinishReason,

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forkpoint.critical.contrast_sets import about_few
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, number, percent
 from forkpoint.report.figures.training import Curve, curves_svg
 from forkpoint.report.scores import COLUMNS
-from forkpoint.tasks.jsonlines import column, is_number, read_rows, shortened, text, tokens_of
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import column, is_number, shortened, text, tokens_of
 from forkpoint.trajectories.rows import SCORES, SUMMARY
 from forkpoint.types import UserError
 
@@ -50,6 +52,8 @@ def _lines(summary: Summary) -> list[str]:
         lines.append(
             f"{name} model: {training['responses']:,} responses, {training['steps']:,} steps, mean loss {number(loss)}"
         )
+    if few := about_few(sets):
+        lines.append(f"tuned {few}")
     lines.append(f"scored: {scored['tokens']:,} tokens of {scored['trajectories']:,} trajectories")
     return [*lines, _gain(summary["agreement"])] if summary["agreement"] else lines
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from forkpoint.lab import CORPUS, MODEL_DIR
 from forkpoint.report.content import Page, Row, Table, Tokens, finished, percent
-from forkpoint.tasks.jsonlines import list_of, read_rows, text
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import list_of, text
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
@@ -56,7 +57,7 @@ def _rows(path: Path, kinds: list[str]) -> Iterator[Row]:
     """The first documents; a token that is no noise has none."""
     from transformers import AutoTokenizer
 
-    from forkpoint.engines.stopping import pieces
+    from forkpoint.engines.stopping import visible_pieces
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     for where, row in islice(read_rows(path), SHOWN):
@@ -64,4 +65,4 @@ def _rows(path: Path, kinds: list[str]) -> Iterator[Row]:
         if len(codes) != len(ids) or not all(0 <= code < len(kinds) for code in codes):
             raise UserError(f"{where}: kinds must be one of 0 to {len(kinds) - 1} for each of the {len(ids)} tokens")
         noise = [kinds[code] if code else None for code in codes]
-        yield {"id": text(row, "id", where), "token_ids": ids, "tokens": pieces(tokenizer, ids), "noise": noise}
+        yield {"id": text(row, "id", where), "token_ids": ids, "tokens": visible_pieces(tokenizer, ids), "noise": noise}

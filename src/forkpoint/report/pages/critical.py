@@ -10,7 +10,8 @@ from typing import Any
 
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, percent, percents
 from forkpoint.report.figures.replacement import replacement_svg
-from forkpoint.tasks.jsonlines import read_rows, text, tokens_of
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import text, tokens_of
 from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import Sampling
 
@@ -65,6 +66,11 @@ def _lines(summary: Summary) -> list[str]:
         lines.append(
             f"at token {position['median']:.0f} in the median, {percent(position['relative_mean'])} of the way on "
             "average"
+        )
+    if cut := summary.get("cut_off"):
+        lines.append(
+            f"{cut:,} of the labelled responses were cut off at the length limit, {summary['critical_at_cut']:,} of "
+            "them with their last token critical, which may only mean that no room was left; see --max-tokens"
         )
     if bias := summary.get("success_bias"):
         lines.append(

@@ -11,7 +11,8 @@ from forkpoint.report.content import Chart, Page, Table, Tokens, finished, numbe
 from forkpoint.report.figures.dynamics import dynamics_svg
 from forkpoint.report.scores import CATEGORIES, COLUMNS
 from forkpoint.selective.dynamics import DOCUMENTS, FALL, RISE
-from forkpoint.tasks.jsonlines import Row, is_number, read_rows, shortened, text, tokens_of
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import Row, is_number, shortened, text, tokens_of
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from forkpoint.preference.pair_files import PAIRS
 from forkpoint.report.content import Page, Row, Table, Tokens, finished, number, percent
-from forkpoint.tasks.jsonlines import checked_text, column, read_rows, shares, text, tokens_of
+from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.jsonlines import checked_text, column, shares, text, tokens_of
 from forkpoint.trajectories.rows import SUMMARY
 
 Summary = dict[str, Any]
@@ -30,7 +31,8 @@ WORDS = {
     "less_likely": "better, but less likely by the model than the response's own",
     "same_response": "chosen and rejected are the same",
     "no_prompt": "no prompt: chosen and rejected begin differently",
-    "empty_response": "a response without a token",
+    "empty_response": "a response that says nothing",
+    "bad_row": "in no form that can be read (--skip-bad)",
 }
 
 
