@@ -124,7 +124,9 @@ def test_pickled_weights_are_not_read(capsys, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(MODEL_DIR, model, ignore=shutil.ignore_patterns("*.safetensors"))
     (model / "pytorch_model.bin").write_bytes(b"not even a pickle")
-    assert "no model could be loaded" in refused(capsys, "eval", "--model", str(model), "--limit", "1")
+    said = refused(capsys, "eval", "--model", str(model), "--limit", "1")
+    assert "no model could be loaded" in said
+    assert ".bin files are refused on purpose, since a pickle may run any code: where you trust them, convert" in said
 
 
 def test_a_directory_in_use_is_refused(capsys, tmp_path):

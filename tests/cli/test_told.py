@@ -15,10 +15,11 @@ import pytest
 from forkpoint.cli import main
 from forkpoint.cli.pairs import PairsOptions
 from forkpoint.cli.progress import progress_bar
-from forkpoint.cli.setup import announce_sampling
+from forkpoint.cli.setup import announce_sampling, announce_time
 from forkpoint.engines.loading import source_of
 from forkpoint.files import JOURNAL
-from forkpoint.types import FailedError, UserError
+from forkpoint.lab.problems import load_problems as lab_problems
+from forkpoint.types import Completion, FailedError, Sampling, UserError
 
 SMALL = ["--strategy", "greedy", "--strategy", "sample:n=64", "--limit", "21", "--max-tokens", "9", "--quiet"]
 
@@ -99,6 +100,31 @@ def test_a_run_stopped_at_once_is_not_finished(capsys, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"verb": "critical"}))
     assert main(["report", str(tmp_path)]) == 2
     assert "is not finished; the same command that began it goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("n", "said"), [
+    (64, "640 responses of at most 100 tokens: at the pace of the first 16 tokens of 128, 2 minutes at most"),
+    (6400, "64,000 responses of at most 100 tokens: at the pace of the first 16 tokens of 128, 3.5 hours at most"),
+    (12, ""), (13, ""),
+])  # fmt: skip
+def test_how_long_sampling_may_take_is_told_before(capsys, monkeypatch, tokenizer, tmp_path, n, said):
+    """By an engine that takes 4 seconds for 128 responses of 16 tokens: 512 tokens a second."""
+    clock = [0.0]
+
+    class Slow:
+        def __init__(self) -> None:
+            self.tokenizer = tokenizer
+
+        def generate(self, requests, sampling):
+            clock[0] += len(requests) * sampling.max_tokens / 512
+            return [Completion(r.key, (5,) * sampling.max_tokens, (), (), "", "length") for r in requests]
+
+    monkeypatch.setattr("forkpoint.cli.setup.time.monotonic", lambda: clock[0])
+    problems = lab_problems("train", limit=10)
+    for options, out in ((PairsOptions(), tmp_path), (PairsOptions(quiet=True), tmp_path)):
+        announce_time("pairs", options, out, Slow(), problems, "cot", Sampling(max_tokens=100), n)
+    err = capsys.readouterr().err
+    assert err == (f"forkpoint: pairs is about to sample {said}\n" if said else "")
 
 
 def test_nothing_is_told_of_a_run_that_starts(capsys, tmp_path):

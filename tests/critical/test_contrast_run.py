@@ -86,6 +86,7 @@ def test_every_token_of_every_trajectory_is_scored(finished, critical):
 
 def test_the_summary_follows_from_the_files(finished, critical, training):
     out, summary = finished
+    assert f"tuned the positive model on {summary['sets']['positive']}" in (out / "report.html").read_text()
     samples = rows_of(out / "samples.jsonl")
     assert len(samples) == 12 * 6
     assert {row["problem_id"] for row in samples} == {p.id for p in training}

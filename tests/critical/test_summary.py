@@ -38,8 +38,8 @@ def test_the_figures_by_hand():
         row("a", 1),
         row("b", 3, rollouts=128),
         row("c"),
-        row("d", 7, tokens_generated=1),
-        row("e", status="undecided", critical_index=2, brute_force_tokens=0),
+        row("d", 7, tokens_generated=1, finish_reason="length"),
+        row("e", status="undecided", critical_index=7, brute_force_tokens=0, finish_reason="length"),
         row("a", correct=True, rollouts=0),
     ]
     found = describe(rows)
@@ -49,6 +49,7 @@ def test_the_figures_by_hand():
     assert found["share_critical"] == 0.6
     # Wilson by hand for 3 of 5: the centre is (0.6 + z²/10) / (1 + z²/5), z² = 3.8415
     assert found["share_critical_ci95"] == pytest.approx([0.230724, 0.882379], abs=2e-6)
+    assert (found["cut_off"], found["critical_at_cut"]) == (2, 1)
     assert found["critical_position"] == {"mean": 3.67, "median": 3.0, "relative_mean": round(11 / 21, 4)}
     assert found["token_kinds"] == [{"kind": "number", "count": 2}, {"kind": "no text", "count": 1}]
     assert found["rollouts"] == 128 + 4 * 64

@@ -20,9 +20,10 @@ import forkpoint
 from forkpoint.cli import main
 from forkpoint.report import Page, Table, Tokens, page_of, write_report
 from forkpoint.report.coloured import print_responses
+from forkpoint.report.notebook import page_html
 from forkpoint.report.page import PAGES
 from forkpoint.report.scores import SCORES, Category, Score
-from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shade, shades_of, values_of
+from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shade, shades_of, spelled_of, values_of
 from forkpoint.report.terminal import print_table
 from forkpoint.trajectories.scores import with_tokens
 from forkpoint.types import Problem, Results, Sampling, TokenScores, Trajectory
@@ -73,6 +74,7 @@ def test_a_shade_grows_from_light_to_strong(value, light, strong, two_sided, exp
     ({"id": "a", "answer": "7", "gold": "8", "correct": False}, "a, ✗ 7, gold 8"),
     ({"id": "a", "answer": None, "gold": "8", "correct": False, "critical_index": 3},
      "a, ✗ no answer, gold 8, critical token at 3"),
+    ({"id": "a", "status": "undecided", "critical_index": 3}, "a, undecided, candidate at 3"),
     ({"id": "a", "answer": "9", "gold": "8", "correct": None, "note": "Δ 0.240"},
      "a, answer 9, not graded, gold 8, Δ 0.240"),
     ({"id": "a", "answer": None, "gold": "8", "correct": None, "note": "left out: length"},
@@ -81,6 +83,13 @@ def test_a_shade_grows_from_light_to_strong(value, light, strong, two_sided, exp
 ])  # fmt: skip
 def test_a_heading_says_what_is_known(row, said):
     assert heading_of(row) == said
+
+
+@pytest.mark.parametrize(("reason", "last"), [("stop", "⟨end⟩"), ("length", "")])
+def test_the_end_of_a_response_is_named(reason, last):
+    row = {"id": "a", "token_ids": [5, 0], "tokens": ["a", ""], "finish_reason": reason}
+    assert spelled_of(row) == ["a", last]
+    assert (last or "◌") in page_html(Page("", tokens=Tokens(lambda: iter([row]), "")))
 
 
 def test_success_and_drop_are_read_off_the_curve():

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, RunOptions, SamplingOptions, TaskOptions, parse
-from forkpoint.cli.setup import announce_sampling, default_directory, local_engine_of, problems_of, sampling_of
+from forkpoint.cli.setup import (
+    announce_sampling,
+    announce_time,
+    default_directory,
+    local_engine_of,
+    problems_of,
+    sampling_of,
+)
 from forkpoint.cli.training import module_names
 from forkpoint.types import Problem, Trajectory, UserError
 
@@ -87,6 +94,7 @@ def run(argv: list[str]) -> None:
     out = options.out or default_directory("contrast", options)
     if samples is None:
         announce_sampling("contrast", options, out, len(training), options.n, limit="train_limit")
+        announce_time("contrast", options, out, engine, training, options.prompt, settings.sampling, options.n)
     with progress_bar(options.quiet, out) as progress:
         estimate(
             engine, training, settings, out, task=options.task, samples=samples, trajectories=trajectories,

@@ -7,6 +7,7 @@ on where a run was interrupted, and an adapter's directory is there whole or not
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 
 from forkpoint.critical.agreement import Labelled, agreement
 from forkpoint.critical.contrast_scores import shared_base
-from forkpoint.critical.contrast_sets import ContrastSets, choose_sets
+from forkpoint.critical.contrast_sets import ContrastSets, about_few, choose_sets
 from forkpoint.engines import Engine
 from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.files import (
@@ -36,6 +37,7 @@ from forkpoint.trajectories.rows import SAMPLES, SCORES, SUMMARY, Row, check_roo
 from forkpoint.trajectories.units import Progress, Units
 from forkpoint.types import Problem, Results, Sampling, TokenIds, TokenScores, Trajectory, UserError
 
+log = logging.getLogger("forkpoint")
 SCORED_UNIT = 64  # trajectories of one unit of scoring
 PROBABILITIES = ("s", "policy_prob")  # columns kept to six digits that count; the others to six decimals
 
@@ -104,6 +106,8 @@ def estimate(
             work = _Work(model_engine, settings, out, Units(Journal(out / JOURNAL), progress))
             drawn = work.draw(problems) if samples is None else samples
             sets = choose_sets(drawn, settings.tuning.seed)
+            if few := about_few(sets.counts):
+                log.warning("forkpoint: contrast tunes %s", few)
             training = {name: work.tune(name, getattr(sets, name)) for name in ("positive", "negative")}
             scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
             rows = [row | _critical(row, references) for row in work.score(scored)]

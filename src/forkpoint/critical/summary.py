@@ -23,7 +23,9 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
     a 95% interval that takes trajectories of one problem as dependent; null without wrong ones. `critical_position`
     counts tokens from 0, and `relative_mean` is the mean of index / (length - 1). `token_kinds` are those of the
     critical tokens, most frequent first. `success_bias` bounds, over all prefixes, how far success may lie from the
-    truth for the tokens that the engine cannot name; null where it names all.
+    truth for the tokens that the engine cannot name; null where it names all. `cut_off` counts trajectories that the
+    length limit cut off, `critical_at_cut` those of them whose critical token is their last, where it may only mean
+    that no room was left.
     """
     wrong = [row for row in rows if not row["correct"]]
     critical = [row for row in wrong if row["status"] == "critical"]
@@ -35,6 +37,8 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
         "statuses": {status: statuses[status] for status in STATUSES},
         **_share(wrong),
         "critical_position": _position(critical),
+        "cut_off": sum(map(_is_cut, rows)),
+        "critical_at_cut": sum(_is_cut(row) and row["critical_index"] == len(row["token_ids"]) - 1 for row in critical),
         "success_bias": _bias(rows),
         "token_kinds": [{"kind": kind, "count": count} for kind, count in sorted(kinds.items(), key=_often)],
         **{cost: sum(row[cost] for row in rows) for cost in COSTS},
@@ -73,6 +77,10 @@ def _position(critical: Sequence[Row]) -> dict[str, float] | None:
         "median": float(np.median(at)),
         "relative_mean": round(float((at / last).mean()), 4),
     }
+
+
+def _is_cut(row: Row) -> bool:
+    return bool(row.get("finish_reason") == "length")
 
 
 def _bias(rows: Sequence[Row]) -> dict[str, float] | None:

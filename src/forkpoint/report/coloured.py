@@ -10,7 +10,7 @@ from rich.text import Text
 
 from forkpoint.report.content import Row, Table
 from forkpoint.report.scores import SCORES, Category, Score
-from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, values_of
+from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, spelled_of, values_of
 from forkpoint.report.terminal import print_table, shown
 
 LEVELS = ("", "yellow", "red", "black on yellow", "white on red")  # from no shade to the strongest
@@ -67,7 +67,7 @@ def _style_of_names(row: Row, category: Category) -> dict[str, str]:
 def _coloured(row: Row, styles: Sequence[str]) -> Text:
     """The response, the critical token bold and underlined."""
     text = Text()
-    for t, (token, style) in enumerate(zip(_spelled(row), styles, strict=True)):
+    for t, (token, style) in enumerate(zip(spelled_of(row), styles, strict=True)):
         text.append_text(shown(token, f"{style} bold underline" if t == row.get("critical_index") else style))
     return text
 
@@ -82,24 +82,16 @@ def _marked(row: Row, score: Score | Category | None, styles: Sequence[str]) -> 
         for t, (name, style) in enumerate(zip(names, styles, strict=True))
     ]
     parts = []
-    for mark, run in groupby(zip(marks, _spelled(row), strict=True), key=lambda one: one[0]):
+    for mark, run in groupby(zip(marks, spelled_of(row), strict=True), key=lambda one: one[0]):
         words = "".join(token for _, token in run)
         own = {"": words, "strong": f"[{words}]", "critical": f"[[{words}]]"}
         parts.append(own.get(mark, f"[{mark}: {words}]"))
     return shown("".join(parts))
 
 
-def _spelled(row: Row) -> list[str]:
-    """The texts of the tokens; the end of a response is named."""
-    texts = list(row["tokens"])
-    if texts and not texts[-1] and row.get("finish_reason") == "stop":
-        texts[-1] = "⟨end⟩"
-    return texts
-
-
 def _strongest(row: Row, score: Score) -> Table:
     """The most strongly shaded tokens with their values, in the order of the text."""
-    values, shades, spelled = values_of(row, score.key), shades_of(row, score), _spelled(row)
+    values, shades, spelled = values_of(row, score.key), shades_of(row, score), spelled_of(row)
     seen = [t for t, shade in enumerate(shades) if _level(shade)]
     top = sorted(seen, key=lambda t: -abs(values[t] - score.light))[:STRONGEST]
     rows = [(repr(spelled[t]), str(t), f"{values[t]:.3f}") for t in sorted(top)]

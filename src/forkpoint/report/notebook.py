@@ -10,7 +10,7 @@ from typing import Any
 from forkpoint.report.content import Page, Row
 from forkpoint.report.rendering import render_fragment
 from forkpoint.report.scores import COLUMNS, Category, Score
-from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, values_of
+from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, spelled_of, values_of
 from forkpoint.types import TokenScores
 
 RESPONSES = 3  # of a page
@@ -62,7 +62,7 @@ def _text(row: Row, score: Score | Category | None, columns: Sequence[str]) -> d
     shades = shades_of(row, score) if isinstance(score, Score) else [Shade(0)] * len(row["tokens"])
     kinds = list(dict.fromkeys(name for name in names if name))
     tokens = []
-    for i, (token, shade, name) in enumerate(zip(row["tokens"], shades, names, strict=True)):
+    for i, (token, shade, name) in enumerate(zip(spelled_of(row), shades, names, strict=True)):
         said = [f"{key} {v[i]:.4g}" for key, v in numbers.items() if v[i] is not None]
         colour = BELOW if shade.below else KINDS[kinds.index(name) % len(KINDS)] if name else ABOVE
         tokens.append({

@@ -35,8 +35,17 @@ def heading_of(row: Row) -> str:
         verdict = ungraded if correct is None else f"{'✓' if correct else '✗'} {said}"
         words.append(f"{verdict}, gold {'not known' if gold is None else gold}")
     if row.get("critical_index") is not None:
-        words.append(f"critical token at {row['critical_index']}")
+        found = "undecided, candidate" if row.get("status") == "undecided" else "critical token"
+        words.append(f"{found} at {row['critical_index']}")
     return ", ".join([*words, *([row["note"]] if row.get("note") else [])])
+
+
+def spelled_of(row: Row) -> list[str]:
+    """The texts of a row's tokens; the end of a response is named."""
+    texts = list(row["tokens"])
+    if texts and not texts[-1] and row.get("finish_reason") == "stop":
+        texts[-1] = "⟨end⟩"
+    return texts
 
 
 def scores_of(row: Row) -> list[Score | Category]:

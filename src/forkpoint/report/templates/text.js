@@ -67,7 +67,8 @@ const showFacts = (box, trajectory, group) => {
   const { answer, correct, status, critical, finish, rollouts, generated, note, label } = trajectory;
   const verdict = verdictOf(trajectory, group);
   const said = answer == null ? "N" + verdict.slice(1) : `Answer ${verdict}`;
-  const found = critical == null ? { none: "no critical token", undecided: "undecided" }[status] : `critical token at ${critical}`;
+  const found = critical == null ? { none: "no critical token", undecided: "undecided" }[status]
+    : `${status === "undecided" ? "undecided, candidate" : "critical token"} at ${critical}`;
   const facts = [correct != null || gold != null ? `Gold ${gold ?? "not known"}` : `${trajectory.tokens.length} token${trajectory.tokens.length === 1 ? "" : "s"}`, found,
                  finish === "length" && "cut off at the length limit", rollouts != null && `${rollouts} rollouts`,
                  generated != null && `${generated} tokens generated`, note].filter(Boolean);
