@@ -40,7 +40,7 @@ class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, LocalOptions):
     train_split: str = "train"
     """the split of the training problems"""
     train_data: str | None = None
-    """local JSON Lines file of the training problems (default: --data)"""
+    """local file of the training problems (default: --data)"""
     train_limit: int | None = None
     """only the first N training problems"""
     n: int = 64

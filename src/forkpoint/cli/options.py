@@ -84,7 +84,7 @@ class TaskOptions:
     task: str = "lab"
     """lab, gsm8k, math500, aqua, or jsonl (any file, with --data)"""
     data: str | None = None
-    """local JSON Lines file to read in place of the Hub"""
+    """local file (JSON, CSV, Parquet, ...) or other data set to read in place of the task's own"""
     split: str = "test"
     """the Hub data set's split; for the lab, test or train"""
     limit: int | None = None

@@ -34,8 +34,8 @@ def make_pair(
     weight: float = 1.0,
 ) -> Pair:
     """A pair of token ids, with the text that they spell."""
-    texts = spelled(tokenizer, prompt_ids, chosen_ids, rejected_ids)
-    return Pair(name, prompt_ids, chosen_ids, rejected_ids, *texts, rejected_weights, weight)
+    prompt, chosen, rejected = spelled(tokenizer, prompt_ids, chosen_ids, rejected_ids)
+    return Pair(name, prompt_ids, chosen_ids, rejected_ids, prompt, chosen, rejected, rejected_weights, weight)
 
 
 def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple[str, ...]:

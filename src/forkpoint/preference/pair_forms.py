@@ -190,7 +190,8 @@ def _is_messages(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(
-            isinstance(message, dict) and isinstance(message.get("role", message.get("from")), str) for message in value
+            isinstance(message, dict) and isinstance(message.get("role") or message.get("from"), str)
+            for message in value
         )
     )
 
@@ -200,9 +201,10 @@ def _renamed(message: Row, name: str, where: str) -> dict[str, Any]:
     for part in content if isinstance(content, list) else ():
         if isinstance(part, dict) and part.get("type", "text") != "text":
             raise UserError(f"{where}: {name} holds {part['type']}, and only text can be read")
-    if isinstance(message.get("role"), str):
+    if message.get("role"):
         return dict(message)
-    return _message(ROLES.get(message["from"], message["from"]), message.get("value"))
+    speaker: str = message["from"]
+    return _message(ROLES.get(speaker, speaker), message.get("value"))
 
 
 def _message(role: str, content: Any) -> dict[str, Any]:

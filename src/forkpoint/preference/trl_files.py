@@ -124,8 +124,8 @@ def tokenise(
         responses = [_bare(part, tokenizer) + end for part in (pair.chosen, pair.rejected)]
         whole, *both = (_ids(tokenizer, pair.prompt + text) for text in ("", *responses))
         if whole and not min(shared(whole, ids) for ids in both):
-            apart = (_ids(tokenizer, text, add_special_tokens=False) for text in responses)
-            return whole, whole, *apart
+            chosen, rejected = (_ids(tokenizer, text, add_special_tokens=False) for text in responses)
+            return whole, whole, chosen, rejected
     else:
         whole, *both = _render(pair, tokenizer, where)
     n = min(shared(whole, ids) for ids in both)
