@@ -46,6 +46,9 @@ def gpt(text: str) -> Row:
     (TEXT | {"system": "Be brief."}, WITH_SYSTEM),
     (TEXT | {"system": ""}, CHAT),
     (CHAT | {"system": "Be brief."}, WITH_SYSTEM),
+    (CHAT | {"prompt": [{"role": "user", "content": [{"type": "text", "text": "Ada has 5 pens."}]}]}, CHAT),
+    (HH | {"system": "", "prompt_id": "a7", "source": "hh"},
+     {"prompt": "\n\nHuman: Ada has 5 pens.\n\nAssistant:", "chosen": " 5 pens", "rejected": " 6 pens"}),
     (WITH_SYSTEM | {"system": "Be brief."}, WITH_SYSTEM),
     ({"system": "Be brief.", "question": "Ada has 5 pens.", **TEXTS}, WITH_SYSTEM),  # Orca
     ({"system": "Be brief.", "input": "Ada has 5 pens.", **TEXTS, "rationale": "It is so."}, WITH_SYSTEM),
@@ -76,8 +79,11 @@ def test_every_form_reads_its_example():
 @pytest.mark.parametrize(("row", "message"), [
     ({"context": "Ada has 5 pens.", **TEXTS}, "no column 'prompt', and 'context' may be it; name it with --prompt-col"),
     ({"user_turn": [USER], **TEXTS}, "'user_turn' may be it"),
+    ({"Question": "5?", **TEXTS}, "'Question' may be it"),
     (TEXTS | {"prompt": None}, "column 'prompt' is null"),
-    (TEXTS | {"system": "Be brief."}, "a system message, which text that begins with its prompt has no place for"),
+    (TEXTS | {"system": "Be brief."}, "a system message, and text that begins with its prompt has no place for it"),
+    (WITH_SYSTEM | {"system": "Be long."}, "begins with another system message than 'Be long.'"),
+    (TEXT | {"system": [1]}, "the system message must be text, but is"),
     ({"question": "How many?", "context": "Ada has 5 pens.", **TEXTS}, "read from 'question', and 'context' is not in"),
     (TEXT | {"images": ["a.png"]}, "the row holds images, and only text can be read"),
     (CHAT | {"prompt": [USER | {"content": [{"type": "image"}]}]}, "prompt holds image, and only text can be read"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -17,6 +18,7 @@ from forkpoint.types import UserError
 Row = Mapping[str, Any]
 Part = str | list[dict[str, Any]]  # a text, or messages with role and content
 SYSTEM = ("system", "system_prompt")
+QUESTION = re.compile("question|instruct|query|problem|prompt|input|context|user")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 FOR_THE_TEMPLATE = ("tools", "chat_template_kwargs")  # as in TRL
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}  # ShareGPT's names
@@ -100,7 +102,7 @@ def _prompted(name: str, *, is_question: bool) -> Callable[[Row, str], PairRow]:
             if not (is_question or has_system):
                 return PairRow(prompt, chosen, rejected)
             spoken = [_message("user", prompt)] if prompt.strip() else []
-            return PairRow(_with_system(row, spoken), _spoken(chosen), _spoken(rejected), question=name)
+            return PairRow(_with_system(row, spoken, where), _spoken(chosen), _spoken(rejected), question=name)
         return _conversation(row, prompt, _spoken(chosen), _spoken(rejected), where)
 
     return read
@@ -124,7 +126,7 @@ def _conversation(row: Row, prompt: Part, chosen: Part, rejected: Part, where: s
         prompt = chosen[:n]
     else:
         prompt = [_message("user", prompt)] if prompt.strip() else []
-    return PairRow(_with_system(row, prompt), chosen[n:], rejected[n:])
+    return PairRow(_with_system(row, prompt, where), chosen[n:], rejected[n:])
 
 
 def _without_prompt(row: Row, where: str) -> PairRow:
@@ -135,22 +137,26 @@ def _without_prompt(row: Row, where: str) -> PairRow:
                         "column it is what both begin with")  # fmt: skip
     n = _implicit(chosen, rejected)
     if not isinstance(chosen, str):
-        return PairRow(_with_system(row, chosen[:n]), chosen[n:], rejected[n:])
-    if any(key in row for key in SYSTEM):
-        raise UserError(
-            f"{where}: the row has a system message, which text that begins with its prompt has no place for"
-        )
+        return PairRow(_with_system(row, chosen[:n], where), chosen[n:], rejected[n:])
+    if any(row.get(key) for key in SYSTEM):
+        raise UserError(f"{where}: there is a system message, and text that begins with its prompt has no place for it")
     if "prompt" in row:
         raise UserError(f"{where}: column 'prompt' is null; name that of the prompt with --prompt-column")
     for name, value in row.items():
-        words = value if isinstance(value, str) else value[0].get("content") if _is_messages(value) else None
-        is_other = not any(side in name for side in ("chosen", "rejected")) and name not in FOR_THE_TEMPLATE
-        if is_other and isinstance(words, str) and len(words.split()) > 1 and words.strip() not in chosen[:n]:
+        if name not in FOR_THE_TEMPLATE and _may_be_prompt(name, value, chosen[:n]):
             raise UserError(
                 f"{where}: there is no column 'prompt', and {name!r} may be it; name it with --prompt-column, or leave "
                 "it out where chosen and rejected begin with their prompt"
             )
     return PairRow(chosen[:n], chosen[n:], rejected[n:])
+
+
+def _may_be_prompt(name: str, value: Any, known: str) -> bool:
+    """Whether a column holds words that are not in what is known of the prompt, or anything by a telling name."""
+    if "chosen" in name or "rejected" in name or name.lower().endswith("id"):
+        return False
+    said = value.strip() if isinstance(value, str) else _said(value[0]) if _is_messages(value) else ""
+    return bool(said) and said not in known and (" " in said or bool(QUESTION.search(name.lower())))
 
 
 def _check_context(row: Row, name: str, prompt: Part, where: str) -> None:
@@ -197,10 +203,13 @@ def _is_messages(value: Any) -> bool:
 
 
 def _renamed(message: Row, name: str, where: str) -> dict[str, Any]:
+    """A message by TRL's keys; content in parts, which templates for text would write as they stand, becomes text."""
     content = message.get("content")
-    for part in content if isinstance(content, list) else ():
-        if isinstance(part, dict) and part.get("type", "text") != "text":
-            raise UserError(f"{where}: {name} holds {part['type']}, and only text can be read")
+    if isinstance(content, list):
+        media = next((p.get("type") for p in content if isinstance(p, dict) and p.get("type", "text") != "text"), None)
+        if media:
+            raise UserError(f"{where}: {name} holds {media}, and only text can be read")
+        return {**message, "content": _said(message)}
     if message.get("role"):
         return dict(message)
     speaker: str = message["from"]
@@ -217,19 +226,25 @@ def _spoken(part: Part) -> list[dict[str, Any]]:
 
 
 def _said(message: Row) -> str:
-    """What a message says, in which parts it may."""
+    """What a message says, also in parts."""
     content = message.get("content") or ""
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
     return str(content).strip()
 
 
-def _with_system(row: Row, prompt: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The prompt after the row's system message, where it has one and does not begin with one."""
+def _with_system(row: Row, prompt: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """The prompt after the row's system message, where it has one."""
     system = next((row[name] for name in SYSTEM if row.get(name)), "")
-    if not system or not prompt or prompt[0].get("role") == "system":
+    if not isinstance(system, str):
+        raise UserError(f"{where}: the system message must be text, but is {shortened(system)}")
+    if not prompt or not system.strip():
         return prompt
-    return [_message("system", system), *prompt]
+    if prompt[0].get("role") != "system":
+        return [_message("system", system), *prompt]
+    if _said(prompt[0]) != system.strip():
+        raise UserError(f"{where}: the prompt begins with another system message than {shortened(system)}")
+    return prompt
 
 
 def _implicit(chosen: Part, rejected: Part) -> int:
