@@ -67,7 +67,7 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
 
 def about_few(counts: Mapping[str, int]) -> str | None:
     """A sentence about sets of fewer than FEW responses; None where neither is."""
-    few = [f"the {name} model on {counts[name]:,}" for name in ("positive", "negative") if counts[name] < FEW]
+    few = [f"the {name} model on {counts[name]:,}" for name in ("positive", "negative") if counts.get(name, FEW) < FEW]
     if not few:
         return None
     return (

@@ -41,7 +41,7 @@ def _values(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, int, Any]]
         if is_first and line.lstrip(BLANK).startswith(b"["):
             whole = b"".join([line, *(rest for _, rest in numbered)])
             items = _parsed(decoded(whole, name), name, number)
-            if items and not any(isinstance(item, dict) for item in items):
+            if not any(isinstance(item, dict) for item in items):
                 yield "line", number, items  # which is no object
                 return
             for i, item in enumerate(items, start=1):
