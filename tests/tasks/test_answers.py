@@ -2,138 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from decimal import Decimal
+
 import pytest
+from equivalence_cases import CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from forkpoint.tasks import answer_key, same_answer
 from forkpoint.tasks.answers import asks_percentage, compare_math
 from forkpoint.types import AnswerKind
 
-SAME = [
-    (r"\frac{1}{2}", "0.5"),
-    (r"\frac{1}{2}", r"\dfrac12"),
-    (r"\frac{1}{2}", "1/2"),
-    (r"\frac 59", r"\frac{5}{9}"),
-    (r"\frac9{19}", "9/19"),
-    (r"1\frac{4}{5}", r"\frac95"),
-    (r"137 \frac{1}{2}", "137.5"),
-    (".35625", "0.35625"),
-    (".0000672", r"6.72 \times 10^{-5}"),
-    ("2", "2.0"),
-    ("42", "42."),
-    ("-50", "−50"),
-    ("16", "2^4"),
-    ("58,500", "58500"),
-    (r"10,\!080", "10080"),
-    (r"11,\! 111,\! 111,\! 100", "11{,}111{,}111{,}100"),
-    (r"\$32,\!348", "32,348"),
-    (r"\$18.90", "18.90 dollars"),
-    # degrees and units say nothing more than the question did
-    (r"90^\circ", "90"),
-    ("90", "90°"),
-    (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}^{\circ}"),
-    ("5", r"5 \text{ cm}"),
-    ("5", "5 cm"),
-    (r"864 \mbox{ inches}^2", r"864\text{ in}^2"),
-    (r"15\mbox{ cm}^2", "15"),
-    (r"5.4 \text{ cents}", "5.4"),
-    # names
-    ("x=5", "5"),
-    ("5", "x = 5"),
-    (r"x \in [-2,7]", "[-2,7]"),
-    ("y = 2x + 3", "2x+3"),
-    ("(15,-29)", "(x,y) = (15,-29)"),
-    # several answers, in any order
-    ("1,-2", "-2, 1"),
-    ("1,-2", r"\{-2,1\}"),
-    ("1,-2", "1 and -2"),
-    ("1,-2", r"x = 1 \text{ or } x = -2"),
-    (r"1 \pm \sqrt{19}", r"1-\sqrt{19}, 1+\sqrt{19}"),
-    (r"\{1\pm\sqrt{5},-2\}", r"-2, 1-\sqrt5, 1+\sqrt{5}"),
-    # points, intervals, matrices, bases
-    (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"),
-    ("(3,4]", r"\left(3,4\right]"),
-    ("(3,4]", r"3 < x \le 4"),
-    (r"(2,\infty)", "x > 2"),
-    (r"x \in [-2,7]", r"-2 \le x \le 7"),
-    (r"(-\infty, 2) \cup (3, \infty)", r"(3,\infty)\cup(-\infty,2)"),
-    (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\begin{bmatrix} -\frac13 \\ \frac{2}{3} \end{bmatrix}"),
-    (r"\begin{pmatrix} -1 & 0 \\ 0 & -1 \end{pmatrix}", r"\begin{pmatrix}-1&0\\0&-1\end{pmatrix}"),
-    ("52_8", "52_{8}"),
-    # words
-    (r"\text{Evelyn}", "Evelyn"),
-    (r"\text{east}", "East"),
-    (r"\text{(C)}", "C"),
-    (r"\text{(C)}", r"\text{C}"),
-    # algebra
-    ("p - q", "-q+p"),
-    ("6 - 5i", "-5i+6"),
-    ("(a+5)(b+2)", "ab+2a+5b+10"),
-    ("5x - 7y + 11z + 4 = 0", "10x-14y+22z+8=0"),
-    (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"),
-    (r"11\sqrt2", r"\sqrt{242}"),
-    (r"\cot x", r"\frac{\cos x}{\sin x}"),
-    (r"18+2\pi", r"2(\pi+9)"),
-    (r"\sqrt{53}", "sqrt(53)"),
-    (r"12\pi", "12pi"),
-    # percent is a factor of 1/100
-    ("10%", r"10\%"),
-    ("0.1", "10%"),
-]
 
-DIFFERENT = [
-    ("10", "10%"),
-    ("10%", "10"),
-    ("5", "6"),
-    ("2", "-2"),
-    ("5", "five"),
-    ("5", ""),
-    ("90", "9"),
-    ("1000", "1,00"),
-    (r"\frac{1}{3}", "0.33"),
-    (r"\sqrt{2}", "1.414"),
-    (r"\pi", "3.14"),
-    (r"\frac{1}{0}", "1"),
-    ("0", r"\frac{1}{0}"),
-    ("(1,3)", r"\{1,3\}"),
-    ("(1,3)", "1,3"),
-    ("(1,3)", "[1,3]"),
-    ("(1,3)", "(3,1)"),
-    ("(3,4]", "[3,4)"),
-    (r"(2,\infty)", r"x \ge 2"),
-    ("(0,9) \\cup (9,36)", "(0,36)"),
-    ("1,-2", "1"),
-    ("1", "1,-2"),
-    (r"1\pm\sqrt{19}", r"1+\sqrt{19}"),
-    (r"\{1,2\}", r"\{1,2,3\}"),
-    ("(2,3)", "2"),
-    ("52_8", "52"),
-    ("52_8", "42"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
-    ("x=5", "y=5"),
-    ("x", "y"),
-    ("3", "x"),
-    ("x^2", "2x"),
-    ("p-q", "q-p"),
-    ("6-5i", "6+5i"),
-    ("y=2x+3", "y=2x+4"),
-    (r"\text{east}", "seat"),
-    ("east", "seat"),
-    (r"\text{(C)}", "D"),
-]
+@pytest.mark.parametrize(("kind", "gold", "equal", "other"), CASES)
+def test_golden_table_in_both_directions(kind: str, gold: str, equal: list[str], other: list[str]) -> None:
+    for answers, same in ((equal, True), (other, False)):
+        for answer in answers:
+            for pair in ((gold, answer), (answer, gold)):
+                verdict = compare_math(*pair, deadline=20)
+                assert verdict.same is same, (kind, pair, verdict)
+                assert verdict.error is None
 
 
-@pytest.mark.parametrize(("gold", "answer"), SAME)
-def test_same(gold: str, answer: str) -> None:
-    verdict = compare_math(gold, answer)
-    assert verdict.same, verdict
-
-
-@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
-def test_different(gold: str, answer: str) -> None:
-    verdict = compare_math(gold, answer)
-    assert not verdict.same
-    assert verdict.error is None
+def test_the_golden_table_is_large_and_as_often_wrong_as_right() -> None:
+    equal, other = (sum(len(case[n]) for case in CASES) for n in (2, 3))
+    assert equal + other >= 500
+    assert other > 0.45 * (equal + other)
 
 
 PERCENTAGE = "By what percent does the area decrease?"
@@ -193,12 +88,79 @@ def test_keys_tell_percent_and_brackets_apart() -> None:
     assert answer_key("(1,3)", "math") != answer_key("[1,3]", "math")
 
 
-def test_equal_keys_of_golden_answers_are_equal_answers() -> None:
-    for gold, answer in DIFFERENT:
-        assert answer_key(gold, "math") != answer_key(answer, "math")
+def test_equal_keys_are_equal_answers() -> None:
+    for _, gold, _, other in CASES:
+        for answer in other:
+            assert answer_key(gold, "math") != answer_key(answer, "math"), (gold, answer)
 
 
 def test_same_answer_needs_more_than_a_key() -> None:
     assert answer_key("x+1", "math") != answer_key("1+x", "math")
     assert same_answer("x+1", "1+x", "math")
     assert not same_answer("x+1", "1-x", "math")
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+PROPERTY = settings(max_examples=60, deadline=None)
+TEXTS = sorted({text for _, gold, equal, other in CASES for text in (gold, *equal, *other)})
+SPELLINGS: list[Callable[[int, int], str]] = [  # of digits * 10^power
+    lambda digits, power: f"{Decimal(digits).scaleb(power):f}",
+    lambda digits, power: rf"{digits}\times 10^{{{power}}}",
+    lambda digits, power: f"{digits}e{power}",
+    lambda digits, power: rf"{digits}\cdot 10^{power}",
+    lambda digits, power: rf"{digits}\cdot 10^{{{power}}}",
+    lambda digits, power: rf"\frac{{{digits}}}{{10^{{{-power}}}}}",
+    lambda digits, power: rf"\sqrt[3]{{{digits**3}\cdot 10^{{{3 * power}}}}}" if digits > 0 else f"{digits}e{power}",
+]
+NUMBERS = (st.integers(-(10**6), 10**6).filter(bool), st.integers(-40, 40))
+
+
+@PROPERTY
+@given(st.sampled_from(TEXTS), st.sampled_from(TEXTS))
+def test_symmetric(a: str, b: str) -> None:
+    assert compare_math(a, b, deadline=20).same is compare_math(b, a, deadline=20).same
+
+
+@PROPERTY
+@given(*NUMBERS, st.sampled_from(SPELLINGS), st.sampled_from(SPELLINGS))
+def test_one_number_in_two_spellings(
+    digits: int, power: int, spell: Callable[[int, int], str], other: Callable[[int, int], str]
+) -> None:
+    assert compare_math(spell(digits, power), other(digits, power), deadline=20).same
+
+
+@PROPERTY
+@given(*NUMBERS, st.sampled_from(SPELLINGS), st.sampled_from(SPELLINGS), st.integers(2, 10**6), st.sampled_from("+-*0"))
+def test_numbers_that_differ_by_more_than_a_billionth_are_never_equal(
+    digits: int, power: int, spell: Callable[[int, int], str], other: Callable[[int, int], str], step: int, how: str
+) -> None:
+    near = digits * 10**9 + (step if how == "+" else -step) * digits  # relative difference step / 10^9
+    number, wrong = spell(digits, power), {"*": other(digits * step, power), "0": "0"}.get(how, other(near, power - 9))
+    assert not compare_math(number, wrong, deadline=20).same
+    assert not compare_math(rf"\pi({number})", rf"\pi({wrong})", deadline=20).same
+    assert not compare_math(number, other(-digits, power), deadline=20).same
+
+
+LETTERS = st.sampled_from("abcdhkmnpqrstvwxyz")
+
+
+@PROPERTY
+@given(LETTERS, LETTERS, st.sampled_from(["{a}{b}", "3{a}^2", "{b}-{a}", r"\frac{{{b}}}{{{a}}}", r"\sqrt{{{a}}}+{b}",
+       "y={a}", "({a},{b})", "{a}<2", r"\{{{a},{b}\}}", "2^{a}", r"\sin {a}", "{a}_1", "{a}"]))  # fmt: skip
+def test_a_change_of_case_is_another_answer(a: str, b: str, form: str) -> None:
+    gold = form.format(a=a, b="7" if a == b else b)
+    changed = form.format(a=a.upper(), b="7" if a == b else b)
+    assert not compare_math(gold, changed, deadline=20).same
+
+
+@PROPERTY
+@given(
+    st.integers(1, 999),
+    st.integers(1, 10**5).filter(lambda n: not 100 <= n <= 999),  # "70 000" is one number
+    st.sampled_from([" ", r"\ ", "  ", r"\text{ and }", " hours ", r"\text{ hours }", " out of ", r"\text{ or }", ", ",
+                     " : ", r"\text{ }", r"\,", r"\text{ ft }", " ft ", ";", r"\quad ", r"\text{ to }", " cm and "]),
+)  # fmt: skip
+def test_nothing_is_glued(a: int, b: int, between: str) -> None:
+    assert not compare_math(f"{a}{b}", f"{a}{between}{b}", deadline=20).same
+    assert not compare_math(f"{a}{b}", f"{a}{between}{b} minutes", deadline=20).same

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import combinations
 
 import pytest
 
 from forkpoint.tasks import grade_response
 from forkpoint.tasks.answers import compare_math
+from forkpoint.tasks.latex import clean, rational
 from forkpoint.types import Problem
 
 Load = Callable[[str], list[Problem]]
@@ -55,20 +57,37 @@ def test_gsm8k_gold_answers_in_other_spellings(spelling: str, benchmark_problems
         assert grade_response(response, problem).correct, response
 
 
-def _respelled(gold: str) -> str:
-    """The gold answer as another writer may set it."""
-    text = gold.replace(r"\frac", r"\dfrac").replace("pmatrix", "bmatrix")
-    text = re.sub(r",\\! ?", ",", text)
-    text = re.sub(r"(?<![A-Za-z])([(\[])", r"\\left\1", text)
-    text = re.sub(r"([)\]])", r"\\right\1", text)
-    return text.replace("^\\circ", "^{\\circ}").replace("+", " + ").replace("=", " = ")
+MATH_SPELLINGS = [  # as other writers may set the same answer
+    lambda gold: gold.replace(r"\frac", r"\dfrac").replace("pmatrix", "bmatrix").replace("^\\circ", "^{\\circ}"),
+    lambda gold: re.sub(r"([)\]])", r"\\right\1", re.sub(r"(?<![A-Za-z])([(\[])", r"\\left\1", gold)),
+    lambda gold: re.sub(r"(?<![\\{])([+=-])", r" \1 ", re.sub(r",\\! ?", ",", gold)),
+    lambda gold: rf"\[ {gold} \]",
+    lambda gold: rf"\boxed{{{gold}}}",
+    lambda gold: rf"$\displaystyle {gold}$.",
+    lambda gold: rf"{{\color{{blue}} {gold}}}",
+    lambda gold: rf"= \mathbf{{{gold}}}",
+    lambda gold: f"**{gold}**",
+    lambda gold: gold.replace(r"\pi", "π").replace(r"\sqrt", "√").replace(r"\infty", "∞").replace(r"\cup", "∪"),
+    lambda gold: re.sub(r"\\sqrt\{(\w+)\}", r" sqrt(\1)", gold).replace("^\\circ", "°"),
+    lambda gold: (
+        rf"{gold} \text{{ units}}" if re.fullmatch(r"[0-9]+|.*\\sqrt\{?[0-9]+\}?|.*\\pi", gold) else f" {gold} "
+    ),
+]
 
 
-def test_math_gold_answers_in_another_spelling(benchmark_problems: Load) -> None:
-    for problem in benchmark_problems("math500"):
-        response = rf"so \boxed{{{_respelled(problem.answer)}}}"
-        grade = grade_response(response, problem)
-        assert grade.correct, (problem.id, problem.answer, response, grade)
+@pytest.mark.parametrize("spell", MATH_SPELLINGS)
+def test_math_gold_answers_in_other_spellings(spell: Callable[[str], str], benchmark_problems: Load) -> None:
+    for gold in {problem.answer for problem in benchmark_problems("math500")}:
+        for pair in ((gold, spell(gold)), (spell(gold), gold)):
+            assert compare_math(*pair).same, pair
+
+
+def test_different_math_gold_answers_are_not_equal(benchmark_problems: Load) -> None:
+    """Of a hundred and more answers that are no plain number, any two; the pairs that are equal were read by eye."""
+    golds = {clean(problem.answer): problem.answer for problem in benchmark_problems("math500")}
+    golds = {text: gold for text, gold in golds.items() if rational(text) is None}
+    equal = {(a, b) for a, b in combinations(sorted(golds.values()), 2) if compare_math(a, b).same}
+    assert equal == {("-2,1", "1,-2")}
 
 
 def test_algebra_agrees_with_the_math_gold_answers(benchmark_problems: Load) -> None:

@@ -1,44 +1,171 @@
-"""Two LaTeX expressions compared by math-verify. Imports sympy: only a grading worker imports this module.
+r"""Two single expressions or equations compared: read by math-verify's parser, refuted or confirmed by numbers.
 
-The call may never return and may exhaust memory or the C stack; that is why it lives in a process of its own.
+math-verify 0.9.0 (with latex2sympy2_extended 1.11.0) reads LaTeX and proves what no number can show. What it gets wrong
+is guarded here: it takes differences below 1e-16 for zero, upper and lower case for one letter, gamma and I for
+constants, i for a variable, and adds what stands side by side ("2(3)" is 5). So letters go in as named variables,
+products with their sign, decimals become exact, and two expressions are equal where their values agree to 50 digits at
+random points (relatively; to 1e-9 where a decimal is compared with what has none). Its own verdict counts only where no
+value exists.
+
+Imports sympy: only a grading worker imports this module. A call may never return and may exhaust memory or the C stack;
+that is why it lives in a process of its own.
 """
 
 from __future__ import annotations
 
+import random
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
-from math_verify import LatexExtractionConfig, parse, verify
+import sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy  # type: ignore[import-untyped]
+from math_verify import verify
 
-_CONFIG = LatexExtractionConfig(
-    boxed_match_priority=-1,
-    normalization_config=NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
-    ),
+DIGITS = 60
+EXACT = sympy.Rational(1, 10**50)
+ROUNDED = sympy.Rational(1, 10**9)
+"""Relative difference of equal numbers, one of them written with a decimal point."""
+POINTS = 8
+
+_CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|vartheta|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi"
+    "|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|ell"
 )
+_LETTER = re.compile(
+    rf"""
+    \\(?:hat|vec|bar|overline|tilde|widehat|overrightarrow|dot|ddot|mathcal)\{{\\?\w+\}}
+    | (?<=\{{)d[t-z](?=\}})                                         # \frac{{dy}}{{dx}}
+    | (?:\\(?:{_GREEK})(?![A-Za-z])\s? | [A-Za-z])'*(?:_\{{[^{{}}]*\}})?
+    | \\[A-Za-z]+
+    """,
+    re.VERBOSE,
+)
+_MIXED = re.compile(r"(?<![0-9.])([0-9]+)\\frac\{([0-9]+)\}\{([0-9]+)\}")
+_OPENING = r"(?=\(|\\(?:frac|sqrt|binom|lfloor|lceil)(?![A-Za-z]))"
+_SUM_OVER_I = re.compile(r"_\{i=")
 
 
 def same_expression(gold: str, answer: str) -> bool:
-    """Whether two single expressions are equal; False where one of them cannot be read.
-
-    Floating-point comparison to 10 decimals: a rounded answer is not the exact one.
-    """
-    gold_parsed, answer_parsed = _parsed(gold), _parsed(answer)
-    if not gold_parsed or not answer_parsed:
+    """Whether two single expressions are equal; False where one of them cannot be read."""
+    first, second = parse_both(gold, answer)
+    if first is None or second is None:
         return False
-    return bool(
-        verify(
-            gold_parsed,
-            answer_parsed,
-            float_rounding=10,
-            allow_set_relation_comp=True,
-            timeout_seconds=None,
-        )
-    )
+    tolerance = ROUNDED if "." in gold + answer else EXACT
+    same = same_value(first, second, tolerance)
+    return _proved(first, second) if same is None else same
+
+
+def same_equation(gold: Sequence[str], answer: Sequence[str], *, positive: bool = False) -> bool:
+    """Whether lhs - rhs of two relations are the same up to a constant factor, not zero (`positive`: above zero)."""
+    sides = [parse_both(*pair) for pair in zip(gold, answer, strict=True)]
+    if any(side is None for pair in sides for side in pair):
+        return False
+    first, second = (sides[0][n] - sides[1][n] for n in (0, 1))
+    symbols = _symbols(first, second)
+    if not symbols or _symbols(first) != _symbols(second):
+        return False
+    ratios = [(_value(first, point), _value(second, point)) for point in _points(symbols)]
+    quotients = [u / v for u, v in ratios if u is not None and v is not None and u != 0 and v != 0]
+    if len(quotients) < 2 or (positive and sympy.re(quotients[0]) < 0):
+        return False
+    return all(_close(quotient, quotients[0], EXACT) for quotient in quotients)
+
+
+def same_value(first: Any, second: Any, tolerance: Any = EXACT) -> bool | None:
+    """Whether two expressions have the same value wherever both have one; None where no point gives any."""
+    symbols = _symbols(first, second)
+    everywhere = not symbols or first.has(sympy.I) or second.has(sympy.I)
+    real, unreal = 0, []
+    for point in _points(symbols):
+        u, v = _value(first, point), _value(second, point)
+        if u is None or v is None:
+            continue
+        same = _close(u, v, tolerance)
+        if not everywhere and (sympy.im(u) != 0 or sympy.im(v) != 0):  # \ln x^2 is 2\ln x where both are real
+            unreal.append(same)
+        elif not same:
+            return False
+        else:
+            real += 1
+    if not symbols and real and tolerance == EXACT and first.is_rational and second.is_rational:
+        return bool(first.doit() == second.doit())  # 100! is not 100! + 1
+    return True if real else all(unreal) if unreal else None
+
+
+def parse_both(gold: str, answer: str) -> tuple[Any, Any]:
+    """Both as sympy expressions, i the imaginary unit in both or in neither; None for what cannot be read."""
+    imaginary = not _SUM_OVER_I.search(gold + answer)
+    return parse(gold, imaginary), parse(answer, imaginary)
 
 
 @lru_cache(maxsize=512)
-def _parsed(expression: str) -> list[Any]:
-    # Wrapped as a formula: bare LaTeX is only half read. No timeout of its own: it would need SIGALRM.
-    return list(parse(f"${expression}$", [_CONFIG], fallback_mode="no_fallback", parsing_timeout=None))
+def parse(text: str, imaginary: bool = True) -> Any:
+    """A cleaned answer as a sympy expression, None where it cannot be read."""
+    try:
+        parsed = latex2sympy(_engine_text(text), is_real=True, normalization_config=None, conversion_config=_CONFIG)
+    except Exception:  # the parser's own, and whatever sympy raises on nonsense
+        return None
+    if isinstance(parsed, sympy.Expr):
+        parsed = parsed.replace(lambda e: e.is_Float, lambda e: sympy.Rational(str(e)))
+        if imaginary:
+            parsed = parsed.subs({s: sympy.I for s in parsed.free_symbols if s.name == "i"})
+    return parsed
+
+
+def _engine_text(text: str) -> str:
+    """The text as math-verify's parser reads it right."""
+    text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2]}}}{{{m[3]}}})" if int(m[2]) < int(m[3]) else m[0], text)
+    text = re.sub(r"(?<![0-9.)}/])([0-9]+)/([0-9]+)(?=[A-Za-z\\(])", r"\\frac{\1}{\2}", text)  # 1/2x is x/2
+    if r"\int" not in text:
+        text = _LETTER.sub(_variable, text)
+    text = re.sub(rf"(?<=[0-9)]){_OPENING}|(?<=\))(?=[0-9])", r"\\cdot ", text)
+    return re.sub(r"(\\(?:frac|binom)\{[^{}]*\}\{[^{}]*\})(?=[0-9(]|\\(?:frac|sqrt|binom))", r"\1\\cdot ", text)
+
+
+def _variable(match: re.Match[str]) -> str:
+    token = match[0]
+    if token in ("e", "i") or (token in ("f", "g") and match.string[match.end() : match.end() + 1] == "("):
+        return token
+    if re.fullmatch(rf"\\(?!(?:{_GREEK})(?![A-Za-z]))[A-Za-z]+", token):
+        return token  # a command
+    return rf"\variable{{{re.sub(r'[^A-Za-z0-9]', '', token.replace(chr(39), 'prime'))}}}"
+
+
+def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
+    """Points to compare at; small and large, positive and negative. A constant needs one."""
+    rng = random.Random(1)
+    return [
+        {s: sympy.Rational(rng.randint(1, 999) * rng.choice((1, 1, -1)), rng.choice((97, 997))) for s in symbols}
+        for _ in range(POINTS if symbols else 1)
+    ]
+
+
+def _value(expression: Any, point: dict[Any, Any]) -> Any:
+    """The value to DIGITS digits, None where there is none."""
+    try:
+        value = expression.evalf(DIGITS, subs=point, maxn=5 * DIGITS)
+        parts = value.as_real_imag()
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError, AttributeError):
+        return None
+    if not all(part.is_Rational or part.is_Float for part in parts) or not all(part.is_finite for part in parts):
+        return None
+    # What cancels to fewer digits than a float has is zero: evalf looked at 5 * DIGITS of them.
+    real, imaginary = (0 if part.is_Float and part._prec < 50 else part for part in parts)
+    return real + imaginary * sympy.I
+
+
+def _close(first: Any, second: Any, tolerance: Any) -> bool:
+    size = max(abs(sympy.N(first, DIGITS)), abs(sympy.N(second, DIGITS)))
+    return bool(abs(sympy.N(first - second, DIGITS)) <= tolerance * size)
+
+
+def _symbols(*expressions: Any) -> list[Any]:
+    return sorted(set().union(*(e.free_symbols for e in expressions)), key=str)
+
+
+def _proved(first: Any, second: Any) -> bool:
+    """math-verify's verdict, in both directions: it is not symmetric."""
+    return any(verify(a, b, float_rounding=10, timeout_seconds=None) for a, b in ((first, second), (second, first)))

@@ -13,13 +13,13 @@ so.
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
 from forkpoint.tasks import workers
-from forkpoint.tasks.latex import Normal, normalise, rational, well_formed
+from forkpoint.tasks.latex import clean, rational, well_formed
 from forkpoint.tasks.numerals import number_key
+from forkpoint.tasks.words import spoken
 from forkpoint.types import AnswerKind
 
 DEADLINE = 5.0
@@ -56,11 +56,10 @@ def answer_key(value: str, kind: AnswerKind) -> str:
         return key.upper() if kind == "option" else key
     if len(value) > MAX_LENGTH:
         return value.strip()
-    normal = normalise(value)
-    number = _value(normal)
-    if number is not None:
-        return str(number)
-    return _words(normal) if normal.words else normal.text + (r"\%" if normal.percent else "")
+    text = clean(value)
+    number = rational(text)
+    option = re.fullmatch(r"\\text\{\(([A-Z])\)\}|\(([A-Z])\)", text)
+    return str(number) if number is not None else (option[1] or option[2]) if option else spoken(text)
 
 
 def same_answer(a: str, b: str, kind: AnswerKind, *, question: str = "", deadline: float = DEADLINE) -> bool:
@@ -76,19 +75,16 @@ def compare_math(gold: str, answer: str, *, question: str = "", deadline: float 
         return Verdict(True, "string")
     if len(gold) > MAX_LENGTH or len(answer) > MAX_LENGTH:
         return Verdict(False, "string")
-    first, second = normalise(gold), normalise(answer)
-    if asks_percentage(question):
-        first, second = first._replace(percent=False), second._replace(percent=False)
-    if first.words or second.words or _both_names(first.text, second.text):
-        return Verdict(_words(first) == _words(second), "string")
-    if first == second:
-        return Verdict(bool(first.text), "string")
-    values = _value(first), _value(second)
+    percent = "" if asks_percentage(question) else "/100"
+    first, second = clean(gold, percent=percent), clean(answer, percent=percent)
+    if first == second or not first or not second:
+        return Verdict(bool(first) and first == second, "string")
+    values = rational(first), rational(second)
     if None not in values:
         return Verdict(values[0] == values[1], "number")
-    if first.percent != second.percent or not _comparable(first.text) or not _comparable(second.text):
+    if not well_formed(first) or not well_formed(second):
         return Verdict(False, "string")
-    same, error = _by_algebra(first.text, second.text, deadline)
+    same, error = _by_algebra(first, second, deadline)
     return Verdict(same, "math-verify", error)
 
 
@@ -105,22 +101,3 @@ def _by_algebra(gold: str, answer: str, deadline: float) -> tuple[bool, str | No
         return workers.compare(gold, answer, deadline), None
     except workers.WorkerFailure as failure:
         return False, str(failure)
-
-
-def _comparable(text: str) -> bool:
-    return bool(text) and well_formed(text)
-
-
-def _value(normal: Normal) -> Fraction | None:
-    number = None if normal.words else rational(normal.text)
-    return number / 100 if number is not None and normal.percent else number
-
-
-def _words(normal: Normal) -> str:
-    words = normal.text.replace(" ", "").casefold()
-    return words[1:-1] if re.fullmatch(r"\([a-z]\)", words) else words
-
-
-def _both_names(first: str, second: str) -> bool:
-    """Plain words are compared as words: to algebra "east" and "seat" are the same product of letters."""
-    return bool(re.fullmatch("[A-Za-z]{4,}", first) and re.fullmatch("[A-Za-z]{4,}", second))

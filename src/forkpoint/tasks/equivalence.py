@@ -1,132 +1,160 @@
-"""Whether two normalised answers say the same, taken apart by their shape before any algebra is done.
+r"""Whether two cleaned answers say the same, taken apart by their shape before any algebra is done.
 
-Tuples, points and intervals compare bracket by bracket and in order; sets and bare lists in any order;
-matrices entry by entry; unions part by part; "a \\pm b" stands for two answers. So (1,3) is neither {1,3} nor
-[1,3], and "1,-2" is {-2,1}. What has no shape is a leaf, and `leaf` (computer algebra, given by the caller)
-decides on it.
+Tuples and points compare bracket by bracket and in order; sets and bare lists in any order; matrices entry by entry;
+ratios up to a factor; inequalities and intervals as sets of reals; "a \pm b" stands for two answers. So (1,3) is
+neither {1,3} nor [1,3], and "1,-2" is {-2,1}. Only a grading worker imports this module.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from forkpoint.tasks.algebra import same_equation, same_expression
+from forkpoint.tasks.intervals import is_range, same_range
 from forkpoint.tasks.latex import rational
+from forkpoint.tasks.shapes import shape, split_top
+from forkpoint.tasks.words import spoken
 
-Leaf = Callable[[str, str], bool]
-
-_MATRIX = re.compile(r"\\begin\{([pbvBV]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
 _BASE = re.compile(r"[0-9A-F.]+_\{[0-9]+\}")
-_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![A-Za-z])")
-_NAME = re.compile(r"(\(?[A-Za-z](?:_\{\w\})?(?:,[A-Za-z])*\)?(?:\([A-Za-z]\))?)(?:=|\\in ?)(?=[^=]*$)")
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_OPTION = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])\)?(?:\})?")
+_LETTERED = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])[).:](?![-+*/^,_=<>]|\\(?:cdot|times|cup|in)).+")
+_NAME = re.compile(
+    r"\\text\{[^{}]*\}|(?:\\(?:angle|triangle) ?)?[A-Z]{1,3}|\(?[A-Za-z](?:,[A-Za-z])*\)?"
+    r"|(?:[A-Za-z]|\\[a-z]+ ?)'*(?:_\{\w+\})?(?:\^\{-1\})?(?:\([^()=]*\))?"
+)
+_LETTERS = re.compile(r"(?:\\(?:angle|triangle|overline|overrightarrow)(?:\{| ?))?[A-Za-z]{2,}\}?")
 
 
-class Shape(NamedTuple):
-    """`kind` is "tuple", "set", "matrix", "union" or "leaf"; `brackets` tell apart tuples, and matrices by
-    columns.
-    """
-
-    kind: str
-    brackets: str
-    items: Sequence[str]
-
-
-def equivalent(gold: str, answer: str, leaf: Leaf) -> bool:
-    """Whether two normalised answers are the same. `leaf(gold, answer)` decides on two single expressions."""
-    gold, answer = _without_name(gold, answer)
+def equivalent(gold: str, answer: str) -> bool:
+    """Whether two cleaned answers are the same."""
     if gold == answer:
         return True
-    gold_value, answer_value = rational(gold), rational(answer)
-    if gold_value is not None and answer_value is not None:
-        return gold_value == answer_value
+    if _same_option(gold, answer):
+        return True
+    if is_range(gold) or is_range(answer):
+        return same_range(gold, answer)
+    if r"\emptyset" in (gold, answer):
+        return False
+    gold, answer = _without_names(gold, answer)
+    values = rational(gold), rational(answer)
+    if gold == answer or None not in values:
+        return gold == answer or values[0] == values[1]
     if _BASE.fullmatch(gold) or _BASE.fullmatch(answer):  # 52_8 is not 52, nor 42: the base was asked for
         return False
-    gold_shape, answer_shape = shape(gold), shape(answer)
-    if bool(_INEQUALITY.search(gold)) != bool(_INEQUALITY.search(answer)):  # x > 2 against (2, \infty)
-        return leaf(gold, answer)
-    if gold_shape.kind == answer_shape.kind == "leaf":
-        return leaf(gold, answer)
-    if gold_shape.kind in ("set", "union", "leaf") and answer_shape.kind in ("set", "union", "leaf"):
-        kinds = {gold_shape.kind, answer_shape.kind}
-        return kinds != {"set", "union"} and _same_in_any_order(gold_shape.items, answer_shape.items, leaf)
-    if gold_shape[:2] != answer_shape[:2] or len(gold_shape.items) != len(answer_shape.items):
+    return _same_shape(gold, answer)
+
+
+def _same_shape(gold: str, answer: str) -> bool:
+    first, second = shape(gold), shape(answer)
+    kinds = {first.kind, second.kind}
+    if kinds == {"leaf"}:
+        return _same_leaf(gold, answer)
+    if kinds <= {"set", "leaf"}:
+        return _same_in_any_order(first.items, second.items)
+    if kinds == {"set", "tuple"} and 1 in (len(first.items), len(second.items)):
+        return any(
+            len(part.items) == 1 and equivalent(*part.items, other) for part, other in ((first, answer), (second, gold))
+        )
+    if kinds == {"set", "tuple"} and len(first.items) > 1 < len(second.items):
+        pair = [_assignments(text) or text for text in (gold, answer)]
+        return pair != [gold, answer] and _same_shape(*pair)
+    if kinds <= {"ratio", "leaf"}:
+        return _same_ratio(_terms(gold), _terms(answer))
+    if first[:2] != second[:2] or len(first.items) != len(second.items):
         return False
-    return all(equivalent(a, b, leaf) for a, b in zip(gold_shape.items, answer_shape.items, strict=True))
+    return all(equivalent(a, b) for a, b in zip(first.items, second.items, strict=True))
 
 
-def shape(text: str) -> Shape:
-    """The outer shape of a normalised answer."""
-    matrix = _MATRIX.fullmatch(text)
-    if matrix:
-        rows = [row.split("&") for row in matrix[2].removesuffix("\\\\").split("\\\\")]
-        determinant = matrix[1] if matrix[1] in ("v", "V") else ""
-        widths = ",".join(str(len(row)) for row in rows)
-        return Shape("matrix", f"{determinant}{widths}", [entry for row in rows for entry in row])
-    parts = split_top(text, r"\cup")
-    if len(parts) > 1:
-        return Shape("union", "", [part.strip() for part in parts])
-    items = split_top(text, ",")
-    if len(items) > 1 or _is_plus_minus(text):
-        return Shape("set", "", [signed for item in items for signed in _signs(item)])
-    inner, opening, closing = _bracketed(text)
-    items = split_top(inner, ",")
-    if opening == r"\{" and closing == r"\}":
-        return Shape("set", "", [signed for item in items for signed in _signs(item)])
-    if opening and len(items) > 1:
-        return Shape("tuple", opening + closing, items)
-    return Shape("leaf", "", [text])
+def _same_leaf(gold: str, answer: str) -> bool:
+    if r"\text" in gold or r"\text" in answer:
+        return spoken(gold).casefold() == spoken(answer).casefold()
+    sides = [split_top(text, r"\approx") for text in (gold, answer)]
+    if max(len(side) for side in sides) > 1:  # what is said to be near is named twice: either may be meant
+        return any(equivalent(a, b) for a in sides[0] for b in sides[1])
+    if ":" in gold + answer or any(_is_name(text) for text in (gold, answer)):  # 8:30, ABC
+        return False
+    equations = [split_top(text, "=") for text in (gold, answer)]
+    if len(equations[0]) == len(equations[1]) == 2:
+        return same_equation(*equations)
+    if len(equations[0]) == len(equations[1]) == 1:
+        return same_expression(gold, answer)
+    return _both_true(*equations)
 
 
-def split_top(text: str, separator: str) -> list[str]:
-    """Split where the separator stands outside of all brackets (an interval's may be of two kinds)."""
-    parts, depth, start = [], 0, 0
-    for token in re.finditer(rf"\\[A-Za-z]+|\\.|[()\[\]{{}}]|{re.escape(separator)}", text):
-        mark = token.group().removeprefix("\\")
-        depth += (mark in _CLOSING) - (mark in _CLOSING.values())
-        if token.group() == separator and depth == 0:
-            parts.append(text[start : token.start()])
-            start = token.end()
-    return [*parts, text[start:]]
+def _is_name(text: str) -> bool:
+    return bool(_LETTERS.fullmatch(text)) and any(c.isupper() for c in text)
 
 
-def _bracketed(text: str) -> tuple[str, str, str]:
-    """Content and brackets where one pair encloses the whole, else the text and no brackets."""
-    opening = re.match(r"\(|\[|\\\{", text)
-    closing = re.search(r"(?:\)|\]|\\\})$", text)
-    if not opening or not closing or len(text) < 2:
-        return text, "", ""
-    depth = 0
-    for token in re.finditer(r"[()\[\]{}]", text):
-        depth += (token.group() in _CLOSING) - (token.group() in _CLOSING.values())
-        if depth == 0 and token.end() < len(text):
-            return text, "", ""
-    return text[opening.end() : closing.start()], opening.group(), closing.group()
+def _both_true(*equations: list[str]) -> bool:
+    """2+3=5 is 5: a chain of equal numbers is their value."""
+    constant = not re.search(r"(?<!\\)(?<![A-Za-z])[A-Za-z]", "".join("=".join(equation) for equation in equations))
+    return constant and all(same_expression(equations[0][0], side) for equation in equations for side in equation)
 
 
-def _is_plus_minus(text: str) -> bool:
-    return len(split_top(text, r"\pm")) == 2
+def _same_option(gold: str, answer: str) -> bool:
+    r"""\text{(B)} is B, "(B)" and "B) east"."""
+    if not any(re.fullmatch(r"\\text\{\([A-J]\)\}|[A-J]", text) for text in (gold, answer)):
+        return False
+    letters = [_OPTION.fullmatch(text) or _LETTERED.fullmatch(text) for text in (gold, answer)]
+    if not letters[0] or not letters[1]:
+        return False
+    exact = r"\text{(" not in gold + answer
+    first, second = letters[0][1], letters[1][1]
+    return first == second if exact else first.upper() == second.upper()
 
 
-def _signs(item: str) -> list[str]:
-    """Both meanings of "a \\pm b"; the item itself where it has no such sign, or several."""
-    parts = split_top(item, r"\pm")
-    return [f"{parts[0]}{sign}{parts[1]}" for sign in "+-"] if len(parts) == 2 else [item]
-
-
-def _same_in_any_order(gold: Sequence[str], answer: Sequence[str], leaf: Leaf) -> bool:
+def _same_in_any_order(gold: Sequence[str], answer: Sequence[str]) -> bool:
     """Whether the items pair off. Repeated items count once: {1, 1} is {1}."""
-    return len(gold) <= 50 and len(answer) <= 50 and _covers(gold, answer, leaf) and _covers(answer, gold, leaf)
+    return len(gold) <= 50 and len(answer) <= 50 and _covers(gold, answer) and _covers(answer, gold)
 
 
-def _covers(items: Sequence[str], others: Sequence[str], leaf: Leaf) -> bool:
-    return all(any(equivalent(item, other, leaf) for other in others) for item in items)
+def _covers(items: Sequence[str], others: Sequence[str]) -> bool:
+    return all(any(equivalent(item, other) for other in others) for item in items)
 
 
-def _without_name(gold: str, answer: str) -> tuple[str, str]:
+def _terms(text: str) -> list[str]:
+    """The terms of a ratio; a fraction is the ratio to 1."""
+    parts = list(shape(text).items)
+    return parts if len(parts) > 1 else [text, "1"]
+
+
+def _same_ratio(gold: Sequence[str], answer: Sequence[str]) -> bool:
+    pairs = zip(gold[1:], answer[1:], strict=False)
+    return len(gold) == len(answer) and all(
+        same_expression(f"({a})({answer[0]})", f"({b})({gold[0]})") for a, b in pairs
+    )
+
+
+def _assignments(text: str) -> str | None:
+    """x=1,y=2 as the point (1,2), in the order of the letters."""
+    pairs = [split_top(item.strip(), "=") for item in split_top(text, ",", r"\land")]
+    if not all(len(pair) == 2 and re.fullmatch("[A-Za-z]", pair[0]) for pair in pairs):
+        return None
+    named = dict(sorted((name, value) for name, value in pairs))
+    return f"({','.join(named.values())})" if len(named) == len(pairs) > 1 else None
+
+
+def _without_names(gold: str, answer: str) -> tuple[str, str]:
     """Take a leading "x=", "f(x)=", "(x,y)=" or "x\\in" away where just one has it, or both have the same."""
-    gold_name, answer_name = _NAME.match(gold), _NAME.match(answer)
-    if gold_name and answer_name and gold_name[1] != answer_name[1]:
-        return gold, answer
-    return gold[gold_name.end() if gold_name else 0 :], answer[answer_name.end() if answer_name else 0 :]
+    (gold_name, gold_value), (answer_name, answer_value) = _named(gold), _named(answer)
+    if gold_name and answer_name:
+        return (gold_value, answer_value) if gold_name == answer_name else (gold, answer)
+    if gold_name and ("=" not in answer or gold_value.startswith(r"\{")):
+        return gold_value, answer
+    if answer_name and ("=" not in gold or answer_value.startswith(r"\{")):
+        return gold, answer_value
+    return gold, answer
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Name and value of "x=2", "A=\\pi r^2=4\\pi" and "5=x"; no name where there is none."""
+    for sign in (r"\in", "=", r"\approx"):
+        parts = [part.strip() for part in split_top(text, sign)]
+        if len(parts) < 2 or any(len(split_top(part, ",", ";", r"\land", r"\lor")) > 1 for part in parts[:-1]):
+            continue
+        if _NAME.fullmatch(parts[0]) and "=" not in parts[-1]:
+            return parts[0], parts[-1]
+        if sign == "=" and len(parts) == 2 and _NAME.fullmatch(parts[1]):
+            return parts[1], parts[0]
+    return "", text

@@ -1,136 +1,296 @@
-"""One spelling for the many ways to write the same mathematical answer, without computer algebra.
+r"""One spelling for the many ways to write the same mathematical answer, without computer algebra.
 
-`normalise` takes away what carries no meaning in an answer (spacing, \\left and \\right, \\dfrac for \\frac,
-thousands separators, currency, degree signs, units) and keeps what does (the percent sign, the kind of
-brackets, number bases). Units are not compared: "5 cm", "5" and "5 m" are one answer. A unit that matters is
-not told apart.
+`clean` goes through tables: characters, commands, rules, words (see `words`), and braces every argument last. What
+carries no meaning in an answer goes (spacing, \left and \right, colour, thousands separators, currency, degree signs,
+units); what does stays (percent as a factor of 1/100, the kind of brackets, number bases). What stood apart stays
+apart: "5 out of 36" never becomes 536.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
+from functools import lru_cache
 
-from forkpoint.tasks.numerals import parse_number
-
-_UNICODE = str.maketrans(
-    {
-        "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ",
-        "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "°": "", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "θ": r"\theta ", "\u00a0": " ", "\x00": "",
-    }
-)  # fmt: skip
-_THOUSANDS = re.compile(r"(?<=[0-9])(?:,\s?\\!\s?|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))")
-_GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
-_SPACING = re.compile(r"\\(?:[,;:!>]|(?:quad|qquad|displaystyle|limits|hfill|thinspace)(?![A-Za-z]))|(?<!\\)\\ |~")
-_SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?")
-_DELIMITERS = re.compile(r"\\[()]|(?<!\\)\\\[|(?<!\\)\\\](?!\s*\\)|\\?\$|\*\*|[€£₹]")
-_DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|mathit|operatorname|rm)\s*\{([^{}]*)\}")
-_JOINER = re.compile(r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
-_PLAIN_SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
-_PLAIN_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
-_UNIT_POWER = r"(?:\s*(?:\^\s*\{?\s*[0-9]\s*\}?))?"
-_UNIT = re.compile(
-    rf"(?<=[0-9}}])\s+(?!pi\b|sin|cos|tan|log|ln\b)[A-Za-z]{{2,}}(?:[ ./]+[A-Za-z]+){{0,4}}\.?{_UNIT_POWER}$"
-)
-_FRAC_ARGUMENTS = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))")
-_PERCENT = re.compile(r"\\?%|\s(?:percent|per cent)$")
-_RATIO = re.compile(r"(-?)\s*\\frac\{(-?[0-9]{1,200})\}\{(-?[0-9]{1,200})\}")
-_MIXED = re.compile(r"(-?)\s*([0-9]{1,200})\s*\\frac\{([0-9]{1,200})\}\{([0-9]{1,200})\}")
-
+from forkpoint.tasks.words import WORD_SPACE, without_units
 
 MAX_NESTING = 30
 """Deepest nesting of brackets that algebra is asked about."""
+MAX_DIGITS = 400
+"""Longest number, and largest power of ten, that is written out here; a longer one is compared as text."""
+
+CHARACTERS = {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
+    "∙": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ",
+    "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ",
+    "∖": r"\setminus ", "∈": r"\in ", "∨": r"\lor ", "∧": r"\land ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "ℂ": r"\mathbb{C}", "√": r"\sqrt ", "∛": r"\sqrt[3]",
+    "∠": r"\angle ", "△": r"\triangle ", "⟨": "(", "⟩": ")", "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'",
+    "€": "", "£": "", "₹": "", "¥": "", "（": "(", "）": ")", "，": ",", "；": ";", "⁄": "/", "∕": "/",
+    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ", "λ": r"\lambda ",
+    "μ": r"\mu ", "ρ": r"\rho ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\x00": "",
+}  # fmt: skip
+_TRANSLATION = str.maketrans(CHARACTERS)
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+
+COMMANDS = {
+    # decoration
+    **dict.fromkeys(("left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "middle"), ""),
+    **dict.fromkeys(("displaystyle", "textstyle", "limits", "rm", "bf", "it", "boxed", "fbox", "mathbf", "bm"), ""),
+    **dict.fromkeys(("boldsymbol", "underline", "ensuremath", "mathit", "mathsf", "mathstrut", "hfill"), ""),
+    **dict.fromkeys(("quad", "qquad", "thinspace", "enspace", "newline"), " "),
+    # text
+    **dict.fromkeys(("textbf", "textit", "textrm", "texttt", "textsf", "textnormal", "mbox", "hbox"), r"\text"),
+    **dict.fromkeys(("mathrm", "mathtt", "operatorname"), r"\text"),
+    # one name a symbol
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
+    **dict.fromkeys(("leq", "leqslant", "leqq"), r"\le "),
+    **dict.fromkeys(("geq", "geqslant", "geqq"), r"\ge "),
+    **dict.fromkeys(("varnothing", "O"), r"\emptyset "),
+    **dict.fromkeys(("backslash", "smallsetminus"), r"\setminus "),
+    **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
+    "lt": "<", "gt": ">", "neq": r"\ne ", "lbrace": r"\{", "rbrace": r"\}", "langle": "(", "rangle": ")",
+    "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "cdotp": r"\cdot ", "ast": "*", "colon": ":",
+    "bmod": r"\mod ", "vee": r"\lor ", "wedge": r"\land ", "degree": r"^\circ ", "degrees": r"^\circ ",
+    "prime": "'", "infinity": r"\infty ", "R": r"\mathbb{R}", "Reals": r"\mathbb{R}", "imath": "i", "lg": r"\log_{10}",
+    "thickapprox": r"\approx ", "approxeq": r"\approx ", "simeq": r"\approx ", "doteq": "=", "coloneqq": "=",
+    "dollar": "", "pounds": "", "euro": "",
+}  # fmt: skip
+
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_FUNCTION = r"arcsin|arccos|arctan|sin|cos|tan|cot|csc|sec|log|ln|exp|sqrt"
+_ARRAY = r"\\begin\{(?:array|smallmatrix|matrix)\}(?:\s*\{[^{}]*\})?"
+_END_ARRAY = r"\\end\{(?:array|smallmatrix|matrix)\}"
+_CIRC = r"\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})"
 
 
-class Normal(NamedTuple):
-    """A normalised answer: its text without white space, whether it is words ("\\text{east}"), whether in
-    percent.
+def _text_of_math(match: re.Match[str]) -> str:
+    """\\textbf{15x - 80} is mathematics; what has a word in it, or no digit and no sign, stays text."""
+    math = re.search(r"[0-9+=]| - ", match[1]) and not re.search("[A-Za-z]{2}", match[1])
+    return f" {match[1]} " if math else match[0]
+
+
+def _repeating(match: re.Match[str]) -> str:
+    """0.1\\overline{6} as \\frac{15}{90}."""
+    whole, fixed, period = match[1], match[2], match[3]
+    value = int(f"0{whole}{fixed}{period}") - int(f"0{whole}{fixed}")
+    return rf"\frac{{{value}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
+
+
+RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [  # (pattern, replacement), in this order
+    (r"\\\\\[-?[0-9.]+ ?[a-z]+\]", r"\\\\"),  # \\[4pt] in a matrix
+    (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+    (r"(?<=[0-9A-Za-z)}])\*\*(?=[-0-9A-Za-z({])", "^"),  # 2**3: Python's power
+    (r"\*\*|`|\\[()]|(?<!\\)\\\[|(?<!\\)\\\](?!\s*\\)", ""),  # **5**, \(5\), \[5\]
+    (r"(?<=[0-9])(?:,\s?\\!\s?|\{,\}|\\,|\\ |~)(?=[0-9]{3}(?![0-9]))", ""),  # 10,\!080
+    (r"(?<![0-9.,^_/])[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9]|\s?[/.,])", lambda m: m[0].replace(" ", "")),  # 70 000
+    (r"(?<=[0-9])\{,\}(?=[0-9])", "."),  # 3{,}14
+    (r"\\?\$|\\!", ""),  # $5$, \$5
+    (r"\\[,;:>]|(?<!\\)\\(?=\s|$)|~|(?<![\\0-9])&(?==)", " "),
+    (r"\\(?:textcolor|color)\s*\{[^{}]*\}|\\[hv]space\*?\{[^{}]*\}", ""),  # \color{red}{5}
+    (r"\\text\s*\{([^{}]*)\}", _text_of_math),
+    (r"\\text\s*\{\s*([-+ei]?)\s*\}", r" \1 "),  # \mathrm{i}
+    (r"\s*\\text\s*\{\s*\(?(?:in )?base[- ]?([0-9]+)\)?\s*\}", r"_{\1}"),  # 52\text{ (base 8)}
+    (r"\s*\(?(?:\\text\s*\{\s*)?(?:in )?base[-\s]*\}?\s*([0-9]+)\)?|_\s*\{?\(([0-9]+)\)\}?", r"_{\1\2}"),
+    (r"<=", r"\\le "),
+    (r">=", r"\\ge "),
+    (r"!=|\\not\s*=", r"\\ne "),
+    (r"\\\{\s*\\\}", r"\\emptyset "),
+    (rf"[(\[]\s*{_ARRAY}|\\begin\{{bmatrix\}}", r"\\begin{pmatrix}"),
+    (rf"{_END_ARRAY}\s*[)\]]|\\end\{{bmatrix\}}", r"\\end{pmatrix}"),
+    (
+        rf"(?<![\\A-Za-z])(?<!text\{{)({_FUNCTION})(?=\s*[({{0-9\\^_]|\s[A-Za-z](?![A-Za-z]))",
+        r"\\\1 ",
+    ),  # sqrt(2), sin x
+    (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+    (r"(?<![\\A-Za-z])(?:infinity|infty|oo)(?![A-Za-z])", r"\\infty "),
+    # \tan 60^\circ: an angle of a function is in radians; elsewhere it is its number
+    (
+        rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\s*\^\{{?-?[0-9]\}}?)?\s*[({{]?\s*)(-?{_NUMBER}){_CIRC}",
+        r"\1(\\frac{\2\\pi}{180})",
+    ),
+    (rf"{_CIRC}\s*(?:\\text\{{\s*[CF]\s*\}}|[CF](?![A-Za-z]))?", " "),
+    (rf"({_NUMBER})[eE]([+-]?[0-9]+)(?![0-9A-Za-z.])", r"\1\\cdot 10^{\2}"),  # 1.5e-6
+    (r"(?<![0-9.)}^_])([0-9]+) +([0-9]+)/([0-9]+)(?![0-9.])", r"\1\\frac{\2}{\3}"),  # 1 4/5
+    (r"(?<![0-9.])([0-9]*)\.([0-9]*)\s*\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?", _repeating),  # 0.\overline{3}
+    (r"(?<![^-])([0-9]*)\.([0-9]*)\(([0-9]+)\)$", _repeating),  # 0.(3)
+    (r"^\s*([\[\]])([^\[\]]*[,;][^\[\]]*)\[\s*$", r"\1\2)"),  # [2,3[ is [2,3)
+    (r"^\s*\]([^\[\]]*[,;][^\[\]]*)([)\]])\s*$", r"(\1\2"),  # ]2,3] is (2,3]
+    (r"^(\s*(?:\(|\[|\\\{)[^;()]*(?:;[^;()]*)+)(?=[)\]}])", lambda m: m[0].replace(";", ",")),  # (2;3) is (2,3)
+]
+_PATTERNS = [(re.compile(pattern), replacement) for pattern, replacement in RULES]
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+_LEADING = re.compile(r"^\s*(?:=|\\approx(?![A-Za-z])|:)\s*")
+_GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
+_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9]+(?:\.[0-9]+)?|.", re.DOTALL)
+_RAW = ("\\text", "\\begin", "\\end", "\\mathbb", "\\mathcal", "\\overline", "\\bar", "\\vec", "\\hat", "\\tilde",
+        "\\overrightarrow", "\\widehat", "\\dot", "\\ddot")  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def clean(answer: str, *, percent: str = "/100") -> str:
+    """The answer in its one spelling, without white space. A percent sign is written as `percent`.
+
+    Callers bound its length. Not well-formed text comes back with most of its rules applied.
     """
-
-    text: str
-    words: bool
-    percent: bool
-
-
-def normalise(answer: str) -> Normal:
-    """The answer in its one spelling. Callers bound its length."""
-    text = _SIZING.sub("", answer.translate(_UNICODE).strip())
-    text = _SPACING.sub(" ", _THOUSANDS.sub("", text))
-    text = _PLAIN_PI.sub(r"\\pi ", _PLAIN_SQRT.sub(r"\\sqrt{\1}", text))
-    text = _DEGREES.sub("", _DELIMITERS.sub("", _JOINER.sub(", ", text)))
-    wordy = _TEXT.sub("", text)
-    words = not re.search(r"[0-9\\=]", wordy) and bool(re.search(r"[A-Za-z]", text)) and wordy != text
-    words = words and not re.search(r"[A-Za-z]", wordy)
-    if words:
-        text = _TEXT.sub(r"\1", text)
-        return Normal(_plain_words(text), True, False)
-    text = _without_text(text)
-    percent = bool(_PERCENT.search(text))
-    text = _UNIT.sub("", _PERCENT.sub("", text).strip().rstrip(".,;: "))
-    text = re.sub(r"\\(?:leq|leqslant)(?![A-Za-z])", r"\\le", text)
-    text = re.sub(r"\\(?:geq|geqslant)(?![A-Za-z])", r"\\ge", text)
-    text = _ungroup(_braced(text))
-    return Normal(_tight(text), False, percent)
+    text = re.sub(r"\\(?:left|right)\s*\.", "", _characters(answer)).strip()
+    text = _COMMAND.sub(lambda m: COMMANDS.get(m[1], m[0]), text)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    text = _LEADING.sub("", text)
+    while _encloses(text.strip()):
+        text = text.strip()[1:-1]
+    text = without_units(text, percent).strip().rstrip(".,;: \n")
+    text = _LEADING.sub("", text)
+    if well_formed(text):
+        text = _sequence(_TOKEN.findall(text)[::-1])
+    if not re.search(r"[(\[]|\\\{", text):  # in brackets a comma may also separate
+        text = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
+    return text
 
 
-def _plain_words(text: str) -> str:
-    words = " ".join(text.split()).rstrip(".").casefold()
-    letter = re.fullmatch(r"\(\s*([a-z])\s*\)", words)
-    return letter[1] if letter else words
+def _characters(text: str) -> str:
+    """ASCII: x⁴ is x^{4}, ½ is \\frac{1}{2}."""
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: f"_{{{m[0].translate(_LOWERED)}}}", text)
+    text = re.sub("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]", _vulgar, text)
+    return text.translate(_TRANSLATION)
 
 
-def _without_text(text: str) -> str:
-    """Units set as text are taken away with their exponent; other short text stays as the letters it is."""
-    unit = re.compile(rf"(?:(?<=[0-9}}])|(?<=[0-9}}]\s))\s*{_TEXT.pattern}{_UNIT_POWER}")
-    return _TEXT.sub(r"\1", unit.sub(_keep_percent, text))
+def _vulgar(match: re.Match[str]) -> str:
+    value = Fraction(unicodedata.numeric(match[0])).limit_denominator(10)
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
-def _keep_percent(match: re.Match[str]) -> str:
-    return r"\%" if match[1].strip().lower() in ("percent", "%", r"\%") else ""
+# --- every argument in braces, no other group, no white space ---------------------------------------------------------
 
 
-def _braced(text: str) -> str:
-    """\\frac43 -> \\frac{4}{3}, \\sqrt2 -> \\sqrt{2}, x_8 -> x_{8}, x^2 -> x^{2}."""
+def _sequence(stack: list[str], closing: str = "") -> str:
+    """What stands on the stack (the next token last) up to `closing`."""
+    text, gap = "", False
+    while stack:
+        token = stack.pop()
+        if token == closing:
+            break
+        if token.isspace():
+            gap = True
+            continue
+        piece = _piece(token, stack)
+        if gap and re.match(r"[0-9.]", piece) and re.search(r"[0-9.]$", text):
+            text += WORD_SPACE
+        text += " " + piece if piece[:1].isalpha() and re.search(r"\\[A-Za-z]+$", text) else piece
+        gap = False
+    return text
 
-    def fraction(match: re.Match[str]) -> str:
-        return rf"\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}"
 
-    text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
-    text = _FRAC_ARGUMENTS.sub(fraction, text)
-    text = re.sub(r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}", text)
-    return re.sub(r"([_^])\s*([0-9A-Za-z])", r"\1{\2}", text)
+def _piece(token: str, stack: list[str]) -> str:
+    if token == "{":
+        inner = _sequence(stack, "}")
+        return inner if re.fullmatch(r"[A-Za-z]?", inner) else f"({inner})"
+    if token in ("\\frac", "\\binom"):
+        top = _argument(stack, digits=False)
+        return f"{token}{{{top}}}{{{_argument(stack, digits=False)}}}"
+    if token in ("\\sqrt", "\\pmod"):
+        _skip_space(stack)
+        index = ""
+        if stack and stack[-1] == "[":
+            stack.pop()
+            index = f"[{_sequence(stack, ']')}]"
+        return f"{token}{index}{{{_argument(stack)}}}"
+    if token in "^_":
+        return f"{token}{{{_argument(stack)}}}"
+    if token in _RAW:
+        return token + _raw_group(stack)
+    return token
 
 
-def _ungroup(text: str) -> str:
-    """1,234 -> 1234 outside of brackets, where a comma may also separate."""
-    if any(bracket in text for bracket in "([") or r"\{" in text:
-        return text
-    return _GROUPED.sub(lambda match: match.group().replace(",", ""), text)
+def _argument(stack: list[str], digits: bool = True) -> str:
+    """The argument of a command, without its braces; `digits`: 10 is one argument, as in 2^10."""
+    _skip_space(stack)
+    if not stack:
+        return ""
+    token = stack.pop()
+    if token == "{":
+        return _sequence(stack, "}")
+    if token == "(" and digits and _closes(stack):
+        return _parenthesised(stack)
+    if token in "+-" and digits:
+        return token + _argument(stack)
+    if token[0].isdigit() and len(token) > 1 and not digits:
+        stack.append(token[1:])
+        return token[0]
+    return _piece(token, stack)
 
 
-def _tight(text: str) -> str:
-    """Without white space, but for the one space that ends a command's name before a letter."""
-    text = re.sub(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])", "\\1\x00", text)
-    return re.sub(r"\s+", "", text).replace("\x00", " ")
+def _skip_space(stack: list[str]) -> None:
+    while stack and stack[-1].isspace():
+        stack.pop()
+
+
+def _closes(stack: list[str]) -> bool:
+    depth = 1
+    for token in reversed(stack):
+        depth += (token == "(") - (token == ")")
+        if depth == 0:
+            return True
+    return False
+
+
+def _parenthesised(stack: list[str]) -> str:
+    depth, inner = 1, []
+    while depth:
+        token = stack.pop()
+        depth += (token == "(") - (token == ")")
+        inner.append(token)
+    return _sequence(inner[-2::-1])
+
+
+def _raw_group(stack: list[str]) -> str:
+    _skip_space(stack)
+    text, depth = "", 0
+    while stack and (depth or stack[-1] == "{"):
+        token = stack.pop()
+        depth += (token == "{") - (token == "}")
+        text += token
+        if not depth:
+            break
+    return text
+
+
+# --- numbers and brackets ---------------------------------------------------------------------------------------------
+
+_VALUE = re.compile(
+    rf"""
+    (?P<sign>[+-]*) (?:
+      (?P<whole>[0-9]*) \\frac\{{(?P<top>-?{_NUMBER})\}}\{{(?P<bottom>-?{_NUMBER})\}}
+    | (?P<number>{_NUMBER}) (?:/(?P<divisor>{_NUMBER}))? (?:(?:\\times|\\cdot|\*)10\^\{{(?P<power>-?[0-9]{{1,3}})\}})?
+    ) (?P<percent>/100)?""",
+    re.VERBOSE,
+)
 
 
 def rational(text: str) -> Fraction | None:
-    """The exact value of a normalised answer that is a number, a fraction or a mixed number, else None."""
-    if len(text) > 1000:
+    r"""The exact value of a cleaned answer that is one number: 3, -1/2, 1\frac{4}{5}, 6.02\cdot10^{23}; else None."""
+    match = _VALUE.fullmatch(text)
+    if not match or len(text) > MAX_DIGITS:
         return None
-    mixed = _MIXED.fullmatch(text)
-    if mixed and int(mixed[4]):
-        value = int(mixed[2]) + Fraction(int(mixed[3]), int(mixed[4]))
-        return -value if mixed[1] else value
-    ratio = _RATIO.fullmatch(text)
-    if ratio and int(ratio[3]):
-        value = Fraction(int(ratio[2]), int(ratio[3]))
-        return -value if ratio[1] else value
-    plain = re.fullmatch(r"\+?(-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:/[0-9]+)?)", text)
-    return parse_number(plain[1].removesuffix(".")) if plain else None
+    top, bottom = match["top"] or match["number"], match["bottom"] or match["divisor"] or "1"
+    denominator = Fraction(bottom.rstrip("."))
+    power = int(match["power"] or 0)
+    if not denominator or abs(power) > MAX_DIGITS:
+        return None
+    value = Fraction(top.rstrip(".")) / denominator * Fraction(10) ** power
+    if match["whole"]:
+        if not 0 < value < 1:  # 2\frac{3}{2} is a product
+            return None
+        value += int(match["whole"])
+    value /= 100 if match["percent"] else 1
+    return -value if match["sign"].count("-") % 2 else value
 
 
 def well_formed(text: str) -> bool:
@@ -143,3 +303,13 @@ def well_formed(text: str) -> bool:
         if braces < 0 or depth > MAX_NESTING:
             return False
     return braces == 0
+
+
+def _encloses(text: str) -> bool:
+    """Whether one pair of braces holds the whole text."""
+    depth = 0
+    for token in re.finditer(r"\\.|[{}]", text):
+        depth += (token[0] == "{") - (token[0] == "}")
+        if depth == 0:
+            return token.end() == len(text) > 1 and text[0] == "{"
+    return False
