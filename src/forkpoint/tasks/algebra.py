@@ -53,8 +53,8 @@ def same_expression(gold: str, answer: str) -> bool:
     first, second = parse_both(gold, answer)
     if first is None or second is None:
         return False
-    tolerance = ROUNDED if "." in gold + answer else EXACT
-    same = same_value(first, second, tolerance)
+    rounded = "." in gold + answer and not _symbols(first, second) and not (first.is_rational and second.is_rational)
+    same = same_value(first, second, ROUNDED if rounded else EXACT)
     return _proved(first, second) if same is None else same
 
 
@@ -79,7 +79,7 @@ def same_value(first: Any, second: Any, tolerance: Any = EXACT) -> bool | None:
     symbols = _symbols(first, second)
     everywhere = not symbols or first.has(sympy.I) or second.has(sympy.I)
     real, unreal = 0, []
-    for point in _points(symbols):
+    for point in _points(symbols, first, second):
         u, v = _value(first, point), _value(second, point)
         if u is None or v is None:
             continue
@@ -134,9 +134,11 @@ def _variable(match: re.Match[str]) -> str:
     return rf"\variable{{{re.sub(r'[^A-Za-z0-9]', '', token.replace(chr(39), 'prime'))}}}"
 
 
-def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
-    """Points to compare at; small and large, positive and negative. A constant needs one."""
+def _points(symbols: list[Any], *expressions: Any) -> list[dict[Any, Any]]:
+    """Points to compare at; small and large, positive and negative. A constant needs one, a sum whole numbers."""
     rng = random.Random(1)
+    if symbols and any(e.has(sympy.Sum, sympy.Product) for e in expressions):
+        return [{s: sympy.Integer(rng.randint(1, 12)) for s in symbols} for _ in range(POINTS)]
     return [
         {s: sympy.Rational(rng.randint(1, 999) * rng.choice((1, 1, -1)), rng.choice((97, 997))) for s in symbols}
         for _ in range(POINTS if symbols else 1)

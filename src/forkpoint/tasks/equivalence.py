@@ -18,9 +18,9 @@ from forkpoint.tasks.words import spoken
 
 _BASE = re.compile(r"[0-9A-F.]+_\{[0-9]+\}")
 _OPTION = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])\)?(?:\})?")
-_LETTERED = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])[).:](?![-+*/^,_=<>]|\\(?:cdot|times|cup|in)).+")
+_LETTERED = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])[).:](?![-+*/^,_=<>]|\\(?:cdot|times|cup|in|l))(?!.*[A-J][).]).+")
 _NAME = re.compile(
-    r"\\text\{[^{}]*\}|(?:\\(?:angle|triangle) ?)?[A-Z]{1,3}|\(?[A-Za-z](?:,[A-Za-z])*\)?"
+    r"\\text\{[^{}]*\}|\\frac\{d\w\}\{d\w\}|(?:\\(?:angle|triangle) ?)?[A-Z]{1,3}|\(?[A-Za-z](?:,[A-Za-z])*\)?"
     r"|(?:[A-Za-z]|\\[a-z]+ ?)'*(?:_\{\w+\})?(?:\^\{-1\})?(?:\([^()=]*\))?"
 )
 _LETTERS = re.compile(r"(?:\\(?:angle|triangle|overline|overrightarrow)(?:\{| ?))?[A-Za-z]{2,}\}?")
@@ -154,7 +154,7 @@ def _named(text: str) -> tuple[str, str]:
         if len(parts) < 2 or any(len(split_top(part, ",", ";", r"\land", r"\lor")) > 1 for part in parts[:-1]):
             continue
         if _NAME.fullmatch(parts[0]) and "=" not in parts[-1]:
-            return parts[0], parts[-1]
+            return "y" if parts[0] == "f(x)" else parts[0], parts[-1]
         if sign == "=" and len(parts) == 2 and _NAME.fullmatch(parts[1]):
             return parts[1], parts[0]
     return "", text

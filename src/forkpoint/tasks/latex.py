@@ -8,6 +8,7 @@ apart: "5 out of 36" never becomes 536.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -70,9 +71,10 @@ _CIRC = r"\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})"
 
 
 def _text_of_math(match: re.Match[str]) -> str:
-    """\\textbf{15x - 80} is mathematics; what has a word in it, or no digit and no sign, stays text."""
+    """\\textbf{15x - 80} and \\text{5 cm} are mathematics; other words, and units behind a number, stay text."""
     math = re.search(r"[0-9+=]| - ", match[1]) and not re.search("[A-Za-z]{2}", match[1])
-    return f" {match[1]} " if math else match[0]
+    behind = re.search(r"[0-9}]\s*$", match.string[: match.start()])
+    return f" {match[1]} " if (math or re.match(r"\s*[-+]?[0-9]", match[1])) and not behind else match[0]
 
 
 def _repeating(match: re.Match[str]) -> str:
@@ -101,8 +103,8 @@ RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [  # (pattern, r
     (r">=", r"\\ge "),
     (r"!=|\\not\s*=", r"\\ne "),
     (r"\\\{\s*\\\}", r"\\emptyset "),
-    (rf"[(\[]\s*{_ARRAY}|\\begin\{{bmatrix\}}", r"\\begin{pmatrix}"),
-    (rf"{_END_ARRAY}\s*[)\]]|\\end\{{bmatrix\}}", r"\\end{pmatrix}"),
+    (rf"[(\[]?\s*{_ARRAY}|\\begin\{{bmatrix\}}", r"\\begin{pmatrix}"),
+    (rf"{_END_ARRAY}\s*[)\]]?|\\end\{{bmatrix\}}", r"\\end{pmatrix}"),
     (
         rf"(?<![\\A-Za-z])(?<!text\{{)({_FUNCTION})(?=\s*[({{0-9\\^_]|\s[A-Za-z](?![A-Za-z]))",
         r"\\\1 ",
@@ -118,9 +120,12 @@ RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [  # (pattern, r
     (rf"({_NUMBER})[eE]([+-]?[0-9]+)(?![0-9A-Za-z.])", r"\1\\cdot 10^{\2}"),  # 1.5e-6
     (r"(?<![0-9.)}^_])([0-9]+) +([0-9]+)/([0-9]+)(?![0-9.])", r"\1\\frac{\2}{\3}"),  # 1 4/5
     (r"(?<![0-9.])([0-9]*)\.([0-9]*)\s*\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?", _repeating),  # 0.\overline{3}
+    (r"(?<![0-9.])([0-9]*)\.([0-9]{0,6}?)([0-9]{1,6}?)\3{2,}(?:\.\.\.|\\[lc]?dots|…)", _repeating),  # 0.1666...
     (r"(?<![^-])([0-9]*)\.([0-9]*)\(([0-9]+)\)$", _repeating),  # 0.(3)
-    (r"^\s*([\[\]])([^\[\]]*[,;][^\[\]]*)\[\s*$", r"\1\2)"),  # [2,3[ is [2,3)
-    (r"^\s*\]([^\[\]]*[,;][^\[\]]*)([)\]])\s*$", r"(\1\2"),  # ]2,3] is (2,3]
+    (r"(^|\\cup|\\in)\s*\](?=[^\[\]]*[,;])", r"\1("),  # ]2,3] is (2,3]
+    (r"([,;][^\[\]]*)\[\s*(?=$|\\cup)", r"\1)"),  # [2,3[ is [2,3)
+    (r"(\\mathbb\{R\}\s*)-\s*(?=\\\{)", r"\1\\setminus "),
+    (r"\(([0-9]+)\)(?=_)", r"\1"),  # (1011)_2
     (r"^(\s*(?:\(|\[|\\\{)[^;()]*(?:;[^;()]*)+)(?=[)\]}])", lambda m: m[0].replace(";", ",")),  # (2;3) is (2,3)
 ]
 _PATTERNS = [(re.compile(pattern), replacement) for pattern, replacement in RULES]
@@ -148,7 +153,8 @@ def clean(answer: str, *, percent: str = "/100") -> str:
     text = without_units(text, percent).strip().rstrip(".,;: \n")
     text = _LEADING.sub("", text)
     if well_formed(text):
-        text = _sequence(_TOKEN.findall(text)[::-1])
+        with contextlib.suppress(RecursionError):  # ^^^^ and \sqrt\sqrt\sqrt without end stay as they are
+            text = _sequence(_TOKEN.findall(text)[::-1])
     if not re.search(r"[(\[]|\\\{", text):  # in brackets a comma may also separate
         text = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
     return text
@@ -191,6 +197,8 @@ def _sequence(stack: list[str], closing: str = "") -> str:
 def _piece(token: str, stack: list[str]) -> str:
     if token == "{":
         inner = _sequence(stack, "}")
+        if "," in inner:  # a set, as plain text has it
+            return rf"\{{{inner}\}}"
         return inner if re.fullmatch(r"[A-Za-z]?", inner) else f"({inner})"
     if token in ("\\frac", "\\binom"):
         top = _argument(stack, digits=False)

@@ -13,7 +13,9 @@ import re
 WORD_SPACE = r"\text{ }"
 """Stands where white space kept two numbers apart."""
 
-_SHORT_WORDS = "out of one two six ten odd yes no not none all any the per cm mm km kg mg ml mL ft yd lb lbs oz hr hrs"
+_SHORT_WORDS = (
+    "out of one two six ten odd yes no not none all any the per cm mm km kg mg ml mL ft yd lb lbs oz hr hrs USD"
+)
 _SHORT_UNITS = "cm|mm|km|kg|mg|ml|mL|ft|in|yd|lbs?|oz|hrs?|min|sec|mph|pts"
 _PLAIN = re.compile(  # after what is no plain text: a word of the list, or four letters that are no product "abcd"
     rf"""
@@ -31,6 +33,7 @@ _SIGNS = [  # (text, sign)
     (r",?\s*and", r"\\land "),
     (r"degrees?(?: (?:celsius|fahrenheit))?", " "),
     (r"approximately|about|approx\.?", r"\\approx "),
+    (r"out of", "/"),
     (r"hundred", r"\\cdot 10^{2}"),
     (r"thousand", r"\\cdot 10^{3}"),
     (r"million", r"\\cdot 10^{6}"),
@@ -40,7 +43,7 @@ _SIGNS = [  # (text, sign)
     (r"(?:no (?:real )?solutions?|(?:the )?empty set)", r"\\emptyset "),
 ]
 _SIGN_PATTERNS = [(re.compile(rf"\\text\{{\s*(?i:{words})[\s,]*\}}"), sign) for words, sign in _SIGNS]
-_UNIT = r"\\text\{[^{}0-9()]*\}\s*(?:\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?"
+_UNIT = r"\\text\{[^{}0-9()]*(?:\^[0-9][^{}0-9()]*)?\}\s*(?:\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?"
 _UNITS = re.compile(
     rf"(?:(?<=[0-9)}}!.])|(?<=[0-9][A-Za-z])|(?<=\\pi))\s*(?P<unit>{_UNIT}(?:\s*(?:/|\\cdot)?\s*{_UNIT})*)"
     r"\s*(?=$|[.,+\-=<>)\]&;]|\\(?:le|ge|ne|in|cup|cap|land|lor|approx|pm|mp|cdot|times)(?![A-Za-z])|\\\\|\\\})"
