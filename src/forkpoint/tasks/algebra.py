@@ -45,6 +45,7 @@ _LETTER = re.compile(
 )
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\\frac\{([0-9]+)\}\{([0-9]+)\}")
 _OPENING = r"(?=\(|\\(?:frac|sqrt|binom|lfloor|lceil)(?![A-Za-z]))"
+_DOUBLE = re.compile(r"\(\(([^()]*)\)\)")
 _SUM_OVER_I = re.compile(r"_\{i=")
 
 
@@ -116,7 +117,9 @@ def parse(text: str, imaginary: bool = True) -> Any:
 
 
 def _engine_text(text: str) -> str:
-    """The text as math-verify's parser reads it right."""
+    """The text as math-verify's parser reads it right, and soon: its time doubles with each bracket in a bracket."""
+    while (plainer := _DOUBLE.sub(r"(\1)", text)) != text:
+        text = plainer
     text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2]}}}{{{m[3]}}})" if int(m[2]) < int(m[3]) else m[0], text)
     text = re.sub(r"(?<![0-9.)}/])([0-9]+)/([0-9]+)(?=[A-Za-z\\(])", r"\\frac{\1}{\2}", text)  # 1/2x is x/2
     if r"\int" not in text:
