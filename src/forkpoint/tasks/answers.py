@@ -17,7 +17,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from forkpoint.tasks import workers
-from forkpoint.tasks.latex import clean, rational, well_formed
+from forkpoint.tasks.braces import well_formed
+from forkpoint.tasks.latex import clean, rational
 from forkpoint.tasks.numerals import number_key
 from forkpoint.tasks.words import spoken
 from forkpoint.types import AnswerKind

@@ -39,11 +39,10 @@ def same_range(gold: str, answer: str) -> bool:
     if first and second:
         names = {first.name, second.name} - {""}
         return len(names) < 2 and _same_set(first.reals, second.reals)
-    sides = [_sides(text) for text in (gold, answer)]
-    if first or second or None in sides or sides[0][0] != sides[1][0]:  # type: ignore[index]
+    sides, others = _sides(gold), _sides(answer)
+    if first or second or not sides or not others or sides[0] != others[0]:
         return False
-    operator = sides[0][0]  # type: ignore[index]
-    return same_equation(sides[0][1:], sides[1][1:], positive=operator != r"\ne")  # type: ignore[index]
+    return same_equation(sides[1:], others[1:], positive=sides[0] != r"\ne")
 
 
 def _sides(text: str) -> tuple[str, str, str] | None:

@@ -1,6 +1,6 @@
 r"""One spelling for the many ways to write the same mathematical answer, without computer algebra.
 
-`clean` goes through tables: characters, commands, rules, words (see `words`), and braces every argument last. What
+`clean` goes through tables: characters, commands, rules, `words`; last it puts every argument in `braces`. What
 carries no meaning in an answer goes (spacing, \left and \right, colour, thousands separators, currency, degree signs,
 units); what does stays (percent as a factor of 1/100, the kind of brackets, number bases). What stood apart stays
 apart: "5 out of 36" never becomes 536.
@@ -8,17 +8,15 @@ apart: "5 out of 36" never becomes 536.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from forkpoint.tasks.words import WORD_SPACE, without_units
+from forkpoint.tasks.braces import braced, in_braces
+from forkpoint.tasks.words import without_units
 
-MAX_NESTING = 30
-"""Deepest nesting of brackets that algebra is asked about."""
 MAX_DIGITS = 400
 """Longest number, and largest power of ten, that is written out here; a longer one is compared as text."""
 
@@ -132,9 +130,6 @@ _PATTERNS = [(re.compile(pattern), replacement) for pattern, replacement in RULE
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _LEADING = re.compile(r"^\s*(?:=|\\approx(?![A-Za-z])|:)\s*")
 _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
-_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9]+(?:\.[0-9]+)?|.", re.DOTALL)
-_RAW = ("\\text", "\\begin", "\\end", "\\mathbb", "\\mathcal", "\\overline", "\\bar", "\\vec", "\\hat", "\\tilde",
-        "\\overrightarrow", "\\widehat", "\\dot", "\\ddot")  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -148,13 +143,11 @@ def clean(answer: str, *, percent: str = "/100") -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     text = _LEADING.sub("", text)
-    while _encloses(text.strip()):
+    while in_braces(text.strip()):
         text = text.strip()[1:-1]
     text = without_units(text, percent).strip().rstrip(".,;: \n")
     text = _LEADING.sub("", text)
-    if well_formed(text):
-        with contextlib.suppress(RecursionError):  # ^^^^ and \sqrt\sqrt\sqrt without end stay as they are
-            text = _sequence(_TOKEN.findall(text)[::-1])
+    text = braced(text)
     if not re.search(r"[(\[]|\\\{", text):  # in brackets a comma may also separate
         text = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
     return text
@@ -172,105 +165,6 @@ def _vulgar(match: re.Match[str]) -> str:
     value = Fraction(unicodedata.numeric(match[0])).limit_denominator(10)
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
-
-# --- every argument in braces, no other group, no white space ---------------------------------------------------------
-
-
-def _sequence(stack: list[str], closing: str = "") -> str:
-    """What stands on the stack (the next token last) up to `closing`."""
-    text, gap = "", False
-    while stack:
-        token = stack.pop()
-        if token == closing:
-            break
-        if token.isspace():
-            gap = True
-            continue
-        piece = _piece(token, stack)
-        if gap and re.match(r"[0-9.]", piece) and re.search(r"[0-9.]$", text):
-            text += WORD_SPACE
-        text += " " + piece if piece[:1].isalpha() and re.search(r"\\[A-Za-z]+$", text) else piece
-        gap = False
-    return text
-
-
-def _piece(token: str, stack: list[str]) -> str:
-    if token == "{":
-        inner = _sequence(stack, "}")
-        if "," in inner:  # a set, as plain text has it
-            return rf"\{{{inner}\}}"
-        return inner if re.fullmatch(r"[A-Za-z]?", inner) else f"({inner})"
-    if token in ("\\frac", "\\binom"):
-        top = _argument(stack, digits=False)
-        return f"{token}{{{top}}}{{{_argument(stack, digits=False)}}}"
-    if token in ("\\sqrt", "\\pmod"):
-        _skip_space(stack)
-        index = ""
-        if stack and stack[-1] == "[":
-            stack.pop()
-            index = f"[{_sequence(stack, ']')}]"
-        return f"{token}{index}{{{_argument(stack)}}}"
-    if token in "^_":
-        return f"{token}{{{_argument(stack)}}}"
-    if token in _RAW:
-        return token + _raw_group(stack)
-    return token
-
-
-def _argument(stack: list[str], digits: bool = True) -> str:
-    """The argument of a command, without its braces; `digits`: 10 is one argument, as in 2^10."""
-    _skip_space(stack)
-    if not stack:
-        return ""
-    token = stack.pop()
-    if token == "{":
-        return _sequence(stack, "}")
-    if token == "(" and digits and _closes(stack):
-        return _parenthesised(stack)
-    if token in "+-" and digits:
-        return token + _argument(stack)
-    if token[0].isdigit() and len(token) > 1 and not digits:
-        stack.append(token[1:])
-        return token[0]
-    return _piece(token, stack)
-
-
-def _skip_space(stack: list[str]) -> None:
-    while stack and stack[-1].isspace():
-        stack.pop()
-
-
-def _closes(stack: list[str]) -> bool:
-    depth = 1
-    for token in reversed(stack):
-        depth += (token == "(") - (token == ")")
-        if depth == 0:
-            return True
-    return False
-
-
-def _parenthesised(stack: list[str]) -> str:
-    depth, inner = 1, []
-    while depth:
-        token = stack.pop()
-        depth += (token == "(") - (token == ")")
-        inner.append(token)
-    return _sequence(inner[-2::-1])
-
-
-def _raw_group(stack: list[str]) -> str:
-    _skip_space(stack)
-    text, depth = "", 0
-    while stack and (depth or stack[-1] == "{"):
-        token = stack.pop()
-        depth += (token == "{") - (token == "}")
-        text += token
-        if not depth:
-            break
-    return text
-
-
-# --- numbers and brackets ---------------------------------------------------------------------------------------------
 
 _VALUE = re.compile(
     rf"""
@@ -299,25 +193,3 @@ def rational(text: str) -> Fraction | None:
         value += int(match["whole"])
     value /= 100 if match["percent"] else 1
     return -value if match["sign"].count("-") % 2 else value
-
-
-def well_formed(text: str) -> bool:
-    """Whether the braces pair off and brackets nest no deeper than any real answer's do."""
-    braces = depth = 0
-    for token in re.finditer(r"\\.|[()\[\]{}]", text):
-        mark = token.group()
-        braces += (mark == "{") - (mark == "}")
-        depth += (mark in "([{") - (mark in ")]}")
-        if braces < 0 or depth > MAX_NESTING:
-            return False
-    return braces == 0
-
-
-def _encloses(text: str) -> bool:
-    """Whether one pair of braces holds the whole text."""
-    depth = 0
-    for token in re.finditer(r"\\.|[{}]", text):
-        depth += (token[0] == "{") - (token[0] == "}")
-        if depth == 0:
-            return token.end() == len(text) > 1 and text[0] == "{"
-    return False
