@@ -62,7 +62,7 @@ def same_expression(gold: str, answer: str) -> bool:
 def same_equation(gold: Sequence[str], answer: Sequence[str], *, positive: bool = False) -> bool:
     """Whether lhs - rhs of two relations are the same up to a constant factor, not zero (`positive`: above zero)."""
     sides = [parse_both(*pair) for pair in zip(gold, answer, strict=True)]
-    if any(side is None for pair in sides for side in pair):
+    if not all(isinstance(side, sympy.Expr) for pair in sides for side in pair):
         return False
     first, second = (sides[0][n] - sides[1][n] for n in (0, 1))
     symbols = _symbols(first, second)
@@ -142,8 +142,8 @@ def _points(symbols: list[Any], *expressions: Any) -> list[dict[Any, Any]]:
     rng = random.Random(1)
     if symbols and any(e.has(sympy.Sum, sympy.Product) for e in expressions):
         return [{s: sympy.Integer(rng.randint(1, 12)) for s in symbols} for _ in range(POINTS)]
-    return [
-        {s: sympy.Rational(rng.randint(1, 999) * rng.choice((1, 1, -1)), rng.choice((97, 997))) for s in symbols}
+    return [  # never where a denominator such as 2x - 3 is zero
+        {s: rng.choice((-3, -2, -1, 0, 0, 1, 7)) + sympy.Rational(rng.randrange(1, 997), 997) for s in symbols}
         for _ in range(POINTS if symbols else 1)
     ]
 

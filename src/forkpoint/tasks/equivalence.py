@@ -140,9 +140,9 @@ def _without_names(gold: str, answer: str) -> tuple[str, str]:
     (gold_name, gold_value), (answer_name, answer_value) = _named(gold), _named(answer)
     if gold_name and answer_name:
         return (gold_value, answer_value) if gold_name == answer_name else (gold, answer)
-    if gold_name and ("=" not in answer or gold_value.startswith(r"\{")):
+    if gold_name and ("=" not in answer or gold_value.startswith((r"\{", "("))):
         return gold_value, answer
-    if answer_name and ("=" not in gold or answer_value.startswith(r"\{")):
+    if answer_name and ("=" not in gold or answer_value.startswith((r"\{", "("))):
         return gold, answer_value
     return gold, answer
 

@@ -34,6 +34,7 @@ _SIGNS = [  # (text, sign)
     (r"degrees?(?: (?:celsius|fahrenheit))?", " "),
     (r"approximately|about|approx\.?", r"\\approx "),
     (r"out of", "/"),
+    (r"dozen", r"\\cdot 12"),
     (r"hundred", r"\\cdot 10^{2}"),
     (r"thousand", r"\\cdot 10^{3}"),
     (r"million", r"\\cdot 10^{6}"),
