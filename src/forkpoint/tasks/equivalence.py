@@ -54,7 +54,8 @@ def _same_shape(gold: str, answer: str) -> bool:
         return _same_in_any_order(first.items, second.items)
     if kinds == {"set", "tuple"} and 1 in (len(first.items), len(second.items)):
         return any(
-            len(part.items) == 1 and equivalent(*part.items, other) for part, other in ((first, answer), (second, gold))
+            len(part.items) == 1 and equivalent(part.items[0], other)
+            for part, other in ((first, answer), (second, gold))
         )
     if kinds == {"set", "tuple"} and len(first.items) > 1 < len(second.items):
         pair = [_assignments(text) or text for text in (gold, answer)]
