@@ -54,6 +54,25 @@ def _least_share(successes: int, n: int, chance: float) -> float:
     return (low + high) / 2
 
 
+def beta_prior(trials: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """The parameters of the Beta distribution from which shares come, most likely for (successes, n) of each of them.
+
+    The fixed point of Minka 2000 ("Estimating a Dirichlet distribution", eq. 65). Three made-up shares, of 0, 1 and 2
+    in 2, as a uniform distribution gives them, make it 1 and 1 where there are no data.
+    """
+    counts = np.array([*trials, (0, 2), (1, 2), (2, 2)])
+    steps = np.arange(counts[:, 1].max())
+    right, all_ = (np.array([(column > i).sum() for i in steps.tolist()]) for column in counts.T)
+    wrong = np.array([(counts[:, 1] - counts[:, 0] > i).sum() for i in steps.tolist()])
+    a = b = 1.0
+    for _ in range(300):
+        whole, before = (all_ / (a + b + steps)).sum(), a + b
+        a, b = a * (right / (a + steps)).sum() / whole, b * (wrong / (b + steps)).sum() / whole
+        if abs(a + b - before) < 1e-6 * before:
+            break
+    return float(a), float(b)
+
+
 def difference_interval(first: float, first_ci: Interval, second: float, second_ci: Interval) -> Interval:
     """Interval for first - second, of two independent estimates with intervals of the same level.
 
@@ -102,6 +121,14 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     if c > n - k:
         return 1.0
     return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+
+
+def pass_at_k_interval(scores: Sequence[Sequence[float]], answers: int, k: int) -> Interval:
+    """95% interval for a mean pass@k, of `scores[i]` of problem i, from so many `answers` in all.
+
+    One try takes k answers, so that they make answers / k tries, as `clustered_interval` counts them.
+    """
+    return clustered_interval(scores, answers=answers / k)
 
 
 def normal_quantile(level: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -121,5 +122,12 @@ def test_one_problem_says_little():
 
 
 def test_trajectories_of_one_token_have_no_other_token():
-    (only,) = agreement([Labelled(p, 0, {"s": np.zeros(1)}) for p in "ab"])["scorers"]
-    assert (only["hit_rate"], only["auc"]) == (1, 0.5)
+    """So that there is no AUC, as a share of no pairs, nor a difference of two of them; one longer response has one."""
+    ones = [Labelled(p, 0, {"s": np.zeros(1), "t": np.zeros(1)}) for p in "ab"]
+    found = agreement(ones)
+    for entry in (*found["scorers"], *found["comparisons"]):
+        assert entry["auc"] is None is entry["auc_ci95"]
+    assert found["scorers"][0]["hit_rate"] == 1
+    for entry in agreement([*ones, Labelled("c", 1, {"s": np.arange(2.0), "t": np.zeros(2)})])["scorers"]:
+        assert entry["auc"] == pytest.approx({"s": 2 / 3, "t": 0.5}[entry["scorer"]], abs=1e-6)  # two tie, one wins
+        assert all(map(math.isfinite, entry["auc_ci95"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import betabinom, binom, binomtest
 
 from forkpoint.engines.vocabulary import Vocabulary
 from forkpoint.preference.fork_pairs import Alternative, Forked, choose_fork_pairs
 from forkpoint.preference.sources import read_forks, read_weights
-from forkpoint.proportions import difference_interval, exact_interval, wilson
+from forkpoint.proportions import beta_prior, difference_interval, exact_interval, wilson
 from forkpoint.types import UserError
 
 CURVE = (0.5, 0.5, 0.02, 0.0, 0.0)  # of four tokens; the third loses what is left
@@ -61,7 +62,9 @@ def test_a_pair_is_two_tokens_after_the_same_ones(tokenizer):
     assert problem == "p"
     assert pair.id == "p/0/1/99"
     assert (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) == ((11, 12, 21), (99,), (22,))
-    assert pair.weight == pytest.approx(30 / 40 - 0.02)  # success after the response's own token, not before it
+    a, b = beta_prior([(30, 40)])
+    shrunk = (30 + a) / (40 + a + b)
+    assert pair.weight == pytest.approx(shrunk - 0.02)  # success after the response's own token, not before it
     assert pair.rejected_weights is None
     assert (pair.chosen, pair.rejected) == (tokenizer.decode([99]), tokenizer.decode([22]))
 
@@ -98,10 +101,52 @@ def test_a_pair_is_where_the_interval_lies_above_zero(correct, n, p, below, abov
     one = forked(Alternative(0, 90, correct, n, True), success=(p,) * 5, success_ci=(interval,) * 5)
     pairs = choose_fork_pairs([one], Spelling()).pairs
     lower = correct / n - p - math.hypot(correct / n - exact_interval(correct, n)[0], interval[1] - p)
-    assert bool(pairs) == (lower > 0)
+    a, b = beta_prior([(correct, n)])
+    weight = (correct + a) / (n + a + b) - p
+    assert bool(pairs) == (lower > 0 and weight > 0)
     for _, pair in pairs:
         assert 0 < pair.weight <= 1
-        assert pair.weight == pytest.approx(correct / n - p, abs=1e-6)
+        assert pair.weight == pytest.approx(weight, abs=1e-6)
+
+
+def worlds(rng, n):
+    """Made-up successes p after the own token and q after another one: independent, of one problem, or of two kinds."""
+    yield 0.03, rng.beta(1, 4, n), rng.beta(1.2, 1.8, n)
+    base = rng.beta(1, 1.5, n)
+    yield 0.12, rng.beta(3.6 * base + 0.1, 6.1 - 3.6 * base), rng.beta(6 * base + 0.1, 6.1 - 6 * base)
+    p = rng.beta(0.5, 4, n)
+    yield 0.03, p, np.where(rng.random(n) < 0.3, rng.beta(4, 1.5, n), rng.beta(8 * p + 0.1, 8.1 - 8 * p))
+
+
+def test_weights_of_pairs_are_no_larger_than_what_the_tokens_gain():
+    """Though only those that do well by a few rollouts make pairs: the raw differences are 0.1 to 0.2 too large."""
+    rng = np.random.default_rng(0)
+    for bound, p, q in worlds(rng, 3000):
+        n = rng.geometric(0.25, len(q))
+        correct, seen = rng.binomial(n, q), rng.binomial(64, p)
+        tried = []
+        for i, (c, m, k) in enumerate(zip(correct.tolist(), n.tolist(), seen.tolist(), strict=True)):
+            curve = {"success": (k / 64,) * 5, "success_ci": (wilson(k, 64),) * 5}
+            tried.append(dataclasses.replace(forked(Alternative(0, 90, c, m, True), **curve), id=str(i)))
+        pairs = [pair for _, pair in choose_fork_pairs(tried, Spelling()).pairs]
+        own = [int(pair.id.split("/")[0]) for pair in pairs]
+        weights, gains = np.array([pair.weight for pair in pairs]), (q - p)[own]
+        raw = (correct / n - seen / 64)[own]
+        assert abs(weights.mean() - gains.mean()) < bound
+        assert raw.mean() - gains.mean() > 0.09
+        assert np.mean((weights - gains) ** 2) < 0.6 * np.mean((raw - gains) ** 2)
+
+
+def test_the_prior_is_the_likeliest_one():
+    """By scipy's likelihood; without data it is uniform."""
+    rng = np.random.default_rng(1)
+    n = rng.integers(1, 30, 2000)
+    correct = rng.binomial(n, rng.beta(0.7, 1.9, 2000))
+    a, b = beta_prior(list(zip(correct.tolist(), n.tolist(), strict=True)))
+    best = betabinom.logpmf(correct, n, a, b).sum()
+    for other in ((0.9 * a, b), (1.1 * a, b), (a, 0.9 * b), (a, 1.1 * b), (1.1 * a, 1.1 * b), (0.9 * a, 0.9 * b)):
+        assert betabinom.logpmf(correct, n, *other).sum() < best
+    assert beta_prior([]) == pytest.approx((1, 1))
 
 
 class Spelling:

@@ -35,6 +35,7 @@ from forkpoint.selective.batches import Rows, collate
 from forkpoint.selective.rules import NAMES, SCOPES, Rule
 from forkpoint.selective.store import open_store
 from forkpoint.selective.trainer import SelectiveTrainer
+from forkpoint.training import logprobs as training_logprobs
 from forkpoint.training.order import ByLength
 from forkpoint.types import UserError
 
@@ -142,6 +143,45 @@ def test_a_reference_at_hand_scores_as_the_stored_numbers_say(scope, models, sto
     for name, column in asked._reference_scores(batch).items():
         torch.testing.assert_close(column, batch[name], rtol=2**-11, atol=1e-6)  # stored in half precision
     assert not any(p.requires_grad for p in reference.parameters())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_rules_rank_by_the_loss_without_dropout(scope, store, tmp_path):
+    """However many micro-batches a step has; the loss that is trained on has dropout."""
+    model = tiny_llama(1, attention_dropout=0.5)
+    rule = Rule("excess_loss", 0.6, scope=scope)
+    for split in SPLITS:
+        selected = plain_step(model.eval(), store, rule, split)[2]
+        trainer = trainer_for(model.train(), store, tmp_path, rule)
+        torch.manual_seed(5)
+        ours, again = step(trainer, split), step(trainer, split)
+        assert ours[2] == again[2] == selected
+        assert ours[0] != again[0]
+
+
+@pytest.mark.parametrize("score", ["none", "intersection", "excess_loss"])
+def test_only_selected_rows_reach_the_output_matrix(score, models, store, tmp_path, monkeypatch):
+    """Where the selection is known; rules of the current loss see all rows of a single micro-batch."""
+    met = []
+    plain = training_logprobs._Matrix.logits
+    monkeypatch.setattr(training_logprobs._Matrix, "logits", lambda m, h: met.append(len(h)) or plain(m, h))
+    trainer = trainer_for(models[0], store, tmp_path, dataclasses.replace(RULES[score], scope="batch"))
+    for split in SPLITS:
+        met.clear()
+        selected = step(trainer, split)[2]
+        forward = len(selected) if score == "excess_loss" else sum(selected)
+        backward = sum(selected)
+        ranked_first = score == "excess_loss" and len(split) > 1
+        assert sum(met) == forward + backward + (sum(selected) if ranked_first else 0)
+
+
+def test_a_micro_batch_without_a_selected_token_adds_nothing(models, store, tmp_path):
+    rule = Rule("reference_loss", 0.02)
+    trainer = trainer_for(models[0], store, tmp_path, rule)
+    split = (EIGHT[:3], EIGHT[3:4], EIGHT[4:])
+    ours = step(trainer, split)
+    assert sum(ours[2]) <= 2
+    assert_same_step(ours, plain_step(models[0], store, rule, split))
 
 
 def test_tied_embeddings_get_the_gradients_of_both_uses(models, store, tmp_path):
@@ -256,7 +296,7 @@ def test_two_processes_train_as_one(tmp_path):
 
     alone = results(tmp_path, 1)
     script = Path(__file__).with_name("slm_two_processes.py")
-    places = os.pathsep.join(str(p) for p in (script.parent, script.parents[1]))
+    places = os.pathsep.join(map(str, (script.parent, script.parents[1], *os.environ.get("PYTHONPATH", "").split(":"))))
     environment = os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment, timeout=120)
     together = torch.load(tmp_path / "results.pt", weights_only=True)
@@ -279,10 +319,13 @@ def test_what_is_logged(score, micro, accumulate, models, store, tmp_path):
     losses = [[float(t.loss.detach()) for t, kept in zip(*s, strict=True) if kept] for s in steps]
     assert row["loss"] == pytest.approx(np.mean([np.mean(part) for part in losses]), abs=1e-5)
     both = [(token, kept) for tokens, selected in steps for token, kept in zip(tokens, selected, strict=True)]
-    assert row["loss/all"] == pytest.approx(np.mean([float(t.loss.detach()) for t, _ in both]), abs=1e-5)
-    assert row["loss/unselected"] == pytest.approx(
-        np.mean([float(t.loss.detach()) for t, kept in both if not kept]), abs=1e-5
-    )
+    every = {"loss/all": (True, False), "loss/unselected": (False,)}
+    if score == "union":  # static: the others' losses are computed nowhere
+        assert not every.keys() & row.keys()
+    else:
+        for name, which in every.items():
+            mean = np.mean([float(t.loss.detach()) for t, kept in both if kept in which])
+            assert row[name] == pytest.approx(mean, abs=1e-5)
     assert row["selection/share"] == pytest.approx(np.mean([kept for _, kept in both]))
     for name, limit in limits(score, steps).items():
         assert row[f"selection/limit/{name}"] == pytest.approx(limit, abs=1e-3), name

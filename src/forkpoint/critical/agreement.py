@@ -6,6 +6,7 @@ the random baseline, exactly. Intervals are 95% and treat problems, not tokens o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,8 @@ def agreement(trajectories: Sequence[Labelled], seed: int = 0) -> dict[str, Any]
     """Hit rate, mean reciprocal rank and AUC of every scorer, and how the first one differs from each other.
 
     Hit rate and mean reciprocal rank are means over problems of the means over their trajectories; the AUC is over all
-    tokens of all trajectories together, critical or not (chance 0.5). Intervals: `clustered_interval` for the hit rate,
+    tokens of all trajectories together, critical or not (chance 0.5; None, with its intervals and differences, where
+    there is no other token, as in responses of one token). Intervals: `clustered_interval` for the hit rate,
     so that 0 hits is no certainty, percentiles of a bootstrap over problems for the rest and for the differences.
     With one problem they are all that is possible.
     """
@@ -66,8 +68,8 @@ def agreement(trajectories: Sequence[Labelled], seed: int = 0) -> dict[str, Any]
     certain = len(problems) > 1
     scorers = [
         {"scorer": name}
-        | {metric: round(found[name][metric][0], 6) for metric in METRICS}
-        | {f"{metric}_ci95": _rounded(_interval(members, name, metric, found[name], certain)) for metric in METRICS}
+        | {metric: _rounded(found[name][metric][0]) for metric in METRICS}
+        | {f"{metric}_ci95": _ends(_interval(members, name, metric, found[name], certain)) for metric in METRICS}
         for name in names
     ]
     comparisons = [
@@ -100,13 +102,15 @@ def _auc(members: list[list[Labelled]], name: str, draws: np.ndarray) -> tuple[f
     others = [np.concatenate([np.delete(t.scores[name], t.critical) for t in group]) for group in members]
     won = np.array([[wins(c, o) for o in others] for c in critical])
     pairs = np.outer([len(c) for c in critical], [len(o) for o in others])
-    with np.errstate(invalid="ignore"):  # no other token at all, in trajectories of one token: no AUC, so chance
-        whole = np.nan_to_num(won.sum() / pairs.sum(), nan=0.5)
+    with np.errstate(invalid="ignore"):  # no other token at all, in trajectories of one token: no AUC
+        whole = won.sum() / pairs.sum()
         resampled = ((draws @ won) * draws).sum(1) / ((draws @ pairs) * draws).sum(1)
-    return float(whole), np.nan_to_num(resampled, nan=0.5)
+    return float(whole), resampled
 
 
-def _interval(members: list[list[Labelled]], name: str, metric: str, found: Found, certain: bool) -> Interval:
+def _interval(members: list[list[Labelled]], name: str, metric: str, found: Found, certain: bool) -> Interval | None:
+    if math.isnan(found[metric][0]):
+        return None
     if metric == "hit_rate":
         return clustered_interval([[hit(t.scores[name], t.critical) for t in group] for group in members])
     return _percentiles(found[metric][1]) if certain else (0.0, 1.0)
@@ -116,16 +120,24 @@ def _differences(a: Found, b: Found, certain: bool) -> dict[str, Any]:
     """Each metric of a minus that of b, on the same resamples of problems."""
     parts: dict[str, Any] = {}
     for metric in METRICS:
-        parts[metric] = round(a[metric][0] - b[metric][0], 6)
-        interval = _percentiles(a[metric][1] - b[metric][1]) if certain else (-1.0, 1.0)
-        parts[f"{metric}_ci95"] = _rounded(interval)
+        difference = a[metric][0] - b[metric][0]
+        parts[metric] = _rounded(difference)
+        if math.isnan(difference):
+            interval = None
+        else:
+            interval = _percentiles(a[metric][1] - b[metric][1]) if certain else (-1.0, 1.0)
+        parts[f"{metric}_ci95"] = _ends(interval)
     return parts
 
 
 def _percentiles(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.nanquantile(values, [0.025, 0.975])  # a resample of undefined values has none
     return float(low), float(high)
 
 
-def _rounded(interval: Interval) -> list[float]:
-    return [round(end, 6) for end in interval]
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [round(end, 6) for end in interval]

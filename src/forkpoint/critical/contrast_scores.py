@@ -59,7 +59,9 @@ def contrast(
     for positive, negative in chunks:
         last = first + positive.shape[1]
         here = ((targets >= first) & (targets < last)).nonzero().squeeze(-1)
-        for i, logits in enumerate((torch.lerp(negative, positive, 1 + beta), positive, negative)):
+        combined = torch.lerp(negative, positive, 1 + beta)
+        combined.masked_fill_(positive.isneginf(), -math.inf)  # what both models mask would be NaN
+        for i, logits in enumerate((combined, positive, negative)):
             sums[i] = torch.logaddexp(sums[i], logits.logsumexp(-1).cpu().double())
             own[i, here.cpu()] = logits[here, targets[here] - first].cpu().double()
         first = last

@@ -18,7 +18,7 @@ from forkpoint.critical.policy import Policy, policies
 from forkpoint.critical.rollouts import Rollout, Start, roll_out
 from forkpoint.engines import Engine
 from forkpoint.engines.stopping import pieces
-from forkpoint.proportions import clustered_interval, pass_at_k
+from forkpoint.proportions import pass_at_k, pass_at_k_interval
 from forkpoint.sampling.draw import key_hash, uniforms
 from forkpoint.types import Sampling, Trajectory
 
@@ -60,7 +60,7 @@ def replacement_table(rows: Sequence[Row]) -> list[Row]:
     """pass@k for k = 1..n, averaged over problems: {k, without, without_ci95, with, with_ci95} for each k.
 
     pass@k is the unbiased estimator 1 - C(n-c, k) / C(n, k); a row's n rollouts are n/k answers of k tries. Intervals
-    are `clustered_interval`'s, with all trajectories of a problem as one cluster.
+    are `pass_at_k_interval`'s, with all trajectories of a problem as one cluster.
     """
     n = min((row["n"] for row in rows), default=0)
     by_problem = defaultdict(list)
@@ -72,7 +72,7 @@ def replacement_table(rows: Sequence[Row]) -> list[Row]:
         for arm in ("without", "with"):
             scores = [[pass_at_k(row["n"], row[arm], k) for row in some] for some in by_problem.values()]
             line[arm] = round(float(np.mean([np.mean(some) for some in scores])), 6)
-            interval = clustered_interval(scores, answers=sum(row["n"] / k for row in rows))
+            interval = pass_at_k_interval(scores, sum(row["n"] for row in rows), k)
             line[f"{arm}_ci95"] = [round(end, 6) for end in interval]
         table.append(line)
     return table

@@ -75,6 +75,10 @@ class Strategy:
         """Whether each path counts towards the score, not only the chosen one."""
         return self.name in ("sample", "pass@k")
 
+    def tries(self) -> int:
+        """How many graded paths make one try: k of pass@k."""
+        return int(self.options["k"]) if self.name == "pass@k" else 1
+
     def solve(self, engine: Engine, cases: Sequence[Case]) -> list[Outcome]:
         """One outcome a case, in order."""
         return _SOLVERS[self.name](engine, cases, self.sampling, self.options)

@@ -15,12 +15,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from forkpoint.engines.scoring import logits_at
-from forkpoint.engines.transformers_engine import LOW_PRECISION_TOLERANCE, PROBE_TOLERANCE
+from forkpoint.engines.probe import IDS, TOLERANCE, distance, probe_logits, tolerance
+from forkpoint.engines.products import VOCAB_CHUNK, products_with_rows
 from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.types import UserError
-
-VOCAB_CHUNK = 4096  # columns of the output matrix at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,8 @@ class Head:
 
     def logits(self, hidden: Float[Tensor, "n H"], first: int, last: int) -> Float[Tensor, "n v"]:
         """Float32 logits of tokens first..last-1."""
-        bias = None if self.bias is None else self.bias[first:last].float()
-        return self.finish(torch.nn.functional.linear(hidden.float(), self.weight[first:last].float(), bias))
+        bias = None if self.bias is None else self.bias[first:last]
+        return self.finish(products_with_rows(hidden, self.weight[first:last], bias))
 
     def finish(self, products: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
         """Logits from hidden states times matrix: scaled, then capped."""
@@ -81,12 +79,11 @@ def head_of(model: PreTrainedModel) -> Head:
     layer = model.get_output_embeddings()
     scale = float(getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1))
     head = Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
-    ids = torch.arange(2, 8, device=model.device)[None]
-    rows = torch.arange(6, device=model.device)
+    ids, rows = torch.tensor([IDS], device=model.device), torch.arange(len(IDS), device=model.device)
     with in_eval_mode(model):
-        own, ours = logits_at(model, ids, rows).float(), head.all_logits(hidden_at(model, ids, rows))
-    difference = (ours - own).square().mean().sqrt() / own.std().clamp(min=1e-6)
-    if float(difference) > PROBE_TOLERANCE.get(model.dtype, LOW_PRECISION_TOLERANCE):
+        own, ours = probe_logits(model, tuple(range(len(IDS)))), head.all_logits(hidden_at(model, ids, rows))
+        allowed = TOLERANCE if own.dtype == torch.float32 else tolerance(model)
+    if distance(ours, own) > allowed:  # weights of NaN are for others to name
         raise UserError(
             f"the logits of {type(model).__name__} are not its hidden states times its output matrix, "
             "with a known scale or cap, so they cannot be computed in blocks"

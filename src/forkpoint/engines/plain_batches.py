@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -20,6 +22,7 @@ from forkpoint.engines.branches import Slots
 from forkpoint.engines.choice import choose
 from forkpoint.engines.decoding_loop import completion
 from forkpoint.engines.memory import is_out_of_memory, live_branches
+from forkpoint.engines.scoring import only_rows
 from forkpoint.engines.stopping import StopCheck
 from forkpoint.engines.trunks import Branch, Group, response_of
 from forkpoint.types import Completion, Request, Sampling, UserError
@@ -60,10 +63,10 @@ def _decode_batch(
     slots = Slots(len(rows), sampling.max_tokens, sampling.seed)
     for i, request in enumerate(rows):
         slots.place(i, Branch(request, len(request.prefix) - 1, request.prefix[-1:]))
-    out = model(input_ids=torch.tensor([r.prefix for r in rows], device=model.device), use_cache=True)
+    out = _step(model, torch.tensor([r.prefix for r in rows], device=model.device))
     for step in range(sampling.max_tokens):
         steps = np.full(len(rows), step)
-        picked = choose(out.logits[:, -1], sampling, slots.hashes, steps, lambda i: rows[i].key)
+        picked = choose(out.logits[0], sampling, slots.hashes, steps, lambda i: rows[i].key)
         slots.tokens[:, step] = picked.tokens
         slots.logprobs[:, step] = picked.logprobs
         slots.gaps[:, step] = picked.gaps
@@ -74,7 +77,13 @@ def _decode_batch(
         if not slots.live.any():
             return
         fed = torch.as_tensor(picked.tokens, device=model.device)[:, None]
-        out = model(input_ids=fed, use_cache=True, **_state(out))
+        out = _step(model, fed, **_state(out))
+
+
+def _step(model: PreTrainedModel, ids: Int64[Tensor, "B T"], **state: Any) -> Any:
+    """The model's output, with the logits [1, B, V] of the last positions only."""
+    with only_rows(model, torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1):
+        return model(input_ids=ids, use_cache=True, **state)
 
 
 def _state(out: ModelOutput) -> dict[str, Any]:

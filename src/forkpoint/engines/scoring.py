@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from forkpoint.engines.choice import row_facts
 from forkpoint.engines.memory import LOGITS_COPIES, is_out_of_memory
+from forkpoint.engines.products import float32_logits
 from forkpoint.engines.trunk_attention import forward_lock
 from forkpoint.sampling.processors import policy_logits
 from forkpoint.types import Sampling, Scored, TokenIds, UserError
@@ -112,8 +113,8 @@ def _score_stretches(
 
 
 @contextmanager
-def _only_rows(model: PreTrainedModel, rows: Int64[Tensor, " n"]) -> Iterator[None]:
-    """Let only the given rows of the flattened [B*T] hidden states reach the output head."""
+def only_rows(model: PreTrainedModel, rows: Int64[Tensor, " n"]) -> Iterator[None]:
+    """Let only the given rows of the flattened [B*T] hidden states reach the output head, which gives float32."""
 
     def select(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].flatten(0, 1)[rows][None], *inputs[1:])
@@ -121,14 +122,15 @@ def _only_rows(model: PreTrainedModel, rows: Int64[Tensor, " n"]) -> Iterator[No
     with forward_lock:
         handle = model.get_output_embeddings().register_forward_pre_hook(select)
         try:
-            yield
+            with float32_logits(model):
+                yield
         finally:
             handle.remove()
 
 
 def logits_at(model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Tensor, " n"]) -> Float[Tensor, "n V"]:
     """Logits [n, V] at rows of the flattened [B*T] positions of right-padded sequences."""
-    with _only_rows(model, rows):
+    with only_rows(model, rows):
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits[0]
 

@@ -7,24 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from forkpoint.engines.base import Engine
 from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
 from forkpoint.engines.decoding_loop import TrunkDecoder
+from forkpoint.engines.loading import first_line
 from forkpoint.engines.memory import default_budget
 from forkpoint.engines.plain_batches import decode_plainly
+from forkpoint.engines.probe import IDS, distance, is_refusal, probe_logits, tolerance
 from forkpoint.engines.scoring import score_sequences
 from forkpoint.engines.stopping import StopCheck, end_ids
 from forkpoint.engines.trunk_attention import TrunkCache, compute_trunks, forward_lock, trunk_step
 from forkpoint.sampling.limits import validate
-from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds
+from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
 
 log = logging.getLogger("forkpoint")
-# Root mean square of the probe's difference in logits, over their spread: rounding stays far below, another method
-# lands near 1. Low precision accumulates over layers; transformers' own eager and sdpa differ by up to 0.03 there.
-PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-LOW_PRECISION_TOLERANCE = 0.1
 
 
 class TransformersEngine(Engine):
@@ -59,6 +58,7 @@ class TransformersEngine(Engine):
             "commit": getattr(self.model.config, "_commit_hash", None),
             "parameters": self.model.num_parameters(),
             "memory_bytes": self.memory_bytes,
+            "decoding": "plain batches" if self.trunk_refusal else "trunks",  # a resumed run does not mix them
         }
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
@@ -131,25 +131,37 @@ class TransformersEngine(Engine):
 
 @torch.inference_mode()
 def why_no_trunk(model: PreTrainedModel) -> str | None:
-    """None if a trunk step reproduces the model's own logits on a tiny input, else the reason in words."""
-    tokens = tuple(range(2, 8))
+    """None if a trunk step reproduces the model's own logits on a tiny input, else the reason in words.
+
+    UserError where the model by itself fails there, and where memory runs out or the device breaks.
+    """
     try:
-        cache = TrunkCache(model.device, most_columns=2)
-        cache.store_trunks([0], compute_trunks(model, [tokens[:4]]), 1)
-        cache.place([0, 1], [0, 0], [4, 2], 2)
-        for column in (4, 5):
-            fed = torch.tensor([tokens[column], tokens[column - 2]], device=model.device)
-            stepped = trunk_step(model, cache, fed)
-        ids = torch.tensor([tokens], device=model.device)
-        native = model(input_ids=ids, use_cache=False).logits[0, [5, 3]].float()
+        own = probe_logits(model, (5, 3))
+        allowed = tolerance(model)
     except Exception as error:
+        raise UserError(f"{type(model).__name__} fails on {len(IDS)} tokens: {first_line(error)}") from error
+    try:
+        windows, stepped = _probe_step(model)
+    except Exception as error:
+        if not is_refusal(error):
+            raise UserError(f"{type(model).__name__} failed on {len(IDS)} tokens: {first_line(error)}") from error
         return f"its attention cannot be shared ({type(error).__name__}: {str(error)[:120]})"
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "attention_chunk_size", None):
         return "it attends in chunks"
-    if getattr(config, "sliding_window", None) and not cache.windows:
+    if getattr(config, "sliding_window", None) and not windows:
         return "its sliding window is not passed to the attention function"
-    difference = (stepped.float() - native).square().mean().sqrt() / native.std().clamp(min=1e-6)
-    if not float(difference) < PROBE_TOLERANCE.get(model.dtype, LOW_PRECISION_TOLERANCE):
+    if not distance(stepped, own) < allowed:
         return "sharing its attention gives other logits than the model itself"
     return None
+
+
+def _probe_step(model: PreTrainedModel) -> tuple[set[int], Tensor]:
+    """The windows that layers asked for, and the logits after all of `IDS` and after the first four, by a trunk."""
+    cache = TrunkCache(model.device, most_columns=2)
+    cache.store_trunks([0], compute_trunks(model, [IDS[:4]]), 1)
+    cache.place([0, 1], [0, 0], [4, 2], 2)
+    for column in (4, 5):
+        fed = torch.tensor([IDS[column], IDS[column - 2]], device=model.device)
+        stepped = trunk_step(model, cache, fed)
+    return cache.windows, stepped

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
+from forkpoint.engines.products import HALF, float32_logits, product
+
 IMPLEMENTATION = "forkpoint_trunk"
 LEAST_CAPACITY = 32  # columns of a suffix at first; doubled when they are full
 # options that say nothing about one decoding step in evaluation mode
@@ -222,16 +224,20 @@ class TrunkCache:
     ) -> Tensor:
         """Attention output [N, 1, H, Dv] of one layer for query [N, H, 1, D] and the new key and value [N, K, 1, D].
 
-        The softmax over both parts shares its maximum and its sum, so the parts stay in their own layouts.
+        The softmax over both parts shares its maximum and its sum, so the parts stay in their own layouts. In half
+        precision all but the factors of products is float32, as in the kernels of PyTorch's own attention.
         """
         n, h, _, d = query.shape
         k = key.shape[1]
         r = h // k
         suffix_k, suffix_v = self._append(layer, key, value)
         trunk_k, trunk_v = self.trunk_keys[layer], self.trunk_values[layer]
-        q = query.view(n, k, r, d) * scaling
-        over_trunk = (self._to_grid(q) @ trunk_k.transpose(2, 3)).float()  # [G, K, R*B, T]
-        over_suffix = (q @ suffix_k.transpose(2, 3)).float()  # [N, K, R, S]
+        half = query.dtype in HALF
+        q = query.view(n, k, r, d) if half else query.view(n, k, r, d) * scaling
+        over_trunk = product(self._to_grid(q), trunk_k.transpose(2, 3))  # [G, K, R*B, T]
+        over_suffix = product(q, suffix_k.transpose(2, 3))  # [N, K, R, S]
+        if half:  # only now, in float32
+            over_trunk, over_suffix = over_trunk.mul_(scaling), over_suffix.mul_(scaling)
         if softcap is not None:
             over_trunk, over_suffix = (softcap * torch.tanh(s / softcap) for s in (over_trunk, over_suffix))
         trunk_bias, suffix_bias = self._biases(layer, window)
@@ -248,8 +254,8 @@ class TrunkCache:
         total = suffix_weights.sum(-1, True) + self._from_grid(trunk_weights.sum(-1, True), r)
         if sinks is not None:
             total = total + (sink - top).exp()
-        out = self._from_grid(trunk_weights.to(q.dtype) @ trunk_v, r) + suffix_weights.to(q.dtype) @ suffix_v
-        return (out / total.to(q.dtype)).reshape(n, 1, h, out.shape[-1])
+        out = self._from_grid(product(trunk_weights, trunk_v), r) + product(suffix_weights, suffix_v)
+        return (out / total).to(query.dtype).reshape(n, 1, h, out.shape[-1])
 
     def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new token's key and value; returns the suffix columns in use, [N, K, S, D] each."""
@@ -313,9 +319,9 @@ def _using(model: PreTrainedModel, cache: TrunkCache) -> Iterator[None]:
 
 
 def trunk_step(model: PreTrainedModel, cache: TrunkCache, tokens: Tensor) -> Tensor:
-    """Feed one token a branch: tokens [N] -> logits [N, V] in the model's dtype."""
+    """Feed one token a branch: tokens [N] -> logits [N, V], float32 where the model is in half precision."""
     positions = cache.begin_step()
-    with _using(model, cache):
+    with _using(model, cache), float32_logits(model):
         logits: Tensor = model(input_ids=tokens[:, None], position_ids=positions, use_cache=False).logits[:, -1]
     cache.end_step()
     return logits

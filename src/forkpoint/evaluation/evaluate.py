@@ -168,7 +168,7 @@ def _solve_unit(engine: Engine, unit: tuple[Strategy, Sequence[Problem], Sequenc
 
 
 def _tallies(strategies: Sequence[Strategy], journal: Journal) -> list[Tally]:
-    tallies = [Tally(strategy.spec, []) for strategy in strategies]
+    tallies = [Tally(strategy.spec, [], strategy.tries()) for strategy in strategies]
     for entry in journal:
         tally = tallies[entry["unit"][0]]
         tally.seconds += entry["seconds"]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from forkpoint.evaluation.statistics import (
-    clustered_interval,
     holm,
     minimum_detectable_difference,
     paired_difference,
+    pass_at_k_interval,
 )
 
 
@@ -23,6 +23,7 @@ class Tally:
 
     strategy: str
     scores: list[float]
+    k: int = 1  # responses that a score takes as one try
     responses: int = 0
     extraction_failures: int = 0
     grading_errors: int = 0
@@ -41,11 +42,10 @@ class Tally:
 
     def figures(self) -> dict[str, Any]:
         """The strategy's entry in results.json: a Wilson interval, clustered where problems have several responses."""
-        per_problem = self.responses // len(self.scores)
         return {
             "strategy": self.strategy,
             "accuracy": float(np.mean(self.scores)),
-            "ci95": list(clustered_interval([[s] * per_problem for s in self.scores])),
+            "ci95": list(pass_at_k_interval([[s] for s in self.scores], self.responses, self.k)),
             "n": len(self.scores),
             "responses": self.responses,
             "extraction_failures": self.extraction_failures,

@@ -51,7 +51,7 @@ def _score(strategy: Strategy, correct: bool, paths: list[Row]) -> float:
     if not strategy.graded_paths():
         return float(correct)
     right = sum(path["correct"] for path in paths)
-    return pass_at_k(len(paths), right, int(strategy.options["k"] if strategy.name == "pass@k" else 1))
+    return pass_at_k(len(paths), right, strategy.tries())
 
 
 def _failures(strategy: Strategy, extracted: str | None, paths: list[Row]) -> int:

@@ -15,7 +15,14 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
-from forkpoint.proportions import Interval, clustered_interval, normal_quantile, pass_at_k, wilson
+from forkpoint.proportions import (
+    Interval,
+    clustered_interval,
+    normal_quantile,
+    pass_at_k,
+    pass_at_k_interval,
+    wilson,
+)
 
 __all__ = [
     "Interval",
@@ -27,6 +34,7 @@ __all__ = [
     "minimum_detectable_difference",
     "paired_difference",
     "pass_at_k",
+    "pass_at_k_interval",
     "wilson",
 ]
 

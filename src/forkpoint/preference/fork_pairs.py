@@ -15,7 +15,7 @@ from typing import Any
 
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.pair_files import make_pair
-from forkpoint.proportions import Interval, difference_interval, exact_interval
+from forkpoint.proportions import Interval, beta_prior, difference_interval, exact_interval
 from forkpoint.types import TokenIds
 
 REASONS = ("not_evaluated", "not_better", "within_error", "less_likely")
@@ -69,7 +69,9 @@ def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any, *, any_alt
     """One pair for each alternative that is better and likelier than the trajectory's own token, at any position.
 
     prompt = the tokens before position d; chosen = v alone; rejected = y_d alone; weight = q_{d,v} - p_d, with p_d the
-    success *after* y_d, success[d+1].
+    success *after* y_d, success[d+1], and q_{d,v} the mean of its posterior under the Beta distribution from which all
+    alternatives' shares most likely come (`beta_prior`). The share itself would be too large on average, most with few
+    rollouts, because luck helps to pass the test below; a posterior mean is not changed by being picked.
 
     Better means that the 95% interval of q_{d,v} - p_d lies above 0. Its ends come by `difference_interval`
     (square-and-add, Newcombe's) from the curve's own interval of p_d and the exact one of Clopper & Pearson of
@@ -84,12 +86,13 @@ def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any, *, any_alt
     With `any_alternative` such tokens are taken too.
     """
     pairs: list[tuple[str, Pair]] = []
+    prior = beta_prior([(one.correct, one.n) for trajectory in trajectories for one in trajectory.alternatives])
     dropped = dict.fromkeys(REASONS, 0)
     tried, taken = list[tuple[str, int]](), list[tuple[str, int]]()
     for trajectory in trajectories:
         for one in trajectory.alternatives:
             tried.append((trajectory.id, one.position))
-            gain, reason = _gain(trajectory, one)
+            gain, reason = _gain(trajectory, one, prior)
             if not reason and not (one.likelier or any_alternative):
                 reason = "less_likely"
             if reason:
@@ -117,13 +120,14 @@ def _pair(trajectory: Forked, one: Alternative, gain: float, tokenizer: Any) -> 
     )  # fmt: skip
 
 
-def _gain(trajectory: Forked, one: Alternative) -> tuple[float, str]:
-    """q - p of an alternative, and why it makes no pair, "" where it does."""
+def _gain(trajectory: Forked, one: Alternative, prior: tuple[float, float]) -> tuple[float, str]:
+    """The weight of an alternative, and why it makes no pair, "" where it does."""
     p, p_ci = trajectory.success[one.position + 1], trajectory.success_ci[one.position + 1]
     if p is None or p_ci is None:
         return 0.0, "not_evaluated"
     q = one.correct / one.n
     if q <= p:
-        return q - p, "not_better"
+        return 0.0, "not_better"
     lower, _ = difference_interval(q, exact_interval(one.correct, one.n), p, p_ci)
-    return q - p, "" if lower > 0 else "within_error"
+    gain = (one.correct + prior[0]) / (one.n + sum(prior)) - p
+    return gain, "" if lower > 0 and gain > 0 else "within_error"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from forkpoint.engines import Engine
-from forkpoint.proportions import clustered_interval, normal_quantile, pass_at_k
+from forkpoint.proportions import Interval, clustered_interval, normal_quantile, pass_at_k, pass_at_k_interval
 from forkpoint.tasks import answer_key
 from forkpoint.trajectories.rows import Row, sample_completions
 from forkpoint.types import Completion, Problem, Sampling, Trajectory
@@ -61,13 +61,18 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """
     n = len(rows[0]["paths"])
     right = [[float(path["correct"]) for path in row["paths"]] for row in rows]
-    found = _shares("greedy_accuracy", [[float(row["greedy"]["correct"])] for row in rows])
-    found |= _shares("sampled_accuracy", right)
+    found: dict[str, Any] = {}
+    for name, own in (
+        ("greedy_accuracy", [[float(row["greedy"]["correct"])] for row in rows]),
+        ("sampled_accuracy", right),
+    ):
+        found |= _shares(name, own, clustered_interval(own))
     for k in ks(n):
         scores = [[pass_at_k(n, int(sum(own)), k)] for own in right]
-        found |= _shares(f"pass@{k}", scores, answers=len(rows) * n / k)
+        found |= _shares(f"pass@{k}", scores, pass_at_k_interval(scores, len(rows) * n, k))
     for name in ("distinct_answers", "distinct_responses"):
-        found |= _shares(name, [[row[name] / n] for row in rows], answers=len(rows) * n, scale=n)
+        shares = [[row[name] / n] for row in rows]
+        found |= _shares(name, shares, clustered_interval(shares, answers=len(rows) * n), scale=n)
     own = [[p["mean_logprob"] for p in row["paths"] if p["correct"]] for row in rows]
     found |= _mean("correct_logprob", [float(np.mean(some)) for some in own if some])
     return found | {"no_answer": sum(path["answer"] is None for row in rows for path in row["paths"])}
@@ -83,10 +88,10 @@ def _response(one: Trajectory, completion: Completion) -> Row:
     }
 
 
-def _shares(name: str, scores: list[list[float]], *, answers: float | None = None, scale: int = 1) -> dict[str, Any]:
-    """The mean over problems of scores between 0 and 1, with `clustered_interval`, both times `scale`."""
+def _shares(name: str, scores: list[list[float]], interval: Interval, scale: int = 1) -> dict[str, Any]:
+    """The mean over problems of scores between 0 and 1, and its interval, both times `scale`."""
     mean = float(np.mean([np.mean(own) for own in scores]))
-    return _entry(name, scale * mean, [scale * end for end in clustered_interval(scores, answers=answers)])
+    return _entry(name, scale * mean, [scale * end for end in interval])
 
 
 def _mean(name: str, values: list[float]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from forkpoint.engines.head import Head, head_of, hidden_at, in_eval_mode
-from forkpoint.engines.transformers_engine import LOW_PRECISION_TOLERANCE, PROBE_TOLERANCE
+from forkpoint.engines.probe import distance, is_refusal, tolerance
 from forkpoint.preference.batches import Example, collate
 from forkpoint.preference.pair import Pair
 from forkpoint.training.logprobs import token_logprobs
 
 Batch = Mapping[str, Tensor]
+TAKE_MASKS = ("eager", "sdpa")
 
 
 def predicting(model: PreTrainedModel, batch: Batch, call: Callable[..., Any] | None = None) -> Float[Tensor, "n H"]:
@@ -48,9 +49,11 @@ def shares_prompts(model: PreTrainedModel, longest: int) -> bool:
     """Whether the model gives the same log-probabilities when both responses of a pair share the prompt's row.
 
     Tried on made-up pairs. Not so for models that ignore such masks, and not known for layers with a window shorter
-    than the `longest` row.
+    than the `longest` row. Kernels that take no mask but the causal one are not tried: on a GPU they may break it.
     """
     config = model.config.get_text_config(decoder=True)
+    if model.config._attn_implementation not in TAKE_MASKS:
+        return False
     if (getattr(config, "sliding_window", None) or longest) < longest:
         return False
     pairs = [_made_up((2, 3, 4), (5, 6, 7), (6, 5)), _made_up((4, 2), (3,), (7, 2, 5, 3))]
@@ -58,14 +61,15 @@ def shares_prompts(model: PreTrainedModel, longest: int) -> bool:
     head = head_of(model)
     try:
         with in_eval_mode(model):
+            allowed = tolerance(model)
             shared, separate = (
-                logprobs_of(model, head, on_device(collate(examples, way), model.device)).float()
-                for way in (True, False)
+                logprobs_of(model, head, on_device(collate(examples, way), model.device)) for way in (True, False)
             )
-    except (TypeError, ValueError, RuntimeError, IndexError):  # a model that takes no such mask or positions
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         return False
-    tolerance = PROBE_TOLERANCE.get(model.dtype, LOW_PRECISION_TOLERANCE)
-    return bool((shared - separate).square().mean().sqrt() <= tolerance * separate.std())
+    return distance(shared, separate) <= allowed
 
 
 def _made_up(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]) -> Pair:

@@ -22,6 +22,7 @@ from forkpoint.preference.methods import Objective
 from forkpoint.preference.objective import PairFacts, pair_facts, pair_losses
 from forkpoint.preference.policy import logprobs_of, predicting, shares_prompts
 from forkpoint.preference.reference import row_length
+from forkpoint.training.dropout import check_without_dropout, without_dropout
 from forkpoint.training.logprobs import current, token_logprobs, token_logprobs_and_kl
 from forkpoint.training.order import by_length
 from forkpoint.types import UserError
@@ -39,6 +40,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     Logged beside the loss, under TRL's names, as means over pairs: rewards/chosen, rewards/rejected (β Δ; the rejected
     tokens weighted in critical DPO), rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, and kl/chosen,
     kl/rejected in TDPO. A loss that is not finite stops the training with the pair's name.
+
+    While `train` runs the model has no dropout, so that its first log-ratios are 0 where it is the reference.
+    `shared` says what `shares_prompts` found of it, where that is known.
     """
 
     def __init__(
@@ -50,15 +54,16 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         *,
         evaluated: Sequence[Example] | None = None,
         reference: PreTrainedModel | None = None,
+        shared: bool | None = None,
         **others: Any,
     ) -> None:
         both = [*examples, *(evaluated or ())]
-        disable_dropout(model)
+        check_without_dropout(model)
         self.objective, self.reference = objective, reference
         self.online = objective.needs_kl or any(e.reference_chosen is None for e in both)
         if self.online and reference is None and not hasattr(model, "disable_adapter"):
             raise ValueError("a reference model is needed: the examples have no log-probabilities of it")
-        self.shared = shares_prompts(model, max(row_length(e.pair) for e in both))
+        self.shared = shares_prompts(model, max(row_length(e.pair) for e in both)) if shared is None else shared
         self.sums: dict[str, list[Tensor]] = {}  # of training steps since the last log
         self.judged: dict[int, dict[str, float]] = {}  # of an evaluation, by pair
         super().__init__(
@@ -74,6 +79,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         if reference is not None:
             reference.requires_grad_(False).eval().to(self.accelerator.device)
         self.reference_head = self.head if reference is None else head_of(reference)
+
+    def train(self, *args: Any, **others: Any) -> Any:
+        """transformers' own, without dropout."""
+        with without_dropout(self.model):
+            return super().train(*args, **others)
 
     def compute_loss(
         self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
@@ -196,12 +206,3 @@ class _Listed(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, i: int) -> Example:
         return self.examples[i]
-
-
-def disable_dropout(model: torch.nn.Module) -> None:
-    """Set all dropout probabilities to 0."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]

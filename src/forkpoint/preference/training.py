@@ -138,8 +138,11 @@ def _trainer(
         return sft_trainer(adapted(model, training.lora, training.seed), tokenizer, arguments, rows, others)
     stored = training.precompute and not training.objective.needs_kl
     step = None if progress is None else partial(progress, "pairs read by the reference")
+    shared = shares_prompts(model, max(row_length(p) for pairs in data for p in pairs))
     examples, evaluated = (
-        _with_reference(model, pairs, arguments, step) if stored else [Example(p, i) for i, p in enumerate(pairs)]
+        _with_reference(model, pairs, arguments, shared, step)
+        if stored
+        else [Example(p, i) for i, p in enumerate(pairs)]
         for pairs in data
     )
     new_adapters = training.lora is not None and training.lora.start is None  # the reference is the model without them
@@ -147,17 +150,18 @@ def _trainer(
     policy = adapted(model, training.lora, training.seed)
     return PreferenceTrainer(
         policy, arguments, examples, training.objective, evaluated=evaluated or None, reference=reference,
-        processing_class=tokenizer,
+        shared=shared, processing_class=tokenizer,
     )  # fmt: skip
 
 
-def _with_reference(model: PreTrainedModel, pairs: Sequence[Pair], arguments: Any, step: Any) -> list[Example]:
+def _with_reference(
+    model: PreTrainedModel, pairs: Sequence[Pair], arguments: Any, shared: bool, step: Any
+) -> list[Example]:
     """What the reference says of the pairs; of several processes the first one finds it out."""
     from accelerate import PartialState
 
     if not pairs:
         return []
-    shared = shares_prompts(model, max(map(row_length, pairs)))
     autocast = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
     with PartialState().main_process_first():
         return with_reference(

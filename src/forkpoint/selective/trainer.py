@@ -3,8 +3,10 @@
     L_SLM = −1/(N·k%) Σ I_k%(x_i) log P_θ(x_i | x_<i): Lin et al. 2024 (Rho-1, arXiv 2404.07965), eq. 3 and 4.
 
 The loss of an optimizer step is the mean over all its selected tokens, however they are spread over micro-batches and
-processes. The output matrix meets the hidden states in blocks: the losses of all tokens come without a gradient for the
-logits, and only the selected rows are computed again in the backward pass. Logits [n, V] never exist.
+processes. L_θ, which rules rank by, is the loss of the weights before the step, float32 logits and no dropout. Where no
+dropout is set the training pass computes the same and is read instead of a pass of its own, as far as one micro-batch
+is ranked by itself. Where the selection stands before the training pass, only its rows meet the output matrix there,
+in blocks: logits [n, V] never exist.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from forkpoint.engines.head import head_of, hidden_at, in_eval_mode
 from forkpoint.selective.batches import Rows, collate
 from forkpoint.selective.rules import Rule, Selection, check_rule, quota, rule_at, select
 from forkpoint.selective.store import Store
+from forkpoint.training.dropout import draws
 from forkpoint.training.logprobs import current, token_logprobs, token_losses_and_entropy
 from forkpoint.training.order import by_length
 from forkpoint.types import UserError
@@ -47,7 +50,8 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
     every token counts in an evaluation: eval_loss is their mean loss. `seed` draws the numbers of the rule `random`,
     which also decide between equal scores.
 
-    Logged beside `loss`, the mean over selected tokens in nats: loss/unselected and loss/all; selection/share, the
+    Logged beside `loss`, the mean over selected tokens in nats: loss/unselected and loss/all, of L_θ, by rules that
+    read it (a static rule leaves the losses of the others uncomputed); selection/share, the
     share of tokens that is selected; selection/limit/SCORE, the last value that was (mean over what is ranked
     together); selection/documents_none, the share of documents none of whose tokens since the last log is, and
     selection/documents_p10, _p50, _p90, quantiles over documents of the share that is.
@@ -68,6 +72,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         check_rule(rule)
         check_scores(rule, store, reference)
         self.rule, self.reference = rule, reference if rule.needs_reference else None
+        self.draws = draws(model)  # whether the loss of the training pass is another than L_θ
         self.sums: dict[str, Tensor] = {}  # of training steps since the last log: a total and a count [2]
         self.documents: list[Tensor] = []  # the same: numbers of documents, their tokens that are selected, all [3, D]
         self.judged: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
@@ -99,9 +104,9 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             for batch in batches:
                 batch |= self._reference_scores(batch)
         rule = self._rule()
-        if not rule.is_static and not (rule.scope == "batch" and len(batches) > 1):
-            return batches, self._coming(batches, rule)
         if not rule.is_static:
+            if not (self.draws or (rule.scope == "batch" and len(batches) > 1)):
+                return batches, self._coming(batches, rule)
             for batch in batches:
                 batch["loss"] = self._losses(batch)
         for part in [batches] if rule.scope == "batch" else [[batch] for batch in batches]:
@@ -113,19 +118,20 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """The sum of the selected tokens' losses over their number in the whole step, times the number of processes."""
         policy = self.accelerator.unwrap_model(model)
+        wanted = inputs.get("selected", slice(None))
         with self.accelerator.autocast():
-            hidden = hidden_at(policy, inputs["input_ids"], inputs["rows"], call=model)
-            losses = -token_logprobs(hidden, current(self.head, policy), inputs["targets"])
-        self._check(losses, inputs)
+            hidden = hidden_at(policy, inputs["input_ids"], inputs["rows"][wanted], call=model)
+            losses = -token_logprobs(hidden, current(self.head, policy), inputs["targets"][wanted])
+        self._check(losses, inputs["owner"][wanted], inputs)
         if num_items_in_batch is None:  # an evaluation
             self._judge(losses.detach(), inputs)
             return (losses.mean(), {}) if return_outputs else losses.mean()
         if "selected" not in inputs:
             inputs["loss"] = losses.detach()
             self._mark([inputs], self._rule())
-        selected = inputs["selected"]
-        self._note(losses.detach(), inputs)
-        loss = losses[selected].sum() * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
+            losses = losses[inputs["selected"]]
+        self._note(inputs | {"loss": losses.detach()} if self.rule.score == "none" else inputs)
+        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
         return (loss, {}) if return_outputs else loss
 
     def _rule(self) -> Rule:
@@ -134,7 +140,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _losses(self, batch: Inputs) -> Tensor:
-        """The loss of each token, without gradients."""
+        """L_θ of each token."""
         policy = self.accelerator.unwrap_model(self.model)
         with in_eval_mode(policy), self.accelerator.autocast():
             hidden = hidden_at(policy, batch["input_ids"], batch["rows"])
@@ -146,7 +152,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             hidden = hidden_at(self.reference, batch["input_ids"], batch["rows"])
             loss, entropy = token_losses_and_entropy(hidden, self.reference_head, batch["targets"])
-        self._check(loss, batch, "reference model's ")
+        self._check(loss, batch["owner"], batch, "reference model's ")
         return {"reference_loss": loss, "reference_entropy": entropy}
 
     def _coming(self, batches: list[Inputs], rule: Rule) -> Tensor:
@@ -191,11 +197,11 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         found = select(together, rule, groups.new_zeros(sum(sizes)))
         return Selection(torch.split(found.kept, sizes)[accelerator.process_index], found.limits)
 
-    def _check(self, losses: Tensor, inputs: Inputs, whose: str = "") -> None:
+    def _check(self, losses: Tensor, owner: Tensor, inputs: Inputs, whose: str = "") -> None:
         """UserError naming the row of the first loss that is not finite."""
         if not bool(torch.isfinite(losses).all()):
             at = int((~torch.isfinite(losses)).nonzero()[0])
-            row = int(inputs["index"][inputs["owner"][at]])
+            row = int(inputs["index"][owner[at]])
             advice = "its weights or its precision are broken" if whose else "lower the learning rate"
             data = "store" if self.model.training or whose else "evaluation's store"
             raise UserError(
@@ -203,12 +209,13 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
                 f"{self.state.global_step + 1}: {advice}, or look at that row"
             )
 
-    def _note(self, losses: Tensor, inputs: Inputs) -> None:
+    def _note(self, inputs: Inputs) -> None:
         """Keep what is logged of a batch."""
-        selected = inputs["selected"]
-        self._add("loss/all", losses.sum(), len(losses))
-        self._add("loss/unselected", losses[~selected].sum(), len(losses) - int(selected.sum()))
-        self._add("selection/share", selected.sum(), len(losses))
+        selected, losses = inputs["selected"], inputs.get("loss")
+        if losses is not None:
+            self._add("loss/all", losses.sum(), len(losses))
+            self._add("loss/unselected", losses[~selected].sum(), len(losses) - int(selected.sum()))
+        self._add("selection/share", selected.sum(), len(selected))
         if self.rule.score != "none":
             document, own = torch.unique(inputs["document"], return_inverse=True)
             kept = torch.bincount(own[selected], minlength=len(document))

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from forkpoint.engines.head import Head
+from forkpoint.engines.products import products_with_rows
 
 BLOCK_ELEMENTS = 2**23  # logits of one block, float32: 32 MiB
 LEAST = torch.finfo(torch.float32).min
@@ -62,8 +63,8 @@ def token_losses_and_entropy(
     for rows in _blocks(len(hidden), len(head.weight)):
         below = matrix.logits(hidden[rows])
         below -= below.amax(-1, keepdim=True)
-        below.clamp_(min=LEAST)  # so that a token of probability 0 adds nothing to the entropy
         own = below.gather(-1, targets[rows, None])[:, 0]
+        below.clamp_(min=LEAST)  # so that a token of probability 0 adds nothing to the entropy
         weights = below.exp()
         z = weights.sum(-1)
         entropy[rows] = (z.log() - torch.linalg.vecdot(weights, below) / z).clamp(min=0)  # rounding may go below
@@ -95,7 +96,8 @@ class _Rows(torch.autograd.Function):
             if reference is not None and reference_hidden is not None:
                 others = reference.logits(reference_hidden[rows]).log_softmax(-1)
                 out[2, rows] = others.gather(-1, own)[:, 0]
-                out[1, rows] = (others.exp() * (others - logs)).sum(-1)
+                shares = others.exp()  # a token of probability 0 adds nothing, though its logarithm be infinite
+                out[1, rows] = (shares * (others - logs)).masked_fill_(shares == 0, 0).sum(-1)
         ctx.save_for_backward(hidden, weight, targets, reference_hidden)
         ctx.policy, ctx.reference = policy, reference
         logprobs, kl, reference_logprobs = out.unbind()
@@ -136,18 +138,17 @@ def _as(weight: Tensor, gradient: Tensor | None) -> Tensor | None:
 
 
 class _Matrix:
-    """An output matrix in the precision that products are taken in: that of autocast where it is on."""
+    """An output matrix in the precision of the factors: that of autocast where it is on. Products are float32."""
 
     def __init__(self, head: Head) -> None:
         kind = head.weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
         self.weight, self.head = head.weight.detach().to(dtype), head
-        self.bias = None if head.bias is None else head.bias.detach().to(dtype)
+        self.bias = None if head.bias is None else head.bias.detach()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits of the whole vocabulary."""
-        products = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
-        return self.head.finish(products.float())
+        return self.head.finish(products_with_rows(hidden, self.weight, self.bias))
 
 
 def _blocks(n: int, vocabulary: int) -> list[slice]:

@@ -61,6 +61,8 @@ def _lines(summary: Summary) -> list[str]:
 def _gain(figures: Summary) -> str:
     """Whether the two tuned models find critical tokens better than the model's own probability, which is free."""
     against = next(entry for entry in figures["comparisons"] if entry["b"] == "policy_prob")
+    if against["auc"] is None:
+        return "the AUC is undefined: no response has a token beside its critical one"
     low, high = against["auc_ci95"]
     verdict = "better than" if low > 0 else "worse than" if high < 0 else "not shown to differ from"
     return (
@@ -100,6 +102,9 @@ def _headings() -> list[str]:
 def _cells(entry: Summary, sign: str) -> list[str]:
     cells = []
     for metric in METRICS:
+        if entry[metric] is None:  # an AUC without other tokens
+            cells += ["–", "–"]
+            continue
         low, high = entry[f"{metric}_ci95"]
         cells += [f"{entry[metric]:{sign}z.3f}", f"{low:{sign}z.3f} to {high:{sign}z.3f}"]
     return cells
