@@ -138,16 +138,6 @@ def test_scores_equal_a_bare_forward(family, tokenizer):
         np.testing.assert_allclose(s.top_policy[1:], np.take_along_axis(policy, s.top_ids[1:], 1), atol=2e-4)
 
 
-def test_low_precision_and_many_layers_still_share_a_trunk(tokenizer):
-    for init in (0.02, 0.1):
-        sizes = {"num_hidden_layers": 24, "hidden_size": 128, "intermediate_size": 256}
-        config = tiny_config(tokenizer, **sizes, initializer_range=init)
-        engine = load_engine(build_model(config).to(torch.bfloat16), tokenizer)
-        assert engine.trunk_refusal is None
-        (done,) = engine.generate([Request("a", tuple(range(5, 30)))], Sampling(temperature=0, max_tokens=5))
-        assert len(done.token_ids) == 5
-
-
 @pytest.mark.parametrize(("config", "reason"), [
     (lambda t: tiny_config(t, PhimoeConfig, num_key_value_heads=2, sliding_window=8, num_local_experts=4), "window"),
     (lambda t: tiny_config(t, DeepseekV3Config, num_key_value_heads=4, **LATENT), ""),

@@ -8,7 +8,8 @@ Shapes: n rows, H hidden size, V vocabulary, v a part of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,12 +35,19 @@ def product(a: Float[Tensor, "x y n k"], b: Float[Tensor, "x y k m"]) -> Float[T
 def products_with_rows(
     hidden: Float[Tensor, "n H"], weight: Float[Tensor, "V H"], bias: Float[Tensor, " V"] | None
 ) -> Float[Tensor, "n V"]:
-    """Float32 hidden states times the rows of an output matrix, plus a bias; autocast does not reach it."""
+    """Float32 hidden states times the rows of a matrix, plus a bias; autocast does not reach it.
+
+    Where a GPU multiplies bfloat16, float32 hidden states are given to it in two parts, which keeps 16 of their bits.
+    """
     with torch.autocast(weight.device.type, enabled=False):
         if weight.dtype not in HALF:
             return torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
-        if _FUSED and weight.is_cuda:
-            out = torch.mm(hidden.to(weight.dtype), weight.T, out_dtype=torch.float32)
+        first = hidden.to(weight.dtype)
+        if _FUSED and weight.is_cuda and (weight.dtype == torch.bfloat16 or hidden.dtype == weight.dtype):
+            out = torch.mm(first, weight.T, out_dtype=torch.float32)
+            if hidden.dtype != weight.dtype:
+                rest = (hidden - first).to(weight.dtype)
+                out += torch.mm(rest, weight.T, out_dtype=torch.float32)
         else:
             out = hidden.new_empty(len(hidden), len(weight), dtype=torch.float32)
             wide = hidden.float()
@@ -55,10 +63,34 @@ def float32_logits(model: PreTrainedModel) -> Iterator[None]:
     An output layer that is no plain matrix, as of a quantised model, stays as it is.
     """
     layer = model.get_output_embeddings()
-    if type(layer) is not torch.nn.Linear or layer.weight.dtype not in HALF:
+    with ExitStack() as changed:
+        if type(layer) is torch.nn.Linear and layer.weight.dtype in HALF:
+            changed.enter_context(_wide_linear(layer))
         yield
-        return
 
+
+@contextmanager
+def float32_activations(model: PreTrainedModel) -> Iterator[None]:
+    """A model in half precision computes in float32, with the weights as they are, for as long as the context lasts.
+
+    Its hidden states are then those of `model.float()`, but only one module's weights are widened at a time. For passes
+    without gradients; the context must not be entered by two threads.
+    """
+    with ExitStack() as changed:
+        for module in model.modules() if model.dtype in HALF else ():
+            if not any(p is not None and p.dtype in HALF for p in module._parameters.values()):
+                continue
+            if type(module) is torch.nn.Linear:
+                changed.enter_context(_wide_linear(module))
+            elif type(module) is torch.nn.Embedding:
+                changed.callback(module.register_forward_hook(lambda _, __, out: out.float()).remove)
+            else:
+                changed.enter_context(_wide_parameters(module))
+        yield
+
+
+@contextmanager
+def _wide_linear(layer: torch.nn.Linear) -> Iterator[None]:
     def forward(hidden: Tensor) -> Tensor:
         rows = products_with_rows(hidden.flatten(0, -2), layer.weight, layer.bias)
         return rows.unflatten(0, hidden.shape[:-1])
@@ -68,3 +100,22 @@ def float32_logits(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         del layer.forward
+
+
+@contextmanager
+def _wide_parameters(module: torch.nn.Module) -> Iterator[None]:
+    own = dict(module._parameters)
+
+    def widen(*_: Any) -> None:
+        module._parameters.update({n: p.float() if p is not None and p.dtype in HALF else p for n, p in own.items()})
+
+    def restore(*_: Any) -> None:
+        module._parameters.update(own)
+
+    handles = module.register_forward_pre_hook(widen), module.register_forward_hook(restore, always_call=True)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        restore()

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from forkpoint.engines.head import Head, hidden_at
 from forkpoint.engines.memory import is_out_of_memory
+from forkpoint.engines.products import float32_activations
 from forkpoint.selective.context import Row, counted
 from forkpoint.training.logprobs import token_losses_and_entropy
 from forkpoint.types import UserError
@@ -54,7 +55,7 @@ def row_losses(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """For each row, in any order: its index, and loss and entropy (nats, float32, NaN where no token is predicted) [T].
 
-    The model is in eval mode. Where memory runs out the batches are halved; UserError where one row alone is too much,
+    The model is in eval mode; in half precision it computes in float32, with its weights as they are. Where memory runs out the batches are halved; UserError where one row alone is too much,
     and where the model's logits are not finite.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
@@ -88,7 +89,8 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 def _batch_losses(model: PreTrainedModel, head: Head, rows: Sequence[Row]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     batch = batch_of(rows)
     places = batch.rows.to(model.device)
-    hidden = hidden_at(model, batch.ids.to(model.device), places)
+    with float32_activations(model):
+        hidden = hidden_at(model, batch.ids.to(model.device), places)
     columns = token_losses_and_entropy(hidden, head, batch.targets.to(model.device))
     if not all(bool(torch.isfinite(column).all()) for column in columns):
         raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")

@@ -3,9 +3,9 @@
     L_SLM = −1/(N·k%) Σ I_k%(x_i) log P_θ(x_i | x_<i): Lin et al. 2024 (Rho-1, arXiv 2404.07965), eq. 3 and 4.
 
 The loss of an optimizer step is the mean over all its selected tokens, however they are spread over micro-batches and
-processes. L_θ, which rules rank by, is the loss of the weights before the step, float32 logits and no dropout. Where no
-dropout is set the training pass computes the same and is read instead of a pass of its own, as far as one micro-batch
-is ranked by itself. Where the selection stands before the training pass, only its rows meet the output matrix there,
+processes. L_θ, which rules rank by, is the loss of the weights before the step, by a float32 pass without dropout
+(under autocast the logits alone are float32). Where no dropout is set and the weights are float32, the training pass
+computes the same and is read instead of a pass of its own, as far as one micro-batch is ranked by itself. Where the selection stands before the training pass, only its rows meet the output matrix there,
 in blocks: logits [n, V] never exist.
 """
 
@@ -23,6 +23,7 @@ from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from forkpoint.engines.head import head_of, hidden_at, in_eval_mode
+from forkpoint.engines.products import HALF, float32_activations
 from forkpoint.selective.batches import Rows, collate
 from forkpoint.selective.rules import Rule, Selection, check_rule, quota, rule_at, select
 from forkpoint.selective.store import Store
@@ -72,7 +73,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         check_rule(rule)
         check_scores(rule, store, reference)
         self.rule, self.reference = rule, reference if rule.needs_reference else None
-        self.draws = draws(model)  # whether the loss of the training pass is another than L_θ
+        self.apart = draws(model) or model.dtype in HALF  # whether the loss of the training pass is another than L_θ
         self.sums: dict[str, Tensor] = {}  # of training steps since the last log: a total and a count [2]
         self.documents: list[Tensor] = []  # the same: numbers of documents, their tokens that are selected, all [3, D]
         self.judged: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
@@ -105,7 +106,7 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
                 batch |= self._reference_scores(batch)
         rule = self._rule()
         if not rule.is_static:
-            if not (self.draws or (rule.scope == "batch" and len(batches) > 1)):
+            if not (self.apart or (rule.scope == "batch" and len(batches) > 1)):
                 return batches, self._coming(batches, rule)
             for batch in batches:
                 batch["loss"] = self._losses(batch)
@@ -142,14 +143,14 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
     def _losses(self, batch: Inputs) -> Tensor:
         """L_θ of each token."""
         policy = self.accelerator.unwrap_model(self.model)
-        with in_eval_mode(policy), self.accelerator.autocast():
+        with in_eval_mode(policy), self.accelerator.autocast(), float32_activations(policy):
             hidden = hidden_at(policy, batch["input_ids"], batch["rows"])
             return token_losses_and_entropy(hidden, current(self.head, policy), batch["targets"])[0]
 
     @torch.no_grad()
     def _reference_scores(self, batch: Inputs) -> Inputs:
         """What the reference model says of each token."""
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), float32_activations(self.reference):
             hidden = hidden_at(self.reference, batch["input_ids"], batch["rows"])
             loss, entropy = token_losses_and_entropy(hidden, self.reference_head, batch["targets"])
         self._check(loss, batch["owner"], batch, "reference model's ")

@@ -142,13 +142,13 @@ class _Matrix:
 
     def __init__(self, head: Head) -> None:
         kind = head.weight.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
-        self.weight, self.head = head.weight.detach().to(dtype), head
+        self.rounded = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        self.weight, self.head = head.weight.detach().to(self.rounded or head.weight.dtype), head
         self.bias = None if head.bias is None else head.bias.detach()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits of the whole vocabulary."""
-        return self.head.finish(products_with_rows(hidden, self.weight, self.bias))
+        return self.head.finish(products_with_rows(hidden.to(self.rounded or hidden.dtype), self.weight, self.bias))
 
 
 def _blocks(n: int, vocabulary: int) -> list[slice]:

@@ -1,0 +1,160 @@
+"""In half precision what decides is float32: losses that are ranked, and log-probabilities that rollouts stand for."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import build_model, tiny_config
+from transformers import Gemma2Config, GPT2Config, Qwen3Config
+
+from forkpoint.engines import load_engine, transformers_engine
+from forkpoint.engines.head import Head, head_of, hidden_at
+from forkpoint.engines.products import float32_activations
+from forkpoint.engines.trunk_attention import TrunkCache
+from forkpoint.files import claim_directory
+from forkpoint.training.logprobs import token_losses_and_entropy
+from forkpoint.types import Request, Sampling, UserError
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """The functions of benchmarks/half_precision.py."""
+    path = Path(__file__).parents[2] / "benchmarks" / "half_precision.py"
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location("half_precision", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path.remove(str(path.parent))
+    return module
+
+
+def test_bfloat16_selects_the_tokens_that_float32_selects(measured):
+    found = measured.selections(layers=2, tokens=1024)
+    assert 14 < found["largest_logit"] < 24
+    assert found["ours_selected_otherwise"] < 0.001 < found["plain_selected_otherwise"]
+    assert found["ours_loss_error"] < 1e-5 < 0.01 < found["plain_loss_error"]
+
+
+def test_trunk_decoding_is_as_near_to_pytorchs_attention_as_that_is_to_float32(measured):
+    found = measured.decoding(layers=2, branches=24, length=16)
+    assert 0 < found["trunks_and_scoring"] <= found["scoring_and_float32"]
+
+
+FAMILIES = {
+    "llama, deep": lambda t: tiny_config(t, num_hidden_layers=16, initializer_range=0.15),
+    "qwen3": lambda t: tiny_config(t, Qwen3Config, num_key_value_heads=2, head_dim=8),
+    "gemma2": lambda t: tiny_config(t, Gemma2Config, num_key_value_heads=2, head_dim=8, sliding_window=8,
+                                    attn_logit_softcapping=5.0, final_logit_softcapping=10.0),
+    "gpt2": lambda t: GPT2Config(vocab_size=len(t), n_embd=32, n_layer=2, n_head=4, eos_token_id=t.eos_token_id,
+                                 bos_token_id=None, initializer_range=0.4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"gemma2"}))  # whose own attention rounds its scores
+def test_rollouts_have_the_log_probabilities_that_scoring_says(family, dtype, tokenizer):
+    """Of every token, as near as half precision is to float32."""
+    model = build_model(FAMILIES[family](tokenizer), seed=1).to(dtype)
+    engine, exact = (load_engine(m, tokenizer) for m in (model, copy.deepcopy(model).float()))
+    assert engine.trunk_refusal is None
+    trunk = tuple(np.random.default_rng(3).integers(2, len(tokenizer), 60).tolist())
+    requests = [Request(f"{i}", trunk[: 10 + i]) for i in range(0, 50, 2)]
+    done = {c.key: c for c in engine.generate(requests, Sampling(max_tokens=12))}
+    sequences, starts = [(*r.prefix, *done[r.key].token_ids) for r in requests], [len(r.prefix) for r in requests]
+    ours = np.concatenate([done[r.key].logprobs for r in requests])
+    half, full = (
+        np.concatenate([s.logprobs[n:-1] for s, n in zip(e.score(sequences, starts=starts), starts, strict=True)])
+        for e in (engine, exact)
+    )
+    assert np.abs(ours - half).mean() <= np.abs(half - full).mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_float32_pass_of_half_weights_is_the_float32_model(family, dtype, tokenizer):
+    model = build_model(FAMILIES[family](tokenizer), seed=1).to(dtype)
+    exact, before = copy.deepcopy(model).float(), copy.deepcopy(model.state_dict())
+    ids, rows = torch.randint(2, len(tokenizer), (3, 20)), torch.arange(60)
+    with float32_activations(model):
+        hidden = hidden_at(model, ids, rows)
+    torch.testing.assert_close(hidden, hidden_at(exact, ids, rows), rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(
+        token_losses_and_entropy(hidden, head_of(model), ids.flatten()),
+        token_losses_and_entropy(hidden_at(exact, ids, rows), head_of(exact), ids.flatten()),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert hidden_at(model, ids, rows).dtype == dtype
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_logits_are_not_rounded_to_the_precision_of_the_weights():
+    """Nor under autocast, whose factors are rounded."""
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(5, 64).bfloat16(), torch.randn(5000, 64).bfloat16(), torch.randn(5000).bfloat16()
+    expected = hidden.double() @ weight.double().T + bias.double()
+    for head, states in (
+        (Head(weight, bias, 1.0, None), hidden),
+        (Head(weight.float(), bias.float(), 1.0, None), hidden),
+    ):
+        for autocast in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                torch.testing.assert_close(head.all_logits(states).double(), expected, rtol=0, atol=1e-4)
+                losses, _ = token_losses_and_entropy(states, head, torch.arange(5))
+            exact = torch.nn.functional.cross_entropy(expected, torch.arange(5), reduction="none")
+            torch.testing.assert_close(losses.double(), exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("error", "refused"), [
+    (RuntimeError("The size of tensor a (4) must match the size of tensor b (2)"), True),
+    (TypeError("forward() got an unexpected keyword argument"), True),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), False),
+    (RuntimeError("CUDA error: device-side assert triggered"), False),
+    (MemoryError("no memory"), False),
+    (OSError("disk"), False),
+])  # fmt: skip
+def test_only_what_may_mean_so_means_no_trunk(error, refused, tokenizer, monkeypatch):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(transformers_engine, "trunk_step", failing)
+    model = build_model(tiny_config(tokenizer))
+    if refused:
+        assert str(error)[:50] in load_engine(model, tokenizer).trunk_refusal
+    else:
+        with pytest.raises(UserError, match=r"LlamaForCausalLM failed on 6 tokens: .+"):
+            load_engine(model, tokenizer)
+
+
+def test_a_resumed_run_does_not_mix_trunks_and_plain_batches(tokenizer, tmp_path, monkeypatch):
+    model = build_model(tiny_config(tokenizer))
+    claim_directory(tmp_path, {"engine": dict(load_engine(model, tokenizer).settings)})
+    monkeypatch.setattr(transformers_engine, "why_no_trunk", lambda _: "this machine cannot")
+    with pytest.raises(UserError, match=r"engine.decoding was 'trunks', now 'plain batches'"):
+        claim_directory(tmp_path, {"engine": dict(load_engine(model, tokenizer).settings)})
+
+
+def test_another_attention_is_found_out_in_half_precision(tokenizer, monkeypatch):
+    """Scores that are a twentieth too small change logits by 0.02 of their spread, rounding by 0.005 at most."""
+    model = build_model(tiny_config(tokenizer, num_hidden_layers=4, initializer_range=0.2), seed=1).half()
+    assert load_engine(model, tokenizer).trunk_refusal is None
+    attend = TrunkCache.attend
+    monkeypatch.setattr(TrunkCache, "attend", lambda self, *a: attend(self, *a[:4], 0.95 * a[4], *a[5:]))
+    assert "other logits" in load_engine(model, tokenizer).trunk_refusal
+
+
+@pytest.mark.parametrize("init", [0.02, 0.1])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_many_layers_still_share_a_trunk(init, attention, tokenizer):
+    """Though eager attention rounds its scores in each of them."""
+    sizes = {"num_hidden_layers": 24, "hidden_size": 128, "intermediate_size": 256}
+    config = tiny_config(tokenizer, **sizes, initializer_range=init, attn_implementation=attention)
+    assert load_engine(build_model(config).bfloat16(), tokenizer).trunk_refusal is None
