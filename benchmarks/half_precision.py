@@ -2,9 +2,9 @@
 
     python benchmarks/half_precision.py
 
-Random Llama models with a vocabulary of 32,768, whose largest logits are those of trained models (14 to 24), all with the
-same bfloat16 weights: in bfloat16 as we compute, in bfloat16 as PyTorch alone would, and in float32. Needs no network;
-writes benchmarks/results/half_precision.json.
+Random Llama models with a vocabulary of 32,768, whose largest logits are those of trained models (14 to 24), all with
+the same bfloat16 weights: in bfloat16 as we compute, in bfloat16 as PyTorch alone would, and in float32. Needs no
+network; writes benchmarks/results/half_precision.json.
 """
 
 from __future__ import annotations

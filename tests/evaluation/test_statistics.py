@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from forkpoint.critical.replacement import replacement_table
+from forkpoint.evaluation.results import Tally
 from forkpoint.evaluation.statistics import (
     clustered_interval,
     holm,
@@ -22,6 +25,7 @@ from forkpoint.evaluation.statistics import (
     pass_at_k,
     wilson,
 )
+from forkpoint.preference.held_out import figures
 
 trials = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -287,3 +291,19 @@ def test_minimum_detectable_difference_refuses_nonsense() -> None:
             minimum_detectable_difference(*bad)
     with pytest.raises(ValueError):
         minimum_detectable_difference(10, power=1.0)
+
+
+def test_pass_at_k_has_one_interval_wherever_it_stands():
+    """n answers are n / k tries: half as many for each problem where k is 2."""
+    own = [2, 2, 1, 2]  # right ones of 4 answers to each of four problems
+    scores = [[pass_at_k(4, c, 2)] for c in own]
+    expected = clustered_interval(scores, answers=8)
+    assert expected != clustered_interval(scores, answers=16)
+    tally = Tally("pass@k:k=2,n=4", [s for (s,) in scores], 2, responses=16)
+    assert tally.figures()["ci95"] == list(expected)
+    rows = [{"n": 4, "without": 0, "with": c, "problem_id": str(i)} for i, c in enumerate(own)]
+    assert replacement_table(rows)[1]["with_ci95"] == [round(end, 6) for end in expected]
+    paths = [[{"correct": i < c, "answer": "1", "mean_logprob": -1.0} for i in range(4)] for c in own]
+    shown = [{"paths": p, "greedy": {"correct": True}, "distinct_answers": 1, "distinct_responses": 1} for p in paths]
+    with mock.patch("forkpoint.preference.held_out.K", (2,)):
+        assert figures(shown)["pass@2_ci95"] == [round(end, 6) for end in expected]

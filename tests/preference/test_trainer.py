@@ -13,10 +13,12 @@ from naive import pair_loss
 from tiny_models import build_model, tiny_config
 from transformers import Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, MistralConfig, TrainingArguments
 
+from forkpoint.preference import policy as policy_module
+from forkpoint.preference import training
 from forkpoint.preference.batches import Example, collate
 from forkpoint.preference.methods import METHODS, objective
 from forkpoint.preference.policy import shares_prompts
-from forkpoint.preference.reference import with_reference
+from forkpoint.preference.reference import row_length, with_reference
 from forkpoint.preference.trainer import PreferenceTrainer
 from forkpoint.training import logprobs
 from forkpoint.training.dropout import without_dropout
@@ -110,6 +112,57 @@ def test_eager_attention_shares_prompts_too(tokenizer, policy):
     model = build_model(tiny_config(tokenizer, attn_implementation="eager"))
     assert model.config._attn_implementation == "eager"
     assert shares_prompts(model, 20)
+
+
+def test_only_attention_that_takes_masks_is_tried(tokenizer, monkeypatch):
+    """Another kernel may break the device; and memory that runs out is not a model that shares no prompts."""
+    model = build_model(tiny_config(tokenizer))
+
+    def failing(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(policy_module, "logprobs_of", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        shares_prompts(model, 20)
+    model.config._attn_implementation = "flash_attention_2"
+    assert not shares_prompts(model, 20)
+
+
+def test_a_run_tries_once_whether_prompts_are_shared(tokenizer, pairs, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(training, "shares_prompts", lambda model, longest: tried.append(longest) or True)
+    monkeypatch.setattr("forkpoint.preference.trainer.shares_prompts", None)  # would fail if called
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = training.Training(objective("dpo"), {"max_steps": 1, "use_cpu": True})
+    training.train(
+        build_model(tiny_config(tokenizer)), tokenizer, pairs, settings, tmp_path / "out", evaluated=pairs[:2]
+    )
+    assert tried == [max(map(row_length, pairs))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kl_where_a_model_gives_a_token_no_probability(dtype):
+    """p log(p/q) is 0 where p is, infinite where q alone is; gradients are finite, and those of the rows without it."""
+    torch.manual_seed(0)
+    size, width = 12, 5
+    weight, other = (torch.randn(size, width).to(dtype) for _ in range(2))
+    masked, ours = torch.zeros(size).to(dtype), torch.zeros(size).to(dtype)
+    masked[8:], ours[10:] = -math.inf, -math.inf  # both mask 10 and 11, the reference alone 8 and 9
+    hidden = torch.randn(4, width).to(dtype).requires_grad_()
+    reference_hidden, targets = torch.randn(4, width).to(dtype), torch.tensor([1, 3, 7, 0])
+    head, frozen = (logprobs.Head(w, b, 1.0, None) for w, b in ((weight.requires_grad_(), ours), (other, masked)))
+    _, kl, _ = logprobs.token_logprobs_and_kl(hidden, head, targets, reference_hidden, frozen)
+    p = (reference_hidden.double() @ other.double().T + masked.double()).softmax(-1)[:, :8]
+    wide = hidden.detach().double().requires_grad_()
+    q = (wide @ weight.detach().double().T + ours.double()).log_softmax(-1)[:, :8]
+    expected = (p * (p.log() - q)).sum(-1)
+    torch.testing.assert_close(kl.double(), expected, rtol=1e-5, atol=1e-5)
+    kl.sum().backward()
+    expected.sum().backward()
+    rounded = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.05}
+    torch.testing.assert_close(hidden.grad.double(), wide.grad, **rounded)
+    assert bool(weight.grad.isfinite().all())
+    assert bool(logprobs.token_logprobs_and_kl(reference_hidden, frozen, targets, hidden, head)[1].isposinf().all())
 
 
 def test_critical_dpo_with_scores_of_zero_is_dpo(policy, pairs, tmp_path):

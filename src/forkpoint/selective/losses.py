@@ -55,8 +55,8 @@ def row_losses(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """For each row, in any order: its index, and loss and entropy (nats, float32, NaN where no token is predicted) [T].
 
-    The model is in eval mode; in half precision it computes in float32, with its weights as they are. Where memory runs out the batches are halved; UserError where one row alone is too much,
-    and where the model's logits are not finite.
+    The model is in eval mode; in half precision it computes in float32, with its weights as they are. Where memory runs
+    out the batches are halved; UserError where one row alone is too much, and where the model's logits are not finite.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
     pending = list(reversed(list(_batches([len(rows[i].ids) for i in order], batch_tokens))))
