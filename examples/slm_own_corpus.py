@@ -55,4 +55,4 @@ for keep, group in itertools.groupby(zip(ids, kept.tolist(), strict=True), key=l
 trained = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
 settings = Pretraining(rule, {"learning_rate": options.learning_rate, "num_train_epochs": 2, "logging_steps": 15})
 for entry in pretrain(trained, tokenizer, store, settings, options.out / "training")["history"]:
-    print(f"step {entry['step']}: loss {entry['loss']:.2f} where kept, {entry['loss/unselected']:.2f} where left out")
+    print(f"step {entry['step']}: loss {entry['loss']:.2f} where kept, {entry['selection/share']:.0%} of the tokens")

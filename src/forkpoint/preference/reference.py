@@ -22,7 +22,7 @@ from forkpoint.preference.batches import Example, collate
 from forkpoint.preference.pair import Pair
 from forkpoint.preference.policy import logprobs_of, on_device
 
-FORMAT = 1  # of the numbers: another one where what they mean changes
+FORMAT = 2  # of the numbers: another one where what they mean changes
 Progress = Callable[[int, int, int], None]
 """Called with the pairs done, the pairs in all, and the tokens so far."""
 

@@ -3,10 +3,11 @@
     L_SLM = −1/(N·k%) Σ I_k%(x_i) log P_θ(x_i | x_<i): Lin et al. 2024 (Rho-1, arXiv 2404.07965), eq. 3 and 4.
 
 The loss of an optimizer step is the mean over all its selected tokens, however they are spread over micro-batches and
-processes. L_θ, which rules rank by, is the loss of the weights before the step, by a float32 pass without dropout (under
-autocast the logits alone are float32). Where no dropout is set and the weights are float32, the training pass computes
-the same and is read instead of a pass of its own, as far as one micro-batch is ranked by itself. Where the selection
-stands before the training pass, only its rows meet the output matrix there, in blocks: logits [n, V] never exist.
+processes. L_θ, which rules rank by, is the loss of the weights before the step, by a float32 pass without dropout
+(under autocast the logits alone are float32). Where no dropout is set and the weights are float32, the training pass
+computes the same and is read instead of a pass of its own, as far as one micro-batch is ranked by itself. Where the
+selection stands before the training pass, only its rows meet the output matrix there, in blocks: logits [n, V] never
+exist.
 """
 
 from __future__ import annotations
