@@ -119,7 +119,7 @@ def decoding(layers: int, branches: int, length: int) -> dict[str, float]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=16_384)
+    parser.add_argument("--tokens", type=int, default=4096)
     args = parser.parse_args()
     figures: dict[str, Any] = {"vocabulary": VOCAB, "tokens": args.tokens}
     for layers in (2, 12):

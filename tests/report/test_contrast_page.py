@@ -85,6 +85,16 @@ def test_the_agreement_has_every_scorer_and_its_difference_from_the_contrast():
     assert differences.rows[1][1:3] == ("+0.250", "+0.125 to +0.375")
 
 
+def test_an_auc_of_nothing_is_a_dash():
+    told = summary()
+    for entry in (*told["agreement"]["scorers"], *told["agreement"]["comparisons"]):
+        entry |= {"auc": None, "auc_ci95": None}
+    page = page_of_summary(told)
+    assert any(line.startswith("the AUC is undefined") for line in page.lines)
+    for table in page.sections[:2]:
+        assert all(row[-2:] == ("–", "–") and "–" not in row[:-2] for row in table.rows)
+
+
 def test_without_rollouts_there_is_the_chart_of_the_losses_alone():
     [chart] = page_of_summary(summary(agreement=False)).sections
     text = chart.svg()

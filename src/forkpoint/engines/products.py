@@ -28,7 +28,8 @@ def product(a: Float[Tensor, "x y n k"], b: Float[Tensor, "x y k m"]) -> Float[T
     if b.dtype not in HALF:
         return a @ b
     if _FUSED and b.is_cuda:
-        return torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32).unflatten(0, b.shape[:2])
+        flat = torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32)
+        return flat.view(*b.shape[:2], *flat.shape[1:])
     return a.float() @ b.float()
 
 
@@ -93,9 +94,9 @@ def float32_activations(model: PreTrainedModel) -> Iterator[None]:
 def _wide_linear(layer: torch.nn.Linear) -> Iterator[None]:
     def forward(hidden: Tensor) -> Tensor:
         rows = products_with_rows(hidden.flatten(0, -2), layer.weight, layer.bias)
-        return rows.unflatten(0, hidden.shape[:-1])
+        return rows.view(*hidden.shape[:-1], len(layer.weight))
 
-    layer.forward = forward
+    layer.forward = forward  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
@@ -107,7 +108,8 @@ def _wide_parameters(module: torch.nn.Module) -> Iterator[None]:
     own = dict(module._parameters)
 
     def widen(*_: Any) -> None:
-        module._parameters.update({n: p.float() if p is not None and p.dtype in HALF else p for n, p in own.items()})
+        wide: Any = {n: p.float() for n, p in own.items() if p is not None and p.dtype in HALF}
+        module._parameters.update(wide)
 
     def restore(*_: Any) -> None:
         module._parameters.update(own)
