@@ -27,7 +27,7 @@ def draws(model: torch.nn.Module) -> bool:
 
 
 @contextmanager
-def without_dropout(model: torch.nn.Module) -> Iterator[None]:
+def without_dropout(model: Any) -> Iterator[None]:
     """The model without dropout, in training mode too, and as it was afterwards.
 
     A configuration that layers read is changed in a copy for them; the model's own is what a checkpoint is saved with.
