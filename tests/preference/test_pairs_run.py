@@ -167,11 +167,15 @@ def test_forks_make_pairs_of_single_tokens(lab, forks, tmp_path, capsys):
     for row, source in zip(rows, given, strict=True):
         assert row["prompt_ids"] == source["prompt_ids"] + source["token_ids"][:2]
         assert (row["chosen_ids"], row["rejected_ids"]) == ([7], source["token_ids"][2:3])
-        assert (row["problem_id"], row["weight"], row["rejected_weights"]) == (source["problem_id"], 0.75, None)
+        assert (row["problem_id"], row["weight"], row["rejected_weights"]) == (
+            source["problem_id"],
+            0.714754,
+            None,
+        )  # shrunk from 0.75
     assert summary["dropped"] == {
         "alternatives": {"not_evaluated": 0, "not_better": 0, "within_error": 9, "less_likely": 0}
     }
-    assert read_pairs(tmp_path / "out", lab.tokenizer, lab.vocab_size)[0].weight == 0.75
+    assert read_pairs(tmp_path / "out", lab.tokenizer, lab.vocab_size)[0].weight == 0.714754
     printed = capsys.readouterr().out
     assert "9 pairs of 18 other tokens at 9 positions of 9 responses" in printed
     assert "better, but within the interval" in printed

@@ -31,7 +31,7 @@ def distance(ours: Tensor, own: Tensor) -> float:
     if not torch.equal(ours.isfinite(), finite):
         return math.inf
     ours, own = ours[finite].float(), own[finite].float()
-    return float((ours - own).square().mean().sqrt() / own.std().clamp(min=1e-6))
+    return float((ours - own).square().mean().sqrt() / own.std(correction=0).clamp(min=1e-6))
 
 
 @torch.no_grad()
