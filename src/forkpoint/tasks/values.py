@@ -61,11 +61,10 @@ def _number(text: str, stated: Statement, _formulas: Formulas, _options: Sequenc
         return None
     equals = _last_equals(text, start, end)
     sides = [[m for m in found if m.start() >= equals], [m for m in found if m.end() <= equals]]
-    first, *others = next((side for side in sides if side and not _goes_on(text, side, end, stated)), [None])
-    if first is None:
+    side = next((side for side in sides if side and not _goes_on(text, side, end, stated)), None)
+    if side is None:
         raise Unreadable
-    leading = not others or first.start() < others[0].start()
-    return number_span(first, equals if first.start() >= equals else start, leading=leading)
+    return number_span(side[0], equals if side is sides[0] else start, leading=True)
 
 
 def _number_before(text: str, start: int, end: int) -> Span | None:
