@@ -64,7 +64,7 @@ def peer(
     for (t, i), output in zip(asked, llm.generate(prompts, params, use_tqdm=False), strict=True):
         for one in output.outputs:
             text = decode(tokenizer, [*t.token_ids[:i], *one.token_ids])
-            curves[t.id][i] += grade_response(text, t.problem).correct / ROLLOUTS
+            curves[t.id][i] += grade_response(text, t.problem, cut_off=one.finish_reason == "length").correct / ROLLOUTS
             tokens += len(one.token_ids)
     return [curves[t.id] for t in trajectories], tokens
 

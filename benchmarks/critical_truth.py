@@ -66,7 +66,7 @@ def plain_responses(engine: TransformersEngine, prompt: TokenIds, written: Token
 def is_correct(engine: TransformersEngine, response: list[int], problem: Problem) -> bool:
     """The verdict on a response's ids."""
     text = engine.tokenizer.decode(response, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return grade_response(text, problem).correct
+    return grade_response(text, problem, cut_off=response[-1] not in engine.ends).correct
 
 
 def truth(engine: TransformersEngine, trajectory: Trajectory, rollouts: int) -> Row:

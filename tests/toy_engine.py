@@ -25,7 +25,14 @@ PROBLEM = Problem("toy", "Which token?", str(GOLD), "number")
 
 
 class ToyTokenizer:
-    """Token i is " i"; the end is nothing."""
+    """Token i states the answer i, also where the response is cut off after it; the end is nothing."""
+
+    def decode(self, token_ids: Sequence[int], **_: bool) -> str:
+        return "".join(f"#### {i}\n" for i in token_ids if i)
+
+
+class BareTokenizer(ToyTokenizer):
+    """Token i is a bare " i", which is no answer of a response that is cut off."""
 
     def decode(self, token_ids: Sequence[int], **_: bool) -> str:
         return "".join(f" {i}" for i in token_ids if i)

@@ -26,7 +26,7 @@ def test_the_most_frequent_wrong_answers_cover_half_of_the_wrong_samples():
     assert len(sets.positive) == 1
     assert [s.answer for s in sets.negative] == ["2", "3"]  # 3 of 8 are not half, 5 are
     assert sets.counts == {
-        "questions": 1, "samples": 11, "correct": 2, "wrong": 9, "questions_without_correct": 0,
+        "questions": 1, "samples": 11, "correct": 2, "wrong": 9, "cut_off": 0, "questions_without_correct": 0,
         "questions_without_wrong": 0, "positive": 1, "negative": 2,
     }  # fmt: skip
     assert sets.dropped == {"other_correct": 1, "same_wrong_answer": 3, "rarer_wrong_answer": 3, "no_answer": 1}

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from toy_engine import NEXT, PROBLEM, PROMPT, ToyEngine, success_after, trajectory
+from toy_engine import NEXT, PROBLEM, PROMPT, BareTokenizer, ToyEngine, success_after, trajectory
 
 from forkpoint.critical import policy as policy_module
 from forkpoint.critical.estimator import UNNAMED, ForkLabel, fork_labels, fork_leaves
 from forkpoint.critical.paper import ROLLOUTS
 from forkpoint.critical.policy import policies
+from forkpoint.critical.rollouts import Start, roll_out
 from forkpoint.engines import Engine
 from forkpoint.lab.problems import load_problems
 from forkpoint.trajectories.rows import sample_trajectories
@@ -197,6 +198,23 @@ def test_rollouts_go_where_the_verdict_waits(token_ids: TokenIds, waits: int) ->
 
     one = trajectory(token_ids)
     assert there(one) > 1.2 * there(replace(one, correct=True))
+
+
+def test_a_rollout_that_is_cut_off_is_right_only_by_a_stated_answer() -> None:
+    """Also one whose forced tokens fill the room: (2, 1, 1) ends in the right answer, 1, but not by itself."""
+
+    class Bare(ToyEngine):
+        tokenizer = BareTokenizer()
+
+    one = trajectory((2, 1, 4))
+    starts = [Start("full", one, 2, (1,)), Start("ended", one, 2, (0,)), *(Start(f"{i}", one, 1) for i in range(200))]
+    for engine, right in ((ToyEngine(), True), (Bare(), False)):
+        found = {r.key: r for r in roll_out(engine, starts, Sampling(max_tokens=3))}
+        assert (found["full"].correct, found["ended"].correct) == (right, True)
+        assert found["full"].generated == found["ended"].generated == 0
+        cut = [r.correct for r in found.values() if r.token_ids[-1] == 1]
+        assert cut == [right] * len(cut)
+        assert len(cut) > 20
 
 
 def test_what_a_label_holds() -> None:

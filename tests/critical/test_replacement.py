@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from scipy import stats
-from toy_engine import NEXT, ToyEngine, success_after, trajectory
+from toy_engine import NEXT, ToyEngine, ToyTokenizer, success_after, trajectory
 
 from forkpoint.critical.policy import policies
 from forkpoint.critical.replacement import Row, replace_critical, replacement_table
@@ -44,7 +44,7 @@ def test_both_arms_have_the_true_probabilities() -> None:
     for row in rows:
         assert (row["problem_id"], row["critical_index"], row["n"], row["untruncated"]) == ("toy", 2, 64, False)
         assert row["with"] == sum(r["correct"] for r in row["replaced"])
-        assert all(r["token"] == (f" {r['token_id']}" if r["token_id"] else "") for r in row["replaced"])
+        assert all(r["token"] == ToyTokenizer().decode([r["token_id"]]) for r in row["replaced"])
     assert all(r["correct"] for row in rows for r in row["replaced"] if r["token_id"] == 0)  # "2 1" ends right
 
 

@@ -63,6 +63,7 @@ def test_the_summary_follows_from_the_files(critical_run):
         "n": 6,
         "correct": sum(row["correct"] for row in samples),
         "no_answer": sum(row["answer"] is None for row in samples),
+        "cut_off": sum(row["finish_reason"] == "length" for row in samples),
     }
     for name, value in describe(rows).items():
         assert summary[name] == value

@@ -70,7 +70,7 @@ def test_the_least_that_can_be_given(capsys, given, tmp_path):
         assert found[key] == row[key]
     assert found["alternatives"] != row["alternatives"]
     responses = json.loads((tmp_path / "out/summary.json").read_text())["responses"]
-    assert responses == {"n": 1, "correct": 0, "no_answer": 0}
+    assert responses == {"n": 1, "correct": 0, "no_answer": 0, "cut_off": int(row["finish_reason"] == "length")}
     file_of(file, minimal(row, token_ids=row["token_ids"][:-1]))
     again = refused(capsys, *FEW, "--trajectories", str(file), "--out", str(tmp_path / "out"))
     assert "another configuration: trajectories was '1 (contents" in again

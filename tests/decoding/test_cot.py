@@ -17,6 +17,7 @@ from forkpoint.decoding.cot import choose_path, decode_cases, drop_unusable
 from forkpoint.decoding.cot_continuation import APPENDED, _locate
 from forkpoint.decoding.cot_forks import Fork, continue_forks, find_forks
 from forkpoint.decoding.outcome import Case, Path
+from forkpoint.decoding.sampled import read_path
 from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.engines import load_engine
 from forkpoint.engines.openai_engine import load_openai
@@ -229,11 +230,8 @@ def test_an_end_of_sequence_token_forced_first_is_an_empty_path(lab, cases):
 
 def test_a_one_token_answer_that_is_forced_first_has_the_prompts_own_gap(lab, cases):
     seven = lab.tokenizer("7")["input_ids"][0]
-    one_token = Sampling(temperature=0, max_tokens=1)
-    ((paths,), _) = continue_forks(lab, cases[:1], one_token, [[Fork((), (), 0.25, (seven,))]])
-    from forkpoint.decoding.sampled import read_path
-
-    read = read_path(lab, cases[0], paths[0], ())
+    forced = Path((seven,), (0.25,), "", "stop")
+    read = read_path(lab, cases[0], forced, ())
     assert (read.answer, read.span, read.confidence) == ("7", (0, 1), 0.25)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,8 +150,10 @@ def test_a_special_token_in_until_ends_the_response(lab):
     ids = tuple(lab.tokenizer.encode("The answer is 5.", add_special_tokens=False))
     path = Decoded((*ids, lab.tokenizer.pad_token_id, *ids), (0.5,) * (2 * len(ids) + 1), "both", "stop")
     outcome = Outcome("case", (path,), 0, "both", 1)
-    assert module._response(lab, outcome, ("<|pad|>",)) == "The answer is 5."
-    assert module._response(lab, outcome, ("\n",)) == "both"
+    assert module._response(lab, outcome, ("<|pad|>",)) == ("The answer is 5.", False)
+    assert module._response(lab, outcome, ("\n",)) == ("both", False)
+    cut = replace(outcome, paths=(replace(path, finish_reason="length"),))
+    assert [module._response(lab, cut, stop)[1] for stop in (("<|pad|>",), ())] == [False, True]
 
 
 def test_a_chat_template_is_the_tokenizers(lab, monkeypatch):

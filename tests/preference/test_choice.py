@@ -28,7 +28,7 @@ def test_the_most_frequent_wrong_answer_is_rejected():
     ((chosen, rejected),) = choice.pairs
     assert chosen.answer in ("1", "1.0")
     assert rejected.answer in ("2", "2.0")
-    assert choice.counts == {"questions": 1, "samples": 7, "correct": 2, "wrong": 5, "pairs": 1}
+    assert choice.counts == {"questions": 1, "samples": 7, "correct": 2, "wrong": 5, "cut_off": 0, "pairs": 1}
     assert choice.questions == {"no_correct": 0, "no_wrong": 0, "no_wrong_answer": 0}
     assert choice.responses == {
         "question_dropped": 0, "no_answer": 1, "other_correct_answer": 0, "same_correct_answer": 1,

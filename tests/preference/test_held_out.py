@@ -15,7 +15,8 @@ from forkpoint.types import Sampling
 
 
 def row(greedy: bool, right: list[bool], answers: int = 2, responses: int = 3) -> dict[str, Any]:
-    paths = [{"correct": r, "answer": None if not r and i == 0 else "7", "mean_logprob": -0.1 * (i + 1)}
+    paths = [{"correct": r, "answer": None if not r and i == 0 else "7", "mean_logprob": -0.1 * (i + 1),
+              "finish_reason": "stop" if r else "length"}
              for i, r in enumerate(right)]  # fmt: skip
     return {"greedy": {"correct": greedy}, "paths": paths, "distinct_answers": answers, "distinct_responses": responses}
 
@@ -37,7 +38,7 @@ def test_the_figures_are_means_over_problems():
     assert found["distinct_responses"] == 3
     low, high = found["distinct_responses_ci95"]
     assert 1 < low < 3 < high < 5
-    assert found["no_answer"] == 1  # the second problem's first
+    assert (found["samples"], found["no_answer"], found["cut_off"]) == (15, 1, 8)
 
 
 def test_the_log_probability_is_that_of_right_samples():

@@ -68,6 +68,7 @@ def rounds_of_samples(draw) -> list[dict[str, Any]]:
         rows.append({
             "problem_id": problem, "prompt_ids": [1, 2], "token_ids": ids, "correct": sum(ids) % 2 == 0,
             "logprobs": own, "mean_logprob": float(np.mean(own)),
+            "finish_reason": draw(st.sampled_from(["stop", "length"])),
         })  # fmt: skip
     return rows
 
@@ -104,6 +105,7 @@ def test_what_is_chosen_is_what_a_plain_reading_chooses(samples, kind, share):
         if any(mask):
             wanted.append(([*row["prompt_ids"], *row["token_ids"]], mask))
     assert [(example["input_ids"], with_loss(example)) for example in examples] == wanted
+    assert account["cut_off"] == sum(row["finish_reason"] == "length" for row in samples)
     statuses = [row["status"] for row in samples]
     assert {name: account[name] for name in ("wrong", "duplicate", "filtered", "trained")} == {
         name: statuses.count(name) for name in ("wrong", "duplicate", "filtered", "trained")
@@ -116,7 +118,7 @@ def test_what_is_chosen_is_what_a_plain_reading_chooses(samples, kind, share):
 def made_up(correct: bool, *values: float) -> dict[str, Any]:
     return {
         "problem_id": "p", "prompt_ids": [1], "token_ids": [5] * len(values), "correct": correct,
-        "logprobs": list(values), "mean_logprob": float(np.mean(values)),
+        "logprobs": list(values), "mean_logprob": float(np.mean(values)), "finish_reason": "stop",
     }  # fmt: skip
 
 

@@ -44,19 +44,34 @@ def test_the_sentences_say_what_was_trained_on(kind, said):
 
 def test_a_row_a_round_with_the_largest_k():
     table, chart = page_of_summary(summary()).sections
-    assert table.columns == ("round", "right", "tuned on", "tokens", "greedy", "sampled", "pass@4", "answers",
-                             "responses")  # fmt: skip
+    assert table.columns == ("round", "right", "cut off", "tuned on", "tokens", "greedy", "sampled", "pass@4",
+                             "answers", "responses", "cut off")  # fmt: skip
     figures = ("50.0% (40 to 60)", "51.0% (41 to 61)", "53.0% (43 to 63)", "0.54", "0.55")
-    assert table.rows == [("0", "", "", "", *figures), ("1", "48.8%", "1,067", "2,212", *figures)]
+    assert table.rows == [
+        ("0", "", "", "", "", *figures, "–"), ("1", "48.8%", "–", "1,067", "2,212", *figures, "–"),
+    ]  # fmt: skip
     assert "how many of 7 differ" in table.note
     assert chart.svg().startswith("<svg")
+
+
+def test_responses_that_were_cut_off_are_counted():
+    found = summary()
+    for row in found["results"]:
+        row["held_out"] = row["held_out"] | {"samples": 40, "cut_off": 4 + row["round"]}
+    found["results"][1]["samples"]["cut_off"] = 60
+    page = page_of_summary(found)
+    assert [(row[2], row[-1]) for row in page.sections[0].rows] == [("", "4"), ("60", "5")]
+    assert page.lines[-1] == (
+        "cut off at the length limit: round 1, 60 of 480 responses; "
+        "round 1 on held-out problems, 5 of 40 responses; raise --max-tokens"
+    )
 
 
 def test_a_run_that_stopped_says_why_and_shows_the_rounds_before():
     page = page_of_summary(summary(stopped="round 2 has nothing to tune on"))
     assert page.lines[-1] == "round 2 has nothing to tune on"
     table, chart = page.sections
-    assert table.rows[2] == ("2", "48.8%", "0", "2,212", "", "", "", "", "")
+    assert table.rows[2] == ("2", "48.8%", "–", "0", "2,212", "", "", "", "", "", "")
     assert chart.svg() == page_of_summary(summary()).sections[1].svg()
 
 

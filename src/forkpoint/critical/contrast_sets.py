@@ -57,6 +57,7 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
         "samples": len(samples),
         "correct": sum(s.correct for s in samples),
         "wrong": sum(not s.correct for s in samples),
+        "cut_off": sum(s.finish_reason == "length" for s in samples),
         "questions_without_correct": sum(not any(s.correct for s in q) for q in questions),
         "questions_without_wrong": sum(all(s.correct for s in q) for q in questions),
         "positive": len(positive),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from forkpoint.engines import Engine
 from forkpoint.engines.stopping import cut_at_stop, decode
 from forkpoint.tasks import grade_response
-from forkpoint.types import Request, Sampling, TokenIds, Trajectory
+from forkpoint.types import FinishReason, Request, Sampling, TokenIds, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,23 @@ def roll_out(engine: Engine, starts: Sequence[Start], sampling: Sampling) -> Ite
     requests = []
     for start in starts:
         written = (*start.trajectory.token_ids[: start.position], *start.forced)
-        if _over(engine, written, sampling):
-            yield _graded(start, cut_at_stop(decode(engine.tokenizer, written), sampling.stop), (), 0)
+        if reason := _over(engine, written, sampling):
+            yield _graded(start, cut_at_stop(decode(engine.tokenizer, written), sampling.stop), reason, ())
         else:
             requests.append(Request(start.key, (*start.trajectory.prompt_ids, *written), len(written)))
     for done in engine.generate(requests, sampling):
-        yield _graded(by_key[done.key], done.text, done.token_ids, len(done.token_ids))
+        yield _graded(by_key[done.key], done.text, done.finish_reason, done.token_ids)
 
 
-def _over(engine: Engine, written: TokenIds, sampling: Sampling) -> bool:
-    if not written:
-        return False
-    if len(written) >= sampling.max_tokens or written[-1] in engine.ends:
-        return True
-    return bool(sampling.stop) and any(stop in decode(engine.tokenizer, written) for stop in sampling.stop)
+def _over(engine: Engine, written: TokenIds, sampling: Sampling) -> FinishReason | None:
+    """Why nothing follows these tokens of a response, None where something does."""
+    if written and written[-1] in engine.ends:
+        return "stop"
+    if sampling.stop and any(stop in decode(engine.tokenizer, written) for stop in sampling.stop):
+        return "stop"
+    return "length" if len(written) >= sampling.max_tokens else None
 
 
-def _graded(start: Start, text: str, generated: TokenIds, n: int) -> Rollout:
-    return Rollout(start.key, grade_response(text, start.trajectory.problem).correct, (*start.forced, *generated), n)
+def _graded(start: Start, text: str, reason: FinishReason, generated: TokenIds) -> Rollout:
+    verdict = grade_response(text, start.trajectory.problem, cut_off=reason == "length")
+    return Rollout(start.key, verdict.correct, (*start.forced, *generated), len(generated))

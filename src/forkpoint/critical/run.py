@@ -149,6 +149,7 @@ def _work(engine: Engine, given: Sequence[Trajectory], search: Search, out: Path
         "n": len(given),
         "correct": sum(t.correct for t in given),
         "no_answer": sum(t.answer is None for t in given),
+        "cut_off": sum(t.finish_reason == "length" for t in given),
     }
     found = {"responses": responses, **describe(rows)}
     if search.replace:

@@ -65,8 +65,8 @@ def _locate(
     if tail is None:
         return replace(path, dropped=path.dropped or "no room"), None
     said, said_offsets = readable(engine.tokenizer, tail.token_ids, stop)
-    path = replace(path, continuation=APPENDED + said)
-    found = extract(APPENDED + said, case.kind, case.options)
+    path = replace(path, continuation=APPENDED + said, continuation_ended=tail.finish_reason == "stop")
+    found = extract(APPENDED + said, case.kind, case.options, cut_off=path.cut_off)
     if found is None or found.end <= len(APPENDED):
         return replace(path, dropped="no answer"), None
     path = replace(path, answer=found.value)

@@ -40,12 +40,19 @@ def beam(engine: Engine, cases: Sequence[Case], sampling: Sampling, *, beams: in
 
 
 def self_consistency(engine: Engine, cases: Sequence[Case], sampling: Sampling, *, n: int) -> list[Outcome]:
-    """n sampled responses vote, each with weight 1 (Wang et al. 2022, arXiv 2203.11171); without answer, none."""
+    """n sampled responses vote, each with weight 1 (Wang et al. 2022, arXiv 2203.11171); without answer, none.
+
+    A response that was cut off votes only with an answer stated before the cut, else it is dropped ("length").
+    """
     outcomes = []
     for case, sampled in zip(cases, sample(engine, cases, sampling, n=n), strict=True):
-        ballots = count_votes([p.answer for p in sampled.paths], [1.0] * n, case.kind, case.question)
+        paths = [
+            replace(p, dropped="length") if p.answer is None and p.finish_reason == "length" else p
+            for p in sampled.paths
+        ]
+        ballots = count_votes([p.answer for p in paths], [1.0] * n, case.kind, case.question)
         chosen = winner(ballots).voters[0] if ballots else 0
-        outcomes.append(outcome(case, sampled.paths, chosen, {b.answer: b.weight for b in ballots}))
+        outcomes.append(outcome(case, paths, chosen, {b.answer: b.weight for b in ballots}))
     return outcomes
 
 
@@ -57,7 +64,7 @@ def path_of(engine: Engine, case: Case, done: Completion, stop: tuple[str, ...])
 def read_path(engine: Engine, case: Case, path: Path, stop: tuple[str, ...]) -> Path:
     """The path with its text, its answer, the answer's tokens, and Δ over them."""
     text, offsets = readable(engine.tokenizer, path.token_ids, stop)
-    found = extract(text, case.kind, case.options)
+    found = extract(text, case.kind, case.options, cut_off=path.cut_off)
     if found is None:
         return replace(path, text=text)
     span = tokens_of(offsets, found.start, found.end)

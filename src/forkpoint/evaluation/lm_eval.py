@@ -39,6 +39,7 @@ from forkpoint.tasks import render_chat
 from forkpoint.types import AnswerKind, TokenIds, UserError
 
 log = logging.getLogger(__name__)
+COUNTS = ("tokens_generated", "responses", "cut_off")  # of an LM, in lm-eval's results beside its settings
 T = TypeVar("T")
 
 Window = tuple[TokenIds, int]
@@ -96,7 +97,7 @@ class StrategyLM(TemplateLM):  # type: ignore[misc]
         self.tokenizer = self.engine.tokenizer
         self.answer_kind, self.max_gen_toks, self.seed = answer_kind, max_gen_toks, seed
         self.max_length: int = max_length or self.engine.context or resolve_max_length(None, self.tokenizer)
-        self.tokens_generated = 0
+        self.tokens_generated = self.responses = self.cut_off = 0
         self._journal, self._progress = journal or Journal(None), progress
 
     @property
@@ -143,7 +144,8 @@ class StrategyLM(TemplateLM):  # type: ignore[misc]
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes about the model into its results."""
-        return {**self._identity(), "tokens_generated": self.tokens_generated}
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return {**self._identity(), **counts}
 
     def _identity(self) -> dict[str, Any]:
         """All that decides an answer but the request."""
@@ -184,6 +186,8 @@ class StrategyLM(TemplateLM):  # type: ignore[misc]
                     self.cache_hook.add_partial("generate_until", requests[i].args, text)
                 done += len(part)
                 self.tokens_generated += answers["tokens"]
+                self.responses += len(part)
+                self.cut_off += answers["cut_off"]
                 self._show(done, len(requests))
         return responses
 
@@ -294,23 +298,28 @@ def _present(device: str) -> str:
 
 
 def _answer(engine: Engine, unit: tuple[Strategy, list[Case]]) -> dict[str, Any]:
-    """The responses to some prompts, and how many tokens they took."""
+    """The responses to some prompts, how many of them hit the length limit, and how many tokens they took."""
     strategy, cases = unit
     outcomes = strategy.solve(engine, cases)
-    responses = [_response(engine, outcome, strategy.sampling.stop) for outcome in outcomes]
-    return {"responses": responses, "tokens": sum(outcome.tokens_generated for outcome in outcomes)}
+    found = [_response(engine, outcome, strategy.sampling.stop) for outcome in outcomes]
+    return {
+        "responses": [text for text, _ in found],
+        "cut_off": sum(cut_off for _, cut_off in found),
+        "tokens": sum(outcome.tokens_generated for outcome in outcomes),
+    }
 
 
-def _response(engine: Engine, outcome: Outcome, stop: tuple[str, ...]) -> str:
-    """The chosen text, which also ends before a special token that a stop string names and that ends no response of
-    this model: such tokens are no part of a text, so the engine does not find them there."""
+def _response(engine: Engine, outcome: Outcome, stop: tuple[str, ...]) -> tuple[str, bool]:
+    """The chosen text, and whether it hit the length limit. It also ends before a special token that a stop string
+    names and that ends no response of this model: such tokens are no part of a text, so the engine does not find them
+    there."""
     known = getattr(engine.tokenizer, "added_tokens_decoder", {})
     ends = {i for i, token in known.items() if token.special and token.content in stop}
     path = outcome.paths[outcome.chosen]
     at = next((i for i, token in enumerate(path.token_ids) if token in ends), None)
     if at is None or path.continuation is not None:
-        return outcome.response
-    return cut_at_stop(decode(engine.tokenizer, path.token_ids[:at]), stop)
+        return outcome.response, path.finish_reason == "length"
+    return cut_at_stop(decode(engine.tokenizer, path.token_ids[:at]), stop), False
 
 
 def _score(engine: Engine, windows: list[Window]) -> list[tuple[float, bool]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from forkpoint.engines import Engine
 from forkpoint.evaluation.evaluate import Progress
-from forkpoint.evaluation.lm_eval import StrategyLM
+from forkpoint.evaluation.lm_eval import COUNTS, StrategyLM
 from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of, samples_of
 from forkpoint.evaluation.lm_eval_tasks import Tasks
 from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
@@ -59,8 +59,8 @@ def evaluate_tasks(
             (directory / JOURNAL).unlink(missing_ok=True)
             told = read_json(directory / RESULTS)
             figures = {key: told[key] for key in FIGURES if key in told}
-            tokens = told["config"]["tokens_generated"]
-            entries.append({"strategy": spec, "directory": directory.name, "tokens_generated": tokens, **figures})
+            counts = {name: told["config"].get(name) for name in COUNTS}  # None: another version's
+            entries.append({"strategy": spec, "directory": directory.name, **counts, **figures})
         results = Results(verb="lm-eval", model=engine.name, tasks=list(tasks.identity), strategies=entries)
         write_whole(out / RESULTS, to_json(results, indent=2) + "\n")
     return results

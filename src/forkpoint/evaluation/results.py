@@ -26,6 +26,7 @@ class Tally:
     k: int = 1  # responses that a score takes as one try
     responses: int = 0
     extraction_failures: int = 0
+    cut_off: int = 0
     grading_errors: int = 0
     tokens_generated: int = 0
     seconds: float = 0.0
@@ -36,6 +37,7 @@ class Tally:
         self.scores.append(row["score"])
         self.responses += len(row["paths"]) if graded_paths else 1
         self.extraction_failures += row["extraction_failures"]
+        self.cut_off += row["cut_off"]
         self.grading_errors += row["grading_errors"]
         self.tokens_generated += row["tokens_generated"]
         self.dropped_paths.update(path["dropped"] for path in row["paths"] if path["dropped"])
@@ -49,6 +51,7 @@ class Tally:
             "n": len(self.scores),
             "responses": self.responses,
             "extraction_failures": self.extraction_failures,
+            "cut_off": self.cut_off,
             "grading_errors": self.grading_errors,
             "dropped_paths": dict(sorted(self.dropped_paths.items())),
             "tokens_generated": self.tokens_generated,

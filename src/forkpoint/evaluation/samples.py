@@ -19,14 +19,18 @@ def sample_row(tokenizer: Any, problem: Problem, prompt: TokenIds, strategy: Str
     """Everything about one problem under one strategy, as plain JSON values.
 
     `score` is what enters the accuracy: 0 or 1 for the chosen response, the mean over the responses of `sample`, the
-    unbiased estimate of `pass@k`.
+    unbiased estimate of `pass@k`. The same responses count for `extraction_failures`, `cut_off` (they hit the length
+    limit) and `grading_errors`.
     """
-    grade = grade_response(outcome.response, problem)
     paths = [_path_row(tokenizer, path) for path in outcome.paths]
-    if strategy.graded_paths():
-        for row, path in zip(paths, outcome.paths, strict=True):
-            verdict = grade_response(path.text, problem)
+    each = strategy.graded_paths()
+    counted = outcome.paths if each else (outcome.paths[outcome.chosen],)
+    texts = [path.text for path in counted] if each else [outcome.response]
+    verdicts = [grade_response(text, problem, cut_off=path.cut_off) for text, path in zip(texts, counted, strict=True)]
+    if each:
+        for row, verdict in zip(paths, verdicts, strict=True):
             row |= {"correct": verdict.correct, "extracted": verdict.extracted, "error": verdict.error}
+    grade = verdicts[outcome.chosen if each else 0]
     return {
         "problem_id": problem.id,
         "strategy": strategy.spec,
@@ -37,8 +41,9 @@ def sample_row(tokenizer: Any, problem: Problem, prompt: TokenIds, strategy: Str
         "answer": grade.extracted,
         "correct": grade.correct,
         "score": _score(strategy, grade.correct, paths),
-        "extraction_failures": _failures(strategy, grade.extracted, paths),
-        "grading_errors": _errors(strategy, grade.error, paths),
+        "extraction_failures": sum(verdict.extracted is None for verdict in verdicts),
+        "cut_off": sum(path.finish_reason == "length" for path in counted),
+        "grading_errors": sum(verdict.error is not None for verdict in verdicts),
         "grade": asdict(grade),
         "chosen": outcome.chosen,
         "votes": {answer: round(weight, 6) for answer, weight in outcome.votes.items()},
@@ -52,20 +57,6 @@ def _score(strategy: Strategy, correct: bool, paths: list[Row]) -> float:
         return float(correct)
     right = sum(path["correct"] for path in paths)
     return pass_at_k(len(paths), right, strategy.tries())
-
-
-def _failures(strategy: Strategy, extracted: str | None, paths: list[Row]) -> int:
-    """Responses, of those that count, in which no answer was found."""
-    if strategy.graded_paths():
-        return sum(path["extracted"] is None for path in paths)
-    return int(extracted is None)
-
-
-def _errors(strategy: Strategy, error: str | None, paths: list[Row]) -> int:
-    """Responses, of those that count, whose grading failed."""
-    if strategy.graded_paths():
-        return sum(path["error"] is not None for path in paths)
-    return int(error is not None)
 
 
 def _path_row(tokenizer: Any, path: Path) -> Row:

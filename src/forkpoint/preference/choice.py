@@ -20,8 +20,8 @@ RESPONSES = ("question_dropped", "no_answer", "other_correct_answer", "same_corr
 class Choice:
     """The chosen and the rejected response of each question that has both, and how many of what were left out and why.
 
-    `counts`: `questions`, `samples`, `correct`, `wrong`, `pairs`. `questions` says of the questions without a pair that
-    all responses are wrong (`no_correct`), all right (`no_wrong`), or that no wrong one holds an answer
+    `counts`: `questions`, `samples`, `correct`, `wrong`, `cut_off`, `pairs`. `questions` says of the questions without
+    a pair that all responses are wrong (`no_correct`), all right (`no_wrong`), or that no wrong one holds an answer
     (`no_wrong_answer`). `responses` says of each response in no pair that it belongs to such a question
     (`question_dropped`), or else that it holds no answer, that its answer is not the most frequent one of its kind, or
     that another response with that answer was drawn.
@@ -68,7 +68,7 @@ def choose_pairs(samples: Sequence[Trajectory], seed: int = 0) -> Choice:
         pairs.append((chosen, rejected))
     right = sum(s.correct for s in samples)
     counts = {"questions": len(groups), "samples": len(samples), "correct": right, "wrong": len(samples) - right,
-              "pairs": len(pairs)}  # fmt: skip
+              "cut_off": sum(s.finish_reason == "length" for s in samples), "pairs": len(pairs)}  # fmt: skip
     return Choice(pairs, counts, questions, responses)
 
 

@@ -57,7 +57,8 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
 
     `greedy_accuracy`, `sampled_accuracy`, `pass@k` for each k; `distinct_answers` and `distinct_responses`, of the
     sampled ones of a problem; `correct_logprob`, the mean log-probability a token of right samples, a mean over the
-    problems that have any (null without). Each comes with `..._ci95`. `no_answer`: samples without an answer.
+    problems that have any (null without). Each comes with `..._ci95`. Of all `samples`, `no_answer`
+    have no answer, and `cut_off` hit the length limit.
     """
     n = len(rows[0]["paths"])
     right = [[float(path["correct"]) for path in row["paths"]] for row in rows]
@@ -75,7 +76,12 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         found |= _shares(name, shares, clustered_interval(shares, answers=len(rows) * n), scale=n)
     own = [[p["mean_logprob"] for p in row["paths"] if p["correct"]] for row in rows]
     found |= _mean("correct_logprob", [float(np.mean(some)) for some in own if some])
-    return found | {"no_answer": sum(path["answer"] is None for row in rows for path in row["paths"])}
+    paths = [path for row in rows for path in row["paths"]]
+    return found | {
+        "samples": len(paths),
+        "no_answer": sum(path["answer"] is None for path in paths),
+        "cut_off": sum(path["finish_reason"] == "length" for path in paths),
+    }
 
 
 def _response(one: Trajectory, completion: Completion) -> Row:

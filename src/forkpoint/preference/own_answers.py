@@ -76,6 +76,7 @@ def _account(samples: Sequence[Row]) -> dict[str, Any]:
     return {
         "samples": len(samples),
         **{name: sum(row["status"] == name for row in samples) for name in ("wrong", "duplicate", "filtered")},
+        "cut_off": sum(row["finish_reason"] == "length" for row in samples),
         "trained": len(trained),
         "trained_problems": len({row["problem_id"] for row in trained}),
         "tokens": sum(len(row["token_ids"]) for row in trained),

@@ -102,6 +102,22 @@ def percents(interval: Sequence[float]) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
+def count(value: int | None) -> str:
+    """A count; a dash where an older run has none."""
+    return "–" if value is None else f"{value:,}"
+
+
+def cut_off_words(cut_off: int | None) -> str:
+    """How many responses hit the length limit, to go on a sentence with; nothing where an older run has no count."""
+    return "" if cut_off is None else f", {cut_off:,} cut off"
+
+
+def cut_off_hint(*counted: tuple[str, int | None, int], option: str = "--max-tokens") -> list[str]:
+    """A sentence where more than a tenth of the responses hit the length limit, of (name, so many, of how many)."""
+    many = [f"{name}{cut_off:,} of {n:,} responses" for name, cut_off, n in counted if cut_off and cut_off > 0.1 * n]
+    return [f"cut off at the length limit: {'; '.join(many)}; raise {option}"] if many else []
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many decimals; nothing where there is none."""
     return "" if value is None else f"{value:z,.{digits}f}"

@@ -34,6 +34,8 @@ def heading_of(row: Row) -> str:
         ungraded = f"answer {said}, not graded" if answer else said
         verdict = ungraded if correct is None else f"{'✓' if correct else '✗'} {said}"
         words.append(f"{verdict}, gold {'not known' if gold is None else gold}")
+    if row.get("finish_reason") == "length":
+        words.append("cut off at the length limit")
     if row.get("critical_index") is not None:
         found = "undecided, candidate" if row.get("status") == "undecided" else "critical token"
         words.append(f"{found} at {row['critical_index']}")

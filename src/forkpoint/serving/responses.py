@@ -88,6 +88,7 @@ def _extension(job: Job, outcome: Outcome, with_texts: bool) -> dict[str, Any]:
         "chosen": outcome.chosen,
         "votes": {answer: _finite(weight) for answer, weight in outcome.votes.items()},
         "paths": [_path(path, with_texts) for path in outcome.paths],
+        "cut_off": sum(path.finish_reason == "length" for path in outcome.paths),
         "chosen_tokens": len(chosen.token_ids),
         "generated_tokens": outcome.tokens_generated,
         "seed": job.strategy.sampling.seed,

@@ -31,6 +31,7 @@ def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off
     """
     check_texts("options", options)
     start, end = response_proper(text, kind)
+    cut_off = cut_off and end == len(text)  # a response proper that runs on into the next question was over
     span = _read(plain(text[start:end]), kind, options, cut_off)
     return span and Span(start + span.start, start + span.end, span.value)
 

@@ -159,6 +159,7 @@ def _after(text: str, at: int, limit: int, evidence: Evidence, formulas: Formula
     finish = stop.start() if stop else limit
     if stop and stop.group() == "?":
         return None
+    point = re.fullmatch(r"\d\.", text[finish - 1 : finish + 2])  # at the end of the text: "3." may go on as "3.5"
     if denied := _NEGATED.match(text, begin, finish):
         but = _CORRECTED.search(text, denied.end(), finish)
         if not but:
@@ -166,7 +167,7 @@ def _after(text: str, at: int, limit: int, evidence: Evidence, formulas: Formula
         begin = but.end()
     if _NO_VALUE.match(text, begin, finish):
         return None
-    return Statement(begin, finish, evidence, stop is not None, max(line_end, finish))
+    return Statement(begin, finish, evidence, stop is not None and not point, max(line_end, finish))
 
 
 class Formulas:

@@ -52,7 +52,7 @@ def sample_completions(
     for problem in problems:
         for i in range(n):
             c = done[f"{problem.id}/{i}"]
-            grade = grade_response(c.text, problem)
+            grade = grade_response(c.text, problem, cut_off=c.finish_reason == "length")
             one = Trajectory(
                 c.key, problem, prompts[problem.id], c.token_ids, grade.extracted, grade.correct, c.finish_reason
             )
@@ -152,10 +152,13 @@ def _trajectory(
     early = next((i for i, token in enumerate(ids[:-1]) if token in engine.ends), None)
     if early is not None:
         raise UserError(f"{where}: token {early} ends the response, but {len(ids) - 1 - early} tokens follow it")
-    reason: Any = row.get("finish_reason") or ("stop" if ids[-1] in engine.ends else "length")
+    whole = decode(engine.tokenizer, ids)
+    said = cut_at_stop(whole, stop)
+    ended = ids[-1] in engine.ends or said != whole
+    reason: Any = row.get("finish_reason") or ("stop" if ended else "length")
     if reason not in get_args(FinishReason):
         raise UserError(f"{where}: finish_reason must be stop or length, but is {reason!r}")
-    grade = grade_response(cut_at_stop(decode(engine.tokenizer, ids), stop), problem)
+    grade = grade_response(said, problem, cut_off=reason == "length" and not ended)
     return Trajectory(name, problem, prompt, ids, grade.extracted, grade.correct, reason)
 
 

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.critical.contrast_sets import about_few
-from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, number, percent
+from forkpoint.report.content import (
+    Chart,
+    Page,
+    Row,
+    Table,
+    Tokens,
+    cut_off_hint,
+    cut_off_words,
+    finished,
+    number,
+    percent,
+)
 from forkpoint.report.figures.training import Curve, curves_svg
 from forkpoint.report.scores import COLUMNS
 from forkpoint.tasks.data_sets import read_rows
@@ -45,7 +56,8 @@ def _lines(summary: Summary) -> list[str]:
     sets, scored = summary["sets"], summary["scored"]
     lines = [
         f"{summary['model']} on {summary['task']}: {sets['samples']:,} samples of {sets['questions']:,} questions, "
-        f"{percent(sets['correct'] / sets['samples'])} correct"
+        f"{percent(sets['correct'] / sets['samples'])} correct{cut_off_words(sets.get('cut_off'))}",
+        *cut_off_hint(("", sets.get("cut_off"), sets["samples"])),
     ]
     for name, training in summary["training"].items():
         loss = sum(training["losses"]) / len(training["losses"])

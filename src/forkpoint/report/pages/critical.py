@@ -8,7 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, percent, percents
+from forkpoint.report.content import (
+    Chart,
+    Page,
+    Row,
+    Table,
+    Tokens,
+    cut_off_hint,
+    cut_off_words,
+    finished,
+    percent,
+    percents,
+)
 from forkpoint.report.figures.replacement import replacement_svg
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.tasks.jsonlines import text, tokens_of
@@ -47,7 +58,9 @@ def _lines(summary: Summary) -> list[str]:
     responses = summary["responses"]
     lines = [
         _settings(summary),
-        f"{responses['n']:,} responses, {responses['correct']:,} correct, {responses['no_answer']:,} without an answer",
+        f"{responses['n']:,} responses, {responses['correct']:,} correct, {responses['no_answer']:,} without an answer"
+        f"{cut_off_words(responses.get('cut_off'))}",
+        *cut_off_hint(("", responses.get("cut_off"), responses["n"])),
     ]
     if not summary["n_trajectories"]:
         wanted = {"wrong": "wrong", "correct": "correct"}.get(summary["which"], "")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
-from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, percent, percents
+from forkpoint.report.content import Chart, Page, Row, Table, Tokens, count, cut_off_hint, finished, percent, percents
 from forkpoint.report.figures.accuracy import accuracy_svg
 from forkpoint.report.figures.sweep import sweep_svg
 from forkpoint.types import UserError
@@ -33,6 +33,7 @@ def page_of_summary(results: Results) -> Page:
         f"{n:,} problems, prompt style {results['prompt']}, seed {results['seed']}, at most {results['max_tokens']:,} "
         f"tokens a response.",
     ]
+    lines += cut_off_hint(*((f"{s['strategy']} ", s.get("cut_off"), s["responses"]) for s in results["strategies"]))
     sections: list[Table | Chart] = [_chart(results), _accuracies(results)]
     if results["comparisons"]:
         lines.append(_detectable(n, results["minimum_detectable_difference"]))
@@ -57,14 +58,15 @@ def _accuracies(results: Results) -> Table:
     rows = [
         (
             s["strategy"], percent(s["accuracy"]), percents(s["ci95"]),
-            f"{s['extraction_failures']:,} of {s['responses']:,}", f"{s['tokens_generated']:,}", f"{s['seconds']:,.1f}",
+            f"{s['extraction_failures']:,} of {s['responses']:,}", count(s.get("cut_off")),
+            f"{s['tokens_generated']:,}", f"{s['seconds']:,.1f}",
         )
         for s in results["strategies"]
     ]  # fmt: skip
     dropped = [
         f"{s['strategy']}: {_left_out(s['dropped_paths'])}." for s in results["strategies"] if s["dropped_paths"]
     ]
-    columns = ("strategy", "accuracy", "95% interval", "no answer", "tokens", "seconds")
+    columns = ("strategy", "accuracy", "95% interval", "no answer", "cut off", "tokens", "seconds")
     return Table("Strategies", columns, rows, note=" ".join(dropped))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.evaluation.lm_eval_files import RESULTS, samples_of
-from forkpoint.report.content import Page, Table, finished
+from forkpoint.report.content import Page, Table, cut_off_hint, cut_off_words, finished
 from forkpoint.types import UserError
 
 Entry = dict[str, Any]
@@ -32,11 +32,16 @@ def page(run: Path) -> Page:
 def page_of_summary(results: Mapping[str, Any]) -> Page:
     """The sentence and tables of what `evaluate_tasks` returns."""
     entries = results["strategies"]
-    tokens = "; ".join(f"{entry['strategy']}, {entry['tokens_generated']:,} tokens" for entry in entries)
+    tokens = "; ".join(
+        f"{entry['strategy']}, {entry['tokens_generated']:,} tokens{cut_off_words(entry.get('cut_off'))}"
+        for entry in entries
+    )
+    counted = ((f"{entry['strategy']} ", entry.get("cut_off"), entry.get("responses") or 0) for entry in entries)
+    hint = cut_off_hint(*counted, option="max_tokens of the strategy")
     sections = [_figures("Tasks", "results", entries)]
     if any(entry.get("groups") for entry in entries):
         sections.append(_figures("Groups", "groups", entries))
-    return Page(f"{results['model']} on {', '.join(results['tasks'])}", [tokens], sections)
+    return Page(f"{results['model']} on {', '.join(results['tasks'])}", [tokens, *hint], sections)
 
 
 def _figures(title: str, key: str, entries: list[Entry]) -> Table:

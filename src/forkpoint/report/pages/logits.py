@@ -48,6 +48,8 @@ def page_of_summary(summary: Summary) -> Page:
     ]
     if others:
         lines.append(f"and {len(others):,} more responses, which count in the means over positions")
+    cut_off = sum(response["finish_reason"] == "length" for response in summary["responses"])
+    lines.append(f"cut off at the length limit: {cut_off:,} of {len(summary['responses']):,} responses")
     sections = [_statistics(summary), *map(_kept, summary["chosen"])]
     return Page(f"Logits of {summary['model']} on {summary['task']}", lines, sections)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.preference.pair_files import PAIRS
-from forkpoint.report.content import Page, Row, Table, Tokens, finished, number, percent
+from forkpoint.report.content import Page, Row, Table, Tokens, cut_off_hint, cut_off_words, finished, number, percent
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.tasks.jsonlines import checked_text, column, shares, text, tokens_of
 from forkpoint.trajectories.rows import SUMMARY
@@ -56,12 +56,13 @@ def page_of_summary(summary: Summary) -> Page:
 def _lines(summary: Summary) -> list[str]:
     counts = summary["counts"]
     origin = {
-        "samples": "{samples:,} responses to {questions:,} questions, {correct:,} right",
+        "samples": "{samples:,} responses to {questions:,} questions, {correct:,} right{cut_off}",
         "forks": "{alternatives:,} other tokens at {positions:,} positions of {trajectories:,} responses",
         "trl": "{rows:,} rows",
-    }[summary["source"]].format(**counts)
+    }[summary["source"]].format(**counts | {"cut_off": cut_off_words(counts.get("cut_off"))})
     tokens = ", ".join(f"{name} {n['mean']:.1f} (at most {n['most']:,})" for name, n in summary["tokens"].items())
     lines = [f"{counts['pairs']:,} pairs of {origin}, for {summary['model']}", f"tokens on average: {tokens}"]
+    lines += cut_off_hint(("", counts.get("cut_off"), counts.get("samples", 0)))
     if weights := summary["rejected_weights"]:
         lines.append(
             f"weights of {weights['tokens']:,} rejected tokens: mean {number(weights['mean'])}, "

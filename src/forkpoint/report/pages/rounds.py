@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.preference.held_out import ks
-from forkpoint.report.content import Chart, Page, Table, finished, percent
+from forkpoint.report.content import Chart, Page, Table, count, cut_off_hint, finished, percent
 from forkpoint.report.figures.rounds import rounds_svg
 from forkpoint.trajectories.rows import SUMMARY
 
@@ -40,30 +40,40 @@ def _lines(summary: Summary) -> list[str]:
         f"rounds {summary['rounds']}, n {summary['n']}, eval_n {summary['eval_n']}, prompt {summary['prompt']}, "
         f"temperature {summary['sampling']['temperature']:g}, seed {summary['sampling']['seed']}",
     ]
+    lines += cut_off_hint(*(
+        (f"round {row['round']}{what}, ", row[key].get("cut_off"), row[key].get("samples", 0))
+        for row in summary["results"]
+        for key, what in (("samples", ""), ("held_out", " on held-out problems"))
+        if key in row
+    ))  # fmt: skip
     return [*lines, summary["stopped"]] if summary["stopped"] else lines
 
 
 def _table(summary: Summary) -> Table:
     """A row a round: what it was tuned on, and the figures on the held-out problems."""
     k = ks(summary["eval_n"])[-1]
-    columns = ("round", "right", "tuned on", "tokens", "greedy", "sampled", f"pass@{k}", "answers", "responses")
+    columns = (
+        "round", "right", "cut off", "tuned on", "tokens", "greedy", "sampled", f"pass@{k}", "answers", "responses",
+        "cut off",
+    )  # fmt: skip
     rows = [
         (str(row["round"]), *_tuned_on(row.get("samples")), *_figures(row.get("held_out"), k))
         for row in summary["results"]
     ]
     note = (
-        f"right: of the samples; tokens: with loss. greedy, sampled, pass@{k}: on held-out problems, 95% interval. "
-        f"answers, responses: how many of {summary['eval_n']} differ."
+        f"right, cut off: of the samples; tokens: with loss. greedy, sampled, pass@{k}: on held-out problems, 95% "
+        f"interval. answers, responses: how many of {summary['eval_n']} differ. cut off, last: of the held-out samples."
     )
     return Table("What each round was tuned on, and what came of it", columns, rows, left=0, note=note)
 
 
 def _tuned_on(samples: Summary | None) -> list[str]:
     if samples is None:
-        return ["", "", ""]
+        return [""] * 4
     right = samples["samples"] - samples["wrong"]
     return [
         percent(right / samples["samples"]),
+        count(samples.get("cut_off")),
         f"{samples['trained']:,}",
         f"{samples['tokens'] - samples['masked_tokens']:,}",
     ]
@@ -71,9 +81,10 @@ def _tuned_on(samples: Summary | None) -> list[str]:
 
 def _figures(held_out: Summary | None, k: int) -> list[str]:
     if held_out is None:
-        return [""] * 5
+        return [""] * 6
     cells = []
     for name in ("greedy_accuracy", "sampled_accuracy", f"pass@{k}"):
         low, high = held_out[f"{name}_ci95"]
         cells.append(f"{percent(held_out[name])} ({100 * low:.0f} to {100 * high:.0f})")
-    return [*cells, *(f"{held_out[name]:.2f}" for name in ("distinct_answers", "distinct_responses"))]
+    distinct = (f"{held_out[name]:.2f}" for name in ("distinct_answers", "distinct_responses"))
+    return [*cells, *distinct, count(held_out.get("cut_off"))]
