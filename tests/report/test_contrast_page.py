@@ -67,6 +67,15 @@ def test_the_sentences_say_the_sets_and_what_became_of_the_models():
     ]
 
 
+def test_samples_that_were_cut_off_are_counted():
+    told = summary()
+    told["sets"]["cut_off"] = 161
+    assert page_of_summary(told).lines[:2] == [
+        "lab on gsm8k: 1,600 samples of 100 questions, 49.8% correct, 161 cut off",
+        "cut off at the length limit: 161 of 1,600 responses; raise --max-tokens",
+    ]
+
+
 @pytest.mark.parametrize(("interval", "said"), [([0.1, 0.2], "better than"), ([-0.2, -0.1], "worse than")])
 def test_what_tuning_gained_is_said(interval, said):
     told = summary()

@@ -7,14 +7,16 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 from importlib import resources
 
 import pytest
-from made_up_run import made_up_rows, write_run
+from made_up_run import SUMMARY, made_up_rows, write_run
 from test_report import HOSTILE, Tags
 
 from forkpoint.cli import main
 from forkpoint.report import write_report
+from forkpoint.report.pages.critical import page_of_summary
 from forkpoint.report.viewer import viewer_data
 from forkpoint.types import UserError
 
@@ -86,6 +88,11 @@ def test_the_summary_is_readable_without_a_script(rows, tmp_path):
     ):  # fmt: skip
         assert said in text
     assert tags.tags.count("svg") == 1
+    counted = page_of_summary(SUMMARY | {"statuses": Counter(), "responses": SUMMARY["responses"] | {"cut_off": 9}})
+    assert counted.lines[1:3] == [
+        "80 responses, 33 correct, 2 without an answer, 9 cut off",
+        "cut off at the length limit: 9 of 80 responses; raise --max-tokens",
+    ]
 
 
 def test_nothing_of_a_hostile_run_executes(rows, tmp_path):

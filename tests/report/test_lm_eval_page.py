@@ -74,6 +74,11 @@ def test_every_figure_is_in_the_table(results):
     page = page_of_summary(results)
     assert page.title == "lab on maths, choice"
     assert page.lines == [f"greedy, 1,234 tokens; {SPECS[1]}, 1,234 tokens"]
+    counted = [entry | {"responses": 20, "cut_off": i + 2} for i, entry in enumerate(results["strategies"])]
+    assert page_of_summary(results | {"strategies": counted}).lines == [
+        f"greedy, 1,234 tokens, 2 cut off; {SPECS[1]}, 1,234 tokens, 3 cut off",
+        f"cut off at the length limit: {SPECS[1]} 3 of 20 responses; raise max_tokens of the strategy",
+    ]
     (table,) = page.sections
     assert [tuple(row) for row in table.rows] == [
         ("maths", "exact_match ↑, strict", SPECS[0], "0.5000", "0.0500"),

@@ -62,6 +62,13 @@ def test_the_sentences_tell_what_the_pairs_are_of(source):
     assert (page.lines[0], page.lines[-1]) == (FIRST[source], LAST[source])
 
 
+def test_responses_that_were_cut_off_are_counted():
+    counts = COUNTS["samples"] | {"cut_off": 161}
+    lines = page_of_summary(summary("samples", counts=counts)).lines
+    assert lines[0] == FIRST["samples"].replace("right,", "right, 161 cut off,")
+    assert lines[-1] == "cut off at the length limit: 161 of 1,600 responses; raise --max-tokens"
+
+
 def test_weights_are_summed_up_where_there_are_any():
     weights = {"tokens": 2492, "mean": 0.0412, "share_above_half": 0.0353}
     lines = page_of_summary(summary("samples", rejected_weights=weights)).lines

@@ -98,6 +98,7 @@ def test_cot_decoding_answers_as_the_library_does(lab: Engine, client: openai.Op
             assert [p["dropped"] for p in said["paths"]] == [p.dropped for p in own.paths]
             assert said["votes"] == pytest.approx(own.votes, abs=1e-5)
             assert said["generated_tokens"] == own.tokens_generated
+            assert said["cut_off"] == sum(p.finish_reason == "length" for p in own.paths)
 
 
 @pytest.mark.parametrize(
