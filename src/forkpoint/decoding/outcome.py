@@ -25,7 +25,8 @@ class Path:
     `gaps[i]` is the raw p(top1) - p(top2) where token i was chosen. `answer` is the answer read from the path, `span`
     the [start, end) tokens that spell it, `confidence` Δ, the mean gap over them. `continuation` is an appended "So the
     answer is" with what followed, where it was asked for; it then gives the answer, and `span` is None where the path
-    itself does not spell that; `continuation_ended`: before its length limit. `dropped` says why a path was left out of the choice; None if it was not.
+    itself does not spell that; `continuation_ended`: before its length limit. `dropped` says why a path was left out of
+    the choice; None if it was not.
     """
 
     token_ids: TokenIds
