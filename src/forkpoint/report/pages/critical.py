@@ -80,10 +80,10 @@ def _lines(summary: Summary) -> list[str]:
             f"at token {position['median']:.0f} in the median, {percent(position['relative_mean'])} of the way on "
             "average"
         )
-    if cut := summary.get("cut_off"):
+    if at_cut := summary.get("critical_at_cut"):
         lines.append(
-            f"{cut:,} of the labelled responses were cut off at the length limit, {summary['critical_at_cut']:,} of "
-            "them with their last token critical, which may only mean that no room was left; see --max-tokens"
+            f"{at_cut:,} of the critical tokens are the last token of a response that was cut off, which may only "
+            "mean that no room was left; see --max-tokens"
         )
     if bias := summary.get("success_bias"):
         lines.append(
