@@ -59,7 +59,7 @@ def behaviour(server: CompletionsServer) -> Iterator[Behaviour]:
 class TestContract(EngineContract):
     """With `engine`. What takes thousands of requests is tested against vLLM."""
 
-    CLOSE = 1e-5
+    CLOSE = 2e-5  # float32 products of other batches; 1.2e-5 on some CPUs
     EXACT = True
     test_samples_follow_the_policy = None
     test_critical_tokens_agree_with_transformers = None

@@ -303,7 +303,9 @@ def test_pass_at_k_has_one_interval_wherever_it_stands():
     assert tally.figures()["ci95"] == list(expected)
     rows = [{"n": 4, "without": 0, "with": c, "problem_id": str(i)} for i, c in enumerate(own)]
     assert replacement_table(rows)[1]["with_ci95"] == [round(end, 6) for end in expected]
-    paths = [[{"correct": i < c, "answer": "1", "mean_logprob": -1.0} for i in range(4)] for c in own]
-    shown = [{"paths": p, "greedy": {"correct": True}, "distinct_answers": 1, "distinct_responses": 1} for p in paths]
+    response = {"answer": "1", "mean_logprob": -1.0, "finish_reason": "stop"}
+    paths = [[response | {"correct": i < c} for i in range(4)] for c in own]
+    rest = {"greedy": response | {"correct": True}, "distinct_answers": 1, "distinct_responses": 1}
+    shown = [{"paths": p, **rest} for p in paths]
     with mock.patch("forkpoint.preference.held_out.K", (2,)):
         assert figures(shown)["pass@2_ci95"] == [round(end, 6) for end in expected]

@@ -133,7 +133,7 @@ def test_a_run_tries_once_whether_prompts_are_shared(tokenizer, pairs, tmp_path,
     monkeypatch.setattr(training, "shares_prompts", lambda model, longest: tried.append(longest) or True)
     monkeypatch.setattr("forkpoint.preference.trainer.shares_prompts", None)  # would fail if called
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settings = training.Training(objective("dpo"), {"max_steps": 1, "use_cpu": True})
+    settings = training.Training(objective("dpo"), {"max_steps": 1})
     training.train(
         build_model(tiny_config(tokenizer)), tokenizer, pairs, settings, tmp_path / "out", evaluated=pairs[:2]
     )
