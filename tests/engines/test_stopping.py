@@ -66,6 +66,16 @@ def test_a_response_ends_where_its_text_holds_a_stop_string(make):
         assert (len(done.token_ids), done.finish_reason) == ((first, "stop") if first else (12, "length"))
 
 
+@pytest.mark.parametrize("tail", [(), ("Q",)])
+def test_a_stop_string_is_sought_without_decoding_at_every_token(monkeypatch, tail):
+    tokenizer = byte_level()
+    ids = ids_of(tokenizer, *["Ċ", "he"] * 500, *["Ċ"] * len(tail), *tail)
+    stops, decoded = StopCheck(tokenizer, ("\nQ", "\n\n\n"), (), len(tokenizer)), []
+    monkeypatch.setattr(stops, "stopped", lambda seen: decoded.append(len(seen)) or StopCheck.stopped(stops, seen))
+    assert stops.first_end(ids, 0) == (len(ids) if tail else None)
+    assert len(decoded) < 20
+
+
 @pytest.mark.parametrize("make", TOKENIZERS)
 def test_decoding_runs_whatever_the_tokens_spell(make):
     tokenizer = make()

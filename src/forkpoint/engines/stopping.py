@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -142,12 +143,20 @@ class StopCheck:
     def first_end(self, response: Sequence[int], written: int) -> int | None:
         """After how many tokens behind the `written` ones a stop string is there first, None if it never is.
 
-        It need not be there at the end: byte fallback takes characters back when a byte after them is wrong.
+        It need not be there at the end: byte fallback takes characters back when a byte after them is wrong. But for
+        such tokens it stays, and is searched by halves: a long response is not decoded at each of its tokens.
         """
         if self._may_end is None:
             return None
-        candidates = np.flatnonzero(self._may_end[np.asarray(response[written:], dtype=int)]) + 1
-        return next((n for n in candidates.tolist() if self.stopped(response[: written + n])), None)
+        new = response[written:]
+
+        def stopped(n: int) -> bool:
+            return self.stopped(response[: written + n])
+
+        ends = (np.flatnonzero(self._may_end[np.asarray(new, dtype=int)]) + 1).tolist()
+        first = next((n for n in ends if _spelling(self.tokenizer, new[n - 1])[1] is not None and stopped(n)), None)
+        stays = bisect_left(range(1, len(new) + 1), True, key=stopped) + 1 if stopped(len(new)) else None
+        return min((n for n in (first, stays) if n), default=None)
 
     def stopped(self, token_ids: Sequence[int]) -> bool:
         """Whether a response holds a stop string."""
