@@ -126,7 +126,7 @@ def test_adapters_are_trained_on_and_merged(file, some, stored, tmp_path, monkey
         assert abs(logged[0]) < 1e-5 < abs(logged[-1])  # the reference is the model with the adapters it began with
     both = [load_file(path / "adapter_model.safetensors") for path in (adapter, tmp_path / "second/model")]
     assert moved(*both) > 0.9
-    assert main(["merge", str(tmp_path / "second/model"), str(tmp_path / "merged")]) == 0
+    assert main(["merge", str(tmp_path / "second/model"), str(tmp_path / "merged/../merged")]) == 0
     whole = load_engine(str(tmp_path / "merged"))
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "second/model")
     tokens = torch.tensor([[5, 6, 7, 8, 9]])

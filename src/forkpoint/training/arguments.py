@@ -142,7 +142,7 @@ def training_arguments(
         found = kind(**{name: value for name, value in given.items() if name in known})
         _check_libraries(found, model)
     except (ValueError, TypeError, ImportError, RuntimeError, AttributeError) as error:
-        raise UserError(f"the training arguments do not go together: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"the training arguments do not go together: {' '.join(str(error).split())}") from error
     if _judges(found) and not evaluated:
         raise UserError(
             "eval_strategy asks for an evaluation, but there is no held-out data (--eval_pairs, --eval_data)"

@@ -23,6 +23,7 @@ def merge(settings: Mapping[str, Any], out: Path) -> None:
     require_training()
     if not is_adapter(name := settings["name"]):
         raise UserError(f"{name} holds no adapter: expected a directory with adapter_config.json")
+    out = out.resolve()  # a name of its own, whose neighbour holds the unfinished model
     writable(out)
     if any(out.iterdir()):
         raise UserError(f"{out} holds files already; choose an empty or new directory")
