@@ -112,6 +112,8 @@ def test_how_long_sampling_may_take_is_told_before(capsys, monkeypatch, tokenize
     clock = [0.0]
 
     class Slow:
+        name, context = "slow", 1000
+
         def __init__(self) -> None:
             self.tokenizer = tokenizer
 
@@ -123,6 +125,9 @@ def test_how_long_sampling_may_take_is_told_before(capsys, monkeypatch, tokenize
     problems = lab_problems("train", limit=10)
     for options, out in ((PairsOptions(), tmp_path), (PairsOptions(quiet=True), tmp_path)):
         announce_time("pairs", options, out, Slow(), problems, "cot", Sampling(max_tokens=100), n)
+    if n > 13:
+        with pytest.raises(UserError, match="tokens, but slow reads at most 1000"):
+            announce_time("pairs", PairsOptions(), tmp_path, Slow(), problems, "cot", Sampling(max_tokens=999), n)
     err = capsys.readouterr().err
     assert err == (f"forkpoint: pairs is about to sample {said}\n" if said else "")
 

@@ -137,7 +137,9 @@ def announce_time(
     if options.quiet or (out / CONFIG).exists() or count <= PROBED:
         return
     from forkpoint.tasks import render_prompt
+    from forkpoint.trajectories.rows import check_prompts
 
+    check_prompts(engine, problems, prompt, sampling.max_tokens)  # refused before it is tried
     first = [render_prompt(problem, prompt, engine.tokenizer) for problem in problems[:PROBED]]
     probe = [Request(f"probe/{i}", first[i // each]) for i in range(PROBED)]
     tokens, begun = 0, 0.0

@@ -31,9 +31,17 @@ from forkpoint.files import (
     to_json,
     write_whole,
 )
-from forkpoint.tasks import render_prompt
 from forkpoint.training.adapters import Tuning, check_tuning, require_training, tune_adapter
-from forkpoint.trajectories.rows import SAMPLES, SCORES, SUMMARY, Row, check_room, identities, trajectory_row
+from forkpoint.trajectories.rows import (
+    SAMPLES,
+    SCORES,
+    SUMMARY,
+    Row,
+    check_prompts,
+    check_room,
+    identities,
+    trajectory_row,
+)
 from forkpoint.trajectories.units import Progress, Units
 from forkpoint.types import Problem, Results, Sampling, TokenIds, TokenScores, Trajectory, UserError
 
@@ -239,10 +247,8 @@ def _checked(
         raise UserError(f"n must be at least 1, but is {settings.n}")
     if not 0 < settings.beta < float("inf"):
         raise UserError(f"beta must be above 0, but is {settings.beta}")
-    lengths = [(t.id, len(t.prompt_ids) + len(t.token_ids)) for t in given]
-    room = settings.sampling.max_tokens
-    lengths += [(p.id, len(render_prompt(p, settings.prompt, engine.tokenizer)) + room) for p in problems]
-    check_room(engine, lengths)
+    check_room(engine, [(t.id, len(t.prompt_ids) + len(t.token_ids)) for t in given])
+    check_prompts(engine, problems, settings.prompt, settings.sampling.max_tokens)
     return engine
 
 

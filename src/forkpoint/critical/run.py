@@ -29,12 +29,12 @@ from forkpoint.files import (
     to_json,
     write_whole,
 )
-from forkpoint.tasks import render_prompt
 from forkpoint.trajectories.rows import (
     CRITICAL,
     SAMPLES,
     SUMMARY,
     Row,
+    check_prompts,
     check_room,
     finished,
     identities,
@@ -127,9 +127,9 @@ def _check(
     if trajectories is None and not problems:
         raise UserError("there are no problems to sample responses to")
     room = search.sampling.max_tokens
-    given = [(t.id, len(t.prompt_ids) + room) for t in trajectories or ()]
-    asked = [(p.id, len(render_prompt(p, search.prompt, engine.tokenizer)) + room) for p in problems]
-    check_room(engine, asked if trajectories is None else given)
+    if trajectories is None:
+        check_prompts(engine, problems, search.prompt, room)
+    check_room(engine, [(t.id, len(t.prompt_ids) + room) for t in trajectories or ()])
     for trajectory in trajectories or ():
         finished(trajectory, search.sampling)
 

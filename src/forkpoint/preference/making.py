@@ -33,8 +33,7 @@ from forkpoint.preference.pair_files import PAIRS, make_pair, pair_row, token_te
 from forkpoint.preference.pair_forms import read_pair
 from forkpoint.preference.sources import Weights
 from forkpoint.preference.trl_files import Rows, import_pairs, tokenise
-from forkpoint.tasks import render_prompt
-from forkpoint.trajectories.rows import SAMPLES, SUMMARY, check_room, identities
+from forkpoint.trajectories.rows import SAMPLES, SUMMARY, check_prompts, identities
 from forkpoint.trajectories.units import Progress, Units
 from forkpoint.types import Problem, Results, Sampling, Trajectory, UserError
 
@@ -161,8 +160,7 @@ def _check(engine: Engine | Vocabulary, problems: Sequence[Problem], settings: P
         raise UserError("the temperature must be above 0: greedy responses to a question are all the same")
     if not problems:
         raise UserError("there are no problems to sample responses to")
-    room = settings.sampling.max_tokens
-    check_room(engine, [(p.id, len(render_prompt(p, settings.prompt, engine.tokenizer)) + room) for p in problems])
+    check_prompts(engine, problems, settings.prompt, settings.sampling.max_tokens)
 
 
 def _chosen(model: Engine | Vocabulary, choice: Choice, weights: Weights | None) -> Found:

@@ -34,7 +34,6 @@ from forkpoint.preference.likelihood import LikelihoodFilter, check_filter
 from forkpoint.preference.own_answers import choose, why_nothing
 from forkpoint.sampling.draw import key_hash
 from forkpoint.sampling.limits import validate
-from forkpoint.tasks import render_prompt
 from forkpoint.training.arguments import check_one_device, training_arguments
 from forkpoint.training.card import model_card
 from forkpoint.training.fit import fit
@@ -51,7 +50,7 @@ from forkpoint.training.models import (
 from forkpoint.training.rates import with_rate
 from forkpoint.training.run import CHECKPOINTS, remove_checkpoints
 from forkpoint.training.sft import sft_trainer
-from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_room, sample_completions, trajectory_row
+from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_prompts, sample_completions, trajectory_row
 from forkpoint.trajectories.units import SAMPLED_UNIT, Progress, Units
 from forkpoint.types import Problem, Results, Sampling, UserError
 
@@ -274,9 +273,7 @@ def _check(
         raise UserError("the temperature must be above 0: all greedy responses to a problem are the same")
     check_filter(settings.filter)
     _check_problems(problems, held_out)
-    room = settings.sampling.max_tokens
-    asked = [*problems, *held_out]
-    check_room(engine, [(p.id, len(render_prompt(p, settings.prompt, engine.tokenizer)) + room) for p in asked])
+    check_prompts(engine, [*problems, *held_out], settings.prompt, settings.sampling.max_tokens)
     _arguments(settings, out, engine.model, 0)
 
 

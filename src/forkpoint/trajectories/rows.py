@@ -125,6 +125,11 @@ def check_room(engine: Engine, lengths: Iterable[tuple[str, int]]) -> None:
             raise UserError(f"{name} may have {length} tokens, but {engine.name} reads at most {engine.context}")
 
 
+def check_prompts(engine: Engine, problems: Iterable[Problem], prompt: str, max_tokens: int) -> None:
+    """Raise UserError for the first problem whose prompt leaves no room for a response of `max_tokens`."""
+    check_room(engine, ((p.id, len(render_prompt(p, prompt, engine.tokenizer)) + max_tokens) for p in problems))
+
+
 def finished(trajectory: Trajectory, sampling: Sampling) -> bool:
     """Whether nothing can follow: it ended by itself or has max_tokens tokens. UserError if it has more than that."""
     n = len(trajectory.token_ids)
