@@ -19,14 +19,15 @@ SAID = {"prompt": [{"role": "user", "content": "How many pens does Ada have now?
         "chosen": [{"role": "assistant", "content": "Ada has 8."}],
         "rejected": [{"role": "assistant", "content": "Ada has 5 ."}]}  # fmt: skip
 
+TURNS = [*SAID["chosen"], {"role": "user", "content": "How many pens?"}, *SAID["chosen"]]
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompt_and_response_are_what_their_ids_spell_together(kind):
     tokenizer, rng = tokenizer_of(kind), Random(0)
     for _ in range(100):
         prompt, chosen, rejected = (tuple(rng.choices(range(3, len(tokenizer)), k=rng.randint(1, 8))) for _ in range(3))
-        after = (tokenizer.eos_token_id, *chosen[:1])  # as a template writes a line after the end
-        pair = make_pair("one", prompt, chosen + after, rejected, tokenizer)
+        pair = make_pair("one", prompt, (*chosen, tokenizer.eos_token_id), rejected, tokenizer)
         for ids, text in ((chosen, pair.chosen), (rejected, pair.rejected)):
             assert pair.prompt + text == tokenizer.decode(prompt + ids, clean_up_tokenization_spaces=False)
         alone = tokenizer.decode(prompt, clean_up_tokenization_spaces=False)
@@ -39,8 +40,9 @@ def test_trl_makes_the_ids_of_the_texts(kind):
     rows = [row for row in TEXT if kind != "WordPiece" or "Q: " not in row["prompt"]]  # it keeps no newline
     pairs = import_pairs([("here", row) for row in rows], tokenizer).pairs
     tokenizer.chat_template = SPOKEN if kind != "byte fallback" else "{{ bos_token }}" + SPOKEN
-    pairs += import_pairs([("here", SAID)], tokenizer).pairs
+    turns = [SAID | {"chosen": TURNS}] if kind != "byte fallback" else []  # it adds a space after a special token
+    pairs += import_pairs([("here", row) for row in (SAID, *turns)], tokenizer).pairs
     columns = [{name: getattr(pair, name) for name in ("prompt", "chosen", "rejected")} for pair in pairs]
-    told = [tuple(ids[: ids.index(2) + 1] if i else ids for i, ids in enumerate(row)) for row in
+    told = [tuple(ids[: len(ids) - ids[::-1].index(2)] if i else ids for i, ids in enumerate(row)) for row in
             [(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) for pair in pairs]]  # fmt: skip
     assert trl_ids(columns, tokenizer) == told

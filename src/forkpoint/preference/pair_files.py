@@ -47,7 +47,7 @@ def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple
     """
     start = prompt_ids[shared(tokenizer("")["input_ids"], prompt_ids) :]
     alone = _written(tokenizer, start)
-    whole = [_written(tokenizer, start + _ended(ids, tokenizer.eos_token_id)) for ids in responses]
+    whole = [_written(tokenizer, start + before_end(tokenizer, ids)) for ids in responses]
     n = min([len(alone), *(shared(alone, text) for text in whole)])  # all, but where a character ends in the response
     return alone[:n], *(text[n:] for text in whole)
 
@@ -57,9 +57,10 @@ def _written(tokenizer: Any, ids: TokenIds) -> str:
     return text
 
 
-def _ended(ids: TokenIds, end: int | None) -> TokenIds:
-    """The ids before the first end of sequence."""
-    return ids[: ids.index(end)] if end in ids else ids
+def before_end(tokenizer: Any, ids: TokenIds) -> TokenIds:
+    """The ids before the last end of sequence, where nothing but blanks follow it; one before it ends a turn."""
+    last = max((i for i, token in enumerate(ids) if token == tokenizer.eos_token_id), default=len(ids))
+    return ids[:last] if not tokenizer.decode(ids[last + 1 :]).strip() else ids
 
 
 def pair_row(pair: Pair, problem_id: str | None = None) -> Row:

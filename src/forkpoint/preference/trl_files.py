@@ -12,7 +12,7 @@ from typing import Any
 
 from forkpoint.engines.loading import first_line
 from forkpoint.preference.pair import Pair
-from forkpoint.preference.pair_files import make_pair
+from forkpoint.preference.pair_files import before_end, make_pair
 from forkpoint.preference.pair_forms import ALWAYS, FORMS, PairRow, is_blank, read_pair, shared, with_prompt
 from forkpoint.tasks.data_sets import read_source
 from forkpoint.types import TokenIds, UserError
@@ -131,7 +131,7 @@ def tokenise(
     n = min(shared(whole, ids) for ids in both)
     chosen, rejected = (ids[n:] for ids in both)
     if without_end and not isinstance(pair.prompt, str):
-        chosen, rejected = (_cut(ids, tokenizer) for ids in (chosen, rejected))
+        chosen, rejected = (before_end(tokenizer, ids) for ids in (chosen, rejected))
     return whole, whole[:n], chosen, rejected
 
 
@@ -146,12 +146,6 @@ def _bare(part: Any, tokenizer: Any) -> Any:
 
 def _is_empty(pair: PairRow, tokenizer: Any) -> bool:
     return any(is_blank(_bare(part, tokenizer)) for part in (pair.chosen, pair.rejected))
-
-
-def _cut(ids: TokenIds, tokenizer: Any) -> TokenIds:
-    """The ids before the last end-of-sequence token, where nothing but blanks follow it."""
-    last = max((i for i, token in enumerate(ids) if token == tokenizer.eos_token_id), default=len(ids))
-    return ids[:last] if not tokenizer.decode(ids[last + 1 :]).strip() else ids
 
 
 def _render(pair: PairRow, tokenizer: Any, where: str) -> Ids:
