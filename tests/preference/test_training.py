@@ -305,6 +305,7 @@ BAD = {
     "nowhere": (["train", "dpo", "--pairs=nowhere.jsonl"], None, "nowhere.jsonl does not exist"),
     "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight-decay: invalid float"),
     "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there is no held-out data (--eval_pairs"),
+    "best saved": (["train", "sft", "--save_strategy=best"], "same", "--save_strategy best needs held-out data"),
     "best": (["train", "dpo", "--load_best_model_at_end"], "same", "but found - Evaluation strategy"),
     "beta": (["train", "dpo", "--beta=0"], "same", "beta must be above 0, but is 0.0"),
     "merge": (["train", "dpo", "--merge"], "same", "--merge is about adapters"),

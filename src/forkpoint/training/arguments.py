@@ -147,6 +147,10 @@ def training_arguments(
         raise UserError(
             "eval_strategy asks for an evaluation, but there is no held-out data (--eval_pairs, --eval_data)"
         )
+    if found.save_strategy == "best" and not (_judges(found) and found.metric_for_best_model):
+        raise UserError(
+            "--save_strategy best needs held-out data (--eval_pairs, --eval_data) and a --metric_for_best_model"
+        )
     for name, (other, there) in NEEDS.items():
         if values.get(name) not in (None, 0, False, "huggingface") and not there(found):
             raise UserError(f"--{name} does nothing without {other}")
