@@ -294,6 +294,7 @@ def test_from_python(lab, finished, tmp_path):
     (["--n", "1"], "n must be at least 2"), (["--temperature", "0"], "temperature must be above 0"),
     (["--limit", "0"], "limit must be at least 1"), (["--max-tokens", "5000"], "reads at most"),
     (["--samples", "/nowhere.jsonl"], "cannot read /nowhere.jsonl"), (["--forks", "/nowhere"], "cannot read /nowhere"),
+    (["--scores", "/nowhere", "--n", "64000"], "cannot read /nowhere"),  # before the time of sampling is tried
     (["--trl", "/nowhere"], "there is no such file"), (["--scroes", "x"], "did you mean --scores"),
     (["--split", "tset"], "train and test"), (["--model", "/nowhere"], "is not a model directory"),
     (["--trl", "GOOD", "--model", "/nowhere"], "is not a model directory"),

@@ -132,10 +132,10 @@ def _responses(options: PairsOptions, out: Path) -> Work:
     if source is None:
         announce_sampling("pairs", options, out, len(problems), options.n)
     model = engine_of(options) if source is None else _vocabulary(options)
-    if source is None:
-        announce_time("pairs", options, out, model, problems, options.prompt, settings.sampling, options.n)
     samples = None if source is None else load_trajectories(source, problems, model, settings.sampling.stop)
     weights = None if options.scores is None else read_weights(options.scores, model)
+    if source is None:
+        announce_time("pairs", options, out, model, problems, options.prompt, settings.sampling, options.n)
     return lambda progress: pair_responses(
         model, problems, settings, out, task=options.task, samples=samples, weights=weights, progress=progress
     )
