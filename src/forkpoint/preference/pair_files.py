@@ -42,8 +42,8 @@ def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple
     """The texts of a prompt and of each response: prompt and response together are what their ids spell together.
 
     A text of its own would lose the space that some decoders strip at the beginning. Special tokens are written out,
-    but for those that this tokenizer puts before every text by itself, and the last end of sequence, which whoever trains on
-    texts adds (TRL): what follows it, as in many chat templates, is no part of the response.
+    but for those that this tokenizer puts before every text by itself, and the last end of sequence, which whoever
+    trains on texts adds (TRL), with the blanks behind it, as in many chat templates.
     """
     start = prompt_ids[shared(tokenizer("")["input_ids"], prompt_ids) :]
     alone = _written(tokenizer, start)
