@@ -47,11 +47,14 @@ def assert_clean(text: object) -> None:
     (f"--engine-args '{{\"hf_token\": \"hf_{'a' * 34}\"}}'", "--engine-args '{\"hf_token\": \"***\"}'"),
     ("the key is zebra-key-99.", "the key is ***."),
     ("hf://datasets/a/b@main/x ./hf_cache_of_this me@host.org 3 tokens?", None),
+    ("http://h:8000/v1/model@main?tokenizer=llama&max_tokens=100", None),
 ])  # fmt: skip
 def test_what_is_secret_in_a_text(text, shown, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "zebra-key-99")
     assert without_secrets(text) == (text if shown is None else shown)
     assert public({"a": [text]}) == {"a": [text if shown is None else shown]}
+    monkeypatch.setenv("OPENAI_API_KEY", 'a"quoted\\key')
+    assert public({"a": 'the a"quoted\\key'}) == {"a": "the ***"}
     assert shown_address("http://a:b@host/v1/?token=x") == "http://***@host/v1"
 
 

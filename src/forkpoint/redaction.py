@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-T = TypeVar("T")
 KEYS = ("OPENAI_API_KEY", "FORKPOINT_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 LEAST_KEY = 6  # letters; a shorter one, such as EMPTY, stands for none and may be a word of any text
-_USER = re.compile(r"""(?<=://)(?:[^/\s"'?#]*|[^/\s"'@]*:[^\s"']*)@""")
-_FIELD = re.compile(r"""([?&][^=&\s"']*(?:key|token|secret|pass|pwd|sig|auth|cred)[^=&\s"']*=)[^&\s"'#]+""", re.I)
+_USER = re.compile(r"""(?<=://)(?:[^/\s"'?#]*|[^/\s"'@]*:(?![0-9]+/)[^\s"']*)@""")
+_FIELD = re.compile(
+    r"""([?&][^=&\s"']*(?:key|token|secret|pass|passw(?:or)?d|pwd|sig|signature|auth|credentials?)=)[^&\s"'#]+""", re.I
+)
 _TOKEN = re.compile(r"""(Authorization\W+\w+|\bBearer)\s+[\w.~+/=-]{6,}|\b(?:sk-[\w-]{16,}|hf_[A-Za-z0-9]{20,})""")
 
 
@@ -60,7 +60,10 @@ def parse_address(url: str) -> Address:
     return Address(bare, dict(parse_qsl(parts.query)), unquote(login))
 
 
-def public(value: T) -> T:
+def public(value: Any) -> Any:
     """Plain data, as JSON holds it, without secrets."""
-    found: T = json.loads(without_secrets(json.dumps(value, ensure_ascii=False)))
-    return found
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {without_secrets(str(name)): public(one) for name, one in value.items()}
+    return [public(one) for one in value] if isinstance(value, list | tuple) else value
