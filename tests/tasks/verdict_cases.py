@@ -141,6 +141,21 @@ NUMBER = [
     ("analysisThe answer is 5? I think 6.assistantfinalThe result: **6**", "6", True),
     ("analysisThe answer is 5.", "5", False),
     ("The analysis gives 6", "6", True),
+    ("The answer is definitely not 20. There are 18 left.", "18", True),
+    ("The answer is _72_.", "72", True),
+    ("\\log_2 8", "2", False),
+    ("Answer: \\(3 \\times 6 = 18\\) muffins", "18", True),
+    ("The answer is the total: 3 + 4 = 7", "7", True),
+    ("The answer is 72 as 48 + 24.", "72", True),
+    ("The answer is 20% of 50, so 10.", "20", False),
+    ("\\boxed{18}, not \\boxed{20}.", "18", True),
+    ("\\boxed{18}, not \\boxed{20}.", "20", False),
+    ("18\n\nExplanation: 9 eggs at 2 dollars each.", "18", True),
+    ("18\n\nExplanation: 9 eggs at 2 dollars each.", "2", False),
+    ("Answer: Tom has 5 apples. He buys 7, so he has 5 + 7 = 12 apples.", "12", True),
+    ("### Answer\nTom has 5 apples and buys 7.\n\nSo 5 + 7 = 12.", "5", False),
+    ("**Answer:** 18\n\n9 * 2 = 18 and 2 > 1", "18", True),
+    ('{"answer": "The total is 7.", "x": 3}', "7", True),
 ]
 
 MATH = [
@@ -195,6 +210,25 @@ MATH = [
     ),
     ("The maximum value is $\\sqrt{2}$, attained at $x = 1$.", "1", False),
     ("The final answer is $\\frac{-1 + \\sqrt{5}}{2}$.", "\\frac{\\sqrt5-1}{2}", True),
+    ("**Final Answer:** $x = 3$ or $x = -2$", "-2,3", True),
+    ("**Final Answer:** $x = 3$ or $x = -2$", "-2", False),
+    ("The solutions are $x = 3$ and $x = -2$.", "3,-2", True),
+    ("The solutions are $x = 3$ and $x = -2$.", "-2", False),
+    ("We see $a = 3$ and $b = 4$.", "3", False),
+    ("The sum of $3$ and $5$ is $8$.", "8", True),
+    ("\\boxed{x = 2, y = 3}", "(2,3)", True),
+    ("\\boxed{x = 2, y = 3}", "3", False),
+    ("\\boxed{f(1) = 2 + 3 = 5}", "5", True),
+    ("So 75 percent of them.", "75\\%", True),
+    ("So 75 percent of them.", "75", False),
+    ('{"answer": "\\\\frac{1}{2}"}', "\\frac12", True),
+    ('{"answer": "\\frac{1}{2}", "n": 2}', "\\frac12", True),
+    ('{"answer": 7, "n": 3}', "7", True),
+    ('{"answer": "(2,3)"}', "(3,2)", False),
+    ("\\boxed{\\text{The answer is } 7}", "7", True),
+    ("\\boxed{|z| = 5}", "5", True),
+    ("The answer is 12 (since $3 \\cdot 4 = 12$).", "12", True),
+    ("Since $a = 2$, the answer is 4 as $2^2 = 4$.", "4", True),
 ]
 
 OPTION = [
@@ -258,6 +292,20 @@ OPTION = [
     ("B is not correct, so D", "B", False),
     ("(C)\n\nQ: Which one?\nA: (B)", "C", True),
     ("(C)\n\nQ: Which one?\nA: (B)", "B", False),
+    ("Machine A makes 5 more than machine B.", "B", False),
+    ("Plan A: we compute. Plan B: we guess.", "B", False),
+    ("So it's B.", "B", True),
+    ("(C) because (A) gives 5 and (B) gives 6.", "C", True),
+    ("(C) because (A) gives 5 and (B) gives 6.", "B", False),
+    ("(A) is 5. Because x = 6, it is (B).", "B", True),
+    ("B) 24\n\nExplanation: A) is wrong, C) 22 too large.", "B", True),
+    ("B) 24\n\nExplanation: A) is wrong, C) 22 too large.", "C", False),
+    ("✅ **C) 22**", "C", True),
+    ("**B. 21.5**", "B", True),
+    ("=> C", "C", True),
+    ("x = 5\n\nSo, B", "B", True),
+    ("<b>B</b>", "B", True),
+    ('{"choice": "C", "reason": "(B) is too small"}', "C", True),
 ]
 
 YES_NO = [
@@ -274,6 +322,8 @@ YES_NO = [
     ("Is it a yes? It rains, so no.", "no", True),
     ("There is nothing to say.", "no", False),
     ("Maybe yes. No.\n\nQ: Is it?\nA: yes", "yes", False),
+    ("No. If yes, it would be 5.", "no", True),
+    ("No. If yes, it would be 5.", "yes", False),
 ]
 
 CASES = [

@@ -20,7 +20,7 @@ _BASE = re.compile(r"[0-9A-F.]+_\{[0-9]+\}")
 _OPTION = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])\)?(?:\})?")
 _LETTERED = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])[).:](?![-+*/^,_=<>]|\\(?:cdot|times|cup|in|l))(?!.*[A-J][).]).+")
 _NAME = re.compile(
-    r"\\text\{[^{}]*\}|\\frac\{d\w\}\{d\w\}|(?:\\(?:angle|triangle) ?)?[A-Z]{1,3}|\(?[A-Za-z](?:,[A-Za-z])*\)?"
+    r"\\text\{[^{}]*\}|\\frac\{d\w\}\{d\w\}|(?:\\(?:angle|triangle) ?)?[A-Z]{1,3}|\|\w+\||\(?[A-Za-z](?:,[A-Za-z])*\)?"
     r"|(?:[A-Za-z]|\\[a-z]+ ?)'*(?:_\{\w+\})?(?:\^\{-1\})?(?:\([^()=]*\))?"
 )
 _LETTERS = re.compile(r"(?:\\(?:angle|triangle|overline|overrightarrow)(?:\{| ?))?[A-Za-z]{2,}\}?")

@@ -12,6 +12,7 @@ function is linear in the length of the text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from forkpoint.tasks.numerals import plain
@@ -19,6 +20,8 @@ from forkpoint.tasks.response import response_proper
 from forkpoint.tasks.statements import Formulas, statements
 from forkpoint.tasks.values import BARE, STATED, Unreadable
 from forkpoint.types import AnswerKind, Span, check_texts
+
+_EXPLAINED = re.compile(r"(\s*[^\n]{1,60}\n\s*)(?:\*\*)?(?:Explanation|Reason(?:ing)?|Justification)\b", re.IGNORECASE)
 
 
 def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off: bool = False) -> Span | None:
@@ -55,4 +58,7 @@ def _read(text: str, kind: AnswerKind, options: Sequence[str], cut_off: bool) ->
         words = words or span  # "the answer is in dollars": only where nothing better is stated
     if words or cut_off:
         return words
+    answer_first = _EXPLAINED.match(text)
+    if answer_first and (span := BARE[kind](answer_first[1], Formulas(answer_first[1]), options)):
+        return span
     return BARE[kind](text, formulas, options)

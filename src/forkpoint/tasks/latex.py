@@ -84,6 +84,7 @@ def _repeating(match: re.Match[str]) -> str:
 
 RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [  # (pattern, replacement), in this order
     (r"\\\\\[-?[0-9.]+ ?[a-z]+\]", r"\\\\"),  # \\[4pt] in a matrix
+    (r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|pi|text|left|infty)(?![a-z]))", r"\\"),  # \\frac in JSON
     (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
     (r"(?<=[0-9A-Za-z)}])\*\*(?=[-0-9A-Za-z({])", "^"),  # 2**3: Python's power
     (r"\*\*|`|\\[()]|(?<!\\)\\\[|(?<!\\)\\\](?!\s*\\)", ""),  # **5**, \(5\), \[5\]

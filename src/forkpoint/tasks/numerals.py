@@ -90,7 +90,7 @@ FORMS: dict[str, tuple[str, Callable[[Groups], Fraction | None]]] = {  # the fir
 }
 # Not in a name (x2), an exponent or a subscript; but right after a command: \approx5.
 _BEFORE = (
-    r"(?=[0-9.\\¼½¾⅐-⅞])(?:(?<=\\approx)|(?<=\\boxed)|(?<=\\times)|(?<=\\cdot)|(?<![0-9A-Za-z_^]))(?<!\^\{)"
+    r"(?=[0-9.\\¼½¾⅐-⅞])(?:(?<=\\approx)|(?<=\\boxed)|(?<=\\times)|(?<=\\cdot)|(?<![0-9A-Za-z^])(?<![0-9A-Za-z)}\]]_))(?<!\^\{)"
     r"(?<!_\{)(?<!\^-)(?<!\^\{-)"
 )
 _READERS = {name: (re.compile(pattern, re.VERBOSE), value) for name, (pattern, value) in FORMS.items()}

@@ -9,7 +9,8 @@ list, and letters that the sentence rules out ("not (A)", "(A) is too small") ar
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from forkpoint.tasks.numerals import number_key
@@ -18,13 +19,13 @@ from forkpoint.types import Span
 
 _LETTER = re.compile(r"(?<![A-Za-z0-9_\\'’^])[A-Za-z](?![A-Za-z0-9_'’^])")
 _SHELL = (
-    r"\\(?:text|textbf|mathrm|mathbf)\b|[\s$(){}\[\]*\"'`.:,;\\<>/]"
-    r"|\b(?:the|option|choice|letter|b|strong|code)\b(?=\W+\w)"
+    r"\\(?:text|textbf|mathrm|mathbf)\b|[\s$(){}\[\]*\"'`.:,;\\/]|<\w+>"
+    r"|\b(?:the|option|choice|letter)\b(?=\W+\w)"
 )
 _ALONE = re.compile(rf"(?:{_SHELL})*+(?P<letter>[A-Za-z])(?:[\s$(){{}}\[\]*\"'`.:,;!\\]|</?\w+>)*", re.IGNORECASE)
 _NAMED_BEFORE = re.compile(r"\b(?:option|choice|letter)\s*\W?$", re.IGNORECASE)
 _OPERATORS = tuple("+-*/=^<>×÷|∩∪")
-_TEXT_FOLLOWS = re.compile(r"\s[-–—:]\s*(?![A-Za-z]\b)\S|\)\s|\)$")
+_TEXT_FOLLOWS = re.compile(r"\s[-–—:]\s*(?![A-Za-z]\b)\S|\)\s|\)$|\.\d")
 _RULED_OUT_BEFORE = re.compile(
     r"\b(?:not|isn't|n't\sbe|cannot\sbe|nor|neither|than|unlike|except|out|eliminates?|excludes?|rejects?)\s(?:option\s|choice\s)?[(\[*\"'$\\]*$",
     re.IGNORECASE,
@@ -32,6 +33,11 @@ _RULED_OUT_BEFORE = re.compile(
 _RULED_OUT_AFTER = re.compile(
     r"[)\]*\"'$\\]*\s(?:(?:is|are|was|would\sbe|gives|seems|can)\s?(?:not|n't|too|wrong|incorrect|false|less|greater|smaller|larger|out|impossible)"
     r"|(?:isn't|cannot|can't|doesn't|does\snot|fails)\b)",
+    re.IGNORECASE,
+)
+_BECAUSE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
+_SAID_BEFORE = re.compile(
+    r"(?:^|[^\w\s]|\b(?:is|be|was|so|thus|hence|therefore|with|pick|choose|select|matches|to\sbe|equal\sto|corresponds\sto|answer|think|only|(?:it|that)'s))\s*$",
     re.IGNORECASE,
 )
 MIN_LIST = 3
@@ -74,11 +80,21 @@ def bare_option(text: str, options: Sequence[str] = ()) -> Span | None:
     """The last letter marked as an option that is neither ruled out nor part of a list of options."""
     letters = _letters_of(options)
     found = [one for one in _letters(text, 0, len(text), letters) if one.marking == "marked"]
-    listed = _lists(found)
+    out = {*_lists(found), *_reasons(text, found)}
     for one in reversed(found):
-        if one not in listed:
+        if one not in out:
             return one.span()
     return _whole(text, 0, len(text), letters, options) or _last_line(text, letters, options)
+
+
+def _reasons(text: str, found: Sequence[Letter]) -> Iterator[Letter]:
+    """The letters that a sentence gives as reasons for another: the (A) of "(C), because (A) is too small"."""
+    reason = False
+    for one, other in pairwise(found):
+        between = text[one.start : other.start]
+        reason = not re.search(r"[.!?]\s|\n", between) and (reason or bool(_BECAUSE.search(between)))
+        if reason:
+            yield other
 
 
 def option_key(text: str) -> str:
@@ -151,18 +167,21 @@ def _marking(before: str, letter: str, after: str, first: bool) -> Marking:
         head = before[: opened.start()].removesuffix("\\")
         function = head[-1:].isalnum()  # f(a), P(A)
         return "no" if function else "marked"
-    line_start = re.search(r"(?:^|\n)[\s*>]*$", before)
+    line_start = re.search(r"(?:^|\n)[^\w\n(\[]*$", before)
     if closed and before.count("(") > before.count(")"):  # (A ∩ B), (from A to B)
         return "no"
     if (first or line_start) and _TEXT_FOLLOWS.match(after):  # "b) 21.5", "B - 22"
         return "marked"
-    if letter.islower() or opened or before.rstrip().endswith(_OPERATORS) or after.lstrip().startswith(_OPERATORS):
+    operand = before.rstrip().removesuffix("**").endswith(_OPERATORS)
+    if letter.islower() or opened or (not line_start and operand) or after.lstrip().startswith(_OPERATORS):
         return "no"
     if before and not before[-1].isspace() and before[-1] not in "*\"'{$:#`>":
         return "no"
     if letter == "A" and after.startswith(":") and re.search(r"\n\s*$", before):  # a base model's next "Q: ... A:"
         return "no"
-    if closed or re.match(r"[.:](?:\s|\*|$)", after) or _NAMED_BEFORE.search(before):
+    if closed or _NAMED_BEFORE.search(before):
+        return "marked"
+    if re.match(r"[.:](?:\s|\*|$)", after) and (line_start or _SAID_BEFORE.search(before)):  # not "than machine B."
         return "marked"
     if line_start and re.match(r"[\s*`]*(?:\n|$)", after):
         return "marked"

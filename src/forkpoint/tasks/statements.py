@@ -52,28 +52,35 @@ _CHOOSE = (
     r"\b(?:I(?:'d|'ll|\swill|\swould)?\s(?:choose|pick|select|go\swith|chose)|(?:my|the)\s(?:choice|pick)\s(?:is|:))"
 )
 _AT_LINE_END = (
-    rf"\b(?:{_NOUN}[.,]?|thus|hence|so|therefore,?)(?=\s?[(\[*]*[A-J][)\].*]*\s*(?:\n|\Z))"  # "Answer D", "Thus A"
+    rf"\b(?:{_NOUN}[.,]?|choose|(?:thus|hence|so|therefore),?)"
+    r"(?=\s?[(\[*]*[A-J][)\].*]*\s*(?:\n|\Z))"  # "Answer D", "Thus A"
 )
 _MARKER = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in MARKERS.items()), re.IGNORECASE)
-_OPTION_MARKER = re.compile(f"{_MARKER.pattern}|(?P<chosen>{_CHOOSE}|{_AT_LINE_END})", re.IGNORECASE)
+_OPTION_MARKER = re.compile(
+    f'{_MARKER.pattern}|(?P<chosen>{_CHOOSE}|{_AT_LINE_END}|"(?:choice|option)":)', re.IGNORECASE
+)
 _BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s?(?P<brace>\{)?")
 _BARE_BOX = re.compile(
     r"-?[0-9]+(?:[.,][0-9]+)*|-?\\[dt]?frac\s?(?:\{[^{}\n]*\}\s?\{[^{}\n]*\}|[0-9]{2})|[A-Za-z](?![A-Za-z])"
 )
 _TAG = re.compile(r"<(?P<tag>answer|final_answer|final)>(?P<content>.{0,2000}?)</(?P=tag)>", re.IGNORECASE | re.DOTALL)
+_WORKED = re.compile(r"[#*\s]*(?:the\s)?answer[* \t]*[:\n][*\s]*(?=[a-z]+[ ,])", re.IGNORECASE)
 _PLACEHOLDERS = {"", "answer", "your answer", "final answer", "...", r"\ldots", r"\dots", r"\cdot", "?"}
 _SENTENCE_END = re.compile(
-    r"(?<!\\)(?<!\bRs)(?<!\bapprox)(?<!\bNo)[.!?](?=[\s*\"'”’`)<}]|$)|\n|,?\s(?:because|since|which|where)\b|[,;]\s(?:as|so)\s"
+    r"(?<!\\)(?<!\bRs)(?<!\bapprox)(?<!\bNo)[.!?](?=[\s*\"'”’`)<}]|$)|\n|,?\s(?:because|since|which|where|i\.e)\b|[,;]\s(?:as|so)\s"
+    r"|(?<=[0-9$)}])\sas\b|\s\((?:or|not|since|because)\b"
 )
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MATH_TOKEN = re.compile(r"\\[()\[\]]|\\.|\$\$|\$|\n\s*\n", re.DOTALL)
 _CLOSERS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
-_HYPOTHESIS = re.compile(
+HYPOTHESIS = re.compile(
     r"\b(?:if|whether|suppose|assume|assuming|unless|check|checking|verify|verifying|confirm)\b[^.,;:!?\n]{0,25}$",
     re.IGNORECASE,
 )
 _DENIED_BEFORE = re.compile(r"\b(?:neither|nor|not|n't|if)\b[^.,;:!?\n]{0,25}$", re.IGNORECASE)
-_NEGATED = re.compile(r"[\s*_\"']*(?:not|never|neither)\b", re.IGNORECASE)
+_NEGATED = re.compile(r"[\s*_\"']*(?:[a-z]+ly\s)?(?:not|never|neither)\b", re.IGNORECASE)
+_JSON_VALUE = re.compile(r"""[\s"']*+(?P<value>(?:\\.|[^"\\\n])*?)(?=["\n]|'?\s?(?:,\s?["']|\}\s?(?:`|\Z)))""")
+_DENIED = re.compile(r"\bnot\s[\s$\\(*]*$")
 _CORRECTED = re.compile(r"\b(?:but|rather|instead)\b(?:\s(?:it\sis|is|it's))?", re.IGNORECASE)
 _NO_VALUE = re.compile(
     r"[\s*_\"']*(?:correct|right|wrong|incorrect|reasonable|consistent|verified|valid|clear|unclear|unknown|based|expressed"
@@ -88,14 +95,21 @@ def statements(text: str, kind: AnswerKind, formulas: Formulas) -> list[Statemen
     Questions ("The answer is 5?"), hypotheses ("if the answer is 5"), plain negations and boxes that hold nothing or a
     placeholder are none. A box that never closes is one that is not closed.
     """
-    found = [*_boxes(text), *_tags(text), *_marked(text, kind, formulas)]
-    return sorted(found)
+    found, reach = [], 0
+    for stated in sorted([*_boxes(text), *_tags(text), *_marked(text, kind, formulas)]):
+        if stated.evidence == "box":
+            reach = stated.end
+        if stated.evidence == "box" or stated.start >= reach:  # "\boxed{\text{The answer is }7}" is one statement
+            found.append(stated)
+    return found
 
 
 def _boxes(text: str) -> Iterator[Statement]:
     closing = _closing_braces(text) if "box" in text else {}
     for box in _BOX.finditer(text):
         a = box.end()
+        if _DENIED.search(text, max(0, box.start() - 12), box.start()):
+            continue
         if box["brace"]:
             b = closing.get(a - 1)
             if b is None:
@@ -125,16 +139,23 @@ def _tags(text: str) -> Iterator[Statement]:
 
 def _marked(text: str, kind: AnswerKind, formulas: Formulas) -> Iterator[Statement]:
     markers = list((_OPTION_MARKER if kind == "option" else _MARKER).finditer(text))
+    last_equals = text.rfind("=")
     for i, marker in enumerate(markers):
         limit = markers[i + 1].start() if i + 1 < len(markers) else len(text)
         evidence: Evidence = "marker" if marker.lastgroup == "chosen" else marker.lastgroup  # type: ignore[assignment]
-        doubt = _DENIED_BEFORE if evidence == "postfix" else _HYPOTHESIS
+        doubt = _DENIED_BEFORE if evidence == "postfix" else HYPOTHESIS
         if doubt.search(text, max(0, marker.start() - 40), marker.start()):
             continue
         if evidence == "postfix":
             yield _before(text, markers[i - 1].end() if i else 0, marker, formulas)
+        elif re.search(r"""["']\s?:""", marker.group()):
+            value = _JSON_VALUE.match(text, marker.end(), min(limit, marker.end() + LONGEST))
+            if value:
+                yield Statement(*value.span("value"), "marker", value.end() < len(text), value.end("value"))
         elif (stated := _after(text, marker.end(), limit, evidence, formulas)) is not None:
-            yield stated
+            worked = i == 0 and _WORKED.match(text, 0, stated.end) and stated.end < last_equals
+            if not worked:
+                yield stated
 
 
 def _before(text: str, floor: int, marker: re.Match[str], formulas: Formulas) -> Statement:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from forkpoint.tasks.numerals import number_span, numerals
 from forkpoint.tasks.options import bare_option, stated_option
-from forkpoint.tasks.statements import Formulas, Statement, trimmed
+from forkpoint.tasks.statements import HYPOTHESIS, Formulas, Statement, trimmed
 from forkpoint.types import AnswerKind, Span
 
 
@@ -18,12 +18,34 @@ class Unreadable(Exception):  # noqa: N818 (no error of anyone: a statement that
 Reader = Callable[[str, Statement, Formulas, Sequence[str]], Span | None]
 """(text, statement, formulas, options) -> the answer in the statement, None where it holds none of the kind."""
 
-_EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|≈|[()\[\]]|[,;:]\s|\b(?:if|when|with|given|as)\b")
-_JOINT = {"", "and", "or", "&", "to", ":", "-", "+", "*", "/", "×", "·", "÷", "out of", "\\times", "\\cdot", "\\div"}
+_EQUALS = re.compile(
+    r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|≈|(?<!\\)[()\[\]]|[,;:]\s|\b(?:if|when|with|given|as)\b"
+)
+_JOINT = {
+    "",
+    "and",
+    "or",
+    "&",
+    "to",
+    ":",
+    "-",
+    "+",
+    "*",
+    "/",
+    "×",
+    "·",
+    "÷",
+    "out of",
+    "% of",
+    "\\% of",
+    "\\times",
+    "\\cdot",
+    "\\div",
+}
 _OPERATION = re.compile(r"[\s$}]*(?:[-+*/×·÷]|\\times|\\cdot|\\div)[\s${]*\\?\$?$")
 _NO_UNIT = {
     "for", "in", "of", "with", "per", "from", "by", "at", "on", "after", "each", "than", "when", "if", "every", "over",
-    "minus", "plus", "times", "is", "are", "was", "were", "until", "before", "not",
+    "minus", "plus", "times", "is", "are", "was", "were", "until", "before", "not", "as",
 }  # fmt: skip
 _WRAPPING = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s?\{|\\[,;:! ]|[{}$~]")
 _NOT_COUNTED = re.compile(
@@ -42,6 +64,9 @@ _COPULA = re.compile(r"\b(?:is|are|equals|be)\b(?:\s(?:equal\sto|approximately|a
 _LEADING_WORDS = re.compile(r"(?:(?:[A-Za-z][a-z]+|a)\s+)+(?=[-+\d(\[{\\$.√]|[A-Za-z]\s*[=<>(^])")
 _CONDITION = re.compile(r"\b(?:at|when|where|if|for|with|since|because|from|using|by)\s[\s$\\(\[]*$", re.IGNORECASE)
 _SIDE = re.compile(r"(?<![<>!:\\])=(?!=)|[()\[\]{}]")
+_APART = re.compile(r"[,;$]|\\(?:text|quad|lor|land|implies)\b|\b(?:and|or)\b")  # "x = 3, y = 4" is no chain
+_JOINED = re.compile(r"[\s$]*(?:,|,?\s?(?:and|or)\b|\\\)(?:,|,?\s?(?:and|or)\b)\s*\\\()[\s$]*")
+_NAME = re.compile(r"\s*(?:([A-Za-z])\s*=)?")
 _COMMAND = re.compile(r"\\(?:text\s?\{[^{}]*\}|[A-Za-z]+)")
 
 
@@ -59,7 +84,7 @@ def _number(text: str, stated: Statement, _formulas: Formulas, _options: Sequenc
     found = list(numerals(text, start, end))
     if not found or (stated.evidence == "hash" and not _leads(text, start, found[0])):
         return None
-    equals = _last_equals(text, start, end)
+    equals = _last_equals(text, start, end, found[0].start())
     sides = [[m for m in found if m.start() >= equals], [m for m in found if m.end() <= equals]]
     side = next((side for side in sides if side and not _goes_on(text, side, end, stated)), None)
     if side is None:
@@ -81,8 +106,8 @@ def _leads(text: str, start: int, found: re.Match[str]) -> bool:
     return bool(before) and not _LIST_MARK.match(text, found.end())
 
 
-def _last_equals(text: str, start: int, end: int) -> int:
-    """End of the last "=" of the equation that the stretch begins with, else `start`."""
+def _last_equals(text: str, start: int, end: int, first: int) -> int:
+    """End of the last "=" of the equation that the stretch (or its part from `first`) begins with, else `start`."""
     depth, last = 0, start
     for mark in _EQUALS.finditer(text, start, end):
         character = mark.group()
@@ -92,7 +117,7 @@ def _last_equals(text: str, start: int, end: int) -> int:
             depth -= 1
         elif character in ("=", "\\approx", "≈"):
             last = mark.end() if depth == 0 else last
-        elif depth == 0:
+        elif depth == 0 and mark.start() > first:
             break
     return last
 
@@ -184,14 +209,15 @@ def _last_side(text: str, span: Span | None) -> Span | None:
         else:
             depth += 1 if mark.group() in "([{" else -1
     left = _COMMAND.sub("", text[span.start : sides[1] - 1]) if len(sides) > 1 else ""
-    if len(sides) > 2 or (left.strip() and not re.search(r"[^\W\d_]", left)):
+    chain = len(sides) > 2 and not _APART.search(text, sides[1], sides[-1])
+    if chain or (left.strip() and not re.search(r"[^\W\d_]", left)):
         return trimmed(text, sides[-1], span.end) or span
     return span
 
 
 def _with_percent(text: str, number: re.Match[str], floor: int) -> Span:
     span = number_span(number, floor, leading=True)
-    percent = re.compile(r"\s?\\?%").match(text, span.end)
+    percent = re.compile(r"\s?(?:\\?%|percent\b)").match(text, span.end)
     end = percent.end() if percent else span.end
     return Span(span.start, end, text[span.start : end])
 
@@ -206,7 +232,14 @@ def _bare_math(text: str, formulas: Formulas, _options: Sequence[str]) -> Span |
     answers = [span for span in values if not _CONDITION.search(text, max(0, span[0] - 16), span[0])] or values
     answers = answers or ([] if number else formulas.spans)
     if answers and (number is None or number.end() <= (values or answers)[-1][1]):
-        return _last_side(text, trimmed(text, *answers[-1]))
+        start, end = answers[-1]
+        name = _NAME.match(text, start)
+        for a, b in reversed(answers[-9:-1]):  # "$x = 3$ and $x = -2$" are one answer, "$x = 3$ and $y = 4$" two
+            other = _NAME.match(text, a)
+            if not _JOINED.fullmatch(text, b, start) or not name or not other or name[1] != other[1]:
+                break
+            start = a
+        return _last_side(text, trimmed(text, start, end))
     return _with_percent(text, number, 0) if number else None
 
 
@@ -220,7 +253,11 @@ def _yes_no(text: str, stated: Statement, _formulas: Formulas, _options: Sequenc
 def _bare_yes_no(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
     """The last "yes" or "no" that is no article ("no doubt"), else the one that the response begins with."""
     found = list(_YES_NO.finditer(text))
-    words = [one for one in found if not _NO_NOUN.match(text, one.start())]
+    words = [
+        one
+        for one in found
+        if not _NO_NOUN.match(text, one.start()) and not HYPOTHESIS.search(text, max(0, one.start() - 40), one.start())
+    ]
     first = [one for one in found[:1] if not text[: one.start()].strip(" \t\n*_")]
     return _yes_no_span((first + words)[-1] if first + words else None)
 

@@ -58,7 +58,7 @@ def without_units(text: str, percent: str) -> str:
     """The text with every word as \\text{...}, in lower case, and without its units."""
     text = _PLAIN.sub(lambda m: rf"\text{{{m['word']}}}" if m["word"] else m[0], text)
     text = re.sub(r"\\text\s*\{", r"\\text{", text)
-    text = re.sub(r"^\s*\\text\{[^{}]*\b(?:is|are|equals?):?\s*\}", "", text)  # \text{The answer is } 7
+    text = re.sub(r"^\s*\\text\{[^{}]*\b(?i:is|are|equals?|answer):?\s*\}", "", text)  # \text{The answer is } 7
     if re.fullmatch(r"\\text\{[^{}]*\}", text.strip()):
         text = re.sub(r",?\s*\b(?:and|or)\b|,", r"}\\land \\text{", text)  # \text{A, B and C} are three
     for pattern, sign in _SIGN_PATTERNS:
