@@ -95,7 +95,8 @@ def statements(text: str, kind: AnswerKind, formulas: Formulas) -> list[Statemen
     Questions ("The answer is 5?"), hypotheses ("if the answer is 5"), plain negations and boxes that hold nothing or a
     placeholder are none. A box that never closes is one that is not closed.
     """
-    found, reach = [], 0
+    found: list[Statement] = []
+    reach = 0
     for stated in sorted([*_boxes(text), *_tags(text), *_marked(text, kind, formulas)]):
         if stated.evidence == "box":
             reach = stated.end
