@@ -42,7 +42,6 @@ _JOINT = {
     "\\cdot",
     "\\div",
 }
-_OPERATION = re.compile(r"[\s$}]*(?:[-+*/×·÷]|\\times|\\cdot|\\div)[\s${]*\\?\$?$")
 _NO_UNIT = {
     "for", "in", "of", "with", "per", "from", "by", "at", "on", "after", "each", "than", "when", "if", "every", "over",
     "minus", "plus", "times", "is", "are", "was", "were", "until", "before", "not", "as",
