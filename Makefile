@@ -9,11 +9,12 @@ VLLM := .venv-vllm
 VLLM_BIN := $(VLLM)/bin
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: help demo test test-vllm lint docs bench bench-vllm clean
+.PHONY: help demo test test-slow test-vllm lint docs bench bench-vllm clean
 
 help:
 	@echo "make demo       install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
-	@echo "make test       the test suite"
+	@echo "make test       the test suite without its slow part"
+	@echo "make test-slow  that part: whole programs and several processes"
 	@echo "make test-vllm  the tests that need vLLM, in an environment of their own"
 	@echo "make lint       formatting, lint and types"
 	@echo "make docs       the documentation as a site, in site/; a dead link is an error"
@@ -46,7 +47,10 @@ demo: $(READY)
 	@echo "To type forkpoint yourself: . $(BIN)/activate"
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 test-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python -m pytest tests_vllm

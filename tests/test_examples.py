@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LONGEST = 60  # lines of an example
 SHOWN = {  # of each example what its output must hold; numbers leave room for another machine's rounding

@@ -17,6 +17,8 @@ from forkpoint.cli import run as module
 from forkpoint.recipe import Recipe, Record, Stage, Verb, plan, read_recipe
 from forkpoint.types import UserError
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = """
 out: out

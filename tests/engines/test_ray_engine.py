@@ -29,6 +29,8 @@ from forkpoint.evaluation import evaluate as evaluation
 from forkpoint.tasks import load_problems
 from forkpoint.types import FailedError, Request, Sampling, UserError
 
+pytestmark = pytest.mark.slow
+
 STRATEGIES = ["greedy", "cot-decoding:k=4"]
 N = 12  # problems
 

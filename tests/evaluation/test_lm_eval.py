@@ -28,6 +28,8 @@ from forkpoint.lab.problems import load_problems
 from forkpoint.tasks import prompt_text
 from forkpoint.types import UserError
 
+pytestmark = pytest.mark.slow
+
 GSM8K = Path(os.environ.get("FORKPOINT_DATA") or Path(__file__).parents[3] / "shared" / "data") / "gsm8k_test.jsonl"
 PROBLEMS = load_problems(limit=24)
 PROMPTS = [prompt_text(problem, "cot") for problem in PROBLEMS]

@@ -13,6 +13,8 @@ import pytest
 
 from forkpoint.cli import main
 
+pytestmark = pytest.mark.slow
+
 COMMAND = ["rounds", "--limit", "9", "--n", "4", "--eval-limit", "4", "--eval-n", "3", "--rounds", "2", "--quiet",
            "--max-tokens", "100", "--per-device-train-batch-size", "2", "--learning-rate", "1e-3", "--filter", "token",
            "--max-token-probability", "0.95"]  # fmt: skip

@@ -29,6 +29,8 @@ from forkpoint.preference.pair import Pair
 from forkpoint.preference.pair_files import pair_row
 from forkpoint.training.sft import response_rows, sft_trainer
 
+pytestmark = pytest.mark.slow
+
 VERBS = {
     "sft": "--pairs=pairs.jsonl", "dpo": "--pairs=pairs.jsonl", "rpo": "--pairs=pairs.jsonl",
     "tdpo": "--pairs=pairs.jsonl", "critical-dpo": "--pairs=pairs.jsonl", "fork-dpo": "--pairs=forks.jsonl",

@@ -21,6 +21,9 @@ from forkpoint.tasks.statements import Formulas, statements
 from forkpoint.tasks.values import BARE, STATED, Unreadable
 from forkpoint.types import AnswerKind, Span, check_texts
 
+MOST_READ = 100_000
+"""Characters of a response proper that are read: the last ones."""
+
 _EXPLAINED = re.compile(r"(\s*[^\n]{1,60}\n\s*)(?:\*\*)?(?:Explanation|Reason(?:ing)?|Justification)\b", re.IGNORECASE)
 
 
@@ -34,6 +37,7 @@ def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off
     """
     check_texts("options", options)
     start, end = response_proper(text, kind)
+    start = max(start, end - MOST_READ)
     cut_off = cut_off and end == len(text)  # a response proper that runs on into the next question was over
     span = _read(plain(text[start:end]), kind, options, cut_off)
     return span and Span(start + span.start, start + span.end, span.value)

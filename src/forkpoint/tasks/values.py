@@ -22,26 +22,9 @@ _EQUALS = re.compile(
     r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|≈|(?<!\\)[()\[\]]|[,;:]\s|\b(?:if|when|with|given|as)\b"
 )
 _JOINT = {
-    "",
-    "and",
-    "or",
-    "&",
-    "to",
-    ":",
-    "-",
-    "+",
-    "*",
-    "/",
-    "×",
-    "·",
-    "÷",
-    "out of",
-    "% of",
-    "\\% of",
-    "\\times",
-    "\\cdot",
+    "", "and", "or", "&", "to", ":", "-", "+", "*", "/", "×", "·", "÷", "out of", "% of", "\\% of", "\\times", "\\cdot",
     "\\div",
-}
+}  # fmt: skip
 _NO_UNIT = {
     "for", "in", "of", "with", "per", "from", "by", "at", "on", "after", "each", "than", "when", "if", "every", "over",
     "minus", "plus", "times", "is", "are", "was", "were", "until", "before", "not", "as",

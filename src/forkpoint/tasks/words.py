@@ -13,15 +13,14 @@ import re
 WORD_SPACE = r"\text{ }"
 """Stands where white space kept two numbers apart."""
 
-_SHORT_WORDS = (
-    "out of one two six ten odd yes no not none all any the per cm mm km kg mg ml mL ft yd lb lbs oz hr hrs USD"
-)
+_SHORT_WORDS = "out of one two six ten odd yes no not none all any the per lbs hrs USD"
 _SHORT_UNITS = "cm|mm|km|kg|mg|ml|mL|ft|in|yd|lbs?|oz|hrs?|min|sec|mph|pts"
 _PLAIN = re.compile(  # after what is no plain text: a word of the list, or four letters that are no product "abcd"
     rf"""
     \\text\{{[^{{}}]*\}} | \\(?:begin|end|mathbb|mathcal)\s*\{{\w+\}} | \\[A-Za-z]+
     | (?<![A-Za-z])(?P<word>(?:and|or|{_SHORT_WORDS.replace(" ", "|")})(?![A-Za-z])
-      | (?<=[0-9}}]\s)(?:{_SHORT_UNITS})(?![A-Za-z]) | (?<=[0-9])(?:cm|mm|km|kg|mph)(?![A-Za-z])
+      | (?:(?<=[0-9}}]\s)|(?<=\\pi\s)|(?<=\\pi\s\s))(?:{_SHORT_UNITS})(?![A-Za-z])
+      | (?<=[0-9])(?:cm|mm|km|kg|mph)(?![A-Za-z])
       | (?=[A-Za-z]*[aeiouyAEIOUY])[A-Za-z]{{4,}})
     """,
     re.VERBOSE,
