@@ -214,6 +214,7 @@ def shape(line: str) -> str:
     return re.sub(r"[\d.,+-]+", "0", re.sub(r"\s", "", line))
 
 
+@pytest.mark.slow
 def test_the_start_page_works(workplace, capsys):
     """Its commands that need no network, one after the other, as a newcomer would type them."""
     typed = [argv for argv in commands(ROOT / "docs" / "start.md") if "Qwen" not in " ".join(argv)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,14 +88,36 @@ def fingerprint(values: Sequence[Any]) -> str:
     return f"{len(values)} (contents {digest})"
 
 
-def claim_directory(out: Path, config: dict[str, Any]) -> None:
-    """Make `out` this configuration's directory, or check that it already is.
+@contextmanager
+def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
+    """Hold `out` as the directory of this configuration's run; it is made where it is missing.
 
-    Raises UserError naming the first setting that differs where another configuration's run is there, and where the
-    directory holds files but no run, or cannot be made.
+    A run that fails before it has made a file leaves the directory free. Raises UserError while another process holds
+    it, naming the first setting that differs where another configuration's run is there, and where the directory holds
+    files but no run, or cannot be made.
     """
-    stored = out / CONFIG
     writable(out)
+    with only_process(out):
+        claim_directory(out, config)
+        try:
+            yield
+        except BaseException:
+            _release(out)
+            raise
+
+
+def _release(out: Path) -> None:
+    """Let go of a directory where nothing but the claim was made."""
+    made = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    if made == [out / CONFIG]:
+        for path in filter(Path.is_dir, out.iterdir()):
+            shutil.rmtree(path)
+        made[0].unlink()
+
+
+def claim_directory(out: Path, config: dict[str, Any]) -> None:
+    """Make a directory that can be written in this configuration's, or check that it is: see `claimed`."""
+    stored = out / CONFIG
     if not stored.exists():
         refuse_foreign(out)
         write_whole(stored, to_json(public(config), indent=2) + "\n")

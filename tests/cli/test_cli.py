@@ -225,6 +225,7 @@ def test_ctrl_c_is_said_once_and_only_what_is_true(capsys, monkeypatch, verb, hi
     assert run(capsys, *verb.split()) == (130, "", "")
 
 
+@pytest.mark.slow
 def test_a_real_interrupt_leaves_a_run_that_goes_on(tmp_path):
     out = tmp_path / "out"
     argv = ["eval", "--limit", "900", "--strategy", "sample:n=4", "--strategy", "greedy", "--quiet", "--out", str(out)]

@@ -188,6 +188,7 @@ def told_of(*spoiled: tuple[str, str], place: Path) -> tuple[dict[str, dict[str,
     return {check["name"]: check for check in json.loads(done.stdout)["checks"]}, done.stderr
 
 
+@pytest.mark.slow
 def test_this_installation_with_two_packages_spoiled(tmp_path):
     told, err = told_of(
         ("peft", "raise ImportError('peft is spoiled')"), ("math_verify", "import os; os.abort()"), place=tmp_path

@@ -254,7 +254,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
     assert message in err
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("[!.]*") if path.is_file()]
 
 
 def test_positions_are_parsed():

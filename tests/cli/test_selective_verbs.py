@@ -74,6 +74,14 @@ def test_what_lies_beside_a_corpus_does_not_matter(corpus, tmp_path, capsys):
     assert "lies in the corpus" in capsys.readouterr().err
 
 
+def test_a_broken_row_leaves_the_directory_free(corpus, tmp_path, capsys):
+    broken, out = tmp_path / "broken.jsonl", tmp_path / "out"
+    broken.write_text(corpus.read_text() + "{\n")
+    assert main(["score", f"--data={broken}", "--length=64", f"--out={out}", "--quiet"]) == 2
+    assert "broken.jsonl line 21" in capsys.readouterr().err
+    assert main(["score", f"--data={corpus}", "--length=64", f"--out={out}", "--quiet"]) == 0
+
+
 def test_nothing_is_tokenised_for_a_run_that_cannot_be(corpus, tmp_path, capsys):
     occupied = tmp_path / "occupied"
     occupied.mkdir()

@@ -195,6 +195,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(lab, training, tmp_path, m
     assert not (broken / "journal.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing(finished, critical, tmp_path):
     """A process is killed while it tunes the second adapter; the same command goes on to the same bytes."""
     command = [*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(tmp_path / "out")]

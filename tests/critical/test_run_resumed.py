@@ -100,6 +100,7 @@ def test_ctrl_c_says_how_to_go_on(stopped):
     assert len(told) == len(codes) - 1  # each process but the first found some
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing(stopped, critical_run, monkeypatch):
     """The last process has nothing left to generate."""
     out, codes, journals, _ = stopped

@@ -269,6 +269,7 @@ def test_beam_search_is_refused(engine: OpenAIEngine) -> None:
 # From the command line
 
 
+@pytest.mark.slow
 def test_an_evaluation_killed_and_begun_again_ends_in_the_same_bytes(served: Engine, tmp_path, capsys) -> None:
     """Once the server dies, once the client; the last run finds the server at another address."""
 

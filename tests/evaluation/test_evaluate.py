@@ -145,6 +145,7 @@ assert exit_code(begun("killed")) == 0
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_loses_nothing(tmp_path):
     """Each process is forked from one that has imported everything, so that kills fall into the work."""
     subprocess.run([sys.executable, "-c", KILLER], cwd=tmp_path, check=True, capture_output=True)

@@ -93,6 +93,7 @@ def test_the_tokenizer_keeps_digits_apart_and_takes_any_text(tokenizer):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
+@pytest.mark.slow
 def test_training_makes_a_model_that_loads(tmp_path):
     from forkpoint.lab.train import LabRecipe, train_lab_model
 

@@ -251,6 +251,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing(finished, tmp_path, monkeypatch):
     """Six processes, each killed a little later than the one before; the same command ends in the same bytes."""
     out = tmp_path / "out"

@@ -213,6 +213,7 @@ def killed_at():
 
 
 @pytest.mark.parametrize(("method", "more"), [("critical-dpo", []), ("sft", []), ("tdpo", ["--lora_rank=2"])])
+@pytest.mark.slow
 def test_kill_9_and_on_to_the_same_model(method, more, file, killed_at, tmp_path):
     """Each process gets a little further than the one before; checkpoints lie within epochs."""
     assert train(method, file, tmp_path / "whole", "--save_steps=2", *more) == 0

@@ -157,6 +157,7 @@ def killed_again_and_again(path, out):
     assert (out / "model").exists()
 
 
+@pytest.mark.slow
 def test_kill_9_and_on_to_the_same_bytes(whole, store, tokenizer, tmp_path):
     """Each process gets a little further than the one before; checkpoints lie within epochs."""
     out = tmp_path / "killed"

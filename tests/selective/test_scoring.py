@@ -340,6 +340,7 @@ def test_progress_reaches_the_last_row_of_every_shard(tmp_path, tokenizer, model
     assert told[-1][3] == facts["tokens"]
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_changes_no_byte(tmp_path, tokenizer, model, undisturbed, monkeypatch):
     out = tmp_path / "store"
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

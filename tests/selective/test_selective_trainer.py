@@ -290,6 +290,7 @@ def logged(row):
     return [name for name in row if name == "loss" or name.startswith(("loss/", "selection/"))]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Each has its half of every step: one of them short rows, the other long ones."""
     from slm_two_processes import CASES, results

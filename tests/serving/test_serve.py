@@ -517,6 +517,7 @@ def test_failures_of_the_engine_have_their_status(error: Exception, status: int,
     assert answer["error"]["message"] == (ours if status == 500 else str(error))
 
 
+@pytest.mark.slow
 def test_an_upstream_cut_off_is_told_and_used_again_when_it_is_back(lab: Engine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(openai_calls, "RETRIES", 1)
     prompts = [f"Q: What is {i}?\nA:" for i in range(60)]
@@ -579,6 +580,7 @@ def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]):
     assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_verb_serves_until_it_is_interrupted(lab: Engine):
     upstream = CannedEngine(lab)
     body = {"model": "self-consistency:n=2", "prompt": PROMPT}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import RunOptions, parse
 from forkpoint.cli.setup import default_directory
-from forkpoint.files import claim_directory, to_json, write_whole
+from forkpoint.files import claimed, to_json, write_whole
 from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
@@ -58,8 +58,8 @@ def run(argv: list[str]) -> None:
     from forkpoint.cli.progress import progress_bar
 
     out = options.out or default_directory("lab corpus", options)
-    claim_directory(out, {"verb": "lab corpus", **sizes, "seed": options.seed})
-    with progress_bar(options.quiet, out) as progress:
+    identity = {"verb": "lab corpus", **sizes, "seed": options.seed}
+    with claimed(out, identity), progress_bar(options.quiet, out) as progress:
         _write(options, out, progress)
     finish("lab corpus", argv, out, out / CORPUS)
 

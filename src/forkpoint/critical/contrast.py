@@ -24,9 +24,8 @@ from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.files import (
     JOURNAL,
     Journal,
-    claim_directory,
+    claimed,
     fingerprint,
-    only_process,
     read_json,
     to_json,
     write_whole,
@@ -108,8 +107,7 @@ def estimate(
         "trajectories": None if trajectories is None else fingerprint(identities(trajectories)),
         "references": None if references is None else fingerprint([[k, asdict(v)] for k, v in references.items()]),
     }
-    claim_directory(out, run | identity)
-    with only_process(out):
+    with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
             work = _Work(model_engine, settings, out, Units(Journal(out / JOURNAL), progress))
             drawn = work.draw(problems) if samples is None else samples

@@ -22,9 +22,8 @@ from forkpoint.engines.stopping import pieces
 from forkpoint.files import (
     JOURNAL,
     Journal,
-    claim_directory,
+    claimed,
     fingerprint,
-    only_process,
     read_json,
     to_json,
     write_whole,
@@ -94,8 +93,7 @@ def find_critical(
         "problems": fingerprint([asdict(p) for p in problems]) if trajectories is None else None,
         "trajectories": None if trajectories is None else fingerprint(identities(trajectories)),
     }
-    claim_directory(out, run | identity)
-    with only_process(out):
+    with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
             units = Units(Journal(out / JOURNAL), progress)
             given = _sample(engine, problems, search, out, units) if trajectories is None else trajectories

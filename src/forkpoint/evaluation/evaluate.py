@@ -21,9 +21,8 @@ from forkpoint.evaluation.sweep import expand, parse_sweep
 from forkpoint.files import (
     JOURNAL,
     Journal,
-    claim_directory,
+    claimed,
     fingerprint,
-    only_process,
     read_json,
     to_json,
     write_whole,
@@ -77,8 +76,7 @@ def evaluate(
 
     if out is None:
         return finish(Journal(None))
-    claim_directory(out, identity | {"problems": fingerprint([asdict(p) for p in problems])})
-    with only_process(out):
+    with claimed(out, identity | {"problems": fingerprint([asdict(p) for p in problems])}):
         if not (out / RESULTS).exists():
             journal = Journal(out / JOURNAL)
             results = finish(journal)

@@ -13,7 +13,7 @@ from forkpoint.evaluation.evaluate import Progress
 from forkpoint.evaluation.lm_eval import COUNTS, StrategyLM
 from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of, samples_of
 from forkpoint.evaluation.lm_eval_tasks import Tasks
-from forkpoint.files import JOURNAL, Journal, claim_directory, only_process, read_json, to_json, write_whole
+from forkpoint.files import JOURNAL, Journal, claimed, read_json, to_json, write_whole
 from forkpoint.types import AnswerKind, Results, check_texts
 
 FIGURES = ("results", "groups", "group_subtasks", "versions", "n-shot", "higher_is_better", "n-samples")
@@ -46,8 +46,7 @@ def evaluate_tasks(
         **{k: v for k, v in asdict(tasks.choice).items() if k != "names"},
         "tasks": tasks.identity,
     }
-    claim_directory(out, identity)
-    with only_process(out):
+    with claimed(out, identity):
         entries = []
         for spec in strategies:
             directory = out / directory_of(spec)

@@ -22,12 +22,9 @@ from forkpoint.engines.scoring import logits_at, rows_that_fit
 from forkpoint.engines.stopping import pieces
 from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.files import (
-    CONFIG,
-    claim_directory,
+    claimed,
     fingerprint,
-    only_process,
     read_json,
-    refuse_foreign,
     to_json,
     write_whole,
 )
@@ -103,15 +100,11 @@ def study_logits(
     run = {"verb": "logits", "model": engine.name, "task": task, **asdict(study), "version": __version__}
     prompted = fingerprint([[name, *prompt] for name, prompt in prompts.items()])
     config = run | {"engine": dict(engine.settings), "prompts": prompted}
-    if (out / CONFIG).exists():  # another configuration's is refused before anything is computed
-        claim_directory(out, config)
-    refuse_foreign(out)
-    if not (out / SUMMARY).exists():
-        responses = _respond(engine, prompts, study, progress)
-        chosen = _resolve(study.positions, responses[0])
-        tables = _tables(engine, responses, chosen, study)
-        claim_directory(out, config)
-        with only_process(out):
+    with claimed(out, config):
+        if not (out / SUMMARY).exists():
+            responses = _respond(engine, prompts, study, progress)
+            chosen = _resolve(study.positions, responses[0])
+            tables = _tables(engine, responses, chosen, study)
             for name, table in tables.items():
                 write_whole(out / name, _csv(table))
             summary = run | _summary(engine, responses, chosen, study, tables)

@@ -19,9 +19,8 @@ from forkpoint.engines.vocabulary import Vocabulary
 from forkpoint.files import (
     JOURNAL,
     Journal,
-    claim_directory,
+    claimed,
     fingerprint,
-    only_process,
     read_json,
     to_json,
     write_whole,
@@ -210,8 +209,7 @@ def _written(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """pairs.jsonl and summary.json of a run that may have been begun, or finished, before."""
-    claim_directory(out, run | identity)
-    with only_process(out):
+    with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
             pairs, account = make(Units(Journal(out / JOURNAL), progress))
             rows = (pair_row(pair, problem) | token_texts(pair, tokenizer) for problem, pair in pairs)

@@ -22,9 +22,8 @@ from forkpoint.engines.transformers_engine import TransformersEngine
 from forkpoint.files import (
     JOURNAL,
     Journal,
-    claim_directory,
+    claimed,
     fingerprint,
-    only_process,
     read_json,
     to_json,
     write_whole,
@@ -121,8 +120,7 @@ def tune_in_rounds(
         "problems": fingerprint([asdict(p) for p in problems]),
         "held_out": fingerprint([asdict(p) for p in held_out]),
     }
-    claim_directory(out, run | identity)
-    with only_process(out):
+    with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
             results: list[dict[str, Any]] = []
             while len(results) <= settings.rounds and not (results and results[-1]["stopped"]):

@@ -31,7 +31,7 @@ from forkpoint.training.fit import failure_explained, figures, fit
 from forkpoint.training.models import Lora, adapted, check_trainable, in_float32
 from forkpoint.training.processes import is_first
 from forkpoint.training.rates import with_rate
-from forkpoint.training.run import CHECKPOINTS, claimed, finish
+from forkpoint.training.run import CHECKPOINTS, claimed_by_all, finish
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import Results, UserError
@@ -103,7 +103,7 @@ def train(
         "eval_pairs": fingerprint([asdict(p) for p in evaluated]),
     }
     counts = {"pairs": len(kept), "too_long": len(pairs) - len(kept), "eval_too_long": len(evaluated) - len(judged)}
-    with claimed(out, run | identity):
+    with claimed_by_all(out, run | identity):
         if not (out / SUMMARY).exists():
             if (left_out := counts["too_long"] + counts["eval_too_long"]) and is_first():
                 log.warning("%s of %s pairs are too long and left out", left_out, len(pairs) + len(evaluated))

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from forkpoint import __version__
 from forkpoint.engines.head import head_of
 from forkpoint.engines.identity import vocabulary_digest
-from forkpoint.files import claim_directory, fingerprint, only_process, read_json, to_json, whole_file, write_whole
+from forkpoint.files import claimed, fingerprint, read_json, to_json, whole_file, write_whole
 from forkpoint.selective.documents import document_line
 from forkpoint.selective.dynamics import DOCUMENTS, Dynamics, class_names, classify, dynamics_summary
 from forkpoint.selective.losses import row_losses
@@ -77,8 +77,7 @@ def study(
         "verb": "dynamics", "checkpoints": list(map(str, checkpoints)), "limit": limit, "shown": shown,
         "store": fingerprint([shard.digest for shard in store.shards]), "version": __version__,
     }  # fmt: skip
-    claim_directory(out, settings)
-    with only_process(out):
+    with claimed(out, settings):
         if not (out / SUMMARY).exists():
             rows = range(min(limit, len(store)))
             (out / LOSSES).mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from forkpoint import __version__
-from forkpoint.files import claim_directory, fingerprint, only_process, read_json, to_json, write_whole
+from forkpoint.files import claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.selective.batches import Rows, collate
 from forkpoint.selective.dynamics import DOCUMENTS
 from forkpoint.selective.rules import NONE, SCORES, Rule, check_rule, rankings, select
@@ -48,8 +48,7 @@ def export_labels(
         "verb": "select", "rule": rule.score, "ratio": rule.ratio, "entropy_ratio": rule.entropy_ratio, "scope": scope,
         "seed": seed, "store": fingerprint([shard.digest for shard in store.shards]), "version": __version__,
     }  # fmt: skip
-    claim_directory(out, settings)
-    with only_process(out):
+    with claimed(out, settings):
         if not (out / SUMMARY).exists():
             keep = _in_rows(rule) if scope == "sequence" else _in_all(store, rule, seed)
             counts = _write(store, keep, out, seed, progress)

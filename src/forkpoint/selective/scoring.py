@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from forkpoint import __version__
 from forkpoint.engines.head import head_of, in_eval_mode
 from forkpoint.engines.identity import vocabulary_digest, weights_digest
-from forkpoint.files import claim_directory, only_process, to_json, writable, write_whole
+from forkpoint.files import claim_directory, claimed, to_json, writable, write_whole
 from forkpoint.selective.context import Context, Row, check_context, rows_of
 from forkpoint.selective.corpus import Document
 from forkpoint.selective.documents import SHOWN, document_line
@@ -74,16 +74,23 @@ def score_corpus(
         "separator": tokenizer.eos_token_id, "version": __version__,
         "reference": None if model is None else _reference(model, name),
     }  # fmt: skip
-    writable(out)
-    with FileLock(out / CLAIM):
-        claim_directory(out, {**facts, "context": asdict(context), "shard_characters": SHARD_CHARACTERS})
-    if not (out / STORE).exists():
-        with only_process(out) if part.of == 1 else nullcontext():
+    config = {**facts, "context": asdict(context), "shard_characters": SHARD_CHARACTERS}
+    with claimed(out, config) if part.of == 1 else _claimed_by_parts(out, config):
+        if not (out / STORE).exists():
             size = vocabulary_size or _size(tokenizer, model)
             last = _make_shards(documents, tokenizer, size, out, context, model, part, batch_tokens, progress)
             if not _finish(out, facts, context, last):
                 return None
     return Results(open_store(out, check=False).facts)
+
+
+@contextmanager
+def _claimed_by_parts(out: Path, config: dict[str, Any]) -> Iterator[None]:
+    """The directory for the processes that share this configuration's run; what fails in one leaves it theirs."""
+    writable(out)
+    with FileLock(out / CLAIM):
+        claim_directory(out, config)
+    yield
 
 
 def _size(tokenizer: Any, model: PreTrainedModel | None) -> int:

@@ -26,7 +26,7 @@ from forkpoint.training.fit import failure_explained, figures, fit
 from forkpoint.training.models import Lora, adapted, check_trainable, in_float32, save_trained
 from forkpoint.training.processes import is_sharded
 from forkpoint.training.rates import with_rate
-from forkpoint.training.run import CHECKPOINTS, claimed, finish
+from forkpoint.training.run import CHECKPOINTS, claimed_by_all, finish
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import Results, UserError
 
@@ -95,7 +95,7 @@ def pretrain(
         "store": _identity(store), "eval_store": evaluated and _identity(evaluated),
         "reference": reference and weights_digest(reference),
     }  # fmt: skip
-    with claimed(out, run | identity):
+    with claimed_by_all(out, run | identity):
         if not (out / SUMMARY).exists():
             came_in = in_float32(model, training.lora)
             dtype = training.save_dtype or came_in

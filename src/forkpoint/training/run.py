@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.files import CONFIG, claim_directory, only_process, to_json, write_whole
+from forkpoint.files import claimed, to_json, write_whole
 from forkpoint.training.models import MODEL, Lora, save_trained
 from forkpoint.training.processes import agree, is_sharded
 from forkpoint.trajectories.rows import SUMMARY
@@ -20,7 +20,7 @@ LOGS = "logs"  # of TensorBoard and of other loggers
 
 
 @contextmanager
-def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
+def claimed_by_all(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """The directory for this run; of several processes the main one claims it, and all fail where it cannot.
 
     At the end each waits for all. A run that fails before there is anything to go on from leaves the directory free.
@@ -31,11 +31,9 @@ def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
     with ExitStack() as held:
         if state.is_main_process:
             try:
-                claim_directory(
-                    out, config if state.num_processes == 1 else {**config, "processes": state.num_processes}
-                )
-                held.enter_context(only_process(out))
-                held.push(partial(_release, out))
+                count = {} if state.num_processes == 1 else {"processes": state.num_processes}
+                held.enter_context(claimed(out, config | count))
+                held.push(partial(_tidy, out))
             except UserError as error:
                 mistake = error
         agree(mistake)
@@ -43,13 +41,11 @@ def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
         state.wait_for_everyone()
 
 
-def _release(out: Path, kind: type[BaseException] | None, *_: Any) -> None:
-    """After a failure, let go of a directory that holds nothing but the claim."""
-    made = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    if kind is not None and made <= {CONFIG, CHECKPOINTS, LOGS} and not any((out / CHECKPOINTS).glob("checkpoint-*")):
+def _tidy(out: Path, kind: type[BaseException] | None, *_: Any) -> None:
+    """After a failure before there is anything to go on from, remove what loggers wrote."""
+    if kind is not None and not (out / MODEL).exists() and not any((out / CHECKPOINTS).glob("checkpoint-*")):
         for name in (CHECKPOINTS, LOGS):
             shutil.rmtree(out / name, ignore_errors=True)
-        (out / CONFIG).unlink(missing_ok=True)
 
 
 def remove_checkpoints(out: Path) -> None:
