@@ -26,7 +26,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from forkpoint.critical.contrast_scores import shared_base
+from forkpoint.scores.contrastive import shared_base
 from forkpoint.types import Problem, Sampling, Trajectory
 
 PROMPT, RESPONSE = 64, 192

@@ -26,14 +26,14 @@ import numpy as np
 from critical_growth import timed
 from critical_truth import MAX_TOKENS, is_correct, plain_responses
 
-from forkpoint.critical.estimator import WAVE, ForkLabel, fork_labels
-from forkpoint.critical.forks import Curve
-from forkpoint.critical.labels import label
-from forkpoint.critical.paper import ROLLOUTS, PaperLabel, critical_position, paper_labels
-from forkpoint.critical.policy import Policy, policies
+from forkpoint.curves.estimator import WAVE, ForkLabel, fork_labels
+from forkpoint.curves.forks import Curve
+from forkpoint.curves.labels import label
+from forkpoint.curves.paper_protocol import ROLLOUTS, PaperLabel, critical_position, paper_labels
+from forkpoint.curves.rollout_policy import Policy, policies
 from forkpoint.engines import load_engine
-from forkpoint.engines.transformers_engine import TransformersEngine
-from forkpoint.lab.problems import load_problems
+from forkpoint.engines.local.transformers_engine import TransformersEngine
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling, Trajectory
 

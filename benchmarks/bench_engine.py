@@ -20,9 +20,9 @@ import torch
 from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.engines import load_engine
-from forkpoint.engines.scoring import padded_batches, rows_that_fit
-from forkpoint.engines.transformers_engine import TransformersEngine
-from forkpoint.lab.problems import load_problems
+from forkpoint.engines.local.scoring import padded_batches, rows_that_fit
+from forkpoint.engines.local.transformers_engine import TransformersEngine
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import render_prompt
 from forkpoint.types import Request, Sampling
 

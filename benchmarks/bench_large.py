@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from forkpoint.decoding.cot import decode_cases
 from forkpoint.decoding.outcome import Case
-from forkpoint.engines.transformers_engine import TransformersEngine
+from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.lab import MODEL_DIR
 from forkpoint.types import Request, Sampling
 

@@ -99,10 +99,10 @@ def ours(model: Any, pairs: list[Any], steps: int, _: str) -> Any:
     """forkpoint's trainer, the reference's log-probabilities precomputed."""
     from transformers import TrainingArguments
 
-    from forkpoint.preference.methods import objective
-    from forkpoint.preference.pair import Pair
-    from forkpoint.preference.reference import with_reference
-    from forkpoint.preference.trainer import PreferenceTrainer
+    from forkpoint.losses.methods import objective
+    from forkpoint.pairs.pair import Pair
+    from forkpoint.training.preference_trainer import PreferenceTrainer
+    from forkpoint.training.reference_logprobs import with_reference
 
     made = [Pair(str(i), *map(tuple, pair), "", "", "") for i, pair in enumerate(pairs)]
     with tempfile.TemporaryDirectory() as cache:

@@ -27,9 +27,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 import machine
 
 from forkpoint.engines import Engine, load_engine
-from forkpoint.engines.ray_engine import load_ray
+from forkpoint.engines.cluster.ray_engine import load_ray
 from forkpoint.evaluation.evaluate import evaluate
-from forkpoint.lab.problems import load_problems
+from forkpoint.lab.problem_generator import load_problems
 
 STRATEGY = "self-consistency:n=40,temperature=1"
 WAYS: dict[str, list[str]] = {

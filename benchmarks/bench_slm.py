@@ -27,19 +27,19 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainingArguments
 
-from forkpoint.engines.head import Head, head_of
 from forkpoint.engines.loading import load_pretrained
+from forkpoint.engines.local.head import Head, head_of
+from forkpoint.engines.local.logprobs import token_logprobs
 from forkpoint.lab.noise import noisy_documents
-from forkpoint.selective.batches import Rows, collate
-from forkpoint.selective.context import Context
-from forkpoint.selective.corpus import Document
-from forkpoint.selective.losses import batch_of, row_losses
-from forkpoint.selective.rules import NONE, Rule
-from forkpoint.selective.scoring import score_corpus
-from forkpoint.selective.store import Store, open_store
-from forkpoint.selective.trainer import SelectiveTrainer
-from forkpoint.training.logprobs import token_logprobs
+from forkpoint.scores.context import Context
+from forkpoint.scores.corpora import Document
+from forkpoint.scores.reference_losses import score_corpus
+from forkpoint.scores.row_losses import batch_of, row_losses
+from forkpoint.scores.store import Store, open_store
+from forkpoint.training.selective_trainer import SelectiveTrainer
 from forkpoint.training.sft import IGNORED
+from forkpoint.training.store_batches import Rows, collate
+from forkpoint.weights.rules import NONE, Rule
 
 STEPS, ROUNDS = 4, 5
 TOKENS, VOCABULARY, HIDDEN, RATIO = 8192, 151_936, 1024, 0.6

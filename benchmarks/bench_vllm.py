@@ -33,12 +33,12 @@ from bench_critical import (
 )
 from critical_growth import timed
 
-from forkpoint.critical.paper import ROLLOUTS
-from forkpoint.critical.policy import policies
+from forkpoint.curves.paper_protocol import ROLLOUTS
+from forkpoint.curves.rollout_policy import policies
 from forkpoint.engines import load_engine
-from forkpoint.engines.stopping import decode
-from forkpoint.engines.vllm_engine import load_vllm
+from forkpoint.engines.remote.vllm_engine import load_vllm
 from forkpoint.tasks import grade_response
+from forkpoint.text import decode
 from forkpoint.types import Trajectory
 
 

@@ -23,11 +23,11 @@ from typing import Any
 import machine
 import numpy as np
 
-from forkpoint.critical.estimator import ForkLabel, Until, fork_labels
-from forkpoint.critical.labels import HOPELESS, NEAR_ZERO
-from forkpoint.critical.policy import policies
+from forkpoint.curves.estimator import ForkLabel, Until, fork_labels
+from forkpoint.curves.labels import HOPELESS, NEAR_ZERO
+from forkpoint.curves.rollout_policy import policies
 from forkpoint.engines import Engine, load_engine
-from forkpoint.lab.problems import load_problems
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling, Trajectory
 

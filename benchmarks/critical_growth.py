@@ -23,11 +23,11 @@ import torch
 from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from forkpoint.critical.estimator import ForkLabel, fork_labels
-from forkpoint.critical.forks import Z
-from forkpoint.critical.paper import ROLLOUTS
-from forkpoint.critical.policy import policies
-from forkpoint.engines.transformers_engine import TransformersEngine
+from forkpoint.curves.estimator import ForkLabel, fork_labels
+from forkpoint.curves.forks import Z
+from forkpoint.curves.paper_protocol import ROLLOUTS
+from forkpoint.curves.rollout_policy import policies
+from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.types import Problem, Request, Sampling, TokenIds, Trajectory
 
 GROWTH_BUDGET, STRIDES, TEMPERATURE = 256, 5, 0.3

@@ -23,11 +23,11 @@ import machine
 import numpy as np
 import torch
 
-from forkpoint.critical.estimator import ForkLabel, fork_labels
-from forkpoint.critical.policy import policies
+from forkpoint.curves.estimator import ForkLabel, fork_labels
+from forkpoint.curves.rollout_policy import policies
 from forkpoint.engines import load_engine
-from forkpoint.engines.transformers_engine import TransformersEngine
-from forkpoint.lab.problems import load_problems
+from forkpoint.engines.local.transformers_engine import TransformersEngine
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import grade_response
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Problem, Sampling, TokenIds, Trajectory

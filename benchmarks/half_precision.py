@@ -20,11 +20,11 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from forkpoint.engines import load_engine
-from forkpoint.engines.head import head_of, hidden_at
-from forkpoint.engines.products import float32_activations
-from forkpoint.selective.rules import Rule, select
-from forkpoint.training.logprobs import token_losses_and_entropy
+from forkpoint.engines.local.head import head_of, hidden_at
+from forkpoint.engines.local.logprobs import token_losses_and_entropy
+from forkpoint.engines.local.products import float32_activations
 from forkpoint.types import Request, Sampling
+from forkpoint.weights.rules import Rule, select
 
 VOCAB, HIDDEN, WIDTH = 32_768, 128, 256
 SPREAD = 4.4  # of logits, so that the largest of 32,768 is about 18

@@ -34,15 +34,15 @@ from matplotlib.figure import Figure
 from forkpoint.engines import load_engine
 from forkpoint.evaluation.statistics import holm, paired_difference
 from forkpoint.files import to_json, write_whole
-from forkpoint.lab.problems import load_problems
-from forkpoint.preference.choice import choose_pairs
-from forkpoint.preference.fork_pairs import choose_fork_pairs
-from forkpoint.preference.methods import objective
-from forkpoint.preference.pair import Pair
-from forkpoint.preference.pair_files import make_pair
-from forkpoint.preference.sources import read_forks, read_weights
-from forkpoint.preference.training import Training, train
+from forkpoint.lab.problem_generator import load_problems
+from forkpoint.losses.methods import objective
+from forkpoint.pairs.fork_pairs import choose_fork_pairs
+from forkpoint.pairs.pair import Pair
+from forkpoint.pairs.pair_choice import choose_pairs
+from forkpoint.pairs.pair_files import make_pair
+from forkpoint.pairs.pair_sources import read_forks, read_weights
 from forkpoint.training.models import load_trainable
+from forkpoint.training.preference_run import Training, train
 from forkpoint.trajectories.rows import load_trajectories, sample_trajectories
 from forkpoint.types import Problem, Sampling
 

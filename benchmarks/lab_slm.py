@@ -38,23 +38,23 @@ from transformers import AutoModelForCausalLM
 
 from forkpoint.cli import main as forkpoint
 from forkpoint.engines import load_engine
-from forkpoint.engines.head import head_of
 from forkpoint.engines.loading import load_pretrained
+from forkpoint.engines.local.head import head_of
 from forkpoint.evaluation.statistics import paired_difference
 from forkpoint.files import to_json, write_whole
 from forkpoint.lab.noise import KINDS
-from forkpoint.lab.problems import load_problems
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.report.figures.drawing import LINES, plain_axes, saved
-from forkpoint.selective.batches import Rows, collate
-from forkpoint.selective.context import Context
-from forkpoint.selective.corpus import read_corpus
-from forkpoint.selective.losses import row_losses
-from forkpoint.selective.rules import NONE, Rule, select
-from forkpoint.selective.scoring import score_corpus
-from forkpoint.selective.store import ScoredRow, Store, open_store, write_facts, write_shard
-from forkpoint.selective.training import Pretraining, pretrain
+from forkpoint.scores.context import Context
+from forkpoint.scores.corpora import read_corpus
+from forkpoint.scores.reference_losses import score_corpus
+from forkpoint.scores.row_losses import row_losses
+from forkpoint.scores.store import ScoredRow, Store, open_store, write_facts, write_shard
+from forkpoint.training.selective_run import Pretraining, pretrain
+from forkpoint.training.store_batches import Rows, collate
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling
+from forkpoint.weights.rules import NONE, Rule, select
 
 OUT = Path("runs/lab-slm")
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "lab-slm.svg"

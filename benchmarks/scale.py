@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from critical_growth import GROWTH_BUDGET
 
-from forkpoint.critical.estimator import BUDGET, WAVE
-from forkpoint.critical.paper import ROLLOUTS
+from forkpoint.curves.estimator import BUDGET, WAVE
+from forkpoint.curves.paper_protocol import ROLLOUTS
 
 ASSUMED = (  # name, default, meaning
     ("gpus", 8.0, "GPUs that work side by side, all of them busy"),

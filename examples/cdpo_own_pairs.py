@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import forkpoint
-from forkpoint.critical.contrast_scores import shared_base
 from forkpoint.lab.corpus import draw_slips, worked_text
-from forkpoint.lab.problems import stream, work_out
-from forkpoint.preference.methods import objective
-from forkpoint.preference.training import Training, train
-from forkpoint.preference.trl_files import import_pairs, read_preferences
-from forkpoint.training.adapters import Tuning, tune_adapter
+from forkpoint.lab.problem_generator import stream, work_out
+from forkpoint.losses.methods import objective
+from forkpoint.pairs.trl_files import import_pairs, read_preferences
+from forkpoint.scores.contrastive import shared_base
+from forkpoint.training.adapters import TuningConfig, tune_adapter
+from forkpoint.training.preference_run import Training, train
 from forkpoint.types import Problem, Sampling, Trajectory
 
 NONE = Problem("", "", "", "number")  # pairs need no problem
@@ -42,7 +42,7 @@ if options.pairs is None:
 engine = forkpoint.load_engine(options.model)
 model, tokenizer = engine.model, engine.tokenizer
 pairs = import_pairs(read_preferences(options.pairs), tokenizer).pairs
-tuning = Tuning(learning_rate=3e-3 if options.model == "lab" else 3e-4, epochs=2)
+tuning = TuningConfig(learning_rate=3e-3 if options.model == "lab" else 3e-4, epochs=2)
 sides = {}
 for name in ("chosen_ids", "rejected_ids"):  # one model tuned on what is right, one on what is wrong
     sides[name] = [Trajectory(p.id, NONE, p.prompt_ids, getattr(p, name), None, False, "stop") for p in pairs]

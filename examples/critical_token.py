@@ -27,7 +27,7 @@ options = parser.parse_args()
 engine = forkpoint.load_engine(options.model)
 problems = forkpoint.load_problems(options.task, limit=options.limit)
 sampling = forkpoint.Sampling(max_tokens=TASKS[options.task].max_tokens, stop=stop_strings(options.prompt))
-search = forkpoint.Search(sampling=sampling, prompt=options.prompt)
+search = forkpoint.CriticalConfig(sampling=sampling, prompt=options.prompt)
 summary = forkpoint.find_critical(engine, problems, search, options.out, task=options.task)
 
 rows = [json.loads(line) for line in (options.out / "critical.jsonl").read_text(encoding="utf-8").splitlines()]

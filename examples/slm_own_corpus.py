@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM
 
 import forkpoint
 from forkpoint.lab.corpus import documents
-from forkpoint.selective.context import Context
-from forkpoint.selective.corpus import read_corpus
-from forkpoint.selective.rules import Rule, select
-from forkpoint.selective.scoring import score_corpus
-from forkpoint.selective.store import open_store
-from forkpoint.selective.training import Pretraining, pretrain
+from forkpoint.scores.context import Context
+from forkpoint.scores.corpora import read_corpus
+from forkpoint.scores.reference_losses import score_corpus
+from forkpoint.scores.store import open_store
+from forkpoint.training.selective_run import Pretraining, pretrain
+from forkpoint.weights.rules import Rule, select
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", help="the corpus; by default a small one is made")

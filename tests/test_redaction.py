@@ -12,9 +12,9 @@ from serving_tools import get, post, serving
 
 from forkpoint.cli import main
 from forkpoint.cli.serve import PublicFormatter
-from forkpoint.engines import openai_calls
-from forkpoint.engines.openai_calls import RefusedError, ServerError
-from forkpoint.engines.openai_engine import load_openai
+from forkpoint.engines.remote import openai_calls
+from forkpoint.engines.remote.openai_calls import RefusedError, ServerError
+from forkpoint.engines.remote.openai_engine import load_openai
 from forkpoint.redaction import public, shown_address, without_secrets
 from forkpoint.serving.app import create_app
 from forkpoint.serving.settings import Settings

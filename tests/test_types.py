@@ -10,7 +10,7 @@ import forkpoint
 from forkpoint.evaluation.evaluate import evaluate
 from forkpoint.evaluation.lm_eval_run import evaluate_tasks
 from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks
-from forkpoint.evaluation.logits import Study, study_logits
+from forkpoint.evaluation.logit_study import LogitsConfig, study_logits
 from forkpoint.tasks import extract
 from forkpoint.training.adapters import check_modules
 from forkpoint.trajectories.rows import load_trajectories
@@ -30,8 +30,8 @@ ONE = "Q: 1 + 1"
     ("strategies", lambda engine, texts: evaluate(engine, [Problem("a", "b", "1", "number")], texts)),
     ("strategies", lambda engine, texts: evaluate_tasks(engine, texts, None, None)),
     ("names of tasks", lambda _, texts: Tasks(TaskChoice(texts))),
-    ("samplers", lambda engine, texts: study_logits(engine, {"a": (1,)}, Study(texts, (1.0,)), Path("x"))),
-    ("positions", lambda engine, texts: study_logits(engine, {"a": (1,)}, Study((), (1.0,), texts), Path("x"))),
+    ("samplers", lambda engine, texts: study_logits(engine, {"a": (1,)}, LogitsConfig(texts, (1.0,)), Path("x"))),
+    ("positions", lambda engine, texts: study_logits(engine, {"a": (1,)}, LogitsConfig((), (1.0,), texts), Path("x"))),
     ("modules", lambda engine, texts: check_modules(engine.model, texts)),
 ])  # fmt: skip
 def test_one_text_is_not_taken_for_its_letters(lab, name, call):

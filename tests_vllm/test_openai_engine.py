@@ -6,7 +6,7 @@ import pytest
 from engine_contract import EngineContract, requests
 
 from forkpoint.engines import Engine
-from forkpoint.engines.openai_engine import OpenAIEngine, load_openai
+from forkpoint.engines.remote.openai_engine import OpenAIEngine, load_openai
 from forkpoint.types import Request, Sampling, UserError
 
 

@@ -24,8 +24,8 @@ from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality, _load_logitsprocs_plugins
 
-from forkpoint.engines import vllm_top_n_sigma
-from forkpoint.engines.vllm_top_n_sigma import TopNSigma
+from forkpoint.engines.remote import vllm_top_n_sigma
+from forkpoint.engines.remote.vllm_top_n_sigma import VllmTopNSigma
 from forkpoint.lab import MODEL_DIR
 from forkpoint.sampling import gaps, policy_logits
 from forkpoint.types import Sampling
@@ -96,7 +96,7 @@ class V1Batch:
 @settings(max_examples=150, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 12))
 def test_v1_follows_the_rows_of_its_batch(rnd: random.Random, steps: int):
-    plugin, batch = TopNSigma(None, CPU, False), V1Batch()
+    plugin, batch = VllmTopNSigma(None, CPU, False), V1Batch()
     for step in range(steps):
         plugin.update_state(batch.step(rnd))
         plugin.update_state(None)
@@ -106,7 +106,7 @@ def test_v1_follows_the_rows_of_its_batch(rnd: random.Random, steps: int):
 
 
 def test_v1_moves_one_way_and_swaps():
-    plugin = TopNSigma(None, CPU, False)
+    plugin = VllmTopNSigma(None, CPU, False)
     assert plugin.is_argmax_invariant()
 
     def assert_rows(wanted: list[float | None]) -> None:
@@ -130,7 +130,7 @@ class V2Slots:
     """Slots of requests as vLLM's V2 runner keeps them, and the context of a step over some of them."""
 
     def __init__(self, count: int) -> None:
-        self.plugin = TopNSigma(None, SimpleNamespace(device=CPU, max_num_reqs=count))
+        self.plugin = VllmTopNSigma(None, SimpleNamespace(device=CPU, max_num_reqs=count))
         self.wanted: dict[int, float | None] = {}
 
     def fill(self, slot: int, asked: SamplingParams, n: float | None) -> None:
@@ -171,7 +171,7 @@ def test_no_work_where_no_request_of_the_batch_asks(interface: str, monkeypatch:
     monkeypatch.setattr(vllm_top_n_sigma, "_cut", no_call)
     logits = rows_of(2, seed=0)
     if interface == "v1":
-        plugin = TopNSigma(None, CPU, False)
+        plugin = VllmTopNSigma(None, CPU, False)
         assert plugin.apply(logits) is logits
         asked = [(0, params(), None, []), (1, params(1.0), None, [])]
         plugin.update_state(BatchUpdate(2, [], asked, []))
@@ -193,7 +193,7 @@ def test_no_work_where_no_request_of_the_batch_asks(interface: str, monkeypatch:
 def test_large_and_small_vocabularies_are_cut_alike(vocab: int):
     logits = torch.randn(7, vocab, generator=torch.Generator().manual_seed(vocab)) * 2.5 + 30
     wanted: list[float | None] = [0.3, None, 1.0, 1.5, None, 0.7, 1.1]
-    plugin = TopNSigma(None, CPU, False)
+    plugin = VllmTopNSigma(None, CPU, False)
     plugin.update_state(BatchUpdate(7, [], [(row, params(n), None, []) for row, n in enumerate(wanted)], []))
     assert torch.equal(plugin.apply(logits.clone()), one_by_one(logits, wanted))
 
@@ -202,7 +202,7 @@ def test_a_row_without_a_finite_maximum_stays_as_it_is():
     logits = rows_of(5, seed=2)
     logits[0, 3], logits[1, 3], logits[2] = math.nan, math.inf, -math.inf
     logits[4] = 1.0  # σ is 0
-    plugin = TopNSigma(None, CPU, False)
+    plugin = VllmTopNSigma(None, CPU, False)
     plugin.update_state(BatchUpdate(5, [], [(row, params(1.0), None, []) for row in range(5)], []))
     got = plugin.apply(logits.clone())
     assert torch.equal(got[:3].nan_to_num(nan=77.0), logits[:3].nan_to_num(nan=77.0))
@@ -215,10 +215,10 @@ def test_nothing_reads_a_value_back_from_the_device():
     logits = torch.empty(3, VOCAB, device=meta)
     with pytest.raises(RuntimeError):
         bool(logits.isfinite().all())
-    v1 = TopNSigma(None, meta, False)
+    v1 = VllmTopNSigma(None, meta, False)
     v1.update_state(BatchUpdate(3, [], [(row, params(1.0), None, []) for row in range(3)], []))
     assert v1.apply(logits) is logits
-    v2 = TopNSigma(None, SimpleNamespace(device=meta, max_num_reqs=4))
+    v2 = VllmTopNSigma(None, SimpleNamespace(device=meta, max_num_reqs=4))
     v2.add_request(2, params(1.0))
     v2.apply_staged_writes()
     rows = torch.zeros(3, dtype=torch.int32, device=meta)
@@ -226,9 +226,9 @@ def test_nothing_reads_a_value_back_from_the_device():
 
 
 def test_both_loaders_of_vllm_take_the_installed_entry_point():
-    assert _load_logitsprocs_plugins().count(TopNSigma) == 1
+    assert _load_logitsprocs_plugins().count(VllmTopNSigma) == 1
     v2 = pytest.importorskip("vllm.v1.worker.gpu.sample.logits_processor.loader")
-    assert v2._load_v2_logitsprocs_plugins().count(TopNSigma) == 1
+    assert v2._load_v2_logitsprocs_plugins().count(VllmTopNSigma) == 1
 
 
 REFUSED = [
@@ -245,13 +245,13 @@ REFUSED = [
 @pytest.mark.parametrize(("value", "sentence"), REFUSED)
 def test_a_value_that_is_no_finite_number_is_refused(value: Any, sentence: str):
     with pytest.raises(ValueError) as refusal:
-        TopNSigma.validate_params(params(value))
+        VllmTopNSigma.validate_params(params(value))
     assert str(refusal.value) == sentence
 
 
 @pytest.mark.parametrize("value", [None, 0, -3, 1, 0.3, 1e300])
 def test_any_finite_number_is_taken(value: float | None):
-    TopNSigma.validate_params(params(value))
+    VllmTopNSigma.validate_params(params(value))
 
 
 # vLLM itself, on the lab model

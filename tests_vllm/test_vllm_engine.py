@@ -9,9 +9,9 @@ import psutil
 import pytest
 from engine_contract import EngineContract
 
-from forkpoint.critical.policy import policies
+from forkpoint.curves.rollout_policy import policies
 from forkpoint.engines import Engine
-from forkpoint.engines.vllm_engine import VllmEngine, load_vllm
+from forkpoint.engines.remote.vllm_engine import VllmEngine, load_vllm
 from forkpoint.tasks import load_problems, render_prompt
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import FailedError, Request, Sampling, UserError

@@ -36,7 +36,7 @@ REFERENCE = re.compile(r"\{([A-Za-z0-9_-]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
+class RecipeVerb:
     """What a recipe must know of a verb: its options, a check of arguments that raises UserError, and whether a killed
     run of it goes on from where it was."""
 
@@ -82,7 +82,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageStep:
     """What happens with a stage, and why."""
 
     stage: Stage
@@ -90,7 +90,7 @@ class Step:
     why: str = ""
 
 
-def read_recipe(path: Path, verb_of: Callable[[str], Verb], *, quiet: bool = False) -> Recipe:
+def read_recipe(path: Path, verb_of: Callable[[str], RecipeVerb], *, quiet: bool = False) -> Recipe:
     """The recipe in a file, each stage checked against its verb.
 
     `verb_of` tells of a verb by name, and raises UserError for one that cannot be a stage. `quiet` is given to every
@@ -138,13 +138,13 @@ def read_records(path: Path) -> tuple[str, dict[str, str], dict[str, Record]]:
         raise UserError(f"{path} is not what `forkpoint run` writes") from error
 
 
-def plan(recipe: Recipe, records: Mapping[str, Record], present: Collection[str]) -> list[Step]:
+def plan(recipe: Recipe, records: Mapping[str, Record], present: Collection[str]) -> list[StageStep]:
     """What to do with each stage, given what was recorded and which stages' directories are there.
 
     A stage that differs from its record is redone, and so is every recorded one after it. Raises UserError for a
     directory that is there without a record: it is not this recipe's to resume or remove.
     """
-    steps: list[Step] = []
+    steps: list[StageStep] = []
     first = ""  # the first stage to be redone
     for stage in recipe.stages:
         record = records.get(stage.name)
@@ -154,14 +154,14 @@ def plan(recipe: Recipe, records: Mapping[str, Record], present: Collection[str]
                     f"the directory of stage {stage.name!r} is there, but was not made by this recipe; remove it or "
                     "choose another directory with --out"
                 )
-            steps.append(Step(stage, "run"))
+            steps.append(StageStep(stage, "run"))
         elif why := f"{first} is redone" if first else _reason(stage, record, stage.name in present):
             first = first or stage.name
-            steps.append(Step(stage, "redo", why))
+            steps.append(StageStep(stage, "redo", why))
         elif record.done:
-            steps.append(Step(stage, "skip", "done"))
+            steps.append(StageStep(stage, "skip", "done"))
         else:
-            steps.append(Step(stage, "resume" if stage.name in present else "run"))
+            steps.append(StageStep(stage, "resume" if stage.name in present else "run"))
     return steps
 
 
@@ -184,8 +184,8 @@ def _reason(stage: Stage, record: Record, present: bool) -> str:
 
 
 def _stage(
-    name: str, content: Any, defaults: Mapping[str, Option], verb_of: Callable[[str], Verb]
-) -> tuple[Verb, Stage]:
+    name: str, content: Any, defaults: Mapping[str, Option], verb_of: Callable[[str], RecipeVerb]
+) -> tuple[RecipeVerb, Stage]:
     if not _STAGE_NAME.fullmatch(name):
         raise UserError("a stage's name is that of its directory: letters, digits, - and _")
     words = content.get("verb") if isinstance(content, dict) else None

@@ -6,7 +6,7 @@ other way round. Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -154,6 +154,14 @@ class Trajectory:
     finish_reason: FinishReason
 
 
+HTML: dict[type, Callable[[Any], str]] = {}
+"""How a notebook shows a type; `report.notebook` fills it."""
+
+
+def _html(value: Any) -> str | None:
+    return HTML[type(value)](value) if type(value) in HTML else None
+
+
 @dataclass(frozen=True, slots=True)
 class TokenScores:
     """Named columns of one number a token, aligned to a trajectory's token ids. NaN where a token has no score.
@@ -165,19 +173,15 @@ class TokenScores:
     columns: dict[str, np.ndarray]
     tokens: tuple[str, ...] = ()
 
-    def _repr_html_(self) -> str:
-        from forkpoint.report.notebook import scores_html  # only where there is a notebook to show it
-
-        return scores_html(self)
+    def _repr_html_(self) -> str | None:
+        return _html(self)
 
 
 class Results(dict[str, Any]):
     """What a run found, as plain data; a notebook shows it as sentences, tables and charts."""
 
-    def _repr_html_(self) -> str:
-        from forkpoint.report.notebook import results_html  # only where there is a notebook to show it
-
-        return results_html(self)
+    def _repr_html_(self) -> str | None:
+        return _html(self)
 
 
 @dataclass(frozen=True, slots=True)

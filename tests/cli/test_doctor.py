@@ -15,7 +15,7 @@ import pytest
 from forkpoint.cli import doctor, main
 from forkpoint.cli.doctor import examine
 from forkpoint.cli.installation import PURPOSES, Installation, Package, read_installation
-from forkpoint.cli.probes import Outcome, probe
+from forkpoint.cli.probes import ProbeResult, probe
 
 DEVICES = {"threads": 2, "memory": 8 * 2**30, "cuda_build": None, "gpus": [], "mps": False}
 TORCH = Package("torch", ">=2.6", "2.13.0", True)
@@ -33,7 +33,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(doctor, "read_installation", lambda: installed)
         monkeypatch.setattr(doctor, "version_of", lambda *_: vllm)
         monkeypatch.setattr(doctor, "probe", lambda *batches: {
-            step: Outcome(error=wrong[step]) if step in wrong else Outcome(found.get(step))
+            step: ProbeResult(error=wrong[step]) if step in wrong else ProbeResult(found.get(step))
             for batch in batches for step in batch
         })  # fmt: skip
 
@@ -160,11 +160,11 @@ def test_a_step_that_raises_prints_or_kills_reaches_nobody(tmp_path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     steps = ["import broken_one", "import deadly_one", "import loud_one"]
     assert probe(steps, ["import leaving_one", "import nowhere"]) == {
-        "import broken_one": Outcome(error="RuntimeError: first line"),
-        "import deadly_one": Outcome(error="ends the process by SIGKILL"),
-        "import loud_one": Outcome(),
-        "import leaving_one": Outcome(error="SystemExit: 3"),
-        "import nowhere": Outcome(error="ModuleNotFoundError: No module named 'nowhere'"),
+        "import broken_one": ProbeResult(error="RuntimeError: first line"),
+        "import deadly_one": ProbeResult(error="ends the process by SIGKILL"),
+        "import loud_one": ProbeResult(),
+        "import leaving_one": ProbeResult(error="SystemExit: 3"),
+        "import nowhere": ProbeResult(error="ModuleNotFoundError: No module named 'nowhere'"),
     }
     assert capfd.readouterr() == ("", "")
 
@@ -173,7 +173,7 @@ def test_a_step_without_end_is_given_up(tmp_path, monkeypatch):
     (tmp_path / "endless_one.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("forkpoint.cli.probes.SECONDS", 2)
-    assert probe(["import endless_one"]) == {"import endless_one": Outcome(error="no end after 2 seconds")}
+    assert probe(["import endless_one"]) == {"import endless_one": ProbeResult(error="no end after 2 seconds")}
 
 
 def told_of(*spoiled: tuple[str, str], place: Path) -> tuple[dict[str, dict[str, str]], str]:

@@ -15,9 +15,9 @@ from tiny_models import build_model, tiny_config
 
 from forkpoint.cli import main
 from forkpoint.engines import load_engine
-from forkpoint.evaluation import logits
-from forkpoint.evaluation.logits import Study, parse_positions, read_table, study_logits
-from forkpoint.report.figures.logits import draw_logits
+from forkpoint.evaluation import logit_study as logits
+from forkpoint.evaluation.logit_study import LogitsConfig, parse_positions, read_table, study_logits
+from forkpoint.report.figures.logits_figure import draw_logits
 from forkpoint.tasks import load_problems, render_prompt
 from forkpoint.types import Request, Sampling, UserError
 
@@ -184,7 +184,7 @@ def test_a_finished_run_is_told_again(capsys, finished):
 def test_rows_come_in_blocks(lab, tmp_path, monkeypatch):
     """Logits that do not fit at once are taken in parts, and say the same."""
     prompt = {"p": tuple(lab.tokenizer("Q: Ada has 5 pens.\nA:")["input_ids"])}
-    study = Study(("top_n_sigma=1", "top_p=0.9"), (1.0, 2.0), sampling=Sampling(temperature=0.0, max_tokens=11))
+    study = LogitsConfig(("top_n_sigma=1", "top_p=0.9"), (1.0, 2.0), sampling=Sampling(temperature=0.0, max_tokens=11))
     study_logits(lab, prompt, study, tmp_path / "whole")
     monkeypatch.setattr(logits, "rows_that_fit", lambda *_: 4)
     monkeypatch.setattr(logits, "ROWS", 3)
@@ -200,7 +200,7 @@ def test_rows_come_in_blocks(lab, tmp_path, monkeypatch):
 def test_ids_that_the_tokenizer_does_not_know(tokenizer, tmp_path):
     """Models often have a few more ids than their tokenizer."""
     engine = load_engine(build_model(tiny_config(tokenizer, vocab_size=len(tokenizer) + 400)), tokenizer)
-    study = Study(("top_k=50",), (1.0,), sampling=Sampling(temperature=0.0, max_tokens=6))
+    study = LogitsConfig(("top_k=50",), (1.0,), sampling=Sampling(temperature=0.0, max_tokens=6))
     study_logits(engine, {"p": (5, 6, 7)}, study, tmp_path / "run")
     unknown = [row for row in read_table(tmp_path / "run" / "sorted.csv") if row["token_id"] >= len(tokenizer)]
     assert unknown

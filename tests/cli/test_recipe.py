@@ -14,7 +14,7 @@ import pytest
 
 from forkpoint.cli import main
 from forkpoint.cli import run as module
-from forkpoint.recipe import Recipe, Record, Stage, Verb, plan, read_recipe
+from forkpoint.recipe import Recipe, RecipeVerb, Record, Stage, plan, read_recipe
 from forkpoint.types import UserError
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 def recipe_of(text: str, path: Path) -> Recipe:
     path.write_text(text)
-    return read_recipe(path, lambda name: Verb(frozenset({"a", "b", "quiet"}), lambda argv: None, name != "once"))
+    return read_recipe(path, lambda name: RecipeVerb(frozenset({"a", "b", "quiet"}), lambda argv: None, name != "once"))
 
 
 def stages(**options: dict[str, object]) -> Recipe:
@@ -229,7 +229,7 @@ def test_exit_codes_of_a_stage(capfd, workplace, monkeypatch, code, expected, sa
 KILLER = """
 import json, os, signal, sys, time, types
 import peft, trl
-import forkpoint.cli.training, forkpoint.engines.transformers_engine, forkpoint.preference.trainer
+import forkpoint.cli.training, forkpoint.engines.local.transformers_engine, forkpoint.training.preference_trainer
 from forkpoint import files
 from forkpoint.cli import main, run
 

@@ -18,7 +18,7 @@ from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import announce_sampling, announce_time
 from forkpoint.engines.loading import source_of
 from forkpoint.files import JOURNAL
-from forkpoint.lab.problems import load_problems as lab_problems
+from forkpoint.lab.problem_generator import load_problems as lab_problems
 from forkpoint.types import Completion, FailedError, Sampling, UserError
 
 SMALL = ["--strategy", "greedy", "--strategy", "sample:n=64", "--limit", "21", "--max-tokens", "9", "--quiet"]
@@ -180,10 +180,13 @@ def test_the_verbs_that_sample_announce_it(capsys, monkeypatch, tmp_path, argv, 
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    for name in ("making.pair_responses", "rounds.tune_in_rounds"):
-        monkeypatch.setattr(f"forkpoint.preference.{name}", stops)
-    for name in ("run.find_critical", "contrast.estimate"):
-        monkeypatch.setattr(f"forkpoint.critical.{name}", stops)
+    for name in (
+        "pairs.pair_building.pair_responses",
+        "training.rounds.tune_in_rounds",
+        "curves.critical_tokens.find_critical",
+        "training.contrast_run.estimate",
+    ):
+        monkeypatch.setattr(f"forkpoint.{name}", stops)
     assert main(argv) == 130
     assert said in capsys.readouterr().err
 

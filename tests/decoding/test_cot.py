@@ -15,13 +15,13 @@ import forkpoint
 from forkpoint.decoding import yesno
 from forkpoint.decoding.cot import choose_path, decode_cases, drop_unusable
 from forkpoint.decoding.cot_continuation import APPENDED, _locate
-from forkpoint.decoding.cot_forks import Fork, continue_forks, find_forks
+from forkpoint.decoding.cot_forks import BranchPoint, continue_forks, find_forks
 from forkpoint.decoding.outcome import Case, Path
 from forkpoint.decoding.sampled import read_path
 from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.engines import load_engine
-from forkpoint.engines.openai_engine import load_openai
-from forkpoint.lab.problems import load_problems
+from forkpoint.engines.remote.openai_engine import load_openai
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import grade, render_prompt
 from forkpoint.types import Completion, Sampling, UserError
 
@@ -222,7 +222,7 @@ def test_filters_name_their_reason_and_the_greedy_path_remains():
 
 
 def test_an_end_of_sequence_token_forced_first_is_an_empty_path(lab, cases):
-    ((paths,), (spent,)) = continue_forks(lab, cases[:1], GREEDY, [[Fork((), (), 0.25, (lab.ends[0],))]])
+    ((paths,), (spent,)) = continue_forks(lab, cases[:1], GREEDY, [[BranchPoint((), (), 0.25, (lab.ends[0],))]])
     assert spent == 0
     assert drop_unusable(paths[0]).dropped == "empty"
     assert paths[0].token_ids == (lab.ends[0],)

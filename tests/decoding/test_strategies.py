@@ -8,7 +8,7 @@ import pytest
 from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.decoding.voting import count_votes, winner
-from forkpoint.lab.problems import load_problems
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import render_prompt
 from forkpoint.types import UserError
 

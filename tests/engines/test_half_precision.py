@@ -13,12 +13,13 @@ import torch
 from tiny_models import build_model, tiny_config
 from transformers import Gemma2Config, GPT2Config, Qwen3Config
 
-from forkpoint.engines import load_engine, transformers_engine
-from forkpoint.engines.head import Head, head_of, hidden_at
-from forkpoint.engines.products import float32_activations
-from forkpoint.engines.trunk_attention import TrunkCache
+from forkpoint.engines import load_engine
+from forkpoint.engines.local import transformers_engine
+from forkpoint.engines.local.head import Head, head_of, hidden_at
+from forkpoint.engines.local.logprobs import token_losses_and_entropy
+from forkpoint.engines.local.products import float32_activations
+from forkpoint.engines.local.trunk_attention import TrunkCache
 from forkpoint.files import claim_directory
-from forkpoint.training.logprobs import token_losses_and_entropy
 from forkpoint.types import Request, Sampling, UserError
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forkpoint.engines import Engine
-from forkpoint.engines.named_rows import Named, check_nameable, filled, scored_rows
+from forkpoint.engines.remote.named_rows import Named, check_nameable, filled, scored_rows
 from forkpoint.types import Sampling, Scored, UserError
 
 V = 40

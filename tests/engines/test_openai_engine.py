@@ -17,10 +17,10 @@ from engine_contract import GREEDY, EngineContract, requests
 
 from forkpoint.cli import main
 from forkpoint.engines import Engine, load_engine
-from forkpoint.engines.openai_answers import PLAIN
-from forkpoint.engines.openai_calls import RETRIES, ServerError
-from forkpoint.engines.openai_engine import OpenAIEngine, load_openai
-from forkpoint.engines.served import request_seed
+from forkpoint.engines.remote.openai_answers import PLAIN
+from forkpoint.engines.remote.openai_calls import RETRIES, ServerError
+from forkpoint.engines.remote.openai_engine import OpenAIEngine, load_openai
+from forkpoint.engines.remote.served import request_seed
 from forkpoint.types import Request, Sampling, UserError
 
 

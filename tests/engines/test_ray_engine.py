@@ -21,10 +21,10 @@ from engine_contract import GREEDY, EngineContract, columns_of, requests
 from ray import cloudpickle
 
 from forkpoint.cli import main
-from forkpoint.critical.run import Search, find_critical
+from forkpoint.curves.critical_tokens import CriticalConfig, find_critical
 from forkpoint.engines import Engine, load_engine
-from forkpoint.engines.ray_engine import RayEngine, _check_address, chunks, load_ray, resources
-from forkpoint.engines.ray_workers import Replica, opened
+from forkpoint.engines.cluster.ray_engine import RayEngine, _check_address, chunks, load_ray, resources
+from forkpoint.engines.cluster.ray_workers import Replica, opened
 from forkpoint.evaluation import evaluate as evaluation
 from forkpoint.tasks import load_problems
 from forkpoint.types import FailedError, Request, Sampling, UserError
@@ -93,9 +93,9 @@ def test_an_evaluation_writes_the_bytes_of_one_process(engine, alone, tmp_path):
 
 
 def test_critical_tokens_are_the_bytes_of_one_process(engine, lab, tmp_path, monkeypatch):
-    monkeypatch.setattr("forkpoint.critical.run.UNIT", 2)
+    monkeypatch.setattr("forkpoint.curves.critical_tokens.UNIT", 2)
     monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 4)
-    search = Search(sampling=Sampling(max_tokens=160, seed=1), budget=64, replace=True)
+    search = CriticalConfig(sampling=Sampling(max_tokens=160, seed=1), budget=64, replace=True)
     problems = load_problems("lab", limit=8)
     told: list[str] = []
     find_critical(lab, problems, search, tmp_path / "one")
@@ -108,7 +108,7 @@ def test_critical_tokens_are_the_bytes_of_one_process(engine, lab, tmp_path, mon
 def test_pairs_of_replicas_are_the_bytes_of_one_process(engine, tmp_path, monkeypatch):
     """By the verb, with the replicas that run already in place of new ones."""
     asked: list[int] = []
-    monkeypatch.setattr("forkpoint.engines.ray_engine.load_ray", lambda _, n, **__: asked.append(n) or engine)
+    monkeypatch.setattr("forkpoint.engines.cluster.ray_engine.load_ray", lambda _, n, **__: asked.append(n) or engine)
     monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 8)
     command = ["pairs", "--limit", "8", "--n", "4", "--max-tokens", "80", "--quiet"]
     assert main([*command, "--out", str(tmp_path / "one")]) == 0

@@ -11,8 +11,9 @@ import torch
 from scipy.stats import chisquare
 from tiny_models import build_model, tiny_config
 
-from forkpoint.engines import decoding_loop, load_engine, scoring
-from forkpoint.engines.decoding_loop import TrunkDecoder
+from forkpoint.engines import load_engine
+from forkpoint.engines.local import decoding_loop, scoring
+from forkpoint.engines.local.decoding_loop import TrunkDecoder
 from forkpoint.types import Request, Sampling, UserError
 
 
@@ -97,7 +98,7 @@ def test_branches_of_unequal_own_lengths_and_ends_run_through(tiny, seed, monkey
 
 
 def test_one_large_and_many_small_groups_make_no_large_grid(tiny):
-    from forkpoint.engines.trunks import by_size, group_requests
+    from forkpoint.engines.local.trunks import by_size, group_requests
 
     requests = [Request(f"a{i}", (5, 6, 7, 10 + i)) for i in range(100)]
     requests += [Request(f"b{i}", tuple(range(50 + i, 70 + i))) for i in range(100)]
@@ -162,7 +163,7 @@ def test_a_long_sequence_is_scored_in_pieces(tiny, monkeypatch):
 
 
 def stops(engine):
-    from forkpoint.engines.stopping import StopCheck
+    from forkpoint.text import StopCheck
 
     return StopCheck(engine.tokenizer, (), engine.ends, engine.vocab_size)
 

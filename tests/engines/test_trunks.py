@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkpoint.engines.trunks import MAX_OWN, group_requests
+from forkpoint.engines.local.trunks import MAX_OWN, group_requests
 from forkpoint.types import Request
 
 prefixes = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=20).map(tuple), min_size=1, max_size=30)

@@ -11,10 +11,10 @@ import pytest
 
 import forkpoint
 from forkpoint.evaluation import evaluate as module
-from forkpoint.evaluation.results import Tally, compare, pairs_of
+from forkpoint.evaluation.results import StrategyTally, compare, pairs_of
 from forkpoint.evaluation.statistics import holm, paired_difference, wilson
 from forkpoint.files import only_process
-from forkpoint.lab.problems import load_problems
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import grade
 from forkpoint.types import UserError
 
@@ -112,7 +112,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(lab, finished, tmp_path, m
 KILLER = """
 import os, random, signal, time
 from pathlib import Path
-import forkpoint.engines.transformers_engine, forkpoint.tasks.grading
+import forkpoint.engines.local.transformers_engine, forkpoint.tasks.grading
 from forkpoint.cli import main
 from forkpoint.evaluation import evaluate
 
@@ -190,7 +190,7 @@ def test_a_sweep_compares_line_by_line_at_each_value(specs, swept, pairs):
 
 def test_the_comparisons_of_a_sweep_are_corrected_for_all_of_them(lab):
     scores = {"x1": [0, 0, 0, 0, 1, 1, 1, 0], "x2": [1] * 8, "y1": [1] * 8, "y2": [0] * 8}
-    found = compare([Tally(spec, list(map(float, of))) for spec, of in scores.items()], lines("x", "y"))
+    found = compare([StrategyTally(spec, list(map(float, of))) for spec, of in scores.items()], lines("x", "y"))
     assert [(c["a"], c["b"], c["difference"]) for c in found] == [("x1", "y1", 5 / 8), ("x2", "y2", -1)]
     alone = [paired_difference(scores[a], scores[b]).p_value for a, b in (("x1", "y1"), ("x2", "y2"))]
     assert [c["p_value"] for c in found] == alone

@@ -24,7 +24,7 @@ from forkpoint.evaluation.lm_eval import StrategyLM
 from forkpoint.evaluation.lm_eval_run import evaluate_tasks
 from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks
 from forkpoint.files import only_process
-from forkpoint.lab.problems import load_problems
+from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import prompt_text
 from forkpoint.types import UserError
 

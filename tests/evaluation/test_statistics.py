@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from forkpoint.critical.replacement import replacement_table
-from forkpoint.evaluation.results import Tally
+from forkpoint.curves.replacement import replacement_table
+from forkpoint.evaluation.results import StrategyTally
 from forkpoint.evaluation.statistics import (
     clustered_interval,
     holm,
@@ -25,7 +25,7 @@ from forkpoint.evaluation.statistics import (
     pass_at_k,
     wilson,
 )
-from forkpoint.preference.held_out import figures
+from forkpoint.training.heldout_eval import figures
 
 trials = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -299,7 +299,7 @@ def test_pass_at_k_has_one_interval_wherever_it_stands():
     scores = [[pass_at_k(4, c, 2)] for c in own]
     expected = clustered_interval(scores, answers=8)
     assert expected != clustered_interval(scores, answers=16)
-    tally = Tally("pass@k:k=2,n=4", [s for (s,) in scores], 2, responses=16)
+    tally = StrategyTally("pass@k:k=2,n=4", [s for (s,) in scores], 2, responses=16)
     assert tally.figures()["ci95"] == list(expected)
     rows = [{"n": 4, "without": 0, "with": c, "problem_id": str(i)} for i, c in enumerate(own)]
     assert replacement_table(rows)[1]["with_ci95"] == [round(end, 6) for end in expected]
@@ -307,5 +307,5 @@ def test_pass_at_k_has_one_interval_wherever_it_stands():
     paths = [[response | {"correct": i < c} for i in range(4)] for c in own]
     rest = {"greedy": response | {"correct": True}, "distinct_answers": 1, "distinct_responses": 1}
     shown = [{"paths": p, **rest} for p in paths]
-    with mock.patch("forkpoint.preference.held_out.K", (2,)):
+    with mock.patch("forkpoint.training.heldout_eval.K", (2,)):
         assert figures(shown)["pass@2_ci95"] == [round(end, 6) for end in expected]

@@ -11,7 +11,16 @@ import pytest
 from forkpoint.engines import load_engine
 from forkpoint.lab import MODEL_DIR
 from forkpoint.lab.corpus import SLIP_PROBABILITY, SLIPS, answer_text, documents, draw_slips, worked_text
-from forkpoint.lab.problems import LEVELS, Ref, Step, generate_problem, is_held_out, load_problems, stream, work_out
+from forkpoint.lab.problem_generator import (
+    LEVELS,
+    Ref,
+    Step,
+    generate_problem,
+    is_held_out,
+    load_problems,
+    stream,
+    work_out,
+)
 from forkpoint.types import Request, Sampling, UserError
 
 

@@ -26,7 +26,7 @@ from forkpoint.lab.noise import (
     clean_documents,
     noisy_documents,
 )
-from forkpoint.lab.problems import is_held_out, stream, work_out
+from forkpoint.lab.problem_generator import is_held_out, stream, work_out
 
 BETWEEN = (RANDOM, MARKUP, BOILERPLATE)
 MANY = 3000

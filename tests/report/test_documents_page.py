@@ -14,8 +14,8 @@ from test_critical_page import NASTY, NO_NETWORK, embedded, luminance, parsed
 
 from forkpoint.cli import main
 from forkpoint.report import write_report
-from forkpoint.report.figures.dynamics import dynamics_svg
-from forkpoint.selective.dynamics import CLASSES
+from forkpoint.report.figures.dynamics_figure import dynamics_svg
+from forkpoint.scores.dynamics import CLASSES
 from forkpoint.types import UserError
 
 NUMBERS = ("loss", "reference_loss", "excess_loss", "reference_entropy", "delta")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from forkpoint.report.figures.drawing import LINES
-from forkpoint.report.figures.dynamics import _STYLES
-from forkpoint.selective.dynamics import CLASSES
+from forkpoint.report.figures.dynamics_figure import _STYLES
+from forkpoint.scores.dynamics import CLASSES
 
 COLOURS = [color for color, _, _ in LINES]
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB

@@ -15,9 +15,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from forkpoint.report.figures import logits as logits_figures
+from forkpoint.report.figures import logits_figure as logits_figures
 from forkpoint.report.figures.drawing import saved, svg_text
-from forkpoint.report.figures.logits import (
+from forkpoint.report.figures.logits_figure import (
     COLUMN,
     DPI,
     check_drawable,

@@ -9,9 +9,9 @@ import pytest
 from test_critical_page import embedded
 
 from forkpoint.cli import main
-from forkpoint.evaluation.logits import read_table
+from forkpoint.evaluation.logit_study import read_table
 from forkpoint.report import page_of, write_report
-from forkpoint.report.figures.logits import figure_names, logits_svg
+from forkpoint.report.figures.logits_figure import figure_names, logits_svg
 from forkpoint.report.pages.logits import page_of_summary
 from forkpoint.types import UserError
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from test_critical_page import embedded
 
-from forkpoint.lab.problems import load_problems
-from forkpoint.preference.making import Pairing, pair_responses
+from forkpoint.lab.problem_generator import load_problems
+from forkpoint.pairs.pair_building import PairConfig, pair_responses
 from forkpoint.report import write_report
 from forkpoint.report.pages.pairs import page, page_of_summary
 from forkpoint.types import Sampling, UserError
@@ -123,7 +123,7 @@ def test_a_broken_row_is_named(tmp_path, change, said):
 
 def test_the_tokens_of_a_run_spell_its_responses(lab, tmp_path):
     """From Python there is no config of a command, but the same files."""
-    settings = Pairing(n=6, sampling=Sampling(max_tokens=100))
+    settings = PairConfig(n=6, sampling=Sampling(max_tokens=100))
     found = pair_responses(lab, load_problems("train", limit=4), settings, tmp_path, task="lab")
     rows = list(page(tmp_path).tokens.rows())
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from forkpoint.report.figures.replacement import replacement_svg
+from forkpoint.report.figures.replacement_figure import replacement_svg
 
 
 def table(n: int, top: float = 0.9) -> list[dict]:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from forkpoint.report.figures.rounds import rounds_svg
+from forkpoint.report.figures.rounds_figure import rounds_svg
 
 NAMES = ("greedy_accuracy", "sampled_accuracy", "pass@4", "distinct_answers", "distinct_responses", "correct_logprob")
 

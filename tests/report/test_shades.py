@@ -22,10 +22,10 @@ from forkpoint.report import Page, Table, Tokens, page_of, write_report
 from forkpoint.report.coloured import print_responses
 from forkpoint.report.notebook import page_html
 from forkpoint.report.page import PAGES
-from forkpoint.report.scores import SCORES, Category, Score
 from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shade, shades_of, spelled_of, values_of
+from forkpoint.report.shown_scores import SCORES, Category, ShownScore
 from forkpoint.report.terminal import print_table
-from forkpoint.trajectories.scores import with_tokens
+from forkpoint.scores.trajectory_scores import with_tokens
 from forkpoint.types import Problem, Results, Sampling, TokenScores, Trajectory
 
 ESCAPE = "\x1b[31m\x9b31m\x07\u202e\u2066\u2028"
@@ -109,7 +109,7 @@ def test_the_shades_are_those_of_the_page(rows, tokenizer, tmp_path):
     with browser(tmp_path / "profile") as tab:
         for run, row in pages:
             tab.open(write_report(run).as_uri())
-            for score in (s for s in scores_of(row) if isinstance(s, Score)):
+            for score in (s for s in scores_of(row) if isinstance(s, ShownScore)):
                 own = [f"s{s.strength}" + (" below" if s.below else "") for s in shades_of(row, score)]
                 assert tab.run(CLASSES.format(score.key)) == own, score.key
                 compared += len(own)

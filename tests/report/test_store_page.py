@@ -11,12 +11,12 @@ import pytest
 from test_critical_page import embedded
 
 from forkpoint.cli import main
-from forkpoint.engines.stopping import visible_pieces
 from forkpoint.report import page_of, write_report
 from forkpoint.report.figures.distribution import counts_of, distribution_svg
 from forkpoint.report.pages import store as module
-from forkpoint.selective.documents import SHOWN
-from forkpoint.selective.store import SCORES, open_store
+from forkpoint.scores.documents import SHOWN
+from forkpoint.scores.store import SCORES, open_store
+from forkpoint.text import visible_pieces
 from forkpoint.types import UserError
 
 TEXTS = ["Q: Ada has 5 pens.\nA: 5.", "", "Then the number of pens doubles. " * 4, "Q: How many? A: The answer is 10."]

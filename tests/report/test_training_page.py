@@ -12,7 +12,7 @@ from test_critical_page import parsed
 
 from forkpoint.cli import main
 from forkpoint.report.content import Chart, Table
-from forkpoint.report.figures.training import Band, Curve, curves_svg
+from forkpoint.report.figures.training_figure import Band, MetricLine, curves_svg
 from forkpoint.report.pages import training
 from forkpoint.types import UserError
 
@@ -205,17 +205,17 @@ def groups(tree, start):
 
 
 def test_the_figure_is_the_same_each_time_and_a_single_curve_has_no_legend():
-    curve = Curve("training", [1, 2, 3], [0.5, 0.4, 0.3])
+    curve = MetricLine("training", [1, 2, 3], [0.5, 0.4, 0.3])
     assert curves_svg([curve], "loss") == curves_svg([curve], "loss")
     assert groups(drawn([curve]), "legend_") == 0
-    assert groups(drawn([curve, Curve("held out", [3], [0.4], held_out=True)]), "legend_") == 1
+    assert groups(drawn([curve, MetricLine("held out", [3], [0.4], held_out=True)]), "legend_") == 1
     assert groups(drawn([curve], band=Band("most", [1, 3], [0, 0], [1, 1])), "legend_") == 1
     assert groups(drawn([curve], band=Band("most", [1, 3], [0, 0], [1, 1])), "FillBetweenPolyCollection_") == 1
 
 
 def test_many_points_have_no_markers_but_those_of_held_out_data():
     def markers(n, *, held_out):
-        tree = drawn([Curve("training", range(n), [math.sin(i) for i in range(n)], held_out=held_out)])
+        tree = drawn([MetricLine("training", range(n), [math.sin(i) for i in range(n)], held_out=held_out)])
         lines = [element for element in tree.iter() if element.get("id", "").startswith("line2d_")]
         return max(sum(part.tag.endswith("use") for part in line.iter()) for line in lines)
 

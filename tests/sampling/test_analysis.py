@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling_reference import awkward_rows, live, min_k_kept, p_less_threshold, softmax, top_n_sigma_threshold
 
-from forkpoint.engines.scoring import logits_at
+from forkpoint.engines.local.scoring import logits_at
 from forkpoint.sampling.analysis import (
     TRUNCATIONS,
     histogram,

@@ -29,9 +29,10 @@ from serving_tools import CannedEngine, HeldEngine, Line, get, post, serving, sm
 from forkpoint import cot_decode, load_engine
 from forkpoint.cli import main
 from forkpoint.decoding.strategies import parse_strategy
-from forkpoint.engines import Engine, openai_calls
-from forkpoint.engines.openai_calls import RefusedError, ServerError
-from forkpoint.engines.openai_engine import load_openai
+from forkpoint.engines import Engine
+from forkpoint.engines.remote import openai_calls
+from forkpoint.engines.remote.openai_calls import RefusedError, ServerError
+from forkpoint.engines.remote.openai_engine import load_openai
 from forkpoint.serving.app import create_app
 from forkpoint.serving.jobs import job_of
 from forkpoint.serving.requests import CompletionBody

@@ -229,14 +229,14 @@ def test_wrong_usage(task: str, options: dict[str, Any], message: str) -> None:
 
 def test_the_lab_is_asked_with_the_split_limit_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    lab = types.ModuleType("forkpoint.lab.problems")
+    lab = types.ModuleType("forkpoint.lab.problem_generator")
 
     def problems(**arguments: Any) -> list[Problem]:
         asked.append(arguments)
         return [Problem("lab/0", "?", "1", "number")]
 
     lab.load_problems = problems  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "forkpoint.lab.problems", lab)
+    monkeypatch.setitem(sys.modules, "forkpoint.lab.problem_generator", lab)
     assert load_problems("lab", limit=3, seed=5, split="train")[0].id == "lab/0"
     assert asked == [{"split": "train", "limit": 3, "seed": 5}]
 

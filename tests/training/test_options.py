@@ -8,7 +8,7 @@ import pytest
 from transformers import TrainingArguments
 
 from forkpoint.cli.training import module_names
-from forkpoint.preference.methods import METHODS
+from forkpoint.losses.methods import METHODS
 from forkpoint.training.arguments import NEEDS, REFUSED, TRL_ONLY
 from forkpoint.training.rates import RATES, with_rate
 from forkpoint.types import UserError

@@ -25,8 +25,8 @@ from forkpoint.cli import VERBS as ALL_VERBS
 from forkpoint.cli import _find_verb, main
 from forkpoint.files import to_json
 from forkpoint.lab import MODEL_DIR
-from forkpoint.preference.pair import Pair
-from forkpoint.preference.pair_files import pair_row
+from forkpoint.pairs.pair import Pair
+from forkpoint.pairs.pair_files import pair_row
 from forkpoint.training.sft import response_rows, sft_trainer
 
 pytestmark = pytest.mark.slow

@@ -16,13 +16,14 @@ from tiny_models import build_model, tiny_config
 from transformers import AutoModelForCausalLM, MambaConfig, MistralConfig
 
 from forkpoint.cli import main
-from forkpoint.critical.contrast import Contrasting, estimate
 from forkpoint.engines import load_engine
 from forkpoint.files import to_json
-from forkpoint.preference.methods import objective
-from forkpoint.preference.pair_files import pair_row
-from forkpoint.preference.training import Training, train
+from forkpoint.losses.methods import objective
+from forkpoint.pairs.pair_files import pair_row
+from forkpoint.training import preference_run
+from forkpoint.training.contrast_run import ContrastConfig, estimate
 from forkpoint.training.models import Lora
+from forkpoint.training.preference_run import Training, train
 from forkpoint.types import UserError
 
 BARE = {"prompt": None, "chosen": None, "rejected": None}
@@ -153,7 +154,7 @@ def test_what_an_adapter_does_not_do_is_one_sentence(file, stored, tmp_path, cap
         assert message in said
         assert said.count("\n") == 1
     with pytest.raises(UserError, match="merge them first"):
-        estimate(load_engine(adapter), [], Contrasting(), tmp_path / "z", samples=[])
+        estimate(load_engine(adapter), [], ContrastConfig(), tmp_path / "z", samples=[])
 
 
 def test_adapters_on_a_mamba(some, tokenizer, tmp_path):
@@ -220,7 +221,7 @@ def test_pairs_are_read_before_the_model(file, stored, monkeypatch, capsys, tmp_
 
 
 def test_a_failure_leaves_the_directory_free(some, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("forkpoint.preference.training.fit", lambda *_: (_ for _ in ()).throw(ImportError("no such")))
+    monkeypatch.setattr(preference_run, "fit", lambda *_: (_ for _ in ()).throw(ImportError("no such")))
     model = build_model(tiny_config(tokenizer, MistralConfig, num_key_value_heads=2))
     with pytest.raises(UserError, match="a library is missing: no such"):
         train(model, tokenizer, some, Training(objective("dpo")), tmp_path / "out")

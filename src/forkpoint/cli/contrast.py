@@ -67,18 +67,18 @@ OPTIONS = ContrastOptions  # a recipe checks its stages against it
 def run(argv: list[str]) -> None:
     """Parse the arguments, tune and score, print the figures."""
     options = parse("contrast", ContrastOptions, argv)
-    from forkpoint.training.adapters import Tuning, require_training
+    from forkpoint.training.adapters import TuningConfig, require_training
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.critical.contrast import Contrasting, estimate, read_references
+    from forkpoint.training.contrast_run import ContrastConfig, estimate, read_references
     from forkpoint.trajectories.rows import CRITICAL, SCORES, load_trajectories
 
-    tuning = Tuning(
+    tuning = TuningConfig(
         options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,
         module_names(options.modules), options.seed,
     )  # fmt: skip
-    settings = Contrasting(options.prompt, options.n, options.beta, sampling_of(options, options.task), tuning)
+    settings = ContrastConfig(options.prompt, options.n, options.beta, sampling_of(options, options.task), tuning)
     source = options.trajectories or options.against
     problems = [] if source is None else problems_of(options)
     references = None

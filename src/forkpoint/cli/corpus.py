@@ -10,15 +10,15 @@ from forkpoint.cli.corpus_options import CorpusOptions
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
-    from forkpoint.selective.context import Context
-    from forkpoint.selective.corpus import Document
+    from forkpoint.scores.context import Context
+    from forkpoint.scores.corpora import Document
 
 LENGTH = 1024  # of a row, where nobody says
 
 
 def documents_of(options: CorpusOptions) -> Iterator[Document]:
     """The documents of the corpus. UserError where it cannot be opened."""
-    from forkpoint.selective.corpus import read_corpus
+    from forkpoint.scores.corpora import read_corpus
 
     assert options.data is not None
     return read_corpus(
@@ -29,7 +29,7 @@ def documents_of(options: CorpusOptions) -> Iterator[Document]:
 
 def context_of(options: CorpusOptions) -> Context:
     """The context policy of the options. UserError for one that gives no rows."""
-    from forkpoint.selective.context import Context, check_context
+    from forkpoint.scores.context import Context, check_context
 
     length = LENGTH if options.length is None else options.length
     context = Context(options.documents or "isolated", length, length if options.stride is None else options.stride)
@@ -45,7 +45,7 @@ def expected_context(options: CorpusOptions) -> dict[str, Any]:
 
 def source_of(options: CorpusOptions, out: Path) -> Mapping[str, Any]:
     """What the corpus is, so that a run is not resumed on another one. UserError where `out` lies in it."""
-    from forkpoint.selective.corpus import corpus_files
+    from forkpoint.scores.corpora import corpus_files
 
     assert options.data is not None
     path = Path(options.data).expanduser()

@@ -55,10 +55,10 @@ def run(argv: list[str]) -> None:
     options = parse("critical", CriticalOptions, argv)
     _check_export(options)
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.critical.run import Search, find_critical
+    from forkpoint.curves.critical_tokens import CriticalConfig, find_critical
     from forkpoint.trajectories.rows import load_trajectories
 
-    search = Search(
+    search = CriticalConfig(
         options.protocol, sampling_of(options, options.task), options.prompt, options.n, options.which,
         options.budget, options.wave, options.until, options.replace,
     )  # fmt: skip
@@ -85,13 +85,13 @@ def _check_export(options: CriticalOptions) -> None:
     if options.private and not options.push:
         raise UserError("--private is about the upload; name the data set with --push")
     if options.export is not None:
-        from forkpoint.critical.export import check_free
+        from forkpoint.curves.label_dataset import check_free
 
         check_free(options.export)
 
 
 def _export(out: Path, directory: Path, name: str | None, private: bool) -> None:
-    from forkpoint.critical.export import export_run, push_to_hub
+    from forkpoint.curves.label_dataset import export_run, push_to_hub
 
     n = export_run(out, directory)
     print(f"{directory}: data set of {n:,} trajectories")

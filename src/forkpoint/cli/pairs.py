@@ -61,7 +61,7 @@ def run(argv: list[str]) -> None:
     options = parse("pairs", PairsOptions, argv)
     _check(options)
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.preference.pair_files import PAIRS
+    from forkpoint.pairs.pair_files import PAIRS
 
     out = options.out or default_directory("pairs", options)
     make = _forks if options.forks else _imported if options.trl else _responses
@@ -89,8 +89,8 @@ def _check(options: PairsOptions) -> None:
 
 
 def _forks(options: PairsOptions, out: Path) -> Work:
-    from forkpoint.preference.making import pair_forks
-    from forkpoint.preference.sources import read_forks
+    from forkpoint.pairs.pair_building import pair_forks
+    from forkpoint.pairs.pair_sources import read_forks
 
     assert options.forks is not None
     model = _vocabulary(options)
@@ -99,8 +99,8 @@ def _forks(options: PairsOptions, out: Path) -> Work:
 
 
 def _imported(options: PairsOptions, out: Path) -> Work:
-    from forkpoint.preference.making import pair_imported
-    from forkpoint.preference.trl_files import read_preferences
+    from forkpoint.pairs.pair_building import pair_imported
+    from forkpoint.pairs.trl_files import read_preferences
 
     assert options.trl is not None
     bad: list[str] | None = [] if options.skip_bad else None
@@ -120,11 +120,11 @@ def _imported(options: PairsOptions, out: Path) -> Work:
 
 
 def _responses(options: PairsOptions, out: Path) -> Work:
-    from forkpoint.preference.making import Pairing, pair_responses
-    from forkpoint.preference.sources import read_weights
+    from forkpoint.pairs.pair_building import PairConfig, pair_responses
+    from forkpoint.pairs.pair_sources import read_weights
     from forkpoint.trajectories.rows import SAMPLES, load_trajectories
 
-    settings = Pairing(options.prompt, options.n, sampling_of(options, options.task))
+    settings = PairConfig(options.prompt, options.n, sampling_of(options, options.task))
     source = options.samples
     if source is None and options.scores is not None and (options.scores / SAMPLES).is_file():
         source = options.scores

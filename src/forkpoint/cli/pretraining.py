@@ -16,8 +16,8 @@ from forkpoint.types import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from forkpoint.selective.context import Context
-    from forkpoint.selective.store import Store
+    from forkpoint.scores.context import Context
+    from forkpoint.scores.store import Store
 
 TOKENS, HELD_OUT = ".tokens", ".held-out-tokens"  # of the run's directory: the tokenised text
 
@@ -39,11 +39,11 @@ def run_pretraining(
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.identity import vocabulary_digest
     from forkpoint.engines.loading import load_config
-    from forkpoint.selective.rules import NONE, Rule
-    from forkpoint.selective.store import open_store
-    from forkpoint.selective.training import Pretraining, check_pretraining, pretrain
+    from forkpoint.scores.store import open_store
     from forkpoint.training.models import MODEL, base_settings, load_trainable, load_untrained
     from forkpoint.training.processes import TIMEOUT, is_first
+    from forkpoint.training.selective_run import Pretraining, check_pretraining, pretrain
+    from forkpoint.weights.rules import NONE, Rule
 
     settings, timeout = model_settings(options), more.get("ddp_timeout", TIMEOUT)
     out = options.out or default_directory(verb, options, more)
@@ -77,7 +77,7 @@ def _stores(
     options: PretrainingOptions, tokenizer: Any, model: PreTrainedModel, vocabulary: str, out: Path
 ) -> tuple[Store, Store | None]:
     """The rows to train on and the held-out ones, if any: stores that are there, or text that is tokenised now."""
-    from forkpoint.selective.store import STORE, open_store
+    from forkpoint.scores.store import STORE, open_store
     from forkpoint.training.processes import is_first
 
     first = is_first()  # whose check of the files does for all
@@ -97,8 +97,8 @@ def _tokenised(
     options: PretrainingOptions, tokenizer: Any, model: PreTrainedModel, context: Context, out: Path
 ) -> Store:
     """The corpus of the options as a store without scores."""
-    from forkpoint.selective.scoring import score_corpus
-    from forkpoint.selective.store import open_store
+    from forkpoint.scores.reference_losses import score_corpus
+    from forkpoint.scores.store import open_store
 
     score_corpus(
         documents_of(options), tokenizer, out, context, name=options.model, source=source_of(options, out),

@@ -22,14 +22,14 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # nothing here ma
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProbeResult:
     """What a step found, or the first line of what went wrong."""
 
     found: Any = None
     error: str | None = None
 
 
-def probe(*batches: Sequence[str]) -> dict[str, Outcome]:
+def probe(*batches: Sequence[str]) -> dict[str, ProbeResult]:
     """The outcome of each step, the batches side by side: `import NAME`, `devices` or `lab`."""
     started = [_start(batch) for batch in batches]
     try:
@@ -47,7 +47,7 @@ def _start(steps: Sequence[str]) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def _wait(steps: Sequence[str], process: subprocess.Popen[str]) -> dict[str, Outcome]:
+def _wait(steps: Sequence[str], process: subprocess.Popen[str]) -> dict[str, ProbeResult]:
     """The outcomes; the step at which the process ended before its time is the broken one, and the rest goes on."""
     try:
         answers, _ = process.communicate(timeout=SECONDS)
@@ -57,10 +57,10 @@ def _wait(steps: Sequence[str], process: subprocess.Popen[str]) -> dict[str, Out
         answers, _ = process.communicate()
         why = f"no end after {SECONDS} seconds"
     lines = answers.splitlines()
-    done = {step: Outcome(**json.loads(line)) for step, line in zip(steps, lines, strict=False)}
+    done = {step: ProbeResult(**json.loads(line)) for step, line in zip(steps, lines, strict=False)}
     if not (left := steps[len(done) :]):
         return done
-    done[left[0]] = Outcome(error=why)
+    done[left[0]] = ProbeResult(error=why)
     return done | (probe(left[1:]) if left[1:] else {})
 
 
@@ -72,7 +72,7 @@ def _devices() -> dict[str, Any]:
     """What torch sees. Memory in bytes."""
     import torch
 
-    from forkpoint.engines.memory import host_memory
+    from forkpoint.engines.local.memory import host_memory
 
     gpus = []
     for i in range(torch.cuda.device_count()):

@@ -67,12 +67,12 @@ def run(argv: list[str]) -> None:
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
     from forkpoint.files import write_whole
-    from forkpoint.preference.likelihood import LikelihoodFilter
-    from forkpoint.preference.rounds import Base, Rounds, tune_in_rounds
-    from forkpoint.report.figures.rounds import rounds_svg
+    from forkpoint.report.figures.rounds_figure import rounds_svg
+    from forkpoint.training.likelihood_filter import LikelihoodFilter
     from forkpoint.training.models import MODEL
+    from forkpoint.training.rounds import Base, RoundsConfig, tune_in_rounds
 
-    settings = Rounds(
+    settings = RoundsConfig(
         options.rounds, options.n, options.eval_n, options.prompt, sampling_of(options, options.task),
         LikelihoodFilter(options.filter, options.keep_quantile, options.max_token_probability),
         arguments_of(options, more), lora_of(options), None if options.save_dtype == "auto" else options.save_dtype,

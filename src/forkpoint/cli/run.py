@@ -25,7 +25,7 @@ from forkpoint.cli.finish import finish
 from forkpoint.cli.options import parse
 from forkpoint.cli.progress import noted
 from forkpoint.files import only_process, to_json, write_whole
-from forkpoint.recipe import RECORDS, Recipe, Record, Step, Verb, plan, read_recipe, read_records
+from forkpoint.recipe import RECORDS, Recipe, RecipeVerb, Record, StageStep, plan, read_recipe, read_records
 from forkpoint.redaction import public, without_secrets
 from forkpoint.types import UserError
 
@@ -87,7 +87,7 @@ def run(argv: list[str]) -> None:
         finish("run", argv, recipe.out)
 
 
-def _verb(name: str) -> Verb:
+def _verb(name: str) -> RecipeVerb:
     """What a recipe must know of a verb. UserError for one that is unknown or cannot be a stage."""
     from forkpoint.cli import RESUMING, VERBS, _find_verb
 
@@ -100,7 +100,7 @@ def _verb(name: str) -> Verb:
         raise UserError(f"the verb {name!r} cannot be a stage of a recipe")
     names = frozenset(field.name for field in fields(options))
     check = getattr(module, "parse_options", partial(parse, verb, options))
-    return Verb(names - {"out"}, check, verb in RESUMING)
+    return RecipeVerb(names - {"out"}, check, verb in RESUMING)
 
 
 class _Progress:
@@ -142,12 +142,12 @@ def _entries(directory: Path) -> list[Path]:
         raise UserError(f"the output directory {directory} cannot be used: {error.strerror}") from error
 
 
-def _steps(recipe: Recipe, progress: _Progress) -> list[Step]:
+def _steps(recipe: Recipe, progress: _Progress) -> list[StageStep]:
     present = [stage.name for stage in recipe.stages if os.path.lexists(recipe.out / stage.name)]
     return plan(recipe, progress.records, present)
 
 
-def _clear(recipe: Recipe, steps: list[Step], progress: _Progress) -> None:
+def _clear(recipe: Recipe, steps: list[StageStep], progress: _Progress) -> None:
     """Remove the directories of stages to be redone; what a killed removal leaves is removed by the next run.
 
     Stages that the recipe no longer has keep theirs, but would be redone if they came back: what they were made of is
@@ -171,7 +171,7 @@ def _clear(recipe: Recipe, steps: list[Step], progress: _Progress) -> None:
     progress.save()
 
 
-def _do(step: Step, number: str, recipe: Recipe, progress: _Progress) -> None:
+def _do(step: StageStep, number: str, recipe: Recipe, progress: _Progress) -> None:
     """Run a stage. UserError if it was refused, exit code 1 if it failed."""
     stage = step.stage
     arguments = stage.arguments(recipe.out)

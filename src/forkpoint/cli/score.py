@@ -60,7 +60,7 @@ def run(argv: list[str]) -> None:
     documents = documents_of(options)
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_pretrained
-    from forkpoint.selective.scoring import Part, score_corpus
+    from forkpoint.scores.reference_losses import Part, score_corpus
 
     index, of = _part(options.part)
     model, tokenizer = load_pretrained(**model_settings(options) | {"device": _device(options.device)})
@@ -82,7 +82,7 @@ def _inspect(options: ScoreOptions, out: Path) -> None:
     from forkpoint.cli.score_tables import print_document
     from forkpoint.engines.identity import vocabulary_digest
     from forkpoint.engines.loading import load_tokenizer
-    from forkpoint.selective.store import document_rows, open_store
+    from forkpoint.scores.store import document_rows, open_store
 
     assert options.inspect is not None
     tokenizer = load_tokenizer(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)

@@ -8,7 +8,7 @@ from typing import Any
 
 from forkpoint.report.content import Table
 from forkpoint.report.terminal import print_table
-from forkpoint.selective.store import SCORES, ScoredRow
+from forkpoint.scores.store import SCORES, ScoredRow
 
 
 def print_document(rows: Iterable[tuple[ScoredRow, slice]], tokenizer: Any, number: int) -> None:

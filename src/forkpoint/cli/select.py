@@ -44,9 +44,9 @@ def run(argv: list[str]) -> None:
     """Parse the arguments, write the labels, print how many."""
     options = parse_options(argv)
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.selective.export import export_labels
-    from forkpoint.selective.rules import Rule
-    from forkpoint.selective.store import open_store
+    from forkpoint.scores.store import open_store
+    from forkpoint.training.selection_labels import export_labels
+    from forkpoint.weights.rules import Rule
 
     out = options.out or default_directory("select", options)
     rule = Rule(options.rule, options.ratio, options.entropy_ratio)

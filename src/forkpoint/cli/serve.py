@@ -63,7 +63,7 @@ def run(argv: list[str]) -> None:
     options = parse("serve", ServeOptions, argv)
     check(options)
     try:
-        from forkpoint.engines.openai_engine import load_openai
+        from forkpoint.engines.remote.openai_engine import load_openai
         from forkpoint.serving.app import create_app
         from forkpoint.serving.running import serve_until_stopped
     except ModuleNotFoundError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from forkpoint.cli.training import run_training
 from forkpoint.cli.training_options import StoredReferenceOptions, parse_training
-from forkpoint.preference.methods import Objective, objective
+from forkpoint.losses.methods import Objective, objective
 from forkpoint.training.processes import as_one
 
 

@@ -58,7 +58,7 @@ def parse_options(argv: list[str]) -> tuple[SlmOptions, dict[str, Any]]:
 
 def rule_of(options: SlmOptions) -> Any:
     """The selection rule. UserError for one out of range."""
-    from forkpoint.selective.rules import Rule, check_rule
+    from forkpoint.weights.rules import Rule, check_rule
 
     rule = Rule(options.rule, options.ratio, options.entropy_ratio, options.scope, options.ratio_warmup)
     check_rule(rule)

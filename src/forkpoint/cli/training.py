@@ -12,7 +12,7 @@ from forkpoint.cli.training_options import NAMED, FittingOptions, TrainingOption
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
-    from forkpoint.preference.methods import Objective
+    from forkpoint.losses.methods import Objective
     from forkpoint.training.models import Lora
 
 
@@ -25,10 +25,10 @@ def run_training(
     """
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_config
-    from forkpoint.preference.pair_files import read_pairs
-    from forkpoint.preference.training import Training, fitting, train
+    from forkpoint.pairs.pair_files import read_pairs
     from forkpoint.training.adapters import require_training
     from forkpoint.training.models import MODEL, base_settings, load_trainable, tokenizer_of
+    from forkpoint.training.preference_run import Training, fitting, train
     from forkpoint.training.processes import TIMEOUT, is_first
 
     require_training()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forkpoint.decoding.answers import mean_gap, readable, tokens_of
+from forkpoint.decoding.answer_span import mean_gap, readable, tokens_of
 from forkpoint.decoding.outcome import Case, Path
 from forkpoint.engines import Engine
 from forkpoint.tasks import extract, find_answer

@@ -9,12 +9,12 @@ import numpy as np
 
 from forkpoint.decoding.outcome import Case, Path
 from forkpoint.engines import Engine
-from forkpoint.engines.stopping import decode
+from forkpoint.text import decode
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class BranchPoint:
     """Where a case branches: the response tokens before, their gaps, the gap at the position, and its top tokens."""
 
     before: TokenIds
@@ -35,7 +35,7 @@ def parse_position(position: str) -> tuple[int, int]:
 
 def find_forks(
     engine: Engine, cases: Sequence[Case], greedy: Sampling, k: int, position: str
-) -> tuple[list[list[Fork]], list[int]]:
+) -> tuple[list[list[BranchPoint]], list[int]]:
     """The forks of each case, and the tokens generated to find them (none for position 0).
 
     A position past the end of the greedy path is its last token. Of several forks only the first has the greedy
@@ -60,15 +60,15 @@ def find_forks(
     return forks, [len(r.token_ids) for r in responses]
 
 
-def _fork(response: Completion | None, scored: Scored, prompt_length: int, at: int) -> Fork:
+def _fork(response: Completion | None, scored: Scored, prompt_length: int, at: int) -> BranchPoint:
     row = prompt_length + at
     tokens = tuple(scored.top_ids[row].tolist())
     before, gaps = (response.token_ids[:at], response.gaps[:at]) if response else ((), ())
-    return Fork(before, gaps, float(scored.gaps[row]), tokens)
+    return BranchPoint(before, gaps, float(scored.gaps[row]), tokens)
 
 
 def continue_forks(
-    engine: Engine, cases: Sequence[Case], greedy: Sampling, forks: Sequence[Sequence[Fork]]
+    engine: Engine, cases: Sequence[Case], greedy: Sampling, forks: Sequence[Sequence[BranchPoint]]
 ) -> tuple[list[list[Path]], list[int]]:
     """Every branch of every fork, continued greedily from its forced token, and the tokens generated for each case.
 

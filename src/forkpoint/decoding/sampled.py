@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forkpoint.decoding.answers import mean_gap, readable, tokens_of
+from forkpoint.decoding.answer_span import mean_gap, readable, tokens_of
 from forkpoint.decoding.outcome import Case, Outcome, Path
 from forkpoint.decoding.voting import count_votes, winner
 from forkpoint.engines import Engine

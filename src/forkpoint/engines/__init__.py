@@ -31,7 +31,7 @@ def load_engine(
     safetensors weights are read. Raises UserError where the model or its tokenizer cannot be loaded.
     """
     from forkpoint.engines.loading import load_pretrained
-    from forkpoint.engines.transformers_engine import TransformersEngine
+    from forkpoint.engines.local.transformers_engine import TransformersEngine
 
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     if memory_gib is not None and memory_gib <= 0:

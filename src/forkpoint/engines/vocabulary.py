@@ -10,7 +10,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from forkpoint.engines.loading import first_line, load_config, load_tokenizer, source_of
-from forkpoint.engines.stopping import end_ids
+from forkpoint.text import end_ids
 from forkpoint.types import UserError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import Strategy, parse_strategy
 from forkpoint.engines import Engine
-from forkpoint.evaluation.results import Tally, summarize
+from forkpoint.evaluation.results import StrategyTally, summarize
 from forkpoint.evaluation.samples import Row, sample_row
 from forkpoint.evaluation.sweep import expand, parse_sweep
 from forkpoint.files import (
@@ -165,8 +165,8 @@ def _solve_unit(engine: Engine, unit: tuple[Strategy, Sequence[Problem], Sequenc
     ]
 
 
-def _tallies(strategies: Sequence[Strategy], journal: Journal) -> list[Tally]:
-    tallies = [Tally(strategy.spec, [], strategy.tries()) for strategy in strategies]
+def _tallies(strategies: Sequence[Strategy], journal: Journal) -> list[StrategyTally]:
+    tallies = [StrategyTally(strategy.spec, [], strategy.tries()) for strategy in strategies]
     for entry in journal:
         tally = tallies[entry["unit"][0]]
         tally.seconds += entry["seconds"]

@@ -30,12 +30,12 @@ from forkpoint.decoding.outcome import Case, Outcome
 from forkpoint.decoding.strategies import Strategy
 from forkpoint.engines import Engine, load_engine
 from forkpoint.engines.loading import first_line
-from forkpoint.engines.stopping import cut_at_stop, decode
 from forkpoint.evaluation.evaluate import UNIT_PATHS, Progress
 from forkpoint.evaluation.lm_eval_cache import claim_cache, weights_of
 from forkpoint.evaluation.lm_eval_kwargs import one_response_strategy, settled
 from forkpoint.files import Journal, to_json
 from forkpoint.tasks import render_chat
+from forkpoint.text import cut_at_stop, decode
 from forkpoint.types import AnswerKind, TokenIds, UserError
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from forkpoint.evaluation.statistics import (
 
 
 @dataclass
-class Tally:
+class StrategyTally:
     """What is kept of a strategy's rows while they stream by."""
 
     strategy: str
@@ -84,7 +84,7 @@ def pairs_of(specs: Sequence[str], lines: Sequence[Mapping[str, Any]] = ()) -> l
     return list(dict.fromkeys((a, b) for a, *bs in zip(first, *others, strict=True) for b in bs))
 
 
-def compare(tallies: Sequence[Tally], lines: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+def compare(tallies: Sequence[StrategyTally], lines: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
     """The comparisons of results.json: of `pairs_of` the strategies, problem by problem."""
     scores = {tally.strategy: tally.scores for tally in tallies}
     pairs = pairs_of(list(scores), lines)
@@ -92,7 +92,7 @@ def compare(tallies: Sequence[Tally], lines: Sequence[Mapping[str, Any]] = ()) -
     return [{"a": a, "b": b, **figures} for (a, b), figures in zip(pairs, found, strict=True)]
 
 
-def summarize(run: dict[str, Any], tallies: Sequence[Tally]) -> dict[str, Any]:
+def summarize(run: dict[str, Any], tallies: Sequence[StrategyTally]) -> dict[str, Any]:
     """The whole of results.json: the run's settings, a figure a strategy, the comparisons."""
     n = len(tallies[0].scores)
     return {

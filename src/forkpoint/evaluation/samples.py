@@ -7,9 +7,9 @@ from typing import Any
 
 from forkpoint.decoding.outcome import Outcome, Path
 from forkpoint.decoding.strategies import Strategy
-from forkpoint.engines.stopping import decode_with_offsets
 from forkpoint.evaluation.statistics import pass_at_k
 from forkpoint.tasks import grade_response
+from forkpoint.text import decode_with_offsets
 from forkpoint.types import Problem, TokenIds
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from forkpoint.lab.problems import LabProblem, WorkedStep, stream, work_out
+from forkpoint.lab.problem_generator import LabProblem, WorkedStep, stream, work_out
 
 SLIPS = (-10, -2, -1, 1, 2, 10)
 SLIP_PROBABILITY = 0.2

@@ -25,7 +25,7 @@ from functools import lru_cache
 from typing import Any
 
 from forkpoint.lab.corpus import OPENINGS, SLIPS, draw_slips, worked_text
-from forkpoint.lab.problems import LabProblem, stream, work_out
+from forkpoint.lab.problem_generator import LabProblem, stream, work_out
 from forkpoint.types import TokenIds
 
 KINDS = ("clean", "random", "markup", "boilerplate", "wrong")

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from forkpoint.report.content import Row, Table
-from forkpoint.report.scores import SCORES, Category, Score
 from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, spelled_of, values_of
+from forkpoint.report.shown_scores import SCORES, Category, ShownScore
 from forkpoint.report.terminal import print_table, shown
 
 LEVELS = ("", "yellow", "red", "black on yellow", "white on red")  # from no shade to the strongest
@@ -33,7 +33,7 @@ def print_responses(rows: Iterable[Row], key: str | None, console: Console) -> N
             _print(row, next((one for one in scores_of(row) if key in (None, one.key)), None), console)
 
 
-def _print(row: Row, score: Score | Category | None, console: Console) -> None:
+def _print(row: Row, score: ShownScore | Category | None, console: Console) -> None:
     console.print(shown(heading_of(row), "bold"))
     styles = _styles(row, score)
     console.print(
@@ -45,9 +45,9 @@ def _print(row: Row, score: Score | Category | None, console: Console) -> None:
         print_table(table, console)
 
 
-def _styles(row: Row, score: Score | Category | None) -> list[str]:
+def _styles(row: Row, score: ShownScore | Category | None) -> list[str]:
     """A style a token."""
-    if isinstance(score, Score):
+    if isinstance(score, ShownScore):
         return [_level(shade) for shade in shades_of(row, score)]
     if isinstance(score, Category):
         styles = _style_of_names(row, score)
@@ -72,7 +72,7 @@ def _coloured(row: Row, styles: Sequence[str]) -> Text:
     return text
 
 
-def _marked(row: Row, score: Score | Category | None, styles: Sequence[str]) -> Text:
+def _marked(row: Row, score: ShownScore | Category | None, styles: Sequence[str]) -> Text:
     """The response, strongly shaded tokens in brackets and the critical one in two; names before their tokens."""
     names = names_of(row, score) if isinstance(score, Category) else [None] * len(styles)
     strong = {*LEVELS[MARKED:], *BELOW[MARKED:]}
@@ -89,7 +89,7 @@ def _marked(row: Row, score: Score | Category | None, styles: Sequence[str]) -> 
     return shown("".join(parts))
 
 
-def _strongest(row: Row, score: Score) -> Table:
+def _strongest(row: Row, score: ShownScore) -> Table:
     """The most strongly shaded tokens with their values, in the order of the text."""
     values, shades, spelled = values_of(row, score.key), shades_of(row, score), spelled_of(row)
     seen = [t for t, shade in enumerate(shades) if _level(shade)]

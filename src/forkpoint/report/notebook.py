@@ -9,9 +9,9 @@ from typing import Any
 
 from forkpoint.report.content import Page, Row
 from forkpoint.report.rendering import render_fragment
-from forkpoint.report.scores import COLUMNS, Category, Score
 from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, spelled_of, values_of
-from forkpoint.types import TokenScores
+from forkpoint.report.shown_scores import COLUMNS, Category, ShownScore
+from forkpoint.types import HTML, Results, TokenScores
 
 RESPONSES = 3  # of a page
 ABOVE, BELOW = "196, 84, 0", "24, 92, 190"  # the hues of shades
@@ -55,11 +55,11 @@ def _response(row: Row, columns: Sequence[str] = COLUMNS, *, every: bool = False
     return {"heading": heading_of(row), "question": row.get("question"), "texts": texts}
 
 
-def _text(row: Row, score: Score | Category | None, columns: Sequence[str]) -> dict[str, Any]:
+def _text(row: Row, score: ShownScore | Category | None, columns: Sequence[str]) -> dict[str, Any]:
     """The tokens of a text: what each spells, its shade or the colour of its name, and its numbers."""
     numbers = {name: found for name in ("success", *columns) if (found := values_of(row, name))}
     names = names_of(row, score) if isinstance(score, Category) else [None] * len(row["tokens"])
-    shades = shades_of(row, score) if isinstance(score, Score) else [Shade(0)] * len(row["tokens"])
+    shades = shades_of(row, score) if isinstance(score, ShownScore) else [Shade(0)] * len(row["tokens"])
     kinds = list(dict.fromkeys(name for name in names if name))
     tokens = []
     for i, (token, shade, name) in enumerate(zip(spelled_of(row), shades, names, strict=True)):
@@ -72,7 +72,10 @@ def _text(row: Row, score: Score | Category | None, columns: Sequence[str]) -> d
     return {"label": _label(score), "tokens": tokens}
 
 
-def _label(score: Score | Category | None) -> str:
-    if isinstance(score, Score):
+def _label(score: ShownScore | Category | None) -> str:
+    if isinstance(score, ShownScore):
         return f"{score.label}: no shade at {score.light:g}, the strongest at {score.strong:g}"
     return score.label if score else ""
+
+
+HTML |= {Results: results_html, TokenScores: scores_html}

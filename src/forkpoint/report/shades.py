@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from forkpoint.report.content import Row
-from forkpoint.report.scores import CATEGORIES, SCORES, Category, Score
+from forkpoint.report.shown_scores import CATEGORIES, SCORES, Category, ShownScore
 
 SHADES = 10  # from no shade (0) to the strongest (9)
 
@@ -50,7 +50,7 @@ def spelled_of(row: Row) -> list[str]:
     return texts
 
 
-def scores_of(row: Row) -> list[Score | Category]:
+def scores_of(row: Row) -> list[ShownScore | Category]:
     """The scores and categories of which a row holds a value, in the order in which the viewer offers them."""
     return [one for one in (*CATEGORIES, *SCORES) if any(value is not None for value in values_of(row, one.key))]
 
@@ -79,7 +79,7 @@ def shade(value: float | None, light: float, strong: float, *, two_sided: bool =
     return Shade(max(0, min(SHADES - 1, far)), below)
 
 
-def shades_of(row: Row, score: Score) -> list[Shade]:
+def shades_of(row: Row, score: ShownScore) -> list[Shade]:
     """A shade a token."""
     return [shade(v, score.light, score.strong, two_sided=score.two_sided) for v in values_of(row, score.key)]
 

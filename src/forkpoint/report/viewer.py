@@ -23,7 +23,7 @@ from typing import Any
 
 from forkpoint.report.content import Row
 from forkpoint.report.rendering import script_json
-from forkpoint.report.scores import CATEGORIES, COLUMNS, SCORES
+from forkpoint.report.shown_scores import CATEGORIES, COLUMNS, SCORES
 
 SCRIPTS = ("curve.js", "panel.js", "text.js", "list.js", "viewer.js")  # after dom.js
 BYTES_SHOWN = 20_000_000  # of rows: keeps the page under 25 MB

@@ -1,1 +1,4 @@
-"""Strategies behind OpenAI's API: `model` names the strategy, an `Engine` does the work. `app.create_app` builds it."""
+"""Serving: strategies behind OpenAI's API; `model` names the strategy, an engine does the work.
+
+In: HTTP requests. Out: completions with the forkpoint extension. `app.create_app` builds the server. Does not know tasks.
+"""

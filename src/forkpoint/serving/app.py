@@ -25,9 +25,9 @@ from forkpoint.serving import errors, responses, streaming
 from forkpoint.serving.errors import ApiError
 from forkpoint.serving.jobs import Job, job_of, served_strategy
 from forkpoint.serving.requests import Body, ChatBody, CompletionBody, read_body
-from forkpoint.serving.responses import CHAT, COMPLETION, Shape
+from forkpoint.serving.responses import CHAT, COMPLETION, CompletionShape
 from forkpoint.serving.settings import READY_MADE, Settings
-from forkpoint.serving.work import Abandoned, Pool, ServingEngine
+from forkpoint.serving.work import Abandoned, ServingEngine, WorkPool
 
 log = logging.getLogger("forkpoint.serving")
 Payload = list[dict[str, Any]]
@@ -36,7 +36,7 @@ Payload = list[dict[str, Any]]
 
 def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (frozen)
     """The application; run it with any ASGI server, in one process. `app.state.pool` is its work."""
-    pool = Pool(settings.running, settings.waiting)
+    pool = WorkPool(settings.running, settings.waiting)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +71,7 @@ def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # n
     async def chat_completions(request: Request) -> Response:
         return await answer(request, ChatBody, CHAT)
 
-    async def answer(request: Request, kind: type[Body], shape: Shape) -> Response:
+    async def answer(request: Request, kind: type[Body], shape: CompletionShape) -> Response:
         began = time.monotonic()
         try:
             raw = await _read(request, settings.most_bytes)
@@ -98,7 +98,7 @@ def _understand(engine: Engine, kind: type[Body], raw: bytes, settings: Settings
     return body, job_of(engine, body, settings)
 
 
-def _payload(engine: Engine, job: Job, body: Body, shape: Shape) -> Payload:
+def _payload(engine: Engine, job: Job, body: Body, shape: CompletionShape) -> Payload:
     """Solve a job. In a thread of the pool."""
     outcomes = job.strategy.solve(engine, job.cases)
     choices = responses.choices_of(job, outcomes, with_texts=body.return_paths)

@@ -17,11 +17,11 @@ from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import Strategy, parse_strategy
 from forkpoint.engines import Engine
 from forkpoint.engines.checks import check_sequence
-from forkpoint.engines.stopping import decode
 from forkpoint.serving.errors import ApiError, bad
 from forkpoint.serving.requests import Body, ChatBody, CompletionBody, Message
 from forkpoint.serving.settings import Settings
 from forkpoint.tasks import encode, render_chat
+from forkpoint.text import decode
 from forkpoint.types import TokenIds, UserError
 
 SERVED = ("greedy", "sample", "self-consistency", "cot-decoding")

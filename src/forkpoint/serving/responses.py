@@ -14,7 +14,7 @@ from forkpoint.serving.jobs import Job
 
 
 @dataclass(frozen=True)
-class Shape:
+class CompletionShape:
     """What differs between the two kinds of completions."""
 
     prefix: str
@@ -23,12 +23,12 @@ class Shape:
     chat: bool
 
 
-COMPLETION = Shape("cmpl", "text_completion", "text_completion", False)
-CHAT = Shape("chatcmpl", "chat.completion", "chat.completion.chunk", True)
+COMPLETION = CompletionShape("cmpl", "text_completion", "text_completion", False)
+CHAT = CompletionShape("chatcmpl", "chat.completion", "chat.completion.chunk", True)
 
 
 @dataclass(frozen=True)
-class Choice:
+class CompletionChoice:
     """One choice: the path that it shows, and the forkpoint extension."""
 
     index: int
@@ -36,22 +36,24 @@ class Choice:
     extension: dict[str, Any]
 
 
-def choices_of(job: Job, outcomes: Sequence[Outcome], *, with_texts: bool) -> list[Choice]:
+def choices_of(job: Job, outcomes: Sequence[Outcome], *, with_texts: bool) -> list[CompletionChoice]:
     """The choices of a job: the chosen path of each prompt, or every draw of `sample`."""
     single = [one for outcome in outcomes for one in (_draws(outcome) if job.strategy.name == "sample" else [outcome])]
     return [
-        Choice(i, outcome.paths[outcome.chosen], _extension(job, outcome, with_texts))
+        CompletionChoice(i, outcome.paths[outcome.chosen], _extension(job, outcome, with_texts))
         for i, outcome in enumerate(single)
     ]
 
 
-def head(shape: Shape, model: str, *, chunk: bool = False) -> dict[str, Any]:
+def head(shape: CompletionShape, model: str, *, chunk: bool = False) -> dict[str, Any]:
     """The fields that every response, and every chunk of a stream, begins with."""
     kind = shape.chunk if chunk else shape.object
     return {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def whole(shape: Shape, model: str, choices: Sequence[Choice], usage: dict[str, int]) -> dict[str, Any]:
+def whole(
+    shape: CompletionShape, model: str, choices: Sequence[CompletionChoice], usage: dict[str, int]
+) -> dict[str, Any]:
     """A response that is no stream."""
     return {**head(shape, model), "choices": [_choice(shape, c) for c in choices], "usage": usage}
 
@@ -66,7 +68,7 @@ def usage_of(job: Job, outcomes: Sequence[Outcome]) -> dict[str, int]:
     }
 
 
-def _choice(shape: Shape, choice: Choice) -> dict[str, Any]:
+def _choice(shape: CompletionShape, choice: CompletionChoice) -> dict[str, Any]:
     text = choice.path.text
     said = {"message": {"role": "assistant", "content": text, "refusal": None}} if shape.chat else {"text": text}
     return {

@@ -16,10 +16,10 @@ def serve_until_stopped(app: FastAPI, listening: socket.socket, grace: float) ->
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(grace) + 5  # bodies that never end
     )  # fmt: skip
-    Server(config, app, grace).run(sockets=[listening])
+    DrainingServer(config, app, grace).run(sockets=[listening])
 
 
-class Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """Uvicorn's, but instead of cancelling work it answers 503 to those who wait for it."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, grace: float) -> None:

@@ -8,9 +8,9 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from forkpoint.engines.stopping import decode_with_offsets
 from forkpoint.serving.errors import ApiError, failed
-from forkpoint.serving.responses import Choice, Shape, head
+from forkpoint.serving.responses import CompletionChoice, CompletionShape, head
+from forkpoint.text import decode_with_offsets
 
 log = logging.getLogger("forkpoint.serving")
 KEEP_ALIVE = ": the strategy is at work\n\n"
@@ -36,7 +36,11 @@ async def events(answer: asyncio.Future[list[dict[str, Any]]], every: float) -> 
 
 
 def chunks(
-    shape: Shape, model: str, choices: Sequence[Choice], usage: dict[str, int] | None, tokenizer: Any
+    shape: CompletionShape,
+    model: str,
+    choices: Sequence[CompletionChoice],
+    usage: dict[str, int] | None,
+    tokenizer: Any,
 ) -> Iterator[dict[str, Any]]:
     """The chunks of a finished response, choice after choice, and the usage in one of its own where it is wanted.
 
@@ -58,7 +62,7 @@ def chunks(
         yield {**first, "choices": [], "usage": usage}
 
 
-def pieces_of(choice: Choice, tokenizer: Any) -> Iterator[str]:
+def pieces_of(choice: CompletionChoice, tokenizer: Any) -> Iterator[str]:
     """The text of a choice, cut where its tokens are."""
     text, begin = choice.path.text, 0
     for _, end in decode_with_offsets(tokenizer, choice.path.token_ids)[1]:
@@ -69,7 +73,7 @@ def pieces_of(choice: Choice, tokenizer: Any) -> Iterator[str]:
         yield text[begin:]
 
 
-def _part(choice: Choice, **said: Any) -> dict[str, Any]:
+def _part(choice: CompletionChoice, **said: Any) -> dict[str, Any]:
     return {"index": choice.index, **said, "logprobs": None, "finish_reason": None}
 
 

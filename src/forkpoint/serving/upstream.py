@@ -6,7 +6,7 @@ import os
 from functools import cache
 from typing import Any
 
-from forkpoint.engines.openai_calls import Server
+from forkpoint.engines.remote.openai_calls import CompletionsServer
 from forkpoint.types import FailedError, UserError
 
 ONCE: Any = {"max_retries": 0, "timeout": 3.0}  # seconds
@@ -22,5 +22,5 @@ def whats_wrong(url: str) -> str | None:
 
 
 @cache
-def _server(url: str) -> Server:
-    return Server(url, "", os.environ.get("OPENAI_API_KEY", "").strip())
+def _server(url: str) -> CompletionsServer:
+    return CompletionsServer(url, "", os.environ.get("OPENAI_API_KEY", "").strip())

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from forkpoint.engines import Engine
-from forkpoint.engines.openai_calls import RefusedError, ServerError
+from forkpoint.engines.remote.openai_calls import RefusedError, ServerError
 from forkpoint.serving.errors import ApiError, bad
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
 
@@ -112,7 +112,7 @@ class Piece:
             self.result.set_result(self.told.result())
 
 
-class Pool:
+class WorkPool:
     """At most `running` pieces of work at a time, each in a thread, and `waiting` more in line.
 
     The threads are daemons: a process that ends does not wait for an upstream's answer. Its methods are for the thread

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from forkpoint.hub import check_hub
-from forkpoint.tasks.jsonlines import Row, rows_of
+from forkpoint.jsonl import Row, rows_of
 from forkpoint.types import UserError
 
 Rows = Iterator[tuple[str, Row]]

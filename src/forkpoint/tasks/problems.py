@@ -14,9 +14,9 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+from forkpoint.jsonl import Row, column, scalar, text, texts
 from forkpoint.tasks.data_sets import Rows, loaded_rows, read_source
 from forkpoint.tasks.golds import gold_value, option_letter
-from forkpoint.tasks.jsonlines import Row, column, scalar, text, texts
 from forkpoint.tasks.numerals import canonical_number
 from forkpoint.types import AnswerKind, Problem, UserError
 
@@ -168,7 +168,7 @@ def _gold(gold: str, kind: AnswerKind, answer_column: str, place: str) -> str:
 def _lab(data: str | None, split: str, limit: int | None, seed: int) -> list[Problem]:
     if data is not None:
         raise UserError("the task 'lab' makes its own problems and reads no --data; for a file use the task 'jsonl'")
-    from forkpoint.lab.problems import load_problems as lab_problems
+    from forkpoint.lab.problem_generator import load_problems as lab_problems
 
     problems: list[Problem] = lab_problems(split=split, limit=limit, seed=seed)
     if not problems:

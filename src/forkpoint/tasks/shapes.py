@@ -11,7 +11,7 @@ _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-class Shape(NamedTuple):
+class AnswerShape(NamedTuple):
     """`kind` is "tuple", "set", "matrix", "ratio" or "leaf"; `brackets` tell apart tuples, and matrices by columns."""
 
     kind: str
@@ -19,7 +19,7 @@ class Shape(NamedTuple):
     items: Sequence[str]
 
 
-def shape(text: str) -> Shape:
+def shape(text: str) -> AnswerShape:
     """The outer shape of a cleaned answer. A bare list is a set; "a \\pm b" stands for two items."""
     matrix = _MATRIX.fullmatch(text)
     if matrix:
@@ -29,22 +29,22 @@ def shape(text: str) -> Shape:
     if opening == r"\{" and closing == r"\}":
         items = split_top(inner, ",", ";")
     elif len(items) == 1 and opening in ("(", "[") and len(split_top(inner, ",")) > 1 and r"\pm" not in text:
-        return Shape("tuple", opening + closing, split_top(inner, ","))
+        return AnswerShape("tuple", opening + closing, split_top(inner, ","))
     signed = [variant.strip() for item in items for variant in signs(item)]
     if len(signed) > 1 or opening == r"\{":
-        return Shape("set", "", signed)
+        return AnswerShape("set", "", signed)
     parts = split_top(text, ":")
     if len(parts) > 1 and not _CLOCK.fullmatch(text):
-        return Shape("ratio", "", parts)
-    return Shape("leaf", "", [text])
+        return AnswerShape("ratio", "", parts)
+    return AnswerShape("leaf", "", [text])
 
 
-def _matrix(factor: str, kind: str, body: str) -> Shape:
+def _matrix(factor: str, kind: str, body: str) -> AnswerShape:
     """Entries row by row, times a number in front. Determinants are no matrices."""
     rows = [row.split("&") for row in body.removesuffix("\\\\").split("\\\\")]
     entries = [f"({factor})({entry})" if factor else entry for row in rows for entry in row]
     determinant = kind if kind in ("v", "V") else ""
-    return Shape("matrix", determinant + ",".join(str(len(row)) for row in rows), entries)
+    return AnswerShape("matrix", determinant + ",".join(str(len(row)) for row in rows), entries)
 
 
 def split_top(text: str, *separators: str) -> list[str]:

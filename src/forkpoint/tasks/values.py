@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from forkpoint.tasks.answer_options import bare_option, stated_option
 from forkpoint.tasks.numerals import number_span, numerals
-from forkpoint.tasks.options import bare_option, stated_option
 from forkpoint.tasks.statements import HYPOTHESIS, Formulas, Statement, trimmed
 from forkpoint.types import AnswerKind, Span
 

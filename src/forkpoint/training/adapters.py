@@ -6,15 +6,12 @@ lives in its own directory, as safetensors.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +21,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from forkpoint.engines.memory import is_out_of_memory
-from forkpoint.engines.trunk_attention import forward_lock
+from forkpoint.engines.local.lending import lent
+from forkpoint.engines.local.memory import is_out_of_memory
+from forkpoint.engines.local.trunk_attention import forward_lock
 from forkpoint.files import read_json, readable, to_json, write_whole
 from forkpoint.training.sft import response_rows, sft_trainer
 from forkpoint.types import Trajectory, UserError, check_texts
@@ -40,7 +38,7 @@ Step = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class TuningConfig:
     """How an adapter is tuned; the defaults but `batch_size` are the paper's (arXiv 2411.19943), α / rank = 2.
 
     `modules` are the names of the linear layers that get a low-rank update ("up_proj", ...); none are those within the
@@ -62,7 +60,7 @@ def require_training() -> None:
         raise UserError(f'{" and ".join(missing)} must be installed to tune adapters: pip install "forkpoint[train]"')
 
 
-def check_tuning(tuning: Tuning, model: PreTrainedModel) -> list[str]:
+def check_tuning(tuning: TuningConfig, model: PreTrainedModel) -> list[str]:
     """The full names of the layers to adapt. UserError for numbers out of range and names that are not there."""
     for name in ("rank", "alpha", "learning_rate", "epochs", "batch_size"):
         if not (math.isfinite(value := getattr(tuning, name)) and value > 0):
@@ -110,7 +108,7 @@ def tune_adapter(
     model: PreTrainedModel,
     tokenizer: Any,
     responses: Sequence[Trajectory],
-    tuning: Tuning,
+    tuning: TuningConfig,
     out: Path,
     step: Step | None = None,
 ) -> dict[str, Any]:
@@ -132,36 +130,11 @@ def tune_adapter(
     return dict(read_json(out / FACTS))
 
 
-@contextmanager
-def lent(model: PreTrainedModel, tokenizer: Any = None) -> Iterator[None]:
-    """Take back, at the end, whatever PEFT and TRL leave on a model and its tokenizer."""
-    settings = [(owner, copy.deepcopy(vars(owner))) for owner in (model.config, model.generation_config)]
-    attributes = set(vars(model))
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    pad = None if tokenizer is None else tokenizer.pad_token
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # between TRL, PEFT and transformers, not the user's
-            yield
-    finally:
-        for name in set(vars(model)) - attributes:
-            delattr(model, name)
-        for owner, values in settings:
-            vars(owner).clear()
-            vars(owner).update(values)
-        for parameter, wanted in trainable:
-            parameter.requires_grad_(wanted)
-            parameter.grad = None
-        if tokenizer is not None:
-            tokenizer.pad_token = pad
-        model.eval()
-
-
 def _trainer(
     model: PreTrainedModel,
     tokenizer: Any,
     responses: Sequence[Trajectory],
-    tuning: Tuning,
+    tuning: TuningConfig,
     layers: list[str],
     step: Step | None,
 ) -> Any:
@@ -193,7 +166,7 @@ def _trainer(
     return trainer
 
 
-def _train(trainer: Any, responses: Sequence[Trajectory], tuning: Tuning) -> dict[str, Any]:
+def _train(trainer: Any, responses: Sequence[Trajectory], tuning: TuningConfig) -> dict[str, Any]:
     """Train to the end; what is known of the training."""
     try:
         trainer.train()

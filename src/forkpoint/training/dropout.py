@@ -15,7 +15,7 @@ import torch
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 
-from forkpoint.engines.probe import distance, probe_logits, tolerance
+from forkpoint.engines.local.probe import distance, probe_logits, tolerance
 from forkpoint.types import UserError
 
 WORDS = ("drop", "jitter")  # in names as attention_dropout, resid_pdrop, layerdrop, drop_prob, router_jitter_noise

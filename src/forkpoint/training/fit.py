@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from forkpoint.engines.memory import is_out_of_memory
+from forkpoint.engines.local.memory import is_out_of_memory
 from forkpoint.types import UserError
 
 Step = Callable[[int, int, int], None]

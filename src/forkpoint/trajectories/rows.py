@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from forkpoint.engines import Engine
-from forkpoint.engines.stopping import cut_at_stop, decode, pieces
+from forkpoint.jsonl import column, list_of, text
 from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.tasks.jsonlines import column, list_of, text
+from forkpoint.text import cut_at_stop, decode, pieces
 from forkpoint.types import (
     Completion,
     FinishReason,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.critical.contrast_sets import about_few
+from forkpoint.jsonl import column, is_number, shortened, text, tokens_of
 from forkpoint.report.content import (
     Chart,
     Page,
@@ -20,10 +20,10 @@ from forkpoint.report.content import (
     number,
     percent,
 )
-from forkpoint.report.figures.training import Curve, curves_svg
-from forkpoint.report.scores import COLUMNS
+from forkpoint.report.figures.training_figure import MetricLine, curves_svg
+from forkpoint.report.shown_scores import COLUMNS
+from forkpoint.scores.contrast_sets import about_few
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.tasks.jsonlines import column, is_number, shortened, text, tokens_of
 from forkpoint.trajectories.rows import SCORES, SUMMARY
 from forkpoint.types import UserError
 
@@ -89,7 +89,7 @@ def _losses(trainings: Summary) -> Chart:
         n = len(training["losses"])
         done = [100 * (i + 1) / n for i in range(n)]
         label = f"{name} model, on {'right' if name == 'positive' else 'wrong'} responses"
-        curves.append(Curve(label, done, training["losses"], STYLES[name]))
+        curves.append(MetricLine(label, done, training["losses"], STYLES[name]))
     draw = partial(curves_svg, curves, "mean loss of a response token (nats)", across="share of the training done (%)")
     return Chart("Loss of the two models", draw, "Each point is the mean of a stretch of steps.")
 

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from forkpoint.jsonl import list_of, text
 from forkpoint.lab import CORPUS, MODEL_DIR
 from forkpoint.report.content import Page, Row, Table, Tokens, finished, percent
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.tasks.jsonlines import list_of, text
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
@@ -57,7 +57,7 @@ def _rows(path: Path, kinds: list[str]) -> Iterator[Row]:
     """The first documents; a token that is no noise has none."""
     from transformers import AutoTokenizer
 
-    from forkpoint.engines.stopping import visible_pieces
+    from forkpoint.text import visible_pieces
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     for where, row in islice(read_rows(path), SHOWN):

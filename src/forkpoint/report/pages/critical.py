@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forkpoint.jsonl import text, tokens_of
 from forkpoint.report.content import (
     Chart,
     Page,
@@ -20,9 +21,8 @@ from forkpoint.report.content import (
     percent,
     percents,
 )
-from forkpoint.report.figures.replacement import replacement_svg
+from forkpoint.report.figures.replacement_figure import replacement_svg
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.tasks.jsonlines import text, tokens_of
 from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import Sampling
 

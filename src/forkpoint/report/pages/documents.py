@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forkpoint.jsonl import Row, is_number, shortened, text, tokens_of
 from forkpoint.report.content import Chart, Page, Table, Tokens, finished, number, percent
-from forkpoint.report.figures.dynamics import dynamics_svg
-from forkpoint.report.scores import CATEGORIES, COLUMNS
-from forkpoint.selective.dynamics import DOCUMENTS, FALL, RISE
+from forkpoint.report.figures.dynamics_figure import dynamics_svg
+from forkpoint.report.shown_scores import CATEGORIES, COLUMNS
+from forkpoint.scores.dynamics import DOCUMENTS, FALL, RISE
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.tasks.jsonlines import Row, is_number, shortened, text, tokens_of
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 

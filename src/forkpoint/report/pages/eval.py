@@ -11,7 +11,7 @@ from typing import Any
 from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, count, cut_off_hint, finished, percent, percents
 from forkpoint.report.figures.accuracy import accuracy_svg
-from forkpoint.report.figures.sweep import sweep_svg
+from forkpoint.report.figures.sweep_figure import sweep_svg
 from forkpoint.types import UserError
 
 Results = dict[str, Any]

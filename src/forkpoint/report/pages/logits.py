@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from forkpoint.evaluation.logits import DISTANCE, HISTOGRAM, KEPT, SORTED, SUMMARY, read_table
+from forkpoint.evaluation.logit_study import DISTANCE, HISTOGRAM, KEPT, SORTED, SUMMARY, read_table
 from forkpoint.report.content import Chart, Page, Row, Table, Tokens, finished, number
-from forkpoint.report.figures.logits import logits_svg
+from forkpoint.report.figures.logits_figure import logits_svg
 
 Summary = dict[str, Any]
 

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.preference.pair_files import PAIRS
+from forkpoint.jsonl import checked_text, column, shares, text, tokens_of
+from forkpoint.pairs.pair_files import PAIRS
 from forkpoint.report.content import Page, Row, Table, Tokens, cut_off_hint, cut_off_words, finished, number, percent
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.tasks.jsonlines import checked_text, column, shares, text, tokens_of
 from forkpoint.trajectories.rows import SUMMARY
 
 Summary = dict[str, Any]
@@ -45,7 +45,7 @@ def page(run: Path) -> Page:
 
 
 def page_of_summary(summary: Summary) -> Page:
-    """The sentences and the table of what the functions of `forkpoint.preference.making` return."""
+    """The sentences and the table of what the functions of `forkpoint.pairs.pair_building` return."""
     counts = summary["dropped"]
     dropped = [(what, WORDS[reason], n) for what, reasons in counts.items() for reason, n in reasons.items() if n]
     rows = [(*words, f"{n:,}") for *words, n in dropped]

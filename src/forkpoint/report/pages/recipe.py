@@ -17,9 +17,9 @@ from forkpoint.report.figures.accuracy import accuracy_svg
 from forkpoint.report.figures.ratios import ratios_svg
 from forkpoint.report.page import REPORT
 from forkpoint.report.pages.eval import DIFFERENCE, difference_cells, tests_note
-from forkpoint.selective.rules import NONE
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
+from forkpoint.weights.rules import NONE
 
 Found = dict[str, dict[str, Any]]  # what a stage's file holds, by the stage's name
 APART = ("ratio", "snapshots", *UNIMPORTANT)  # options without which trainings are on one line of the ratios' chart

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.preference.held_out import ks
 from forkpoint.report.content import Chart, Page, Table, count, cut_off_hint, finished, percent
-from forkpoint.report.figures.rounds import rounds_svg
+from forkpoint.report.figures.rounds_figure import rounds_svg
+from forkpoint.training.heldout_eval import ks
 from forkpoint.trajectories.rows import SUMMARY
 
 Summary = dict[str, Any]

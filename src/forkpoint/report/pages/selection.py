@@ -11,8 +11,8 @@ import numpy as np
 from forkpoint.report.content import Chart, Page, Tokens, finished, percent
 from forkpoint.report.figures.distribution import Counts, counts_of, distribution_svg
 from forkpoint.report.pages.documents import document_rows
-from forkpoint.selective.dynamics import DOCUMENTS
-from forkpoint.selective.store import SCORES
+from forkpoint.scores.dynamics import DOCUMENTS
+from forkpoint.scores.store import SCORES
 from forkpoint.trajectories.rows import SUMMARY
 
 Summary = dict[str, Any]

@@ -12,8 +12,8 @@ import numpy as np
 from forkpoint.report.content import Chart, Page, Table, Tokens, finished, number
 from forkpoint.report.figures.distribution import ALL, Counts, counts_of, distribution_svg
 from forkpoint.report.pages.documents import document_rows
-from forkpoint.selective.dynamics import DOCUMENTS
-from forkpoint.selective.store import SCORES, STORE, Store, open_store
+from forkpoint.scores.dynamics import DOCUMENTS
+from forkpoint.scores.store import SCORES, STORE, Store, open_store
 
 SHARDS = 16  # that the scores' spread is taken from, about a million tokens each
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.report.content import Chart, Page, Table, finished, number
-from forkpoint.report.figures.training import Band, Curve, curves_svg
+from forkpoint.report.figures.training_figure import Band, MetricLine, curves_svg
 from forkpoint.trajectories.rows import SUMMARY
 
 Summary = dict[str, Any]
@@ -170,7 +170,7 @@ def _points_are(history: History) -> str:
 
 def _svg(panel: Panel, history: History) -> str:
     curves = [
-        Curve(line.label, steps, values, line.style, line.held_out)
+        MetricLine(line.label, steps, values, line.style, line.held_out)
         for line in panel.lines
         for steps, values in [_points(history, line.metric, panel.scale)]
         if steps

@@ -1,0 +1,265 @@
+"""Replicas of an engine, each in a process of its own, on one machine or a cluster: Ray Data hands out the work.
+
+An item of work is done whole on one replica, with the batches of a single engine. So results do not depend on how many
+replicas there are, on which of them does an item, or on whether one died and the item was done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from forkpoint.engines.base import Engine
+from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
+from forkpoint.engines.loading import first_line
+from forkpoint.engines.local.trunks import MAX_OWN
+from forkpoint.engines.quiet import output_into
+from forkpoint.sampling.limits import validate
+from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+log = logging.getLogger("forkpoint")
+RETRIES = 3  # further attempts at an item whose replica died under it
+RESTARTS = 20  # of one replica in a run
+PLACING_SECONDS = 120.0  # in which the processes of all replicas must have started
+ANSWERING_SECONDS = 10.0  # in which something must answer at RAY_ADDRESS
+CHUNKS_EACH, LEAST_CHUNK = 2, 16  # direct calls: pieces of work a replica, and the fewest requests of one
+
+
+class RayEngine(Engine):
+    """Implements `Engine` over replicas, which `load_ray` starts.
+
+    `map` gives whole items to replicas. `generate`, `score` and `beam_search` give each a few chunks of the requests,
+    so their results are those of one engine up to floating-point rounding. The replicas end with this object.
+    """
+
+    def __init__(self, replicas: Sequence[Any]) -> None:
+        from forkpoint.engines.cluster.ray_workers import Facts, opened
+
+        self.replicas = list(replicas)
+        self._settings = _common_settings(self.replicas)
+        facts: Facts = opened(_get(self.replicas[0].facts.remote()))
+        self.name, self.tokenizer, self.ends = facts.name, facts.tokenizer, facts.ends
+        self.vocab_size, self.most_top, self.context = facts.vocab_size, facts.most_top, facts.context
+        for warning in facts.warnings:
+            log.warning("%s", warning)
+
+    @property
+    def settings(self) -> Mapping[str, str | int | None]:
+        """Those of each replica; their number changes no results, so that a run may go on with another number."""
+        return self._settings
+
+    def map(self, work: Callable[[Engine, T], R], items: Sequence[T]) -> Iterator[R]:
+        """See `Engine.map`. Raises what a replica does, and FailedError where one died again and again."""
+        if not items:
+            return
+        import ray
+        from ray import cloudpickle
+        from ray.data import ActorPoolStrategy
+
+        from forkpoint.engines.cluster.ray_workers import Feeder, opened, said
+
+        packed = [{"item": cloudpickle.dumps(item)} for item in items]
+        dataset = ray.data.from_items(packed, override_num_blocks=len(packed))
+        dataset.context.enable_progress_bars = False
+        dataset.context.execution_options.preserve_order = True
+        answers = dataset.map(
+            Feeder,
+            fn_constructor_args=(self.replicas, uuid.uuid4().hex, ray.put(cloudpickle.dumps(work))),
+            compute=ActorPoolStrategy(size=min(len(items), len(self.replicas)), max_tasks_in_flight_per_actor=1),
+            num_cpus=0,
+        )
+        try:
+            for table in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for answer in table["answer"].to_pylist():
+                    yield opened(answer)
+        except ray.exceptions.RayError as error:
+            raise FailedError(f"Ray could not go on: {said(error)}") from error
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
+        """See `Engine.generate`. Raises UserError for an empty or too long prefix and for repeated keys."""
+        check_requests(self, requests, sampling)
+        parts = [requests[part] for part in self._chunks([r.prefix for r in requests])]
+        return _each(self.map(partial(_generate, sampling=sampling), parts))
+
+    def score(
+        self,
+        sequences: Sequence[TokenIds],
+        *,
+        top: int = 0,
+        sampling: Sampling | None = None,
+        starts: Sequence[int] | None = None,
+    ) -> Iterator[Scored]:
+        """See `Engine.score`. Raises UserError for an empty or too long sequence, a start or a top out of range."""
+        begins = check_scoring(self, sequences, top, sampling, starts)
+        parts = [(sequences[part], begins[part]) for part in self._chunks(sequences)]
+        return _each(self.map(partial(_score, top=top, sampling=sampling), parts))
+
+    def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
+        """See `Engine.beam_search`."""
+        validate(sampling)
+        for request in requests:
+            check_sequence(self, request.prefix, request.key, sampling.max_tokens)
+        parts = [requests[part] for part in self._chunks([r.prefix for r in requests])]
+        work = partial(_beam_search, num_beams=num_beams, sampling=sampling)
+        return _each(self.map(work, parts))
+
+    def _chunks(self, prefixes: Sequence[TokenIds]) -> list[slice]:
+        return list(chunks(prefixes, max(LEAST_CHUNK, -(-len(prefixes) // (CHUNKS_EACH * len(self.replicas))))))
+
+
+def load_ray(load: Callable[[], Engine], replicas: int, *, gpus_each: int) -> Engine:
+    """`replicas` of the engine that `load` gives, on the Ray cluster of RAY_ADDRESS, else on one of this process.
+
+    Each has `gpus_each` GPUs where the cluster has any, else its share of the CPUs. Raises UserError where Ray is not
+    installed or reached, where the cluster has no room for all of them, and what `load` raises.
+    """
+    try:
+        import ray
+        from ray import cloudpickle
+
+        from forkpoint.engines.cluster.ray_workers import Replica
+    except ImportError as error:
+        raise UserError(f'the ray engine needs Ray: pip install "forkpoint[ray]" ({error})') from error
+    join()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    share, cpus = resources(nodes, replicas, gpus_each)
+    actor = ray.remote(Replica).options(max_restarts=RESTARTS, max_task_retries=RETRIES, **share)
+    packed, threads = cloudpickle.dumps(load), os.environ.get("OMP_NUM_THREADS", str(cpus))
+    handles = [actor.remote(packed, threads) for _ in range(replicas)]
+    waiting = ray.wait([h.here.remote() for h in handles], num_returns=replicas, timeout=PLACING_SECONDS)[1]
+    if waiting:
+        raise UserError(
+            f"Ray could start only {replicas - len(waiting)} of {replicas} replicas in {PLACING_SECONDS:.0f} seconds; "
+            "is the rest of its cluster in use?"
+        )
+    return RayEngine(handles)
+
+
+def join() -> None:
+    """Join the cluster of RAY_ADDRESS, or start one that ends with this process; nothing where that was done before."""
+    import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else Ray Data's own actors are warned of on stderr
+    address = os.environ.get("RAY_ADDRESS")
+    _check_address(address)
+    alone = {} if address else {"include_dashboard": False}
+    try:
+        with output_into(os.devnull):  # what its C++ writes, of any log level
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        token = "AuthenticationError" in str(error.__cause__)
+        hint = "; it wants a token, which Ray sends where RAY_AUTH_MODE is token" if token else ""
+        where = f"joined at {address}" if address else "started here"
+        raise UserError(f"no Ray cluster could be {where}: {first_line(error)}{hint}") from error
+
+
+def _check_address(address: str | None) -> None:
+    """UserError where nothing listens at HOST:PORT; Ray itself would try for minutes, without a word."""
+    host, colon, port = (address or "").rpartition(":")
+    if not (colon and host and port.isdecimal()) or "://" in host:
+        return  # none, "auto", or one that Ray judges at once
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWERING_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS is {address}, but no Ray cluster answers there: {error}") from error
+
+
+def resources(nodes: Sequence[Mapping[str, float]], replicas: int, gpus_each: int) -> tuple[dict[str, float], int]:
+    """What to ask of Ray for each replica so that all find room on the nodes, and the CPUs of each.
+
+    Raises UserError where they do not.
+    """
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    if not sum(cpus):
+        raise UserError("the Ray cluster has no CPUs")
+    whole = next((n for n in range(sum(cpus) // replicas, 0, -1) if sum(c // n for c in cpus) >= replicas), None)
+    if gpus_each and sum(gpus):
+        if sum(g // gpus_each for g in gpus) < replicas:
+            raise UserError(
+                f"{replicas} replicas with {gpus_each} GPU{'s' if gpus_each > 1 else ''} each were asked for, but the "
+                f"Ray cluster has {' + '.join(str(g) for g in gpus if g)}"
+            )
+        return {"num_gpus": gpus_each, "num_cpus": 0}, whole or 1
+    return {"num_cpus": whole or 1 / -(-replicas // sum(cpus))}, whole or 1
+
+
+def chunks(prefixes: Sequence[TokenIds], size: int) -> Iterator[slice]:
+    """Runs of `size` consecutive requests, or up to twice as many where that keeps those of a trunk together."""
+    start = 0
+    for i in range(1, len(prefixes)):
+        n = i - start
+        if n >= 2 * size or (n >= size and not _on_one_trunk(prefixes[i - 1], prefixes[i])):
+            yield slice(start, i)
+            start = i
+    if prefixes:
+        yield slice(start, len(prefixes))
+
+
+def _on_one_trunk(a: TokenIds, b: TokenIds) -> bool:
+    shared = min(len(a), len(b)) - MAX_OWN
+    return shared > 0 and a[:shared] == b[:shared]
+
+
+def _common_settings(replicas: Sequence[Any]) -> Mapping[str, str | int | None]:
+    """The settings of all replicas; loads them all. UserError where they differ, since then results would too."""
+    from forkpoint.engines.cluster.ray_workers import opened
+
+    first, *others = [opened(settings) for settings in _get([replica.settings.remote() for replica in replicas])]
+    for other in others:
+        for key in first:
+            if other[key] != first[key]:
+                hint = "; give --memory_gib" if key == "memory_bytes" else ""
+                raise UserError(f"the replicas differ in {key}: {first[key]!r} and {other[key]!r}{hint}")
+    return dict(first)
+
+
+def _get(refs: Any) -> Any:
+    """The answers of replicas, awaited."""
+    import ray
+
+    from forkpoint.engines.cluster.ray_workers import said
+
+    try:
+        return ray.get(refs)
+    except ray.exceptions.RayError as error:
+        raise FailedError(f"a replica could not be started: {said(error)}") from error
+
+
+def _each(parts: Iterator[Sequence[T]]) -> Iterator[T]:
+    """The results of all parts; once this is closed, the work on further ones stops."""
+    for part in parts:
+        yield from part
+
+
+def _generate(engine: Engine, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:
+    return list(engine.generate(requests, sampling))
+
+
+def _score(
+    engine: Engine,
+    part: tuple[Sequence[TokenIds], Sequence[int]],
+    *,
+    top: int,
+    sampling: Sampling | None,
+) -> list[Scored]:
+    sequences, starts = part
+    return list(engine.score(sequences, top=top, sampling=sampling, starts=starts))
+
+
+def _beam_search(
+    engine: Engine, requests: Sequence[Request], *, num_beams: int, sampling: Sampling
+) -> list[Completion]:
+    return list(engine.beam_search(requests, num_beams, sampling))

@@ -1,1 +1,0 @@
-"""Which tokens to pretrain on: reference scores, selection rules, trainer, token dynamics."""

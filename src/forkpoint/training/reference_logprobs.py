@@ -1,0 +1,121 @@
+"""The reference model's log-probabilities of all pairs' tokens: computed once, kept on disk under data and model.
+
+A file holds one float32 number a token: of each pair in turn the chosen response's, then the rejected one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from forkpoint.engines.identity import weights_digest
+from forkpoint.engines.local.head import Head, head_of, in_eval_mode
+from forkpoint.files import whole_file
+from forkpoint.pairs.pair import Pair
+from forkpoint.training.pair_batches import PairExample, collate
+from forkpoint.training.pair_logprobs import logprobs_of, on_device
+
+FORMAT = 2  # of the numbers: another one where what they mean changes
+Progress = Callable[[int, int, int], None]
+"""Called with the pairs done, the pairs in all, and the tokens so far."""
+
+
+def cache_directory() -> Path:
+    """Where reference log-probabilities are kept: $XDG_CACHE_HOME/forkpoint/reference, by default in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forkpoint" / "reference"
+
+
+def with_reference(
+    model: PreTrainedModel,
+    pairs: Sequence[Pair],
+    *,
+    batch_size: int,
+    shared: bool,
+    autocast: torch.dtype | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> list[PairExample]:
+    """The pairs with the model's log-probabilities of their tokens, from `cache` where it holds them.
+
+    `autocast` is the precision in which the policy will compute, where that is not its weights' own. A file in the
+    cache that is broken is made anew; where none can be written, a warning says so. What changes the numbers' last
+    digits only (batch size, shared prompts) is not part of the key.
+    """
+    path = (cache or cache_directory()) / f"{_key(model, pairs, autocast)}.npy"
+    total = sum(len(p.chosen_ids) + len(p.rejected_ids) for p in pairs)
+    values = _read(path, total)
+    if values is None:
+        head = head_of(model)
+        with in_eval_mode(model), torch.autocast(model.device.type, autocast, enabled=autocast is not None):
+            values = _compute(model, head, pairs, batch_size, shared, progress)
+        _write(path, values)
+    examples, at = [], 0
+    for i, p in enumerate(pairs):
+        middle, end = at + len(p.chosen_ids), at + len(p.chosen_ids) + len(p.rejected_ids)
+        examples.append(PairExample(p, i, values[at:middle], values[middle:end]))
+        at = end
+    return examples
+
+
+def _compute(
+    model: PreTrainedModel,
+    head: Head,
+    pairs: Sequence[Pair],
+    batch_size: int,
+    shared: bool,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Similar lengths side by side; the numbers in the pairs' order."""
+    found: dict[int, np.ndarray] = {}
+    tokens = 0
+    order = sorted(range(len(pairs)), key=lambda i: row_length(pairs[i]))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        batch = on_device(collate([PairExample(pairs[i], i) for i in part], shared), model.device)
+        values = logprobs_of(model, head, batch).cpu().numpy()
+        lengths = [*(len(pairs[i].chosen_ids) for i in part), *(len(pairs[i].rejected_ids) for i in part)]
+        pieces = np.split(values, np.cumsum(lengths)[:-1])
+        for b, i in enumerate(part):
+            found[i] = np.concatenate([pieces[b], pieces[len(part) + b]])
+        if progress:
+            tokens += batch["input_ids"].numel()
+            progress(min(start + batch_size, len(order)), len(order), tokens)
+    return np.concatenate([found[i] for i in range(len(pairs))]).astype(np.float32)
+
+
+def row_length(pair: Pair) -> int:
+    """Tokens of the pair with its prompt once."""
+    return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
+
+
+def _key(model: PreTrainedModel, pairs: Sequence[Pair], autocast: torch.dtype | None) -> str:
+    """A hash of the model, the precision, all token ids, and the version of this file."""
+    digest = hashlib.blake2b(f"{FORMAT} {weights_digest(model)} {autocast}".encode(), digest_size=16)
+    for pair in pairs:
+        for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
+            digest.update(np.array([len(ids), *ids], dtype=np.int64).data)
+    return digest.hexdigest()
+
+
+def _read(path: Path, total: int) -> np.ndarray | None:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == (total,) and values.dtype == np.float32 else None
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            np.save(file, values, allow_pickle=False)
+    except OSError as error:
+        warnings.warn(f"the reference's log-probabilities could not be kept: {error}", stacklevel=2)

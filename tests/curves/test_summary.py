@@ -1,0 +1,97 @@
+"""The figures of a `critical` run, by hand: statuses, share with its interval, positions, kinds of token, costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from forkpoint.curves.summary import COSTS, describe, token_kind
+from forkpoint.proportions import wilson
+
+PIECES = [" ", "7", " +", " 12", "=", " eggs", ".", ""]
+
+
+def row(problem: str = "p", index: int | None = None, **changes: Any) -> dict[str, Any]:
+    """A wrong response of eight tokens, with its critical token or without."""
+    return {
+        "problem_id": problem, "correct": False, "status": "none" if index is None else "critical",
+        "critical_index": index, "tokens": PIECES, "token_ids": [*range(8)],
+        "rollouts": 64, "tokens_generated": 500, "brute_force_tokens": 9000,
+    } | changes  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "pieces"), [
+    ("number", ["7", " 12", "3.5", "²", "x2", "1st", "-4", "٣"]),
+    ("operator", ["+", " -", "*", " =", "/", "×", "÷", "≤", "<<", "%", "+(", "**"]),
+    ("word", ["The", " eggs", "n", "é", "数", "'s", "don't", "x="]),
+    ("punctuation", [".", ", ", "?\n", "(", "\\", "$", '"', "…"]),
+    ("space", [" ", "\n", "\n\n", "\t", "\u00a0"]),
+    ("no text", [""]),
+])  # fmt: skip
+def test_kinds_of_tokens(kind, pieces):
+    assert [token_kind(piece) for piece in pieces] == [kind] * len(pieces)
+
+
+def test_the_figures_by_hand():
+    rows = [
+        row("a", 1),
+        row("b", 3, rollouts=128),
+        row("c"),
+        row("d", 7, tokens_generated=1, finish_reason="length"),
+        row("e", status="undecided", critical_index=7, brute_force_tokens=0, finish_reason="length"),
+        row("a", correct=True, rollouts=0),
+    ]
+    found = describe(rows)
+    assert found["n_trajectories"] == 6
+    assert found["n_wrong"] == 5
+    assert found["statuses"] == {"critical": 3, "none": 2, "undecided": 1}
+    assert found["share_critical"] == 0.6
+    # Wilson by hand for 3 of 5: the centre is (0.6 + z²/10) / (1 + z²/5), z² = 3.8415
+    assert found["share_critical_ci95"] == pytest.approx([0.230724, 0.882379], abs=2e-6)
+    assert (found["cut_off"], found["critical_at_cut"]) == (2, 1)
+    assert found["critical_position"] == {"mean": 3.67, "median": 3.0, "relative_mean": round(11 / 21, 4)}
+    assert found["token_kinds"] == [{"kind": "number", "count": 2}, {"kind": "no text", "count": 1}]
+    assert found["rollouts"] == 128 + 4 * 64
+    assert found["tokens_generated"] == 5 * 500 + 1
+    assert found["brute_force_tokens"] == 5 * 9000
+
+
+def test_the_most_frequent_kinds_come_first_then_by_name():
+    found = describe([row("a", i) for i in (7, 5, 2, 1, 3, 4)])
+    assert found["token_kinds"] == [
+        {"kind": "number", "count": 2}, {"kind": "operator", "count": 2},
+        {"kind": "no text", "count": 1}, {"kind": "word", "count": 1},
+    ]  # fmt: skip
+
+
+def test_responses_to_one_problem_count_as_dependent():
+    """Four alike responses to each of two problems say what two say; to eight problems, what eight do."""
+    together = describe([row(p, 3 if p == "a" else None) for p in "ab" for _ in range(4)])
+    assert together["share_critical"] == 0.5
+    assert together["share_critical_ci95"] == pytest.approx(list(wilson(1, 2)), abs=1e-6)
+    apart = describe([row(f"{p}{i}", 3 if p == "a" else None) for p in "ab" for i in range(4)])
+    assert apart["share_critical_ci95"] == pytest.approx(list(wilson(4, 8)), abs=1e-6)
+
+
+def test_a_response_of_one_token():
+    found = describe([row(index=0, tokens=["7"], token_ids=[5])])
+    assert found["critical_position"] == {"mean": 0.0, "median": 0.0, "relative_mean": 0.0}
+
+
+@pytest.mark.parametrize("rows", [[], [row(correct=True)]])
+def test_without_wrong_responses_there_is_no_share(rows):
+    found = describe(rows)
+    assert found["n_trajectories"] == len(rows)
+    assert found["n_wrong"] == 0
+    assert found["statuses"] == {"critical": 0, "none": len(rows), "undecided": 0}
+    assert found["share_critical"] is found["share_critical_ci95"] is found["critical_position"] is None
+    assert found["token_kinds"] == []
+    assert [found[cost] for cost in COSTS] == ([64, 500, 9000] if rows else [0, 0, 0])
+
+
+def test_wrong_responses_without_critical_tokens():
+    found = describe([row("a"), row("b"), row("c", status="undecided")])
+    assert found["share_critical"] == 0
+    assert found["share_critical_ci95"] == pytest.approx([0, 0.561497], abs=2e-6)  # z² / (3 + z²)
+    assert found["critical_position"] is None

@@ -1,0 +1,22 @@
+"""Pairs of random tokens."""
+
+from __future__ import annotations
+
+import random
+
+from forkpoint.pairs.pair import Pair
+
+
+def made_up_pairs(n, vocabulary, seed=0, longest=9):
+    """Pairs of random tokens, of many lengths, with weights on the rejected tokens."""
+    rng = random.Random(seed)
+
+    def ids(least):
+        return tuple(rng.randrange(2, vocabulary) for _ in range(rng.randint(least, longest)))
+
+    found = []
+    for i in range(n):
+        rejected = ids(1)
+        weights = tuple(rng.choice([0.0, 1.0, rng.random()]) for _ in rejected)
+        found.append(Pair(f"p{i}", ids(1), ids(1), rejected, "", "", "", weights, rng.random()))
+    return found

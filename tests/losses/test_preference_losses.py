@@ -1,0 +1,66 @@
+"""The pure losses at points where their value is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from forkpoint.losses import preference as losses
+from forkpoint.losses.methods import objective
+from forkpoint.types import UserError
+
+W, L = torch.tensor([0.5, -1.0]), torch.tensor([-0.5, 2.0])
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
+
+
+def test_values():
+    assert losses.dpo(W, L, 0.1).tolist() == pytest.approx([softplus(-0.1), softplus(0.3)])
+    assert losses.rpo(W, L, torch.tensor([-2.0, -1.0]), 0.1, 0.5).tolist() == pytest.approx(
+        [softplus(-0.1) + 1.0, softplus(0.3) + 0.5]
+    )
+    kw, kl = torch.tensor([1.0, 0.0]), torch.tensor([3.0, 0.0])
+    assert losses.tdpo1(W, L, kw, kl, 0.1).tolist() == pytest.approx([softplus(-0.1 * (1 - 2)), softplus(0.3)])
+    assert losses.tdpo2(W, L, kw, kl, 0.1, 0.5).tolist() == pytest.approx([softplus(-0.1 * (1 - 1)), softplus(0.3)])
+    assert losses.critical_dpo(W, L, 1.0).tolist() == pytest.approx([softplus(-1.0), softplus(3.0)])
+    assert losses.fork_dpo(W, L, torch.tensor([0.5, 0.0]), 1.0).tolist() == pytest.approx([0.5 * softplus(-1.0), 0.0])
+
+
+def test_tdpo2_has_no_gradient_through_the_chosen_kl():
+    kw, kl = torch.tensor([1.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
+    losses.tdpo2(W[:1], L[:1], kw, kl, 0.1, 0.5).sum().backward()
+    assert kw.grad is None
+    assert kl.grad is not None
+    losses.tdpo1(W[:1], L[:1], kw, kl.detach(), 0.1).sum().backward()
+    assert float(kw.grad) < 0
+
+
+def test_a_certain_loss_does_not_overflow():
+    huge = torch.tensor([1e4])
+    assert losses.dpo(-huge, huge, 1.0).tolist() == [2e4]
+    assert losses.dpo(huge, -huge, 1.0).tolist() == [0.0]
+
+
+def test_constants_are_the_papers_unless_given():
+    assert (objective("critical-dpo").beta, objective("dpo").beta) == (1.0, 0.1)
+    assert (objective("rpo").alpha, objective("tdpo2").alpha, objective("tdpo1").alpha) == (1.0, 0.5, None)
+    assert objective("tdpo2", 0.3, 0.0) == objective("tdpo2", alpha=0.0, beta=0.3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("ipo",), "the method must be one of dpo, rpo"),
+        (("dpo", 0.1, 0.5), "dpo has no alpha; rpo and tdpo2 have one"),
+        (("dpo", 0.0), "beta must be above 0, but is 0.0"),
+        (("rpo", 0.1, -1.0), "alpha must be 0 or more, but is -1.0"),
+        (("dpo", math.nan), "beta must be above 0"),
+    ],
+)
+def test_constants_out_of_range(given, message):
+    with pytest.raises(UserError, match=message):
+        objective(*given)

@@ -1,0 +1,120 @@
+"""Documents as rows: every token counts once, in the row and with the context that the policy says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forkpoint.scores.context import Context, Row, check_context, counted, document_of_tokens, rows_of
+from forkpoint.types import UserError
+
+Numbered = list[tuple[int, list[int]]]
+
+
+@st.composite
+def policies(draw) -> Context:
+    length = draw(st.integers(2, 9))
+    return Context(draw(st.sampled_from(["isolated", "packed"])), length, draw(st.integers(1, length)))
+
+
+@st.composite
+def corpora(draw) -> Numbered:
+    """Documents whose every token id occurs once, some without tokens; numbered on from anywhere."""
+    lengths = draw(st.lists(st.integers(0, 3) | st.integers(1, 25), max_size=8))
+    ends = np.cumsum([0, *lengths]).tolist()
+    first = draw(st.integers(0, 5))
+    return [(first + i, list(range(ends[i], ends[i + 1]))) for i in range(len(lengths))]
+
+
+def naive(documents: Numbered, context: Context) -> list[tuple[list[int], list[int], list[bool], int]]:
+    """Each row's ids, the places of document starts, what counts, and its document; a token at a time."""
+    pieces = [[document] for document in documents] if context.documents == "isolated" else [documents]
+    rows = []
+    for piece in pieces:
+        tokens, opened = [], 0  # of each token: its id, how many documents begin with it, and its document
+        for number, ids in piece:
+            opened += 1
+            for token in ids:
+                tokens.append((token, opened, number))
+                opened = 0
+        done = 0  # tokens that stood in an earlier row
+        for begin in range(0, len(tokens), context.stride):
+            part = tokens[begin : begin + context.length]
+            new = [i > 0 and not begins and begin + i >= done for i, (_, begins, _) in enumerate(part)]
+            done = begin + len(part)
+            if any(new):
+                starts = [i for i, (_, begins, _) in enumerate(part) for _ in range(begins)]
+                rows.append(([token for token, _, _ in part], starts, new, part[0][2]))
+            if done == len(tokens):
+                break
+    return rows
+
+
+def parts(row: Row) -> tuple[list[int], list[int], list[bool], int]:
+    return row.ids.tolist(), list(row.starts), counted(len(row.ids), row.starts, row.context).tolist(), row.document
+
+
+@given(corpora(), policies())
+def test_rows_are_those_made_a_token_at_a_time(documents, context):
+    assert [parts(row) for row in rows_of(documents, context)] == naive(documents, context)
+
+
+@given(corpora(), policies())
+def test_every_token_counts_once_but_for_those_without_context(documents, context):
+    seen: list[int] = []
+    for row in rows_of(documents, context):
+        assert len(row.ids) <= context.length
+        assert row.ids.dtype == np.int32
+        seen += row.ids[counted(len(row.ids), row.starts, row.context)].tolist()
+    stretches = [ids for _, ids in documents]
+    if context.documents == "packed":
+        stretches = [[token for ids in stretches for token in ids]]
+    without = {ids[0] for _, ids in documents if ids}
+    if context.stride == context.length:  # without overlap the first token of every row has none, either
+        without |= {ids[at] for ids in stretches for at in range(0, len(ids), context.length)}
+    assert sorted(seen) == sorted({token for _, ids in documents for token in ids} - without)
+
+
+@given(corpora(), policies())
+def test_which_document_each_token_is_of(documents, context):
+    owner = {token: number for number, ids in documents for token in ids}
+    for row in rows_of(documents, context):
+        assert document_of_tokens(row).tolist() == [owner[token] for token in row.ids.tolist()]
+
+
+def test_overlap_is_context_only():
+    (first, second) = rows_of([(7, list(range(10, 18)))], Context("isolated", 6, 4))
+    assert parts(first) == ([10, 11, 12, 13, 14, 15], [0], [False, True, True, True, True, True], 7)
+    assert parts(second) == ([14, 15, 16, 17], [], [False, False, True, True], 7)
+
+
+def test_packed_documents_see_those_before_them():
+    (row,) = rows_of([(0, [1, 2]), (1, [3]), (2, []), (3, [4, 5])], Context("packed", 8, 8))
+    assert parts(row) == ([1, 2, 3, 4, 5], [0, 2, 3, 3], [False, True, False, False, True], 0)
+    assert document_of_tokens(row).tolist() == [0, 0, 1, 3, 3]
+
+
+def test_rows_in_which_nothing_counts_are_left_out():
+    documents = [(0, [1]), (1, [2, 3, 4, 5, 6])]
+    assert [row.ids.tolist() for row in rows_of(documents, Context("isolated", 4, 4))] == [[2, 3, 4, 5]]
+    assert list(rows_of([], Context())) == list(rows_of([], Context("packed"))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"documents": "mixed"}, "documents must be isolated or packed, but is 'mixed'"),
+        ({"length": 1}, "length must be at least 2 tokens, but is 1"),
+        ({"stride": 0}, r"stride must be from 1 to length \(8\), but is 0"),
+        ({"stride": 9}, r"stride must be from 1 to length \(8\), but is 9"),
+    ],
+)
+def test_policies_that_give_no_rows(change, message):
+    check_context(Context("packed", 8, 8))
+    check_context(Context("isolated", 2, 1))
+    with pytest.raises(UserError, match=message):
+        check_context(replace(Context("packed", 8, 8), **change))

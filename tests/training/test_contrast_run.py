@@ -1,0 +1,353 @@
+"""Whole runs of `contrast` on the lab: the files, the training, resuming after a kill, and wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import build_model, tiny_config
+from transformers import GPT2Config, OPTConfig
+
+from forkpoint.cli import main
+from forkpoint.lab.problem_generator import load_problems
+from forkpoint.training import adapters
+from forkpoint.training import contrast_run as module
+from forkpoint.training.adapters import TuningConfig, tune_adapter
+from forkpoint.training.contrast_run import ContrastConfig, estimate, read_references
+from forkpoint.trajectories.rows import load_trajectories, sample_trajectories, trajectory_row
+from forkpoint.types import Problem, Sampling, Trajectory, UserError
+
+SETTINGS = ContrastConfig(n=6, sampling=Sampling(max_tokens=100), tuning=TuningConfig(epochs=2, batch_size=4))
+COMMAND = ["contrast", "--train-limit", "12", "--n", "6", "--max-tokens", "100", "--epochs", "2", "--batch-size", "4"]
+
+
+@pytest.fixture(scope="module")
+def training():
+    return load_problems("train", limit=12)
+
+
+@pytest.fixture(scope="module")
+def critical(lab, tmp_path_factory) -> Path:
+    """A critical.jsonl with made-up critical tokens: wrong test trajectories, the last one without a verdict."""
+    problems = load_problems("test", limit=12)
+    drawn = sample_trajectories(lab, problems, Sampling(max_tokens=100), n=3, prompt="cot")
+    path = tmp_path_factory.mktemp("critical") / "critical.jsonl"
+    wrong = [t for t in drawn if not t.correct]
+    rows = [
+        trajectory_row(t, lab.tokenizer) | {"status": "critical", "critical_index": len(t.token_ids) // 2}
+        for t in wrong
+    ]  # fmt: skip
+    rows[-1] |= {"status": "undecided", "critical_index": None}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(critical, tmp_path_factory):
+    """One run of the command line."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert main([*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(out)]) == 0
+    return out, json.loads((out / "summary.json").read_text())
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """The files; where they name their own directory, in the command, it is left out."""
+    files = [p for p in sorted(out.rglob("*")) if p.is_file()]
+    return {str(p.relative_to(out)): p.read_bytes().replace(str(out).encode(), b"OUT") for p in files}
+
+
+def test_every_token_of_every_trajectory_is_scored(finished, critical):
+    out, summary = finished
+    given, scored = rows_of(critical), rows_of(out / "scores.jsonl")
+    assert [row["id"] for row in scored] == [row["id"] for row in given]
+    for row, source in zip(scored, given, strict=True):
+        for key in ("problem_id", "question", "prompt_ids", "token_ids", "tokens", "answer", "gold", "correct"):
+            assert row[key] == source[key]
+        assert row.get("critical_index") == source["critical_index"]
+        assert {len(column) for column in row["scores"].values()} == {len(row["token_ids"])}
+        assert all(0 <= s <= 1 for s in row["scores"]["s"])
+        assert (row["scores"]["s"][-1] == 1) == (row["token_ids"][-1] == 0)  # the end-of-sequence token
+    assert summary["scored"] == {
+        "trajectories": len(scored), "tokens": sum(len(row["token_ids"]) for row in scored)
+    }  # fmt: skip
+
+
+def test_the_summary_follows_from_the_files(finished, critical, training):
+    out, summary = finished
+    assert f"tuned the positive model on {summary['sets']['positive']}" in (out / "report.html").read_text()
+    samples = rows_of(out / "samples.jsonl")
+    assert len(samples) == 12 * 6
+    assert {row["problem_id"] for row in samples} == {p.id for p in training}
+    assert summary["sets"]["samples"] == len(samples)
+    assert summary["sets"]["correct"] == sum(row["correct"] for row in samples)
+    for name in ("positive", "negative"):
+        trained = summary["training"][name]
+        assert trained["responses"] == summary["sets"][name]
+        assert trained["steps"] == 2 * -(-trained["responses"] // 4)
+        assert trained["losses"][-1] < trained["losses"][0] * 1.5
+        assert (out / name / "adapter_model.safetensors").exists()
+    agreement = summary["agreement"]
+    assert agreement["trajectories"] == len(rows_of(critical)) - 1
+    assert [s["scorer"] for s in agreement["scorers"]] == ["contrast", "policy_prob", "entropy", "random"]
+    recomputed = module.compare(rows_of(out / "scores.jsonl"), read_references(critical, load_problems(limit=12)))
+    assert recomputed == agreement
+
+
+def test_the_scores_say_what_the_adapters_say(lab, finished):
+    """The adapters that stand in the directory, put on the model by PEFT alone, give the columns of scores.jsonl."""
+    from peft import PeftModel
+
+    from forkpoint.engines import load_engine
+
+    out, _ = finished
+    row = rows_of(out / "scores.jsonl")[0]
+    ids = torch.tensor([[*row["prompt_ids"], *row["token_ids"]]])
+    own = torch.tensor(row["token_ids"])[:, None]
+    for name in ("positive", "negative"):
+        adapted = PeftModel.from_pretrained(load_engine("lab").model, str(out / name))
+        with torch.inference_mode():
+            logprobs = torch.log_softmax(adapted(ids).logits[0, len(row["prompt_ids"]) - 1 : -1], -1)
+        np.testing.assert_allclose(row["scores"][f"logprob_{name}"], logprobs.gather(-1, own)[:, 0], atol=1e-4)
+
+
+def test_the_loss_is_of_the_given_tokens_and_of_the_response_alone(lab, training, tmp_path):
+    """Before its first step an adapter changes nothing: the first loss is the base model's own, token by token."""
+    responses = sample_trajectories(lab, training[:5], Sampling(max_tokens=100), n=1, prompt="cot")
+    facts = tune_adapter(lab.model, lab.tokenizer, responses, TuningConfig(batch_size=5), tmp_path / "adapter")
+    scored = lab.score(
+        [(*r.prompt_ids, *r.token_ids) for r in responses], starts=[len(r.prompt_ids) for r in responses]
+    )
+    logprobs = np.concatenate([s.logprobs[len(r.prompt_ids) : -1] for s, r in zip(scored, responses, strict=True)])
+    assert facts["steps"] == 1
+    assert facts["tokens"] == len(logprobs)
+    assert facts["losses"] == [pytest.approx(-logprobs.mean(), abs=1e-4)]
+
+
+def test_tuning_leaves_the_model_as_it_was_and_is_repeatable(lab, training, tmp_path):
+    responses = sample_trajectories(lab, training[:6], Sampling(max_tokens=100), n=1, prompt="cot")
+    model = lab.model
+    weights = {name: p.clone() for name, p in model.named_parameters()}
+    attributes, settings = set(vars(model)), dict(vars(model.config))
+    pad = lab.tokenizer.pad_token
+    for out in (tmp_path / "a", tmp_path / "b"):
+        tune_adapter(model, lab.tokenizer, responses, TuningConfig(batch_size=2, learning_rate=1e-2), out)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert set(vars(model)) == attributes
+    assert vars(model.config) == settings
+    assert lab.tokenizer.pad_token == pad
+    assert not model.training
+    assert {name for name, _ in model.named_parameters()} == set(weights)
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+
+def test_other_names_of_layers(tokenizer, tmp_path):
+    """GPT-2's layers are no nn.Linear; OPT's MLPs are not called so, and must be named."""
+    one = Trajectory("t", Problem("p", "?", "1", "number"), (2, 3, 4), (5, 6), None, False, "length")
+    sizes = {"n_positions": 64, "n_embd": 32}
+    gpt2 = build_model(tiny_config(tokenizer, GPT2Config, **sizes))
+    layers = [f"transformer.h.{i}.mlp.{name}" for i in range(2) for name in ("c_fc", "c_proj")]
+    assert adapters.check_tuning(TuningConfig(), gpt2) == layers
+    assert tune_adapter(gpt2, tokenizer, [one], TuningConfig(), tmp_path / "gpt2")["steps"] == 1
+    opt = build_model(tiny_config(tokenizer, OPTConfig, ffn_dim=48, word_embed_proj_dim=32))
+    with pytest.raises(UserError, match="name the ones to adapt with --modules, of fc1, fc2, k_proj"):
+        adapters.check_tuning(TuningConfig(), opt)
+    assert len(adapters.check_tuning(TuningConfig(modules=("fc1", "fc2")), opt)) == 4
+
+
+class StopError(Exception):
+    pass
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(lab, training, tmp_path, monkeypatch):
+    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 24)
+    monkeypatch.setattr(module, "SCORED_UNIT", 10)
+    training = training[:8]
+    calls: list[str] = []
+    estimate(lab, training, SETTINGS, tmp_path / "whole", progress=lambda label, *_: calls.append(label))
+    broken = tmp_path / "broken"
+    for label in dict.fromkeys(calls):  # once in every stage
+
+        def stop(now: str, *_: int, label: str = label) -> None:
+            if now == label:
+                raise StopError
+
+        with pytest.raises(StopError):
+            estimate(lab, training, SETTINGS, broken, progress=stop)
+    with (broken / "journal.jsonl").open("a") as file:
+        file.write('{"stage": "scored traj')  # what a kill in the middle of a write leaves
+    (broken / ".positive.partial").mkdir()
+    estimate(lab, training, SETTINGS, broken)
+    (broken / ".positive.partial").rmdir()
+    assert len(dict.fromkeys(calls)) == 4
+    assert contents(broken) == contents(tmp_path / "whole")
+    assert not (broken / "journal.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing(finished, critical, tmp_path):
+    """A process is killed while it tunes the second adapter; the same command goes on to the same bytes."""
+    command = [*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(tmp_path / "out")]
+    killer = (
+        "import os, sys\nfrom forkpoint.training import contrast_run as contrast\nfrom forkpoint.cli import main\n"
+        "tune = contrast._Work.tune\n"
+        "def killed(work, name, responses):\n"
+        "    if name == 'negative': work.units.progress = lambda *_: os.kill(os.getpid(), 9)\n"
+        "    return tune(work, name, responses)\n"
+        "contrast._Work.tune = killed\n"
+        "main(sys.argv[1:])"
+    )
+    process = subprocess.run([sys.executable, "-c", killer, *command], capture_output=True, env={**os.environ})
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert (tmp_path / "out/positive").exists()
+    assert not (tmp_path / "out/negative").exists()
+    assert main(command) == 0
+    assert contents(tmp_path / "out") == contents(finished[0])
+
+
+def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, critical, capsys):
+    out, summary = finished
+    command = [*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(out)]
+    before = contents(out)
+    assert main(command) == 0
+    assert contents(out) == before
+    printed = capsys.readouterr().out
+    assert f"{summary['sets']['samples']} samples of 12 questions" in printed
+    for scorer in ("lowest s", "lowest probability", "highest entropy", "random"):
+        assert scorer in printed
+    assert main([*command, "--beta", "2"]) == 2
+    assert "beta was 1.0, now 2.0" in capsys.readouterr().err
+
+
+def test_samples_may_be_given_and_their_wrong_ones_are_scored(lab, finished, tmp_path):
+    """The run's own samples, handed to it as a file, give the same adapters."""
+    out, _ = finished
+    other = tmp_path / "out"
+    command = [*COMMAND[:3], *COMMAND[7:], "--samples", str(out / "samples.jsonl"), "--out", str(other)]
+    assert main([*command, "--max-tokens", "100"]) == 0
+    for name in ("positive", "negative"):
+        assert contents(other / name) == contents(out / name)
+    wrong = [row["id"] for row in rows_of(out / "samples.jsonl") if not row["correct"]]
+    assert [row["id"] for row in rows_of(other / "scores.jsonl")] == wrong
+    assert not (other / "samples.jsonl").exists()
+
+
+def test_the_problems_to_score_are_left_out_of_the_training_ones(lab, critical, tmp_path):
+    """With one split for both, training takes the first problems that are not scored."""
+    out = tmp_path / "out"
+    scored = {row["problem_id"] for row in rows_of(critical)}
+    common = ["--limit", "12", "--trajectories", str(critical), "--train-split", "test", "--epochs", "1"]
+    common += ["--out", str(out)]
+    assert main([*COMMAND, *common]) == 0
+    sampled = list(dict.fromkeys(row["problem_id"] for row in rows_of(out / "samples.jsonl")))
+    assert sampled == [p.id for p in load_problems(limit=40) if p.id not in scored][:12]
+
+
+def refused(capsys, *argv: str) -> str:
+    """The one sentence with which a command is refused."""
+    assert main(list(argv)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("forkpoint: ")
+    assert len(err.strip().splitlines()) == 1
+    return err
+
+
+def altered(path: Path, out: Path, **changes) -> Path:
+    """A file of rows with the first one changed."""
+    first, *others = rows_of(path)
+    out.write_text("".join(json.dumps(row) + "\n" for row in [{**first, **changes}, *others]))
+    return out
+
+
+def test_wrong_input_is_one_sentence(capsys, critical, finished, tmp_path):
+    out, file = str(tmp_path / "out"), tmp_path / "rows.jsonl"
+    common = [*COMMAND, "--limit", "12", "--out", out]
+    samples = rows_of(finished[0] / "samples.jsonl")
+    for correct, message in ((True, "are correct, so there is nothing to tune the negative"), (False, "none of the")):
+        file.write_text("".join(json.dumps(row) + "\n" for row in samples if row["correct"] == correct))
+        argv = [*COMMAND, "--samples", str(file), "--out", str(tmp_path / str(correct))]
+        assert message in refused(capsys, *argv)
+    tokens = ["x", *rows_of(critical)[0]["tokens"][1:]]
+    against = altered(critical, file, tokens=tokens)
+    assert "another tokenizer" in refused(capsys, *common, "--against", str(against))
+    against = altered(critical, file, critical_index=1000)
+    assert "line 1: critical_index is 1000" in refused(capsys, *common, "--against", str(against))
+    against = altered(critical, file, id="another")
+    both = ["--trajectories", str(critical), "--against", str(against)]
+    assert "'another' is not among" in refused(capsys, *common, *both)
+    against = altered(critical, file, token_ids=[5, 6, 7], critical_index=0)
+    assert "has other tokens than" in refused(capsys, *common, *both)
+    file.write_text('{"id": "x"}\n')
+    assert "line 1: expected a row of critical.jsonl" in refused(capsys, *common, "--against", str(file))
+    file.write_text(json.dumps(rows_of(critical)[-1]) + "\n")
+    assert "no trajectory of status critical" in refused(capsys, *common, "--against", str(file))
+    assert "cannot be read" in refused(capsys, *common, "--against", "/nowhere.jsonl")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["--rank", "0"], "rank must be above 0"), (["--beta", "0"], "beta must be above 0"),
+    (["--n", "0"], "n must be at least 1"), (["--modules", "up_prj"], "no linear layer 'up_prj'"),
+    (["--modules", "lm_head"], "no linear layer 'lm_head'"), (["--learning-rate", "-1"], "learning_rate"),
+    (["--prompt", "palin"], "did you mean 'plain'"), (["--top-p", "2"], "top_p"),
+    (["--train-limt", "1"], "did you mean --train-limit"),
+    (["--max-tokens", "5000"], "reads at most"), (["--train-split", "tset"], "train and test"),
+])  # fmt: skip
+def test_a_mistake_is_one_sentence(capsys, tmp_path, argv, message):
+    assert message in refused(capsys, "contrast", "--train-limit", "2", "--out", str(tmp_path / "out"), *argv)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_libraries_are_named(capsys, monkeypatch):
+    monkeypatch.setattr(adapters, "find_spec", lambda name: None if name in ("peft", "trl") else object())
+    assert 'peft and trl must be installed to tune adapters: pip install "forkpoint[train]"' in refused(
+        capsys, "contrast"
+    )
+
+
+def test_a_training_that_diverges_is_one_sentence(lab, training, tmp_path):
+    responses = sample_trajectories(lab, training[:4], Sampling(max_tokens=60), n=1, prompt="cot")
+    with pytest.raises(UserError, match="not finite"):
+        tune_adapter(
+            lab.model, lab.tokenizer, responses, TuningConfig(batch_size=1, learning_rate=1e30), tmp_path / "positive"
+        )
+    assert not (tmp_path / "positive").exists()
+
+
+def test_an_engine_without_a_model_here_is_refused(lab, training, tmp_path):
+    class Elsewhere:
+        name = "elsewhere"
+
+    with pytest.raises(UserError, match="elsewhere is not"):
+        estimate(Elsewhere(), training, SETTINGS, tmp_path / "out")
+    (one,) = sample_trajectories(lab, training[:1], Sampling(max_tokens=9), n=1, prompt="cot")
+    long = replace(one, token_ids=one.token_ids * 600)
+    with pytest.raises(UserError, match="reads at most"):
+        estimate(lab, training, SETTINGS, tmp_path / "out", trajectories=[long])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_scores_can_be_read_as_trajectories(lab, finished):
+    out, _ = finished
+    read = load_trajectories(out / "scores.jsonl", load_problems(limit=12), lab)
+    assert [t.id for t in read] == [row["id"] for row in rows_of(out / "scores.jsonl")]
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys\nfrom forkpoint.cli import main\n"
+        "try: main(['contrast', '--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

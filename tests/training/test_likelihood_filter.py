@@ -1,0 +1,151 @@
+"""The likelihood filter: its quantile, its tokens, and what is chosen of a round's samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forkpoint.training.likelihood_filter import LikelihoodFilter, check_filter, likelihood_bound, unlikely_tokens
+from forkpoint.training.own_answers import choose, why_nothing
+from forkpoint.types import UserError
+
+logprobs = st.floats(-30, 0)
+shares = st.floats(0.001, 1)
+
+
+@given(st.lists(logprobs, min_size=1, max_size=40), shares)
+def test_the_bound_is_the_least_mean_that_keeps_the_share(means, share):
+    bound = likelihood_bound(np.array(means), share)
+    enough = [m for m in means if sum(other <= m for other in means) >= share * len(means) - 1e-9]
+    assert bound == min(enough)
+    assert likelihood_bound(np.array(means[::-1]), share) == bound
+
+
+@given(st.integers(1, 50))
+def test_of_different_means_just_the_share_is_kept(n):
+    means = -np.arange(n) / 7
+    assert sum(means <= likelihood_bound(means, 0.5)) == math.ceil(n / 2)
+    assert sum(means <= likelihood_bound(means, 1.0)) == n
+    assert sum(means <= likelihood_bound(means, 1e-6)) == 1
+
+
+def test_equal_means_are_kept_together():
+    assert likelihood_bound(np.full(9, -0.5), 0.1) == -0.5
+
+
+@given(st.lists(logprobs, min_size=1), shares)
+def test_tokens_above_the_probability_are_left_out(values, most):
+    kept = unlikely_tokens(np.array(values), most)
+    for value, keep in zip(values, kept, strict=True):
+        assert keep == (math.exp(value) <= most) or math.isclose(math.exp(value), most, rel_tol=1e-12)
+    assert unlikely_tokens(np.array(values), 1.0).all()
+
+
+@pytest.mark.parametrize(("rule", "message"), [
+    (LikelihoodFilter("exmple"), "none, example, token"),  # type: ignore[arg-type]
+    (LikelihoodFilter(keep_quantile=0.0), "keep_quantile"), (LikelihoodFilter(keep_quantile=1.1), "keep_quantile"),
+    (LikelihoodFilter(keep_quantile=math.nan), "keep_quantile"),
+    (LikelihoodFilter(max_token_probability=0.0), "max_token_probability"),
+    (LikelihoodFilter(max_token_probability=2.0), "max_token_probability"),
+])  # fmt: skip
+def test_settings_out_of_range_are_refused(rule, message):
+    with pytest.raises(UserError, match=message):
+        check_filter(rule)
+
+
+@st.composite
+def rounds_of_samples(draw) -> list[dict[str, Any]]:
+    """Few token sequences, so that many are equal; equal ones have equal verdicts."""
+    rows = []
+    for _ in range(draw(st.integers(1, 25))):
+        problem, ids = draw(st.sampled_from("ab")), draw(st.lists(st.integers(5, 6), min_size=1, max_size=3))
+        own = [draw(logprobs) for _ in ids]
+        rows.append({
+            "problem_id": problem, "prompt_ids": [1, 2], "token_ids": ids, "correct": sum(ids) % 2 == 0,
+            "logprobs": own, "mean_logprob": float(np.mean(own)),
+            "finish_reason": draw(st.sampled_from(["stop", "length"])),
+        })  # fmt: skip
+    return rows
+
+
+def with_loss(example: dict[str, list[int]]) -> list[bool]:
+    """Which tokens of the response have a loss; of the prompt none has, and labels are the tokens themselves."""
+    assert example["labels"][:2] == [-100, -100]
+    assert all(label in (-100, token) for label, token in zip(example["labels"], example["input_ids"], strict=True))
+    return [label != -100 for label in example["labels"][2:]]
+
+
+@given(rounds_of_samples(), st.sampled_from(["none", "example", "token"]), shares)
+def test_what_is_chosen_is_what_a_plain_reading_chooses(samples, kind, share):
+    examples, account = choose(samples, LikelihoodFilter(kind, share, share))
+    right, seen = [], set()
+    for row in samples:
+        name = row["problem_id"], tuple(row["token_ids"])
+        if not row["correct"]:
+            assert row["status"] == "wrong"
+        elif name in seen:
+            assert row["status"] == "duplicate"
+        else:
+            seen.add(name)
+            right.append(row)
+    wanted = []
+    for row in right:
+        mask = [True] * len(row["token_ids"])
+        if kind == "example":
+            likelier = sum(other["mean_logprob"] < row["mean_logprob"] for other in right)
+            mask = [likelier < share * len(right) - 1e-9] * len(mask)
+        elif kind == "token":
+            mask = [x <= math.log(share) for x in row["logprobs"]]
+        assert row["status"] == ("trained" if any(mask) else "filtered")
+        if any(mask):
+            wanted.append(([*row["prompt_ids"], *row["token_ids"]], mask))
+    assert [(example["input_ids"], with_loss(example)) for example in examples] == wanted
+    assert account["cut_off"] == sum(row["finish_reason"] == "length" for row in samples)
+    statuses = [row["status"] for row in samples]
+    assert {name: account[name] for name in ("wrong", "duplicate", "filtered", "trained")} == {
+        name: statuses.count(name) for name in ("wrong", "duplicate", "filtered", "trained")
+    }
+    assert account["samples"] == len(samples)
+    assert account["tokens"] - account["masked_tokens"] == sum(sum(mask) for _, mask in wanted)
+    assert account["trained_problems"] == len({r["problem_id"] for r in samples if r["status"] == "trained"})
+
+
+def made_up(correct: bool, *values: float) -> dict[str, Any]:
+    return {
+        "problem_id": "p", "prompt_ids": [1], "token_ids": [5] * len(values), "correct": correct,
+        "logprobs": list(values), "mean_logprob": float(np.mean(values)), "finish_reason": "stop",
+    }  # fmt: skip
+
+
+def test_by_hand():
+    """The likelier half goes; by token, the likely tokens; a response all of whose tokens are likely, as a whole."""
+    samples = [made_up(True, -0.01, -2.0), made_up(True, -0.01), made_up(True, -0.2, -0.01, -0.01), made_up(False, -9)]
+    examples, account = choose(samples, LikelihoodFilter("example", keep_quantile=0.5))
+    assert [row["status"] for row in samples] == ["trained", "filtered", "trained", "wrong"]
+    assert account["bound"] == samples[2]["mean_logprob"]
+    examples, account = choose(samples, LikelihoodFilter("token", max_token_probability=0.9))
+    assert [row["status"] for row in samples] == ["trained", "filtered", "trained", "wrong"]
+    assert [example["labels"] for example in examples] == [[-100, -100, 5], [-100, 5, -100, -100]]
+    assert (account["bound"], account["masked_tokens"]) == (None, 3)
+
+
+def test_nothing_to_tune_on_is_said_why():
+    rule = LikelihoodFilter("token", max_token_probability=0.5)
+    examples, account = choose([made_up(False, -1.0)] * 2, rule)
+    assert (examples, account["mean_logprob"]) == ([], None)
+    assert why_nothing(account, rule) == "none of its 2 samples is correct"
+    examples, account = choose([made_up(True, -0.1), made_up(False, -9.0)], rule)
+    assert examples == []
+    assert "in all its 1 right responses every token has a probability above 0.5" in why_nothing(account, rule)
+
+
+def test_all_right_and_all_different_are_all_taken():
+    samples = [made_up(True, *[-1.0] * n) for n in range(1, 5)]
+    examples, account = choose(samples, LikelihoodFilter())
+    assert len(examples) == account["trained"] == 4
+    assert not account["masked_tokens"]

@@ -1,0 +1,304 @@
+"""The trainer against the naive losses and against TRL: losses, gradients, metrics, and what must not matter."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from naive import pair_loss
+from tiny_models import build_model, tiny_config
+from transformers import Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, MistralConfig, TrainingArguments
+
+from forkpoint.engines.local import logprobs
+from forkpoint.losses.methods import METHODS, objective
+from forkpoint.training import pair_logprobs as policy_module
+from forkpoint.training import preference_run as training
+from forkpoint.training.dropout import without_dropout
+from forkpoint.training.pair_batches import PairExample, collate
+from forkpoint.training.pair_logprobs import shares_prompts
+from forkpoint.training.preference_trainer import PreferenceTrainer
+from forkpoint.training.reference_logprobs import row_length, with_reference
+from forkpoint.types import UserError
+
+
+def trainer_for(model, pairs, tmp_path, method="dpo", *, reference=None, beta=0.7, alpha=None, examples=None, **args):
+    """A trainer of the method, with the reference's log-probabilities at hand unless a reference is given."""
+    settings = {
+        "output_dir": str(tmp_path), "per_device_train_batch_size": 8, "remove_unused_columns": False,
+        "use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "max_grad_norm": 0.0,
+        "save_strategy": "no", "dataloader_pin_memory": False, "logging_nan_inf_filter": False,
+    }  # fmt: skip
+    arguments = TrainingArguments(**(settings | args))
+    examples = examples or [PairExample(p, i) for i, p in enumerate(pairs)]
+    return PreferenceTrainer(model, arguments, examples, objective(method, beta, alpha), reference=reference)
+
+
+def loss_and_gradients(trainer, pairs):
+    """Those of one batch of all pairs, as the trainer computes them."""
+    model = trainer.model
+    model.zero_grad()
+    batch = collate([trainer.train_dataset[i] for i in range(len(pairs))], trainer.shared)
+    with without_dropout(model):
+        loss = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(float(len(pairs))))
+        loss.backward()
+    return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+def naive(method, model, reference, pairs, beta, alpha):
+    """The mean loss and its gradients, one pair at a time."""
+    model.zero_grad()
+    losses = [pair_loss(method, model, reference, p, beta, alpha, [1 - w for w in p.rejected_weights]) for p in pairs]
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+def assert_close(ours, theirs, tolerance=1e-5):
+    """Losses and gradients, relative to the largest gradient of each parameter."""
+    assert ours[0] == pytest.approx(theirs[0], abs=tolerance)
+    for name, gradient in theirs[1].items():
+        scale = max(1.0, float(gradient.abs().max()))
+        assert float((ours[1][name] - gradient).abs().max()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_loss_and_gradient_equals_the_naive_one(method, policy, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(logprobs, "BLOCK_ELEMENTS", 3 * 490)  # several blocks
+    model, reference = policy
+    alpha = {"rpo": 0.8, "tdpo2": 0.4}.get(method)
+    if method == "fork-dpo":
+        pairs = [single(p) for p in pairs]
+    expected = naive(method, model, reference, pairs, 0.7, alpha)
+    trainer = trainer_for(model, pairs, tmp_path, method, reference=reference, alpha=alpha)
+    assert trainer.shared
+    assert_close(loss_and_gradients(trainer, pairs), expected)
+
+
+def single(pair):
+    """Its first tokens alone."""
+    weights = pair.rejected_weights[:1]
+    return dataclasses.replace(
+        pair, chosen_ids=pair.chosen_ids[:1], rejected_ids=pair.rejected_ids[:1], rejected_weights=weights
+    )
+
+
+CONFIGS = {
+    "llama": (LlamaConfig, {}),
+    "tied": (LlamaConfig, {"tie_word_embeddings": True}),
+    "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "dropout": (LlamaConfig, {"attention_dropout": 0.5}),
+    "granite": (GraniteConfig, {"logits_scaling": 3.0}),
+    "gemma2": (Gemma2Config, {"head_dim": 8, "num_key_value_heads": 2, "final_logit_softcapping": 4.0,
+                              "sliding_window": 4}),
+    "mistral": (MistralConfig, {"num_key_value_heads": 2, "sliding_window": 6}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_other_architectures_too(name, tokenizer, pairs, tmp_path):
+    cls, options = CONFIGS[name]
+    model, reference = (build_model(tiny_config(tokenizer, cls, **options), seed).double() for seed in (1, 2))
+    trainer = trainer_for(model.train(), pairs, tmp_path, "tdpo1", reference=reference)
+    model.train()
+    assert trainer.shared == (name not in ("gemma2", "mistral"))
+    assert_close(loss_and_gradients(trainer, pairs), naive("tdpo1", model.eval(), reference, pairs, 0.7, 0.0))
+
+
+def test_eager_attention_shares_prompts_too(tokenizer, policy):
+    model = build_model(tiny_config(tokenizer, attn_implementation="eager"))
+    assert model.config._attn_implementation == "eager"
+    assert shares_prompts(model, 20)
+
+
+def test_only_attention_that_takes_masks_is_tried(tokenizer, monkeypatch):
+    """Another kernel may break the device; and memory that runs out is not a model that shares no prompts."""
+    model = build_model(tiny_config(tokenizer))
+
+    def failing(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(policy_module, "logprobs_of", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        shares_prompts(model, 20)
+    model.config._attn_implementation = "flash_attention_2"
+    assert not shares_prompts(model, 20)
+
+
+def test_a_run_tries_once_whether_prompts_are_shared(tokenizer, pairs, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(training, "shares_prompts", lambda model, longest: tried.append(longest) or True)
+    monkeypatch.setattr("forkpoint.training.preference_trainer.shares_prompts", None)  # would fail if called
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = training.Training(objective("dpo"), {"max_steps": 1})
+    training.train(
+        build_model(tiny_config(tokenizer)), tokenizer, pairs, settings, tmp_path / "out", evaluated=pairs[:2]
+    )
+    assert tried == [max(map(row_length, pairs))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kl_where_a_model_gives_a_token_no_probability(dtype):
+    """p log(p/q) is 0 where p is, infinite where q alone is; gradients are finite, and those of the rows without it."""
+    torch.manual_seed(0)
+    size, width = 12, 5
+    weight, other = (torch.randn(size, width).to(dtype) for _ in range(2))
+    masked, ours = torch.zeros(size).to(dtype), torch.zeros(size).to(dtype)
+    masked[8:], ours[10:] = -math.inf, -math.inf  # both mask 10 and 11, the reference alone 8 and 9
+    hidden = torch.randn(4, width).to(dtype).requires_grad_()
+    reference_hidden, targets = torch.randn(4, width).to(dtype), torch.tensor([1, 3, 7, 0])
+    head, frozen = (logprobs.Head(w, b, 1.0, None) for w, b in ((weight.requires_grad_(), ours), (other, masked)))
+    _, kl, _ = logprobs.token_logprobs_and_kl(hidden, head, targets, reference_hidden, frozen)
+    p = (reference_hidden.double() @ other.double().T + masked.double()).softmax(-1)[:, :8]
+    wide = hidden.detach().double().requires_grad_()
+    q = (wide @ weight.detach().double().T + ours.double()).log_softmax(-1)[:, :8]
+    expected = (p * (p.log() - q)).sum(-1)
+    torch.testing.assert_close(kl.double(), expected, rtol=1e-5, atol=1e-5)
+    kl.sum().backward()
+    expected.sum().backward()
+    rounded = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.05}
+    torch.testing.assert_close(hidden.grad.double(), wide.grad, **rounded)
+    assert bool(weight.grad.isfinite().all())
+    assert bool(logprobs.token_logprobs_and_kl(reference_hidden, frozen, targets, hidden, head)[1].isposinf().all())
+
+
+def test_critical_dpo_with_scores_of_zero_is_dpo(policy, pairs, tmp_path):
+    plain = [dataclasses.replace(p, rejected_weights=(1.0,) * len(p.rejected_ids)) for p in pairs]
+    model, reference = policy
+    dpo, critical = (
+        loss_and_gradients(trainer_for(model, plain, tmp_path, method, reference=reference), plain)
+        for method in ("dpo", "critical-dpo")
+    )
+    assert_close(critical, dpo, 1e-12)
+
+
+def test_a_token_of_weight_zero_gives_no_gradient(policy, pairs, tmp_path):
+    """The gradient is that of the loss without the token."""
+    model, reference = policy
+    pair = dataclasses.replace(pairs[0], rejected_ids=(9, 8, 7), rejected_weights=(0.5, 1.0, 0.0))
+    head = trainer_for(model, [pair], tmp_path, "critical-dpo", reference=reference)
+    _, with_zero = loss_and_gradients(head, [pair])
+    shorter = dataclasses.replace(pair, rejected_ids=(9, 8), rejected_weights=(0.5, 1.0))
+    _, without = loss_and_gradients(
+        trainer_for(model, [shorter], tmp_path, "critical-dpo", reference=reference), [shorter]
+    )
+    for name, gradient in without.items():
+        assert float((with_zero[name] - gradient).abs().max()) <= 1e-12 * max(1.0, float(gradient.abs().max())), name
+    counted = dataclasses.replace(pair, rejected_weights=(0.5, 1.0, 0.3))
+    _, more = loss_and_gradients(
+        trainer_for(model, [counted], tmp_path, "critical-dpo", reference=reference), [counted]
+    )
+    assert any(float((more[name] - gradient).abs().max()) > 1e-4 for name, gradient in without.items())
+
+
+def test_stored_reference_equals_the_one_at_hand(policy, pairs, tmp_path):
+    model, reference = policy
+    examples = with_reference(reference, pairs, batch_size=3, shared=True, cache=tmp_path)
+    stored = trainer_for(model, pairs, tmp_path, examples=examples)
+    assert_close(loss_and_gradients(stored, pairs), naive("dpo", model, reference, pairs, 0.7, 0.0))
+
+
+def test_reference_is_kept_under_data_and_model(policy, pairs, tmp_path, monkeypatch):
+    model, reference = policy
+    first = with_reference(reference, pairs, batch_size=3, shared=True, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    monkeypatch.setattr("forkpoint.training.reference_logprobs._compute", None)  # would fail if called
+    again = with_reference(reference, pairs, batch_size=8, shared=False, cache=tmp_path)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.reference_chosen, b.reference_chosen)
+    stretched = copy.deepcopy(reference)
+    stretched.config.rms_norm_eps = 0.1
+    for other in (
+        (model, pairs),
+        (reference, pairs[::-1]),
+        (copy.deepcopy(reference).float(), pairs),
+        (stretched, pairs),
+    ):
+        with pytest.raises(TypeError):
+            with_reference(*other, batch_size=3, shared=True, cache=tmp_path)
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes()[:-4])
+    restored = with_reference(reference, pairs, batch_size=3, shared=True, cache=tmp_path)
+    np.testing.assert_array_equal(restored[-1].reference_rejected, first[-1].reference_rejected)
+
+
+def test_lora_takes_its_base_as_the_reference(policy, pairs, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = policy
+    base = copy.deepcopy(model)
+    torch.manual_seed(3)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    adapted = adapted.double()
+    trainer = trainer_for(adapted, pairs, tmp_path, "tdpo1")
+    ours = loss_and_gradients_of_adapter(trainer, pairs)
+    theirs = naive_of_adapter(adapted, base, pairs)
+    assert_close(ours, theirs)
+    assert all("lora" in name for name in ours[1])
+
+
+def loss_and_gradients_of_adapter(trainer, pairs):
+    trainer.model.zero_grad()
+    batch = collate([trainer.train_dataset[i] for i in range(len(pairs))], trainer.shared)
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(float(len(pairs))))
+    loss.backward()
+    return float(loss.detach()), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def naive_of_adapter(adapted, base, pairs):
+    adapted.zero_grad()
+    loss = torch.stack([pair_loss("tdpo1", adapted, base, p, 0.7) for p in pairs]).mean()
+    loss.backward()
+    return float(loss.detach()), {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_accumulation_does_not_matter(strategy, policy, tokenizer, tmp_path):
+    from made_up_pairs import made_up_pairs
+
+    pairs = made_up_pairs(20, len(tokenizer), seed=5)  # two steps of 8 and one of 4
+    states, histories = [], []
+    for micro, accumulate in ((8, 1), (4, 2), (1, 8)):
+        model, reference = (copy.deepcopy(m) for m in policy)
+        trainer = trainer_for(
+            model, pairs, tmp_path, "critical-dpo", reference=reference, per_device_train_batch_size=micro,
+            gradient_accumulation_steps=accumulate, num_train_epochs=1, learning_rate=1e-2, optim="sgd",
+            train_sampling_strategy=strategy,
+        )  # fmt: skip
+        trainer.train()
+        states.append(model.state_dict())
+        histories.append([row for row in trainer.state.log_history if "loss" in row])
+    for other in states[1:]:
+        for name, tensor in states[0].items():
+            torch.testing.assert_close(other[name], tensor, atol=1e-7, rtol=0)
+    for other in histories[1:]:
+        for a, b in zip(histories[0], other, strict=True):
+            assert a["rewards/margins"] == pytest.approx(b["rewards/margins"], abs=1e-5)
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+
+
+def test_a_loss_that_is_no_number_names_its_pair(policy, pairs, tmp_path):
+    model, reference = policy
+    broken = dataclasses.replace(pairs[3], rejected_weights=(math.nan,) * len(pairs[3].rejected_ids))
+    trainer = trainer_for(model, [*pairs[:3], broken], tmp_path, "critical-dpo", reference=reference)
+    with pytest.raises(UserError, match=r"the loss of pair 'p3' is nan at step 1"):
+        trainer.train()
+
+
+def test_similar_lengths_come_together_and_every_pair_once(policy, tokenizer, tmp_path):
+    from made_up_pairs import made_up_pairs
+
+    pairs = made_up_pairs(43, len(tokenizer), longest=40)
+    trainer = trainer_for(policy[0], pairs, tmp_path, reference=policy[1], train_sampling_strategy="group_by_length")
+    sampler = trainer._get_train_sampler()
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.epoch = epoch
+        orders.append(list(sampler))
+    assert orders[0] == orders[2] != orders[1]
+    assert sorted(orders[0]) == list(range(43))
+    spread = [np.ptp([sampler.lengths[i] for i in orders[0][at : at + 8]]) for at in range(0, 40, 8)]
+    assert max(spread) < np.ptp(sampler.lengths) / 2

@@ -1,0 +1,268 @@
+"""Whole runs of `rounds` on the lab: the files, what the trainer sees, and wrong input."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from forkpoint.cli import main
+from forkpoint.engines import load_engine
+from forkpoint.lab import MODEL_DIR
+from forkpoint.lab.problem_generator import load_problems
+from forkpoint.tasks import stop_strings
+from forkpoint.training import rounds as module
+from forkpoint.training.heldout_eval import figures, respond
+from forkpoint.training.likelihood_filter import LikelihoodFilter
+from forkpoint.training.models import Lora
+from forkpoint.training.rounds import Base, RoundsConfig, round_seed, tune_in_rounds
+from forkpoint.trajectories.rows import load_trajectories, sample_trajectories
+from forkpoint.types import Sampling, UserError
+
+COMMAND = ["rounds", "--limit", "8", "--n", "5", "--eval-limit", "5", "--eval-n", "4", "--rounds", "2"]
+TUNING = ["--max-tokens", "100", "--seed", "3", "--learning-rate", "1e-3", "--warmup-steps", "0"]
+SAMPLING = Sampling(max_tokens=100, stop=stop_strings("cot"), seed=3)
+SETTINGS = RoundsConfig(1, n=5, eval_n=1, sampling=SAMPLING, arguments={"learning_rate": 1e-3, "num_train_epochs": 1})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """One run of the command line."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert main([*COMMAND, *TUNING, "--filter", "example", "--out", str(out)]) == 0
+    return out, json.loads((out / "summary.json").read_text())
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_summary_follows_from_the_files(finished):
+    out, summary = finished
+    assert [row["round"] for row in summary["results"]] == [0, 1, 2]
+    assert summary["stopped"] is None
+    for row in summary["results"]:
+        directory = out / f"round-{row['round']}"
+        assert json.loads((directory / "round.json").read_text()) == row
+        evaluated = rows_of(directory / "evaluation.jsonl")
+        assert [one["problem_id"] for one in evaluated] == [p.id for p in load_problems("test", limit=5)]
+        assert row["held_out"] == figures(evaluated)
+        assert not (directory / "journal.jsonl").exists()
+        assert not (directory / "checkpoints").exists()
+    assert not (out / "round-0/samples.jsonl").exists()
+    assert summary["results"][0].keys() == {"round", "stopped", "held_out"}
+    for number in (1, 2):
+        row, samples = summary["results"][number], rows_of(out / f"round-{number}/samples.jsonl")
+        assert [one["id"] for one in samples] == [f"{p.id}/{i}" for p in load_problems("train", limit=8)
+                                                  for i in range(5)]  # fmt: skip
+        trained = [one for one in samples if one["status"] == "trained"]
+        assert row["samples"]["trained"] == row["training"]["examples"] == len(trained) > 0
+        assert row["samples"]["wrong"] == sum(not one["correct"] for one in samples)
+        assert row["training"]["tokens_in_an_epoch"] == sum(
+            len(one["prompt_ids"]) + len(one["token_ids"]) for one in trained
+        )
+    assert (out / "rounds.svg").read_text().startswith("<svg")
+
+
+def test_each_round_starts_from_the_model_of_the_one_before(finished, lab):
+    """Round 2's samples are drawn from round 1's model, with a seed of its own; round 1's from the base model."""
+    out, _ = finished
+    problems = load_problems("train", limit=8)
+    for number, engine in ((1, lab), (2, load_engine(str(out / "round-1/model")))):
+        sampling = replace(SAMPLING, seed=round_seed(3, number))
+        drawn = sample_trajectories(engine, problems, sampling, n=5, prompt="cot")
+        samples = rows_of(out / f"round-{number}/samples.jsonl")
+        assert [tuple(row["token_ids"]) for row in samples] == [t.token_ids for t in drawn]
+        assert [row["correct"] for row in samples] == [t.correct for t in drawn]
+        row = samples[7]
+        (scored,) = engine.score([(*row["prompt_ids"], *row["token_ids"])], starts=[len(row["prompt_ids"])])
+        np.testing.assert_allclose(row["logprobs"], scored.logprobs[len(row["prompt_ids"]) : -1], atol=1e-4)
+        assert row["mean_logprob"] == pytest.approx(np.mean(row["logprobs"]), abs=1e-5)
+    weights = [
+        load_file(path / "model.safetensors") for path in (MODEL_DIR, out / "round-1/model", out / "round-2/model")
+    ]
+    for before, after in itertools.pairwise(weights):
+        assert not np.array_equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+def test_every_model_answers_with_the_same_random_numbers(finished, lab):
+    """So rounds differ by their models alone."""
+    out, _ = finished
+    problems = load_problems("test", limit=5)
+    for number, engine in ((0, lab), (2, load_engine(str(out / "round-2/model")))):
+        assert rows_of(out / f"round-{number}/evaluation.jsonl") == respond(
+            engine, problems, SAMPLING, n=4, prompt="cot"
+        )
+    assert len({round_seed(seed, number) for seed in range(50) for number in range(50)} | {*range(50)}) == 2550
+
+
+def test_samples_and_evaluations_can_be_read_as_trajectories(finished, lab):
+    out, _ = finished
+    samples = load_trajectories(out / "round-2/samples.jsonl", load_problems("train", limit=8), lab)
+    assert len(samples) == 40
+    answers = load_trajectories(out / "round-2/evaluation.jsonl", load_problems("test", limit=5), lab)
+    assert [t.correct for t in answers] == [
+        path["correct"] for row in rows_of(out / "round-2/evaluation.jsonl") for path in row["paths"]
+    ]
+
+
+@pytest.mark.parametrize("rule", [
+    LikelihoodFilter("none"), LikelihoodFilter("example", keep_quantile=0.4),
+    LikelihoodFilter("token", max_token_probability=0.8),
+], ids=lambda rule: rule.kind)  # fmt: skip
+def test_the_trainer_sees_what_the_filter_leaves(tmp_path, monkeypatch, rule):
+    """In the batches that reach the model: of which tokens the loss is."""
+    whole, seen = module.sft_trainer, set()
+
+    def watched(*args: Any) -> Any:
+        trainer = whole(*args)
+        compute = trainer.compute_loss
+
+        def compute_loss(model: Any, inputs: Any, **options: Any) -> Any:
+            columns = (inputs[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
+            for ids, labels, mask in zip(*columns, strict=True):
+                seen.add((*ids[: sum(mask)], *labels[: sum(mask)]))
+            return compute(model, inputs, **options)
+
+        trainer.compute_loss = compute_loss
+        return trainer
+
+    monkeypatch.setattr(module, "sft_trainer", watched)
+    settings = replace(SETTINGS, filter=rule)
+    tune_in_rounds(Base(), load_problems("train", limit=8), load_problems(limit=1), settings, tmp_path / "out")
+    samples = rows_of(tmp_path / "out/round-1/samples.jsonl")
+    right = {(row["problem_id"], *row["token_ids"]): row for row in reversed(samples) if row["correct"]}
+    means = sorted(row["mean_logprob"] for row in right.values())
+    wanted = set()
+    for row in right.values():
+        kept = [token if rule.kind != "token" or np.exp(logprob) <= 0.8 else -100
+                for token, logprob in zip(row["token_ids"], row["logprobs"], strict=True)]  # fmt: skip
+        if rule.kind == "example" and row["mean_logprob"] > means[int(np.ceil(0.4 * len(means))) - 1]:
+            kept = [-100] * len(kept)
+        if set(kept) != {-100}:
+            wanted.add((*row["prompt_ids"], *row["token_ids"], *[-100] * len(row["prompt_ids"]), *kept))
+    assert seen == wanted
+    if rule.kind == "example":
+        assert 0 < len(wanted) < len(right)
+    if rule.kind == "token":
+        assert all(labels[-1] == -100 for labels in wanted)  # the end is likely, always
+
+
+def test_adapters_become_a_whole_model_each_round(tmp_path):
+    settings = replace(SETTINGS, lora=Lora(2, modules=("q_proj",)))
+    tune_in_rounds(Base(), load_problems("train", limit=6), load_problems(limit=2), settings, tmp_path / "out")
+    assert not (tmp_path / "out/round-1/model/adapter_config.json").exists()
+    before, after = (load_file(path / "model.safetensors") for path in (MODEL_DIR, tmp_path / "out/round-1/model"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed
+    assert all("q_proj" in name for name in changed)
+
+
+def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, capsys, monkeypatch):
+    out, summary = finished
+    monkeypatch.setattr(module._Work, "round", None)
+    command = [*COMMAND, *TUNING, "--filter", "example", "--out", str(out)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "the 50% least likely right responses" in printed
+    for row in summary["results"][1:]:
+        assert f" {row['samples']['trained']} " in printed
+    assert main([*command, "--n", "6"]) == 2
+    assert "n was 5, now 6" in capsys.readouterr().err
+
+
+def data(path: Path, problems: list[Any], **changes: str) -> str:
+    path.write_text("".join(json.dumps({"question": p.question, "answer": p.answer, **changes}) + "\n"
+                            for p in problems))  # fmt: skip
+    return str(path)
+
+
+@pytest.mark.parametrize(("argv", "why"), [
+    (["--filter", "token", "--max-token-probability", "1e-9"], "every token has a probability above 1e-09"), ([], None),
+])  # fmt: skip
+def test_nothing_to_tune_on_is_a_clear_result(tmp_path, capsys, argv, why):
+    """With the table up to there: nothing is left by the filter, or (no problem's answer is 10000000) right at all."""
+    file = data(tmp_path / "train.jsonl", load_problems("train", limit=3), **({} if why else {"answer": "10000000"}))
+    held = data(tmp_path / "test.jsonl", load_problems("test", limit=2))
+    command = ["rounds", "--task", "jsonl", "--data", file, "--eval-data", held, "--n", "4", "--eval-n", "2",
+               "--max-tokens", "100", "--out", str(tmp_path / "out"), *argv]  # fmt: skip
+    for _ in range(2):
+        assert main(command) == 2
+        printed = capsys.readouterr()
+        sentence = why or "none of its 12 samples is correct"
+        assert printed.err.strip().splitlines()[-1].startswith("forkpoint: round 1 has nothing to tune on: ")
+        assert sentence in printed.err
+        assert "greedy" in printed.out
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert [row["round"] for row in summary["results"]] == [0, 1]
+    assert sentence in summary["stopped"]
+    assert len(rows_of(tmp_path / "out/round-1/samples.jsonl")) == 12
+    assert not (tmp_path / "out/round-1/model").exists()
+
+
+def test_held_out_problems_are_not_tuned_on(tmp_path):
+    """With one split for both, the first problems are held out, and the next ones tuned on."""
+    out = tmp_path / "out"
+    argv = ["--split", "test", "--limit", "4", "--rounds", "1", "--out", str(out)]
+    assert main([*COMMAND, *TUNING, *argv]) == 0
+    sampled = list(dict.fromkeys(row["problem_id"] for row in rows_of(out / "round-1/samples.jsonl")))
+    assert sampled == [p.id for p in load_problems("test", limit=9)[5:]]
+    problems = load_problems(limit=3)
+    with pytest.raises(UserError, match="is also one to tune on"):
+        tune_in_rounds(Base(), problems, problems[:1], SETTINGS, tmp_path / "other")
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["--rounds", "0"], "rounds must be at least 1"), (["--n", "0"], "n must be at least 1"),
+    (["--eval-n", "0"], "eval_n must be at least 1"), (["--temperature", "0"], "temperature must be above 0"),
+    (["--filter", "exmple"], "must be one of"), (["--filter", "example", "--keep-quantile", "0"], "keep_quantile"),
+    (["--max-token-probability", "1.5"], "max_token_probability"), (["--keep-quantil", "1"], "--keep-quantile?"),
+    (["--max-tokens", "5000"], "reads at most"), (["--eval-split", "tset"], "train and test"),
+    (["--lora-rank", "2", "--lora-modules", "up_prj"], "no linear layer 'up_prj'"),
+    (["--lora-rank", "-2"], "must be above 0"), (["--save-strategy", "nver"], "training argument"),
+    (["--optim-target", "x"], "unknown option --optim_target"), (["--model", "/nowhere"], "is not a model directory"),
+    (["--eval-split", "train", "--eval-limit", "4", "--data", "SAME", "--task", "jsonl"], "is held out"),
+])  # fmt: skip
+def test_a_mistake_is_one_sentence(capsys, tmp_path, argv, message):
+    same = data(tmp_path / "same.jsonl", load_problems(limit=2))
+    argv = [same if word == "SAME" else word for word in argv]
+    assert main(["rounds", "--limit", "2", "--eval-limit", "2", "--out", str(tmp_path / "out"), *argv]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("forkpoint: ")
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_is_one_sentence(capsys, tmp_path):
+    argv = [
+        "--learning-rate",
+        "1e30",
+        "--rounds",
+        "1",
+        "--per-device-train-batch-size",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*COMMAND, "--max-tokens", "100", *argv]) == 2
+    assert "the loss is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out/round-1/model").exists()
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys\nfrom forkpoint.cli import main\n"
+        "try: main(['rounds', '--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

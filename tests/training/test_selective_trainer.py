@@ -1,0 +1,510 @@
+"""The selective trainer against the definition: selections, losses, gradients, what is logged, and what must not
+matter."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gc
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_up_stores import (
+    in_rows,
+    is_predicted,
+    made_up_documents,
+    made_up_store,
+    plain_groups,
+    plain_selection,
+    plain_tokens,
+    tiny_llama,
+)
+from transformers import TrainingArguments
+
+from forkpoint.engines.local import logprobs as training_logprobs
+from forkpoint.losses.methods import objective
+from forkpoint.pairs.pair import Pair
+from forkpoint.scores.store import open_store
+from forkpoint.training.order import ByLength
+from forkpoint.training.pair_batches import PairExample
+from forkpoint.training.preference_trainer import PreferenceTrainer
+from forkpoint.training.selective_trainer import SelectiveTrainer
+from forkpoint.training.store_batches import Rows, collate
+from forkpoint.types import UserError
+from forkpoint.weights.rules import NAMES, SCOPES, Rule
+
+LENGTHS = (3, 9, 2, 14, 6, 20, 5, 11, 8, 4, 17, 2, 7, 10)  # of documents: 17 rows of at most 12 tokens
+EIGHT = tuple(range(8))
+RULES = {name: Rule(name, 0.6, 0.7 if name in ("union", "intersection") else None) for name in NAMES}
+
+
+def trainer_for(model, store, out, rule, **more):
+    """A trainer of the rule; what is no TrainingArguments goes to the trainer."""
+    others = {name: more.pop(name) for name in ("evaluated", "reference", "seed") if name in more}
+    settings = {
+        "output_dir": str(out), "per_device_train_batch_size": 8, "remove_unused_columns": False, "use_cpu": True,
+        "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "max_grad_norm": 0.0, "save_strategy": "no",
+        "dataloader_pin_memory": False, "logging_nan_inf_filter": False, "train_sampling_strategy": "sequential",
+        "optim": "sgd", "learning_rate": 0.05,
+    }  # fmt: skip
+    return SelectiveTrainer(model, TrainingArguments(**(settings | more)), store, rule, **others)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections():
+    """A training begins with a garbage collection, most of whose time goes to what the imports left."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def models():
+    """A model to train, and a reference."""
+    return tiny_llama(1), tiny_llama(2)
+
+
+@pytest.fixture(scope="module")
+def store(models, tmp_path_factory):
+    """Rows of many lengths, some of which continue a document, with the reference's scores."""
+    path = tmp_path_factory.mktemp("stores") / "store"
+    return made_up_store(path, made_up_documents(LENGTHS), in_rows(12, 8), reference=models[1])
+
+
+@pytest.fixture
+def policy(models):
+    """A model that may be trained."""
+    return copy.deepcopy(models[0])
+
+
+def step(trainer, micro_batches):
+    """Loss, gradients and selected tokens of an optimizer step on rows by number, without the step."""
+    model = trainer.model
+    model.zero_grad()
+    batches = [collate([trainer.train_dataset[i] for i in part]) for part in micro_batches]
+    batches, count = trainer.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
+    losses = [trainer.compute_loss(model, batch, num_items_in_batch=count) for batch in batches]
+    sum(losses).backward()
+    selected = torch.cat([batch["selected"] for batch in batches]).tolist()
+    return float(sum(losses).detach()), gradients(model), selected
+
+
+def plain_step(model, store, rule, micro_batches, reference=None):
+    """The same by the definition."""
+    model.zero_grad()
+    tokens = plain_tokens(model, store, [i for part in micro_batches for i in part], reference)
+    selected = plain_selection(tokens, rule, plain_groups(tokens, rule.scope, micro_batches))
+    loss = sum(token.loss for token, kept in zip(tokens, selected, strict=True) if kept) / sum(selected)
+    loss.backward()
+    return float(loss.detach()), gradients(model), selected
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def assert_same_step(ours, theirs, tolerance=1e-6):
+    """The same tokens, loss and gradients, these relative to the largest one of each parameter."""
+    assert ours[2] == theirs[2]
+    assert ours[0] == pytest.approx(theirs[0], abs=tolerance)
+    for name, gradient in theirs[1].items():
+        scale = max(1.0, float(gradient.abs().max()))
+        assert float((ours[1][name] - gradient).abs().max()) <= tolerance * scale, name
+
+
+SPLITS = ((EIGHT,), (EIGHT[:3], EIGHT[3:4], EIGHT[4:]))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("score", NAMES)
+def test_every_rule_and_scope_is_its_definition(score, scope, models, store, tmp_path):
+    rule = dataclasses.replace(RULES[score], scope=scope)
+    trainer = trainer_for(models[0], store, tmp_path, rule)
+    for split in SPLITS:
+        assert_same_step(step(trainer, split), plain_step(models[0], store, rule, split))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_reference_at_hand_scores_as_the_stored_numbers_say(scope, models, store, tmp_path):
+    model, reference = models
+    for score in ("excess_loss", "intersection"):
+        rule = dataclasses.replace(RULES[score], scope=scope)
+        asked = trainer_for(model, store, tmp_path, rule, reference=reference)
+        ours = step(asked, SPLITS[1])
+        assert_same_step(ours, plain_step(model, store, rule, SPLITS[1], reference))
+        assert_same_step(ours, step(trainer_for(model, store, tmp_path, rule), SPLITS[1]))
+    batch = collate([Rows(store, 0)[i] for i in EIGHT])
+    for name, column in asked._reference_scores(batch).items():
+        torch.testing.assert_close(column, batch[name], rtol=2**-11, atol=1e-6)  # stored in half precision
+    assert not any(p.requires_grad for p in reference.parameters())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_rules_rank_by_the_loss_without_dropout(scope, store, tmp_path):
+    """However many micro-batches a step has; the loss that is trained on has dropout."""
+    model = tiny_llama(1, attention_dropout=0.5)
+    rule = Rule("excess_loss", 0.6, scope=scope)
+    for split in SPLITS:
+        selected = plain_step(model.eval(), store, rule, split)[2]
+        trainer = trainer_for(model.train(), store, tmp_path, rule)
+        torch.manual_seed(5)
+        ours, again = step(trainer, split), step(trainer, split)
+        assert ours[2] == again[2] == selected
+        assert ours[0] != again[0]
+
+
+@pytest.mark.parametrize("score", ["none", "intersection", "excess_loss"])
+def test_only_selected_rows_reach_the_output_matrix(score, models, store, tmp_path, monkeypatch):
+    """Where the selection is known; rules of the current loss see all rows of a single micro-batch."""
+    met = []
+    plain = training_logprobs._Matrix.logits
+    monkeypatch.setattr(training_logprobs._Matrix, "logits", lambda m, h: met.append(len(h)) or plain(m, h))
+    trainer = trainer_for(models[0], store, tmp_path, dataclasses.replace(RULES[score], scope="batch"))
+    for split in SPLITS:
+        met.clear()
+        selected = step(trainer, split)[2]
+        forward = len(selected) if score == "excess_loss" else sum(selected)
+        backward = sum(selected)
+        ranked_first = score == "excess_loss" and len(split) > 1
+        assert sum(met) == forward + backward + (sum(selected) if ranked_first else 0)
+
+
+def test_a_micro_batch_without_a_selected_token_adds_nothing(models, store, tmp_path):
+    rule = Rule("reference_loss", 0.02)
+    trainer = trainer_for(models[0], store, tmp_path, rule)
+    split = (EIGHT[:3], EIGHT[3:4], EIGHT[4:])
+    ours = step(trainer, split)
+    assert sum(ours[2]) <= 2
+    assert_same_step(ours, plain_step(models[0], store, rule, split))
+
+
+def test_tied_embeddings_get_the_gradients_of_both_uses(models, store, tmp_path):
+    tied = tiny_llama(3, tie_word_embeddings=True)
+    for rule in (RULES["excess_loss"], RULES["intersection"]):
+        trainer = trainer_for(tied, store, tmp_path, rule)
+        assert_same_step(step(trainer, SPLITS[1]), plain_step(tied, store, rule, SPLITS[1]))
+
+
+@pytest.mark.parametrize("rule", [Rule("excess_loss", 1.0), Rule("intersection", 1.0), Rule("none")])
+def test_a_ratio_of_1_is_causal_language_modeling(rule, models, store, tmp_path):
+    """As transformers computes it, whose labels count but for -100."""
+    model, _ = models
+    ids, labels = torch.zeros(2, 8, 12, dtype=torch.long).unbind()
+    labels -= 100
+    for i, row in enumerate(store[i].row for i in EIGHT):
+        for t, token in enumerate(row.ids.tolist()):
+            ids[i, t] = token
+            if is_predicted(row, t):
+                labels[i, t] = token
+    model.zero_grad()
+    loss = model(input_ids=ids, labels=labels).loss
+    loss.backward()
+    expected = float(loss.detach()), gradients(model), [True] * int((labels != -100).sum())
+    for split in SPLITS:
+        assert_same_step(step(trainer_for(model, store, tmp_path, rule), split), expected)
+
+
+def test_the_mean_is_over_the_selected_tokens_of_the_whole_step(models, tmp_path):
+    """One micro-batch has many of them, the other few: other divisors would give other numbers."""
+    documents = made_up_documents([12] * 8)
+    clean = made_up_store(
+        tmp_path / "store", documents, in_rows(12), scores=by_document(lambda d, t: t / 100 if d < 4 or t == 1 else 9.0)
+    )
+    rule = Rule("reference_loss", 0.55)
+    loss, _, selected = step(trainer_for(models[0], clean, tmp_path, rule), (EIGHT[:4], EIGHT[4:]))
+    own = np.array([float(token.loss.detach()) for token in plain_tokens(models[0], clean, EIGHT)])
+    halves = np.split(np.array(selected), 2)
+    assert [int(half.sum()) for half in halves] == [44, 4]
+    assert loss == pytest.approx(own[selected].mean(), abs=1e-6)
+    means = [part[half].mean() for part, half in zip(np.split(own, 2), halves, strict=True)]
+    for wrong in (own[selected].sum() / len(own), np.mean(means)):
+        assert abs(loss - wrong) > 0.05
+
+
+def by_document(loss, entropy=lambda d, t: 1.0):
+    """Scores for `made_up_store`, from functions of the document and the position in the row."""
+
+    def scores(row):
+        columns = {}
+        for name, of in (("reference_loss", loss), ("reference_entropy", entropy)):
+            values = [of(row.document, t) if is_predicted(row, t) else math.nan for t in range(len(row.ids))]
+            columns[name] = np.array(values, np.float32)
+        return columns
+
+    return scores
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_excess_loss_leaves_out_what_the_reference_cannot_predict(scope, models, tmp_path):
+    """Odd tokens are noise to one reference, even ones to another; each time it is the others that are trained on."""
+    rule = Rule("excess_loss", 0.5, scope=scope)
+    for noise in (0, 1):
+        marked = by_document(lambda d, t, noise=noise: 50.0 if t % 2 == noise else 0.0)
+        made = made_up_store(tmp_path / f"store-{noise}", made_up_documents([13] * 8), in_rows(13), scores=marked)
+        trainer = trainer_for(models[0], made, tmp_path, rule)
+        for split in ((EIGHT,), (EIGHT[:4], EIGHT[4:])):
+            selected = step(trainer, split)[2]
+            assert selected == [t % 2 != noise for _ in EIGHT for t in range(1, 13)]
+
+
+def trained(model, store, out, rule, micro=8, accumulate=1, **more):
+    """Weights and what was logged after two steps of eight rows."""
+    model = copy.deepcopy(model)
+    trainer = trainer_for(
+        model, store, out, rule,
+        **{"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate, "max_steps": 2} | more,
+    )  # fmt: skip
+    trainer.train()
+    return model.state_dict(), [row for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+@pytest.mark.parametrize("score", NAMES)
+def test_accumulation_does_not_matter(score, scope, models, store, tmp_path):
+    rule = dataclasses.replace(RULES[score], scope=scope)
+    whole, *others = (
+        trained(models[0], store, tmp_path, rule, micro, 8 // micro, logging_steps=2) for micro in (8, 2, 1)
+    )
+    for other in others:
+        assert_same_training(whole, other)
+    assert any(not torch.equal(tensor, models[0].state_dict()[name]) for name, tensor in whole[0].items())
+
+
+def assert_same_training(one, other):
+    """The same weights, and the same logged."""
+    for name, tensor in one[0].items():
+        torch.testing.assert_close(other[0][name], tensor, atol=1e-7, rtol=0)
+    for a, b in zip(one[1], other[1], strict=True):
+        assert a.keys() == b.keys()
+        for name in logged(a):
+            assert a[name] == pytest.approx(b[name], abs=1e-5), name
+
+
+def logged(row):
+    return [name for name in row if name == "loss" or name.startswith(("loss/", "selection/"))]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    """Each has its half of every step: one of them short rows, the other long ones."""
+    from slm_two_processes import CASES, results
+
+    alone = results(tmp_path, 1)
+    script = Path(__file__).with_name("slm_two_processes.py")
+    places = os.pathsep.join(map(str, (script.parent, script.parents[1], *os.environ.get("PYTHONPATH", "").split(":"))))
+    environment = os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment, timeout=120)
+    together = torch.load(tmp_path / "results.pt", weights_only=True)
+    for case in CASES:
+        assert_same_training(alone[case][:2], together[case][:2])
+        assert alone[case][2] == pytest.approx(together[case][2], abs=1e-6)
+    assert alone["order"] == together["order"]
+
+
+@pytest.mark.parametrize("score", ["excess_loss", "union"])
+@pytest.mark.parametrize(("micro", "accumulate"), [(8, 1), (3, 2)])
+def test_what_is_logged(score, micro, accumulate, models, store, tmp_path):
+    """Over two steps, without moving; some documents have tokens in both steps."""
+    rule = RULES[score]
+    _, (row,) = trained(models[0], store, tmp_path, rule, micro, accumulate, logging_steps=2, learning_rate=0.0)
+    rows, steps = micro * accumulate, []
+    for first in (0, rows):
+        tokens = plain_tokens(models[0], store, range(first, first + rows))
+        steps.append((tokens, plain_selection(tokens, rule, [list(range(len(tokens)))])))
+    losses = [[float(t.loss.detach()) for t, kept in zip(*s, strict=True) if kept] for s in steps]
+    assert row["loss"] == pytest.approx(np.mean([np.mean(part) for part in losses]), abs=1e-5)
+    both = [(token, kept) for tokens, selected in steps for token, kept in zip(tokens, selected, strict=True)]
+    every = {"loss/all": (True, False), "loss/unselected": (False,)}
+    if score == "union":  # static: the others' losses are computed nowhere
+        assert not every.keys() & row.keys()
+    else:
+        for name, which in every.items():
+            mean = np.mean([float(t.loss.detach()) for t, kept in both if kept in which])
+            assert row[name] == pytest.approx(mean, abs=1e-5)
+    assert row["selection/share"] == pytest.approx(np.mean([kept for _, kept in both]))
+    for name, limit in limits(score, steps).items():
+        assert row[f"selection/limit/{name}"] == pytest.approx(limit, abs=1e-3), name
+    documents = {}
+    for token, kept in both:
+        documents.setdefault(token.document, []).append(kept)
+    shares = [np.mean(kept) for kept in documents.values()]
+    assert row["selection/documents_none"] == pytest.approx(np.mean(np.array(shares) == 0))
+    for q in (10, 50, 90):
+        assert row[f"selection/documents_p{q}"] == pytest.approx(np.quantile(shares, q / 100), abs=1e-6)
+
+
+def limits(score, steps):
+    """The last value of each score that was still selected, by the definition: the mean over steps."""
+    if score == "excess_loss":
+        kept = [[float(t.loss.detach()) - t.reference_loss for t, k in zip(*s, strict=True) if k] for s in steps]
+        return {score: np.mean([min(values) for values in kept])}
+    found = {}
+    for name, ratio in (("reference_loss", 0.6), ("reference_entropy", 0.7)):
+        values = [sorted(getattr(t, name) for t in tokens) for tokens, _ in steps]
+        found[name] = np.mean([part[math.floor(ratio * len(part) + 0.5) - 1] for part in values])
+    return found
+
+
+def test_warming_up_the_share_falls_along_a_line(models, store, tmp_path):
+    quarters = [1.0, 0.875, 0.75, 0.625, 0.5, 0.5]
+    for warmup in (4, 4 / 6):
+        rule = Rule("reference_loss", 0.5, warmup=warmup)
+        _, rows = trained(models[0], store, tmp_path, rule, 8, max_steps=6, num_train_epochs=1)
+        counts = [len(plain_tokens(models[0], store, part)) for part in 2 * (EIGHT, range(8, 16), [16])]
+        expected = [math.floor(share * n + 0.5) / n for share, n in zip(quarters, counts, strict=True)]
+        assert [row["selection/share"] for row in rows] == pytest.approx(expected)
+
+
+def test_an_evaluation_is_the_mean_over_all_tokens(models, store, policy, tmp_path):
+    """Of a store without scores, for any size of batches, of which the last one is smaller."""
+    others = made_up_store(tmp_path / "others", made_up_documents((4, 11, 7, 2, 9), seed=5), in_rows(12))
+    tokens = plain_tokens(models[0], others, range(len(others)))
+    expected = np.mean([float(t.loss.detach()) for t in tokens])
+    for batch in (3, 16):
+        trainer = trainer_for(
+            policy, store, tmp_path, RULES["excess_loss"], evaluated=others, per_device_eval_batch_size=batch
+        )
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-6)
+        assert not trainer.sums
+
+
+def test_an_evaluation_under_another_name_is_exact_and_leaves_no_trace(models, store, policy, tmp_path):
+    trainer = trainer_for(copy.deepcopy(policy), store, tmp_path / "out", Rule(), evaluated=store,
+                          per_device_eval_batch_size=5)  # fmt: skip
+    wanted = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(metric_key_prefix="held_out")["held_out_loss"] == pytest.approx(wanted, abs=1e-12)
+    rows = trainer.eval_dataset
+    few = torch.utils.data.Subset(rows, [0, 3])
+    named = trainer.evaluate(few, metric_key_prefix="few")["few_loss"]
+    assert named == pytest.approx(trainer.predict(few).metrics["test_loss"], abs=1e-12)
+    assert named != pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_compiled_model_trains_alike(models, store, tmp_path):
+    steps = [
+        trained(models[0], store, tmp_path / name, Rule(), torch_compile=compiled, torch_compile_backend="eager")
+        for name, compiled in (("compiled", True), ("eager", False))
+    ]
+    assert_same_training(*steps)
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_an_evaluation_changes_nothing_in_a_training(strategy, models, store, tmp_path):
+    more = {"train_sampling_strategy": strategy, "max_steps": 5, "logging_steps": 2}
+    still = trained(models[0], store, tmp_path, RULES["excess_loss"], 4, 2, **more)
+    judged = {"evaluated": store, "eval_strategy": "steps", "eval_steps": 1}
+    assert_same_training(still, trained(models[0], store, tmp_path, RULES["excess_loss"], 4, 2, **more, **judged))
+
+
+def test_the_tokens_of_packed_rows_know_their_documents(tmp_path):
+    lengths = (3, 9, 2, 14, 1, 20, 5)
+    documents = made_up_documents(lengths)
+    packed = made_up_store(tmp_path / "store", documents, in_rows(12, 8, "packed"))
+    batch = collate([Rows(packed, 0)[i] for i in range(len(packed))])
+    owners = [number for number, tokens in documents for _ in tokens[1:]]  # their first tokens do not count
+    assert batch["document"].tolist() == owners
+    assert batch["targets"].tolist() == [token for _, tokens in documents for token in tokens[1:]]
+
+
+def test_a_loss_that_is_no_number_names_its_row(store, policy, tmp_path):
+    """A token that no other row of the step has."""
+    first = [store[i].row.ids.tolist() for i in EIGHT]
+    token = next(t for t in first[5][:-1] if not any(t in row for i, row in enumerate(first) if i != 5))
+    with torch.no_grad():
+        policy.get_input_embeddings().weight[token] = math.nan
+    for rule in (RULES["excess_loss"], RULES["intersection"], Rule("none")):
+        for micro in (8, 2):
+            with pytest.raises(UserError, match=r"token in row 5 of the store is nan at step 1: lower the learning"):
+                trained(policy, store, tmp_path, rule, micro, 8 // micro)
+
+
+NOTHING = {
+    "two halves": Rule("intersection", 0.4),
+    "short rows": Rule("reference_loss", 0.04, scope="sequence"),
+    "a short step": Rule("reference_loss", 0.004),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_a_step_without_selected_tokens_changes_nothing(name, models, tmp_path):
+    """The tokens of lowest loss are those of highest entropy, or the share of a row or a step is below half a token."""
+    made = made_up_store(
+        tmp_path / "store", made_up_documents([12] * 16), in_rows(12),
+        scores=by_document(lambda d, t: float(t), lambda d, t: float(-t)),
+    )  # fmt: skip
+    for micro in (8, 2):
+        weights, rows = trained(models[0], made, tmp_path, NOTHING[name], micro, 8 // micro)
+        for key, tensor in weights.items():
+            assert torch.equal(tensor, models[0].state_dict()[key])
+        assert [row["loss"] for row in rows] == [0, 0]
+        assert [row["selection/share"] for row in rows] == [0, 0]
+        assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_a_rule_that_needs_scores_wants_a_store_with_them(policy, tmp_path):
+    bare = made_up_store(tmp_path / "store", made_up_documents(LENGTHS), in_rows(12))
+    with pytest.raises(UserError, match=r"the rule excess_loss needs a reference model's scores, but .*store has none"):
+        trainer_for(policy, bare, tmp_path, Rule("excess_loss"))
+    for rule in (Rule("loss"), Rule("random"), Rule("none")):
+        trained(policy, bare, tmp_path, rule)
+
+
+def selective_trainer(out, **more):
+    """One with rows of many lengths, and the name of the column that tells them apart."""
+    path = out / "store"
+    if not path.exists():
+        made_up_store(path, made_up_documents(LENGTHS), in_rows(12))
+    return trainer_for(tiny_llama(1), open_store(path), out, Rule("loss"), **more), "index"
+
+
+def preference_trainer(out, **more):
+    """The same for pairs."""
+    examples = []
+    for i, ids in made_up_documents(LENGTHS + LENGTHS[:3]):
+        examples.append(PairExample(Pair(f"p{i}", (5,), tuple(ids), (7, 8), "", "", "", None, 1.0), i))
+    settings = trainer_for(tiny_llama(1), selective_trainer(out)[0].train_dataset.store, out, Rule("loss"), **more).args
+    trainer = PreferenceTrainer(tiny_llama(1), settings, examples, objective("dpo", 0.1, None), reference=tiny_llama(2))
+    return trainer, "pair_index"
+
+
+@pytest.mark.parametrize("make", [selective_trainer, preference_trainer])
+def test_by_length_each_epoch_has_its_order_and_a_resumed_run_the_same(make, tmp_path):
+    """17 rows, 9 steps an epoch; the checkpoints lie within the second one and at its end."""
+    settings = {
+        "train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 2, "num_train_epochs": 3,
+        "save_strategy": "steps", "save_steps": 6, "seed": 3,
+    }  # fmt: skip
+    whole = seen(*make(tmp_path, **settings))
+    epochs = [whole[at : at + 9] for at in (0, 9, 18)]
+    for epoch in epochs:
+        assert sorted(i for step in epoch for i in step) == list(range(17))
+    assert len({str(epoch) for epoch in epochs}) == 3
+    for done in (12, 18):
+        assert seen(*make(tmp_path, **settings), tmp_path / f"checkpoint-{done}") == whole[done:]
+
+
+def seen(trainer, name, checkpoint=None):
+    """The rows of each step of a training."""
+    found, compute = [], trainer.compute_loss
+
+    def noting(model, inputs, **more):
+        found.append(inputs[name].tolist())
+        return compute(model, inputs, **more)
+
+    trainer.compute_loss = noting
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    return found
+
+
+def test_rows_of_a_step_are_of_similar_length():
+    lengths = np.random.default_rng(0).integers(1, 1000, 403)
+    order = list(ByLength(lengths, 8, seed=5))
+    assert sorted(order) == list(range(403))
+    spread = [np.ptp(lengths[order[at : at + 8]]) for at in range(0, 400, 8)]
+    assert np.mean(spread) < 60
