@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tasks.verdict_cases import CASES
+from verdict_cases import CASES
 
 from forkpoint.tasks import extract, grade_response, task_spec
 from forkpoint.types import Problem

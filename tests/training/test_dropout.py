@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from made_up_pairs import made_up_pairs
-from test_trainer import trainer_for
+from test_preference_trainer import trainer_for
 from tiny_models import build_model
 from transformers import CONFIG_MAPPING, GPT2Config
 

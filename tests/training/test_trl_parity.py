@@ -9,7 +9,7 @@ import datasets
 import pytest
 import torch
 from made_up_pairs import made_up_pairs
-from test_trainer import assert_close, loss_and_gradients, trainer_for
+from test_preference_trainer import assert_close, loss_and_gradients, trainer_for
 from tiny_models import build_model, tiny_config
 from torch.utils.data import SequentialSampler
 from trl import DPOConfig, DPOTrainer
