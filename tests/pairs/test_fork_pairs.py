@@ -49,8 +49,8 @@ def test_luck_seldom_makes_a_pair():
     """Of alternatives that are as good as the own token, with known success, at most 1 in 40; Wilson lets 1 in 5."""
     for p, n in [(p / 100, n) for p in range(0, 100, 3) for n in (1, 2, 3, 5, 8, 20)]:
         qualifies = [
-            bool(choose_fork_pairs([forked(EvaluatedToken(0, 90, k, n, True), success=(p,) * 5, success_ci=((p, p),) * 5)],
-                                   Spelling()).pairs)
+            bool(choose_fork_pairs([forked(EvaluatedToken(0, 90, k, n, True), success=(p,) * 5,
+                                           success_ci=((p, p),) * 5)], Spelling()).pairs)
             for k in range(n + 1)
         ]  # fmt: skip
         assert binom.pmf(np.arange(n + 1), n, p)[qualifies].sum() <= 0.025
