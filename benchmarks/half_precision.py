@@ -17,18 +17,19 @@ import machine
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from forkpoint.engines import load_engine
 from forkpoint.engines.local.head import head_of, hidden_at
 from forkpoint.engines.local.logprobs import token_losses_and_entropy
-from forkpoint.engines.local.products import float32_activations
+from forkpoint.engines.local.products import float32_activations, float32_logits
 from forkpoint.types import Request, Sampling
 from forkpoint.weights.rules import Rule, select
 
 VOCAB, HIDDEN, WIDTH = 32_768, 128, 256
 SPREAD = 4.4  # of logits, so that the largest of 32,768 is about 18
 RATIO = 0.6
+SEEDS = 6
 
 
 def random_model(layers: int, seed: int = 0) -> PreTrainedModel:
@@ -94,13 +95,13 @@ def selections(layers: int, tokens: int) -> dict[str, float]:
     return found
 
 
-def decoding(layers: int, branches: int, length: int) -> dict[str, float]:
-    """Mean absolute differences of the log-probabilities of sampled tokens: trunk decoding, scoring (PyTorch's own
-    attention), and scoring in float32."""
-    model = random_model(layers)
+def decoding(layers: int, branches: int, length: int, seed: int) -> dict[str, float]:
+    """Mean absolute differences of the log-probabilities of sampled tokens: trunk decoding and transformers' own, step
+    by step, each against scoring in one pass (PyTorch's own attention); and all three against float32."""
+    model = random_model(layers, seed)
     words = Tokenizer(models.WordLevel({str(i): i for i in range(VOCAB)}, unk_token="0"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-    trunk = np.random.default_rng(0).integers(2, VOCAB, 120).tolist()
+    trunk = np.random.default_rng(seed).integers(2, VOCAB, 120).tolist()
     requests = [Request(f"{i}", tuple(trunk[: 20 + 100 * i // branches])) for i in range(branches)]
     engine = load_engine(model, tokenizer)
     assert engine.trunk_refusal is None, engine.trunk_refusal
@@ -108,12 +109,27 @@ def decoding(layers: int, branches: int, length: int) -> dict[str, float]:
     done = list(engine.generate(requests, Sampling(max_tokens=length)))
     sequences, starts = [(*prefixes[c.key], *c.token_ids) for c in done], [len(prefixes[c.key]) for c in done]
     trunks = np.concatenate([c.logprobs for c in done])
+    steps = np.concatenate([step_by_step(model, s, n) for s, n in zip(sequences, starts, strict=True)])
     half, full = (
         np.concatenate([s.logprobs[n:-1] for s, n in zip(of.score(sequences, starts=starts), starts, strict=True)])
         for of in (engine, load_engine(copy.deepcopy(model).float(), tokenizer))
     )
-    differences = {"trunks_and_scoring": trunks - half, "scoring_and_float32": half - full}
+    differences = {
+        "trunks_and_scoring": trunks - half, "steps_and_scoring": steps - half, "scoring_and_float32": half - full,
+        "trunks_and_float32": trunks - full, "steps_and_float32": steps - full,
+    }  # fmt: skip
     return {name: float(np.abs(values).mean()) for name, values in differences.items()}
+
+
+@torch.no_grad()
+def step_by_step(model: PreTrainedModel, sequence: tuple[int, ...], start: int) -> np.ndarray:
+    """Log-probabilities of the tokens from `start` on as transformers decodes them over its own cache."""
+    cache, ids = DynamicCache(), torch.tensor([sequence])
+    with float32_logits(model):
+        logits = [model(input_ids=ids[:, :start], past_key_values=cache, use_cache=True).logits[:, -1]]
+        for i in range(start, len(sequence) - 1):
+            logits.append(model(input_ids=ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits[:, -1])
+    return torch.cat(logits).log_softmax(-1).gather(1, ids[0, start:, None])[:, 0].numpy()
 
 
 def main() -> None:
@@ -121,9 +137,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=4096)
     args = parser.parse_args()
-    figures: dict[str, Any] = {"vocabulary": VOCAB, "tokens": args.tokens}
+    figures: dict[str, Any] = {"vocabulary": VOCAB, "tokens": args.tokens, "seeds": SEEDS}
     for layers in (2, 12):
-        figures[f"{layers} layers"] = selections(layers, args.tokens) | decoding(layers, 64, 48)
+        runs = [decoding(layers, 64, 48, seed) for seed in range(SEEDS)]
+        means = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+        figures[f"{layers} layers"] = selections(layers, args.tokens) | means
         print(layers, "layers:", {name: round(value, 6) for name, value in figures[f"{layers} layers"].items()})
     print(machine.save("half_precision", figures))
 

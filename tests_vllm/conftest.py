@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 from forkpoint.engines import Engine, load_engine
+from forkpoint.engines.remote.vllm_engine import VllmEngine, load_vllm
 from forkpoint.lab import MODEL_DIR
 
 START_UP = 300  # seconds; 30 on an idle machine
@@ -34,6 +35,14 @@ START_UP = 300  # seconds; 30 on an idle machine
 def lab() -> Engine:
     """The embedded model in transformers."""
     return load_engine("lab", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[VllmEngine]:
+    """The lab model in vLLM, all of whose tokens it can name."""
+    engine = load_vllm("lab", memory_gib=1)
+    yield engine
+    engine.llm.llm_engine.engine_core.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality, _load_logitsprocs_plugins
 
-from forkpoint.engines.remote import vllm_top_n_sigma
-from forkpoint.engines.remote.vllm_top_n_sigma import VllmTopNSigma
+from forkpoint.engines import vllm_top_n_sigma
+from forkpoint.engines.remote.vllm_engine import VllmEngine
 from forkpoint.lab import MODEL_DIR
 from forkpoint.sampling import gaps, policy_logits
 from forkpoint.types import Sampling
@@ -259,14 +259,9 @@ def test_any_finite_number_is_taken(value: float | None):
 PROMPT = [5]  # after it, 23 tokens are within 1 σ and 12 within 0.5 σ, none within 0.03 of the edge
 
 
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        environment.setenv("HF_HUB_OFFLINE", "1")
-        engine = LLM(str(MODEL_DIR), dtype="float32", max_model_len=256, max_num_seqs=64, disable_log_stats=True)
-        yield engine
-        engine.llm_engine.engine_core.shutdown()
+@pytest.fixture
+def llm(engine: VllmEngine) -> LLM:
+    return engine.llm
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,6 @@ from forkpoint.types import FailedError, Request, Sampling, UserError
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[VllmEngine]:
-    """The lab model, all of whose tokens it can name."""
-    engine = load_vllm("lab", memory_gib=1)
-    yield engine
-    engine.llm.llm_engine.engine_core.shutdown()
-
-
-@pytest.fixture(scope="module")
 def naming_few() -> Iterator[VllmEngine]:
     """One that names 20 tokens, as servers do."""
     engine = load_vllm("lab", memory_gib=1, engine_args={"max_logprobs": 20})
@@ -104,10 +96,10 @@ def test_what_cannot_start_says_so(arguments: dict, says: str) -> None:
         load_vllm(**arguments)
 
 
-def test_a_dead_worker_is_one_sentence() -> None:
-    engine = load_vllm("lab", memory_gib=1)
+def test_a_dead_worker_is_one_sentence(naming_few: VllmEngine) -> None:
+    """The last test of all: every worker is killed."""
     asked = [Request(str(i), (5, 6, 7)) for i in range(50)]
-    started = engine.generate(asked, Sampling(max_tokens=200))
+    started = naming_few.generate(asked, Sampling(max_tokens=200))
     next(started)
     for child in psutil.Process().children(recursive=True):
         if child.name() == "VLLM::Worker":

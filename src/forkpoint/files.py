@@ -97,6 +97,7 @@ def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
     files but no run, or cannot be made.
     """
     writable(out)
+    refuse_foreign(out)
     with only_process(out):
         claim_directory(out, config)
         try:
@@ -119,7 +120,6 @@ def claim_directory(out: Path, config: dict[str, Any]) -> None:
     """Make a directory that can be written in this configuration's, or check that it is: see `claimed`."""
     stored = out / CONFIG
     if not stored.exists():
-        refuse_foreign(out)
         write_whole(stored, to_json(public(config), indent=2) + "\n")
         return
     before, now = public(read_json(stored)), public(json.loads(to_json(config)))
