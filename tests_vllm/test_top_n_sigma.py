@@ -26,6 +26,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality, _lo
 
 from forkpoint.engines import vllm_top_n_sigma
 from forkpoint.engines.remote.vllm_engine import VllmEngine
+from forkpoint.engines.remote.vllm_top_n_sigma import VllmTopNSigma
 from forkpoint.lab import MODEL_DIR
 from forkpoint.sampling import gaps, policy_logits
 from forkpoint.types import Sampling
