@@ -3,12 +3,9 @@ r"""Two single expressions or equations compared: read by math-verify's parser, 
 math-verify 0.9.0 (with latex2sympy2_extended 1.11.0) reads LaTeX and proves what no number can show. What it gets wrong
 is guarded here: it takes differences below 1e-16 for zero, upper and lower case for one letter, gamma and I for
 constants, i for a variable, and adds what stands side by side ("2(3)" is 5). So letters go in as named variables,
-products with their sign, decimals become exact, and two expressions are equal where their values agree to 50 digits at
-random points (relatively; to 1e-9 where a decimal is compared with what has none). Its own verdict counts only where no
-value exists.
-
-Imports sympy: only a grading worker imports this module. A call may never return and may exhaust memory or the C stack;
-that is why it lives in a process of its own.
+products with their sign, and decimals as exact numbers. Two expressions are equal where their values agree to 50 digits
+at random points (to 1e-9 where a decimal is compared with what has none). math-verify's own verdict counts only where
+no value exists. Only a grading worker imports this module: a call may never return, or exhaust memory or the C stack.
 """
 
 from __future__ import annotations
@@ -61,15 +58,15 @@ def same_expression(gold: str, answer: str) -> bool:
 
 def same_equation(gold: Sequence[str], answer: Sequence[str], *, positive: bool = False) -> bool:
     """Whether lhs - rhs of two relations are the same up to a constant factor, not zero (`positive`: above zero)."""
-    sides = [parse_both(*pair) for pair in zip(gold, answer, strict=True)]
-    if not all(isinstance(side, sympy.Expr) for pair in sides for side in pair):
+    left, right = (parse_both(*pair) for pair in zip(gold, answer, strict=True))
+    if not all(isinstance(side, sympy.Expr) for side in left + right):
         return False
-    first, second = (sides[0][n] - sides[1][n] for n in (0, 1))
-    symbols = _symbols(first, second)
-    if not symbols or _symbols(first) != _symbols(second):
+    first, second = left[0] - right[0], left[1] - right[1]
+    symbols = _symbols(first)
+    if not symbols or symbols != _symbols(second):
         return False
-    ratios = [(_value(first, point), _value(second, point)) for point in _points(symbols)]
-    quotients = [u / v for u, v in ratios if u is not None and v is not None and u != 0 and v != 0]
+    values = [(_value(first, point), _value(second, point)) for point in _points(symbols)]
+    quotients = [u / v for u, v in values if u and v]
     if len(quotients) < 2 or (positive and sympy.re(quotients[0]) < 0):
         return False
     return all(_close(quotient, quotients[0], EXACT) for quotient in quotients)
@@ -155,7 +152,7 @@ def _value(expression: Any, point: dict[Any, Any]) -> Any:
         parts = value.as_real_imag()
     except (ValueError, TypeError, ArithmeticError, NotImplementedError, AttributeError):
         return None
-    if not all(part.is_Rational or part.is_Float for part in parts) or not all(part.is_finite for part in parts):
+    if not all((part.is_Rational or part.is_Float) and part.is_finite for part in parts):
         return None
     # What cancels to fewer digits than a float has is zero: evalf looked at 5 * DIGITS of them.
     real, imaginary = (0 if part.is_Float and part._prec < 50 else part for part in parts)

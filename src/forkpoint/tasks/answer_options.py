@@ -59,38 +59,38 @@ class Letter(NamedTuple):
 
 def stated_option(text: str, stated: Statement, options: Sequence[str] = ()) -> Span | None:
     """The option that a statement names: by its text, by a marked letter, or by its first bare capital."""
-    letters = _letters_of(options)
-    start, end = stated.start, stated.end
+    letters, start, end = _letters_of(options), stated.start, stated.end
     if stated.evidence == "postfix":
-        before = [one for one in _letters(text, start, end, letters) if one.marking != "no" or one.start == start]
-        adjacent = [one for one in before if not re.search(r"\w", text[one.start + 1 : end])]
-        return adjacent[-1].span() if adjacent else None
+        before = _letters(text, start, end, letters)[-1:]
+        last = next((one for one in before if one.marking != "no" or one.start == start), None)
+        return last.span() if last and not re.search(r"\w", text[last.start + 1 : end]) else None
     for stretch_end in (stated.line_end, end):
-        whole = _whole(text, start, stretch_end, letters, options)
-        if whole:
+        if whole := _whole(text, start, stretch_end, letters, options):
             return whole
-    found = [one for one in _letters(text, start, end, letters, stated=True) if one.marking != "no"]
-    if len(_lists(found)) and stated.evidence == "heading":  # the options restated under a heading
+    allowed = [one for one in _letters(text, start, end, letters, stated=True) if one.marking != "no"]
+    if stated.evidence == "heading" and _lists(allowed):  # the options restated under a heading
         return None
-    marked = [one for one in found if one.marking == "marked"] or found
+    marked = [one for one in allowed if one.marking == "marked"] or allowed
     return marked[0].span() if marked else None
 
 
 def bare_option(text: str, options: Sequence[str] = ()) -> Span | None:
     """The last letter marked as an option that is neither ruled out nor part of a list of options."""
     letters = _letters_of(options)
-    found = [one for one in _letters(text, 0, len(text), letters) if one.marking == "marked"]
-    out = {*_lists(found), *_reasons(text, found)}
-    for one in reversed(found):
+    marked = [one for one in _letters(text, 0, len(text), letters) if one.marking == "marked"]
+    out = {*_lists(marked), *_reasons(text, marked)}
+    for one in reversed(marked):
         if one not in out:
             return one.span()
-    return _whole(text, 0, len(text), letters, options) or _last_line(text, letters, options)
+    end = len(text.rstrip())
+    last_line = text.rfind("\n", 0, end) + 1
+    return _whole(text, 0, len(text), letters, options) or _whole(text, last_line, end, letters, options)
 
 
-def _reasons(text: str, found: Sequence[Letter]) -> Iterator[Letter]:
+def _reasons(text: str, marked: Sequence[Letter]) -> Iterator[Letter]:
     """The letters that a sentence gives as reasons for another: the (A) of "(C), because (A) is too small"."""
     reason = False
-    for one, other in pairwise(found):
+    for one, other in pairwise(marked):
         between = text[one.start : other.start]
         reason = not re.search(r"[.!?]\s|\n", between) and (reason or bool(_BECAUSE.search(between)))
         if reason:
@@ -111,40 +111,30 @@ def _letters_of(options: Sequence[str]) -> str:
 
 def _whole(text: str, start: int, end: int, letters: str, options: Sequence[str]) -> Span | None:
     """The option where the stretch is its text or nothing but a letter ("c", "**(B)**", "\\text{D}")."""
-    found = _ALONE.fullmatch(text, start, end)
-    if found and found["letter"].upper() in letters:
-        return Span(found.start("letter"), found.end("letter"), found["letter"].upper())
-    return _by_text(text, start, end, options)
-
-
-def _by_text(text: str, start: int, end: int, options: Sequence[str]) -> Span | None:
-    """The one option whose text the stretch is. Where two options read alike, their text names neither."""
+    alone = _ALONE.fullmatch(text, start, end)
+    if alone and alone["letter"].upper() in letters:
+        return Span(*alone.span("letter"), alone["letter"].upper())
     key = option_key(text[start:end])
     matching = [i for i, option in enumerate(options) if key and option_key(option) == key]
-    span = trimmed(text, start, end)
+    span = trimmed(text, start, end)  # where two options read alike, their text names neither
     return Span(span.start, span.end, chr(ord("A") + matching[0])) if span and len(matching) == 1 else None
 
 
-def _last_line(text: str, letters: str, options: Sequence[str]) -> Span | None:
-    end = len(text.rstrip())
-    return _whole(text, text.rfind("\n", 0, end) + 1, end, letters, options)
-
-
-def _lists(found: Sequence[Letter]) -> set[Letter]:
+def _lists(marked: Sequence[Letter]) -> set[Letter]:
     """The letters that follow one another from A on: options restated, of which none is chosen."""
     listed: set[Letter] = set()
     run: list[Letter] = []
-    for one in found:
-        run = (
-            [*run, one] if run and ord(one.letter) == ord(run[-1].letter) + 1 else ([one] if one.letter == "A" else [])
-        )
+    for one in marked:
+        follows = ord(one.letter) == (ord(run[-1].letter) + 1 if run else ord("A"))
+        run = [*run, one] if follows else [one] if one.letter == "A" else []
         if len(run) >= MIN_LIST:
             listed.update(run)
     return listed
 
 
 def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = False) -> list[Letter]:
-    found = []
+    """The letters of options that stand alone in a stretch; `stated`: it is the statement of an answer."""
+    alone = []
     for match in _LETTER.finditer(text, start, end):
         letter = match.group().upper()
         if letter in letters:
@@ -153,19 +143,16 @@ def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = Fa
             marking = _marking(before, match.group(), after, first)
             if marking != "no" and (_RULED_OUT_BEFORE.search(before) or _RULED_OUT_AFTER.match(after)):
                 marking = "no"
-            found.append(Letter(match.start(), letter, marking))
-    return found
+            alone.append(Letter(match.start(), letter, marking))
+    return alone
 
 
 def _marking(before: str, letter: str, after: str, first: bool) -> Marking:
-    """How a letter that stands alone is marked, judged by the few characters on each side of it; `first`: a statement
-    begins with it.
-    """
+    """How a letter is marked, by the few characters on each side of it; `first`: a statement begins with it."""
     opened = re.search(r"(?:\(|\[|\\text\{)\\?\s?$", before)
     closed = re.match(r"\s?(?:\)|\]|\\\)|\}\))", after)
     if opened and closed:
-        head = before[: opened.start()].removesuffix("\\")
-        function = head[-1:].isalnum()  # f(a), P(A)
+        function = before[: opened.start()].removesuffix("\\")[-1:].isalnum()  # f(a), P(A)
         return "no" if function else "marked"
     line_start = re.search(r"(?:^|\n)[^\w\n(\[]*$", before)
     if closed and before.count("(") > before.count(")"):  # (A ∩ B), (from A to B)

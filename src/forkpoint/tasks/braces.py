@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 
-from forkpoint.tasks.words import WORD_SPACE
-
+WORD_SPACE = r"\text{ }"
+"""Stands where white space kept two numbers apart."""
 MAX_NESTING = 30
 """Deepest nesting of brackets that algebra is asked about."""
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9]+(?:\.[0-9]+)?|.", re.DOTALL)
@@ -16,9 +16,8 @@ _RAW = ("\\text", "\\begin", "\\end", "\\mathbb", "\\mathcal", "\\overline", "\\
 
 def braced(text: str) -> str:
     """The text with each argument in braces; what is not well-formed comes back as it is."""
-    if well_formed(text):
-        with contextlib.suppress(RecursionError):  # ^^^^ and \\sqrt\\sqrt\\sqrt without end stay as they are
-            text = _sequence(_TOKEN.findall(text)[::-1])
+    with contextlib.suppress(RecursionError):  # ^^^^ and \\sqrt\\sqrt\\sqrt without end stay as they are
+        return _sequence(_TOKEN.findall(text)[::-1]) if well_formed(text) else text
     return text
 
 
@@ -47,10 +46,7 @@ def in_braces(text: str) -> bool:
 def _sequence(stack: list[str], closing: str = "") -> str:
     """What stands on the stack (the next token last) up to `closing`."""
     text, gap = "", False
-    while stack:
-        token = stack.pop()
-        if token == closing:
-            break
+    while stack and (token := stack.pop()) != closing:
         if token.isspace():
             gap = True
             continue
@@ -73,16 +69,13 @@ def _piece(token: str, stack: list[str]) -> str:
         return f"{token}{{{top}}}{{{_argument(stack, digits=False)}}}"
     if token in ("\\sqrt", "\\pmod"):
         _skip_space(stack)
-        index = ""
         if stack and stack[-1] == "[":
             stack.pop()
-            index = f"[{_sequence(stack, ']')}]"
-        return f"{token}{index}{{{_argument(stack)}}}"
+            token += f"[{_sequence(stack, ']')}]"
+        return f"{token}{{{_argument(stack)}}}"
     if token in "^_":
         return f"{token}{{{_argument(stack)}}}"
-    if token in _RAW:
-        return token + _raw_group(stack)
-    return token
+    return token + _raw_group(stack) if token in _RAW else token
 
 
 def _argument(stack: list[str], digits: bool = True) -> str:
@@ -93,8 +86,8 @@ def _argument(stack: list[str], digits: bool = True) -> str:
     token = stack.pop()
     if token == "{":
         return _sequence(stack, "}")
-    if token == "(" and digits and _closes(stack):
-        return _parenthesised(stack)
+    if token == "(" and digits and (inner := _parenthesised(stack)) is not None:
+        return inner
     if token in "+-" and digits:
         return token + _argument(stack)
     if token[0].isdigit() and len(token) > 1 and not digits:
@@ -108,31 +101,23 @@ def _skip_space(stack: list[str]) -> None:
         stack.pop()
 
 
-def _closes(stack: list[str]) -> bool:
+def _parenthesised(stack: list[str]) -> str | None:
+    """What stands up to the parenthesis that closes an opened one, None where none does."""
     depth = 1
-    for token in reversed(stack):
+    for n, token in enumerate(reversed(stack)):
         depth += (token == "(") - (token == ")")
         if depth == 0:
-            return True
-    return False
-
-
-def _parenthesised(stack: list[str]) -> str:
-    depth, inner = 1, []
-    while depth:
-        token = stack.pop()
-        depth += (token == "(") - (token == ")")
-        inner.append(token)
-    return _sequence(inner[-2::-1])
+            inner = stack[len(stack) - n :]
+            del stack[len(stack) - n - 1 :]
+            return _sequence(inner)
+    return None
 
 
 def _raw_group(stack: list[str]) -> str:
     _skip_space(stack)
     text, depth = "", 0
-    while stack and (depth or stack[-1] == "{"):
+    while stack and (depth or (not text and stack[-1] == "{")):
         token = stack.pop()
         depth += (token == "{") - (token == "}")
         text += token
-        if not depth:
-            break
     return text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 _MATRIX = re.compile(r"(.*?)\\begin\{([pvV]?)matrix\}(.*)\\end\{\2matrix\}", re.DOTALL)
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
+OPENING, CLOSING = {"(", "[", "{"}, {")", "]", "}"}
 
 
 class AnswerShape(NamedTuple):
@@ -21,9 +22,8 @@ class AnswerShape(NamedTuple):
 
 def shape(text: str) -> AnswerShape:
     """The outer shape of a cleaned answer. A bare list is a set; "a \\pm b" stands for two items."""
-    matrix = _MATRIX.fullmatch(text)
-    if matrix:
-        return _matrix(matrix[1], matrix[2], matrix[3])
+    if matrix := _MATRIX.fullmatch(text):
+        return _matrix(*matrix.groups())
     items = split_top(text, ",", ";", r"\land", r"\lor")
     inner, opening, closing = bracketed(text)
     if opening == r"\{" and closing == r"\}":
@@ -52,7 +52,7 @@ def split_top(text: str, *separators: str) -> list[str]:
     parts, depth, start = [], 0, 0
     for token in re.finditer(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[,;:=]", text):
         mark = token.group().removeprefix("\\")
-        depth += (mark in _CLOSING) - (mark in _CLOSING.values())
+        depth += (mark in OPENING) - (mark in CLOSING)
         if token.group() in separators and depth == 0:
             parts.append(text[start : token.start()])
             start = token.end()
@@ -67,7 +67,7 @@ def bracketed(text: str) -> tuple[str, str, str]:
         return text, "", ""
     depth = 0
     for token in re.finditer(r"[()\[\]{}]", text):
-        depth += (token.group() in _CLOSING) - (token.group() in _CLOSING.values())
+        depth += (token.group() in OPENING) - (token.group() in CLOSING)
         if depth == 0 and token.end() < len(text):
             return text, "", ""
     return text[opening.end() : closing.start()], opening.group(), closing.group()
@@ -80,11 +80,9 @@ def signs(item: str) -> list[str]:
     if not marks or len(marks) > 4:
         return [item]
     together = r"\mp" in marks
+    choices = [(sign,) * len(marks) for sign in "+-"] if together else product("+-", repeat=len(marks))
     meanings = []
-    for choice in range(2 if together else 2 ** len(marks)):
-        text = places[0]
-        for n, (mark, rest) in enumerate(zip(marks, places[2::2], strict=True)):
-            minus = bool(choice if together else choice >> n & 1)
-            text += ("-" if minus != (mark == r"\mp") else "+") + rest
-        meanings.append(text)
+    for choice in choices:
+        chosen = [sign if mark == r"\pm" else "+-"[sign == "+"] for sign, mark in zip(choice, marks, strict=True)]
+        meanings.append(places[0] + "".join(map("".join, zip(chosen, places[2::2], strict=True))))
     return meanings
