@@ -107,8 +107,6 @@ def test_an_end_that_is_no_id_is_one_sentence(nonsense):
 
 
 def sources(generation, model, own):
-    config = SimpleNamespace(eos_token_id=model, vocab_size=50)
-    config.get_text_config = lambda decoder: config
-    return SimpleNamespace(config=config, generation_config=SimpleNamespace(eos_token_id=generation)), SimpleNamespace(
-        eos_token_id=own
-    )
+    config = SimpleNamespace(eos_token_id=model, vocab_size=50, get_text_config=lambda decoder: config)
+    made = SimpleNamespace(config=config, generation_config=SimpleNamespace(eos_token_id=generation))
+    return made, SimpleNamespace(eos_token_id=own)

@@ -16,8 +16,7 @@ BLANK = b" \t\r\n\xef\xbb\xbf"  # the last three are a byte order mark
 def rows_of(lines: Iterable[bytes], name: str, bad: list[str] | None = None) -> Iterator[tuple[str, Row]]:
     """Each object of JSON Lines, or of one JSON array, with its place ("NAME line 7", "NAME item 7").
 
-    Blank lines are skipped. Raises UserError at the first line or item that is not a JSON object in UTF-8; with `bad`
-    it is left out, and what is wrong with it appended there.
+    UserError at the first line or item that is no JSON object in UTF-8; with `bad` what is wrong is appended there.
     """
     for kind, number, value in _values(lines, name):
         place = f"{name} {kind} {number}"

@@ -171,13 +171,10 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=8)
 def _tokens_holding(tokenizer: Any, characters: frozenset[str], vocab_size: int) -> np.ndarray:
-    """Which token ids [V] may complete one of the characters; byte fragments may complete any non-ASCII one.
-
-    Models often have a few more ids than their tokenizer; those spell nothing.
-    """
+    """Which token ids [V] may complete one of the characters; those that only the model has spell nothing."""
     n, (before, text) = n_tokens(tokenizer), _ordinary(tokenizer)
     table = np.zeros(max(vocab_size, n), dtype=bool)
-    if not "".join(characters).isascii():
+    if not "".join(characters).isascii():  # byte fragments may complete any
         return ~table
     rows = [[*before, i] for i in range(n)]
     if backend := getattr(tokenizer, "backend_tokenizer", None):
@@ -191,7 +188,7 @@ def _tokens_holding(tokenizer: Any, characters: frozenset[str], vocab_size: int)
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """The ids that end a response: the generation configuration's, else the model's, and the tokenizer's own.
 
-    Ids that the model cannot write, such as the -1 of some configurations, end nothing. UserError for what is no id.
+    Ids that the model cannot write, such as -1, end nothing. UserError for what is no id.
     """
     config = model.config.get_text_config(decoder=True)
     vocabulary, ids = range(config.vocab_size), set[int]()

@@ -45,18 +45,17 @@ def _nested(rng: random.Random) -> str:
     return opening * depth + "1" + closing * (depth - rng.choice([0, 0, 1]))
 
 
-def _algebra(rng: random.Random) -> str:
-    terms = [f"{rng.randint(-9, 9)}*{rng.choice('xyz')}^{{{rng.randint(0, 6)}}}" for _ in range(rng.randint(1, 5))]
-    return "+".join(terms)
+def _term(rng: random.Random) -> str:
+    return f"{rng.randint(-9, 9)}*{rng.choice('xyz')}^{{{rng.randint(0, 6)}}}"
 
 
-MAKERS = {
+MAKERS = {  # of hostile text, and how often each is drawn
     lambda rng: " ".join(rng.choices(SOUP, k=rng.randint(1, 60))): 10,
     _huge_number: 4,
     _nested: 5,
     lambda rng: "".join(rng.choices(GARBAGE, k=rng.randint(1, 200))): 5,
     lambda rng: rng.choice(TOWERS).format(rng.randint(2, 99)): 0.4,
-    _algebra: 1,
+    lambda rng: "+".join(_term(rng) for _ in range(rng.randint(1, 5))): 1,
 }
 
 

@@ -49,10 +49,6 @@ def test_decimals_are_exact(value: object) -> None:
     assert parse_number(f"{value:f}") == Fraction(str(value))
 
 
-def test_equal_values_share_a_key() -> None:
-    assert len({number_key(text) for text in ("0.5", "1/2", ".50", r"\frac{2}{4}", "50e-2")}) == 1
-
-
 def test_a_million_digits_do_not_stall() -> None:
     started = time.process_time()
     huge = "9" * 1_000_000

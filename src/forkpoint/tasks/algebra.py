@@ -22,8 +22,7 @@ from math_verify import verify
 
 DIGITS = 60
 EXACT = sympy.Rational(1, 10**50)
-ROUNDED = sympy.Rational(1, 10**9)
-"""Relative difference of equal numbers, one of them written with a decimal point."""
+ROUNDED = sympy.Rational(1, 10**9)  # relative difference of equal numbers, one of them written with a decimal point
 POINTS = 8
 
 _CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
@@ -76,18 +75,15 @@ def same_value(first: Any, second: Any, tolerance: Any = EXACT) -> bool | None:
     """Whether two expressions have the same value wherever both have one; None where no point gives any."""
     symbols = _symbols(first, second)
     everywhere = not symbols or first.has(sympy.I) or second.has(sympy.I)
-    real, unreal = 0, []
+    real, unreal = list[bool](), list[bool]()
     for point in _points(symbols, first, second):
         u, v = _value(first, point), _value(second, point)
-        if u is None or v is None:
-            continue
-        same = _close(u, v, tolerance)
-        if not everywhere and (sympy.im(u) != 0 or sympy.im(v) != 0):  # \ln x^2 is 2\ln x where both are real
-            unreal.append(same)
-        elif not same:
+        if u is not None and v is not None:
+            # \ln x^2 is 2\ln x where both are real
+            verdicts = real if everywhere or not (sympy.im(u) or sympy.im(v)) else unreal
+            verdicts.append(_close(u, v, tolerance))
+        if not all(real):
             return False
-        else:
-            real += 1
     if not symbols and real and tolerance == EXACT and first.is_rational and second.is_rational:
         return bool(first.doit() == second.doit())  # 100! is not 100! + 1
     return True if real else all(unreal) if unreal else None

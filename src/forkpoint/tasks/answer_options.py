@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from forkpoint.tasks.numerals import number_key
 from forkpoint.tasks.statements import Statement, trimmed
@@ -27,74 +27,60 @@ _NAMED_BEFORE = re.compile(r"\b(?:option|choice|letter)\s*\W?$", re.IGNORECASE)
 _OPERATORS = tuple("+-*/=^<>×÷|∩∪")
 _TEXT_FOLLOWS = re.compile(r"\s[-–—:]\s*(?![A-Za-z]\b)\S|\)\s|\)$|\.\d")
 _RULED_OUT_BEFORE = re.compile(
-    r"\b(?:not|isn't|n't\sbe|cannot\sbe|nor|neither|than|unlike|except|out|eliminates?|excludes?|rejects?)\s(?:option\s|choice\s)?[(\[*\"'$\\]*$",
-    re.IGNORECASE,
+    r"(?i)\b(?:not|isn't|n't\sbe|cannot\sbe|nor|neither|than|unlike|except|out|eliminates?|excludes?|rejects?)\s(?:option\s|choice\s)?[(\[*\"'$\\]*$"
 )
 _RULED_OUT_AFTER = re.compile(
-    r"[)\]*\"'$\\]*\s(?:(?:is|are|was|would\sbe|gives|seems|can)\s?(?:not|n't|too|wrong|incorrect|false|less|greater|smaller|larger|out|impossible)"
-    r"|(?:isn't|cannot|can't|doesn't|does\snot|fails)\b)",
-    re.IGNORECASE,
+    r"(?i)[)\]*\"'$\\]*\s(?:(?:is|are|was|would\sbe|gives|seems|can)\s?(?:not|n't|too|wrong|incorrect|false|less|greater|smaller|larger|out|impossible)"
+    r"|(?:isn't|cannot|can't|doesn't|does\snot|fails)\b)"
 )
 _BECAUSE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _SAID_BEFORE = re.compile(
-    r"(?:^|[^\w\s]|\b(?:is|be|was|so|thus|hence|therefore|with|pick|choose|select|matches|to\sbe|equal\sto|corresponds\sto|answer|think|only|(?:it|that)'s))\s*$",
-    re.IGNORECASE,
+    r"(?i)(?:^|[^\w\s]|\b(?:is|be|was|so|thus|hence|therefore|with|pick|choose|select|matches|to\sbe|equal\sto|corresponds\sto|answer|think|only|(?:it|that)'s))\s*$"
 )
-MIN_LIST = 3
-"""Letters in a row that make a list of options, not a choice."""
+MIN_LIST = 3  # letters in a row that make a list of options, not a choice
 
 Marking = Literal["marked", "bare", "no"]
-
-
-class Letter(NamedTuple):
-    """One letter that stands alone, and how it is marked."""
-
-    start: int
-    letter: str
-    marking: Marking
-
-    def span(self) -> Span:
-        return Span(self.start, self.start + 1, self.letter)
 
 
 def stated_option(text: str, stated: Statement, options: Sequence[str] = ()) -> Span | None:
     """The option that a statement names: by its text, by a marked letter, or by its first bare capital."""
     letters, start, end = _letters_of(options), stated.start, stated.end
     if stated.evidence == "postfix":
-        before = _letters(text, start, end, letters)[-1:]
-        last = next((one for one in before if one.marking != "no" or one.start == start), None)
-        return last.span() if last and not re.search(r"\w", text[last.start + 1 : end]) else None
+        for last, marking in list(_letters(text, start, end, letters).items())[-1:]:
+            if (marking != "no" or last.start == start) and not re.search(r"\w", text[last.end : end]):
+                return last
+        return None
     for stretch_end in (stated.line_end, end):
         if whole := _whole(text, start, stretch_end, letters, options):
             return whole
-    allowed = [one for one in _letters(text, start, end, letters, stated=True) if one.marking != "no"]
+    markings = _letters(text, start, end, letters, stated=True)
+    allowed = [letter for letter in markings if markings[letter] != "no"]
     if stated.evidence == "heading" and _lists(allowed):  # the options restated under a heading
         return None
-    marked = [one for one in allowed if one.marking == "marked"] or allowed
-    return marked[0].span() if marked else None
+    marked = [letter for letter in allowed if markings[letter] == "marked"]
+    return next(iter(marked or allowed), None)
 
 
 def bare_option(text: str, options: Sequence[str] = ()) -> Span | None:
     """The last letter marked as an option that is neither ruled out nor part of a list of options."""
     letters = _letters_of(options)
-    marked = [one for one in _letters(text, 0, len(text), letters) if one.marking == "marked"]
+    marked = [span for span, marking in _letters(text, 0, len(text), letters).items() if marking == "marked"]
     out = {*_lists(marked), *_reasons(text, marked)}
-    for one in reversed(marked):
-        if one not in out:
-            return one.span()
+    if chosen := [letter for letter in marked if letter not in out]:
+        return chosen[-1]
     end = len(text.rstrip())
     last_line = text.rfind("\n", 0, end) + 1
     return _whole(text, 0, len(text), letters, options) or _whole(text, last_line, end, letters, options)
 
 
-def _reasons(text: str, marked: Sequence[Letter]) -> Iterator[Letter]:
+def _reasons(text: str, marked: Sequence[Span]) -> Iterator[Span]:
     """The letters that a sentence gives as reasons for another: the (A) of "(C), because (A) is too small"."""
     reason = False
-    for one, other in pairwise(marked):
-        between = text[one.start : other.start]
+    for letter, following in pairwise(marked):
+        between = text[letter.start : following.start]
         reason = not re.search(r"[.!?]\s|\n", between) and (reason or bool(_BECAUSE.search(between)))
         if reason:
-            yield other
+            yield following
 
 
 def option_key(text: str) -> str:
@@ -120,21 +106,21 @@ def _whole(text: str, start: int, end: int, letters: str, options: Sequence[str]
     return Span(span.start, span.end, chr(ord("A") + matching[0])) if span and len(matching) == 1 else None
 
 
-def _lists(marked: Sequence[Letter]) -> set[Letter]:
+def _lists(letters: Sequence[Span]) -> set[Span]:
     """The letters that follow one another from A on: options restated, of which none is chosen."""
-    listed: set[Letter] = set()
-    run: list[Letter] = []
-    for one in marked:
-        follows = ord(one.letter) == (ord(run[-1].letter) + 1 if run else ord("A"))
-        run = [*run, one] if follows else [one] if one.letter == "A" else []
+    listed: set[Span] = set()
+    run: list[Span] = []
+    for letter in letters:
+        follows = ord(letter.value) == (ord(run[-1].value) + 1 if run else ord("A"))
+        run = [*run, letter] if follows else [letter] if letter.value == "A" else []
         if len(run) >= MIN_LIST:
             listed.update(run)
     return listed
 
 
-def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = False) -> list[Letter]:
-    """The letters of options that stand alone in a stretch; `stated`: it is the statement of an answer."""
-    alone = []
+def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = False) -> dict[Span, Marking]:
+    """How each option's letter is marked that stands alone in a stretch; `stated`: it is the statement of an answer."""
+    markings: dict[Span, Marking] = {}
     for match in _LETTER.finditer(text, start, end):
         letter = match.group().upper()
         if letter in letters:
@@ -143,8 +129,8 @@ def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = Fa
             marking = _marking(before, match.group(), after, first)
             if marking != "no" and (_RULED_OUT_BEFORE.search(before) or _RULED_OUT_AFTER.match(after)):
                 marking = "no"
-            alone.append(Letter(match.start(), letter, marking))
-    return alone
+            markings[Span(*match.span(), letter)] = marking
+    return markings
 
 
 def _marking(before: str, letter: str, after: str, first: bool) -> Marking:

@@ -4,9 +4,9 @@ Numbers are compared exactly, options and yes/no by name; mathematical answers b
 numbers next, and by algebra in a worker process last.
 
 The percent sign of a mathematical answer is a factor of 1/100: "10%" is 0.1 and is not 10, unless the question itself
-asks for a percentage, where "10" and "10%" are the same answer and "0.1" is another. (MATH-500 writes such gold answers
-without the sign: "By what percent does the area decrease?" has the answer 10.) A number of kind "number" has no unit:
-"25%" is 25, as "$25" is, because GSM8K writes its gold answers so.
+asks for a percentage (MATH-500 writes those gold answers without the sign): then "10" and "10%" are the same answer and
+"0.1" is another. A number of kind "number" has no unit: "25%" is 25, as "$25" is, because GSM8K writes its gold answers
+so.
 """
 
 from __future__ import annotations
@@ -18,27 +18,24 @@ from itertools import chain
 from typing import NamedTuple
 
 from forkpoint.tasks import workers
-from forkpoint.tasks.braces import well_formed
+from forkpoint.tasks.brackets import well_formed
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.latex import clean, rational, spoken
 from forkpoint.tasks.numerals import number_key, number_span, numerals, plain
 from forkpoint.types import AnswerKind, Span
 
-DEADLINE = 5.0
-"""Seconds that the comparison of two mathematical answers may take."""
-MAX_LENGTH = 1000
-"""Characters of a mathematical answer; a longer one is compared as text only."""
+DEADLINE = 5.0  # seconds that the comparison of two mathematical answers may take
+MAX_LENGTH = 1000  # characters of a mathematical answer; a longer one is compared as text only
 
 _SENTENCE = re.compile(r"[^.?!\n]+(?:\.(?=\S)[^.?!\n]*)*[.?!]?")
 _ASKING = re.compile(
-    r"\?|\b(?:what|which|how|find|compute|determine|calculate|express|give|enter|write|answer|round|evaluate|estimate)\b",
-    re.IGNORECASE,
+    r"(?i)\?|\b(?:what|which|how|find|compute|determine|calculate|express|give|enter|write|answer|round|evaluate|estimate)\b"
 )
 _PERCENT_WORD = re.compile(r"(?<![0-9}$])(?<![0-9}$] )\bpercent(?:age)?\b", re.IGNORECASE)
 
 
 class Verdict(NamedTuple):
-    """Whether two answers are the same, how that was found, and what kept it from being found."""
+    """Whether two answers are the same, by which method, and what kept a method from an answer."""
 
     same: bool
     method: str

@@ -30,9 +30,8 @@ def read_rows(path: str | os.PathLike[str], *, columns: Sequence[str] = (), bad:
     """Each row of a local file with its place ("FILE line 7", "FILE row 7"), counted from 1.
 
     By its ending the file is Parquet, Arrow, CSV or TSV; of any other name JSON Lines or one JSON array, where .gz and
-    .zst are decompressed. Of a Parquet file that has any of the `columns` only those are read. Raises UserError for a
-    file that cannot be read and at the first row that is broken; with `bad` a broken line of JSON is left out, and
-    what is wrong with it appended there.
+    .zst are decompressed. Of a Parquet file that has any of the `columns` only those are read. UserError for a file
+    that cannot be read and at the first broken row; `bad` takes what is wrong with a line of JSON that is left out.
     """
     file = os.fspath(path)
     if os.path.isdir(file):
@@ -50,8 +49,8 @@ def read_source(
 ) -> Rows:
     """The rows of a file, of a directory that `datasets` saved or can load, or of a data set on the Hub.
 
-    `split` and `subset` (a configuration's name) are for directories and the Hub, `revision` for the Hub, which is
-    asked only where no local path is meant. Raises UserError for what cannot be read.
+    `subset` is a configuration's name. The Hub is asked only where no local path is meant. UserError for what cannot be
+    read.
     """
     path = os.path.expanduser(source)
     if is_saved(path):

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 
 from forkpoint.tasks.algebra import same_equation, same_expression
+from forkpoint.tasks.brackets import shape, split_top
 from forkpoint.tasks.intervals import is_range, same_range
 from forkpoint.tasks.latex import rational, spoken
-from forkpoint.tasks.shapes import shape, split_top
 
 _BASE = re.compile(r"[0-9A-F.]+_\{[0-9]+\}")
 _OPTION = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])\)?(?:\})?")

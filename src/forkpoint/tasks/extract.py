@@ -20,8 +20,7 @@ from forkpoint.tasks.statements import Formulas, statements
 from forkpoint.tasks.values import BARE, STATED, Unreadable
 from forkpoint.types import AnswerKind, Span, check_texts
 
-MOST_READ = 100_000
-"""Characters of a response proper that are read: the last ones."""
+MOST_READ = 100_000  # characters of a response proper that are read: the last ones
 
 _THINKING = re.compile(  # <think> … </think>, [THINK] … [/THINK], ◁think▷ … ◁/think▷
     r"[<\[◁](?P<close>/?)(?:seed:)?(?:think|thinking|thought|reasoning|reflection)[>\]▷]"
@@ -48,10 +47,10 @@ _EXPLAINED = re.compile(r"(\s*[^\n]{1,60}\n\s*)(?:\*\*)?(?:Explanation|Reason(?:
 def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off: bool = False) -> Span | None:
     """The answer of a response, None where there is none.
 
-    `options` are the texts of a multiple-choice question; with them, an answer that is an option's text counts as that
-    option's letter, and letters beyond the last option do not count. `value` is the short form: "1000" for "1,000", the
-    capital letter of an option, "yes" or "no", the LaTeX of a mathematical answer. `cut_off`: the response ended at its
-    length limit; then only an answer counts that was stated, and whose statement was over, before the cut.
+    With `options`, the texts of a multiple-choice question, an option's text counts as its letter, and letters beyond
+    the last option do not count. `value` is the short form: "1000" for "1,000", the capital letter of an option, "yes"
+    or "no", the LaTeX of a mathematical answer. `cut_off`: the response ended at its length limit; then an answer
+    counts only where it was stated, and its statement was over, before the cut.
     """
     check_texts("options", options)
     start, end = response_proper(text, kind)

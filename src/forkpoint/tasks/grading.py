@@ -18,9 +18,8 @@ from forkpoint.types import Grade, Problem, UserError
 def grade_response(response: str, problem: Problem, *, cut_off: bool = False, deadline: float = DEADLINE) -> Grade:
     """Whether a response answers the problem correctly.
 
-    `cut_off`: the response ended at its length limit; it has an answer only where that was stated before the cut. A
-    response without an answer has `extracted=None` and `method="none"`. Where algebra fails or passes `deadline`
-    seconds, `correct` is False and `error` says why.
+    A response without an answer has `extracted=None` and `method="none"`. One that was `cut_off` at its length limit
+    has an answer only where it was stated before. Where algebra fails or passes `deadline` seconds, `error` says why.
     """
     span = extract(response, problem.kind, problem.options, cut_off=cut_off)
     if span is None:
@@ -50,9 +49,8 @@ def _in_the_unit_of(question: str, gold: str, spelling: str, value: str) -> bool
 def grade(response: str, gold: str, task: str = "gsm8k") -> Grade:
     """Whether a response gives the gold answer, read and compared as the answers of `task` are.
 
-    `task` is a name of `TASKS`: "gsm8k" (a number), "math500" (mathematics), "aqua" (a letter), "lab", "jsonl". The
-    gold answer may be bare ("18") or as the data set has it ("... #### 18"). Raises UserError for an unknown task and
-    for a gold answer that is not of the task's kind.
+    `task` is a name of `TASKS`, such as "gsm8k" (a number), "math500" (mathematics) or "aqua" (a letter). The gold
+    answer may be bare ("18") or as the data set has it ("... #### 18"). UserError where it is not of the task's kind.
     """
     kind = task_spec(task).kind
     if gold_value(gold, kind) is None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import sympy
 
 from forkpoint.tasks.algebra import parse, same_equation, same_value
-from forkpoint.tasks.shapes import bracketed, split_top
+from forkpoint.tasks.brackets import bracketed, split_top
 
 _RANGE = re.compile(r"[<>]|\\(?:le|ge|ne|cup|cap|setminus)(?![A-Za-z])|\\mathbb\{R\}")
 _RELATION = re.compile(r"(\\(?:le|ge|ne)(?![A-Za-z])|[<>])\s?")
@@ -23,7 +23,7 @@ _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
 class Range(NamedTuple):
-    """A set of reals, with the name of its variable where one is given."""
+    """A set of reals, and the name of its variable, "" where it has none."""
 
     name: str
     reals: sympy.Set
@@ -65,8 +65,9 @@ def _read(text: str) -> Range | None:
         if len(parts) > 1:
             ranges = [part for part in map(_read, parts) if part]
             names = {part.name for part in ranges} - {""}
-            same_name = len(ranges) == len(parts) and len(names) < 2
-            return Range("".join(names), combine(*(part.reals for part in ranges))) if same_name else None
+            if len(ranges) < len(parts) or len(names) > 1:
+                return None
+            return Range("".join(names), combine(*(part.reals for part in ranges)))
         if combine is _listed and (member := _MEMBER.match(text)):  # x\in binds less than \cup does
             inner = _read(text[member.end() :])
             return inner and Range(member[1], inner.reals)
@@ -92,15 +93,19 @@ def _atom(text: str) -> Range | None:
     if text in (r"\mathbb{R}", r"\emptyset"):
         return Range("", sympy.S.Reals if "R" in text else sympy.S.EmptySet)
     inner, opening, closing = bracketed(text)
-    ends = split_top(inner, ",")
-    values = [parse(end) for end in ends]
-    if any(not isinstance(value, sympy.Expr) for value in values):
-        return None
+    values = [_expression(end) for end in split_top(inner, ",")]
     if opening == r"\{":
         return Range("", sympy.FiniteSet(*values))
-    if opening in ("(", "[") and len(ends) == 2:
+    if opening in ("(", "[") and len(values) == 2:
         return Range("", sympy.Interval(*values, opening == "(", closing == ")"))
     return None
+
+
+def _expression(text: str) -> sympy.Expr:
+    parsed = parse(text)
+    if not isinstance(parsed, sympy.Expr):
+        raise TypeError(text)
+    return parsed
 
 
 def _relation(text: str) -> Range | None:
@@ -108,8 +113,11 @@ def _relation(text: str) -> Range | None:
     chain = _RELATION.split(text)
     parts, operators = chain[::2], chain[1::2]
     names = [part for part in parts if _VARIABLE.fullmatch(part) and parse(part).is_Symbol]
-    if not names and len(parts) == 2:
-        return _solved(parts, operators[0])
+    if not names and len(parts) == 2:  # in one variable, such as |x-2|<3
+        left, right = map(_expression, parts)
+        sign = {r"\le": "<=", r"\ge": ">=", r"\ne": "!="}.get(operators[0], operators[0])
+        symbols = (left - right).free_symbols
+        return Range(str(*symbols), sympy.Rel(left, right, sign).as_set()) if len(symbols) == 1 else None
     if len(names) != 1:
         return None
     place = parts.index(names[0])
@@ -120,24 +128,12 @@ def _relation(text: str) -> Range | None:
 
 def _ray(operator: str, bound: str) -> sympy.Set:
     """The reals x with `x operator bound`."""
-    end = parse(bound)
-    if not isinstance(end, sympy.Expr):
-        raise ValueError(bound)
+    end = _expression(bound)
     if operator == r"\ne":
         return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(end))
     if operator in ("<", r"\le"):
         return sympy.Interval(-sympy.oo, end, True, operator == "<")
     return sympy.Interval(end, sympy.oo, operator == ">", True)
-
-
-def _solved(parts: list[str], operator: str) -> Range | None:
-    """The solutions of an inequality in one variable, such as |x-2|<3."""
-    left, right = (parse(part) for part in parts)
-    classes = {"<": sympy.Lt, ">": sympy.Gt, r"\le": sympy.Le, r"\ge": sympy.Ge, r"\ne": sympy.Ne}
-    if not isinstance(left, sympy.Expr) or not isinstance(right, sympy.Expr):
-        return None
-    symbols = (left - right).free_symbols
-    return Range(str(*symbols), classes[operator](left, right).as_set()) if len(symbols) == 1 else None
 
 
 def _same_set(first: sympy.Set, second: sympy.Set) -> bool:
@@ -160,6 +156,6 @@ def _same_piece(first: sympy.Set, second: sympy.Set) -> bool:
         return bool(same_value(*first, *second))
     if not isinstance(first, sympy.Interval) or not isinstance(second, sympy.Interval):
         return False
-    opened = first.left_open == second.left_open and first.right_open == second.right_open
+    same_kind = (first.left_open, first.right_open) == (second.left_open, second.right_open)
     ends = ((first.start, second.start), (first.end, second.end))
-    return bool(opened and all(a == b or same_value(a, b) for a, b in ends))
+    return same_kind and all(a == b or same_value(a, b) for a, b in ends)

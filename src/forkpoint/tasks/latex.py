@@ -1,6 +1,6 @@
 r"""One spelling for the many ways to write the same mathematical answer, without computer algebra.
 
-`clean` goes through tables: characters, commands, rules, words; last it puts every argument in `braces`. What carries
+`clean` goes through tables: characters, commands, rules, words; last it puts every argument in braces. What carries
 no meaning in an answer goes (spacing, \left and \right, colour, thousands separators, currency, degree signs); what
 does stays (percent as a factor of 1/100, the kind of brackets, number bases). What stood apart stays apart: "5 out of
 36" never becomes 536.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from forkpoint.tasks.braces import braced, in_braces
+from forkpoint.tasks.brackets import braced, in_braces
 from forkpoint.tasks.numerals import MAX_DIGITS, SCALES
 
 CHARACTERS = {

@@ -42,6 +42,10 @@ def _power(base: str, exponent: str) -> Fraction:
     return _exact(base) ** _whole(exponent)
 
 
+def _ratio(top: str, bottom: str) -> Fraction:
+    return _exact(top) / _exact(bottom)
+
+
 def _vulgar(*digits: str) -> Fraction:
     part = Fraction(unicodedata.numeric(digits[-1])).limit_denominator(10)
     return sum(map(_exact, digits[:-1]), start=part)
@@ -52,12 +56,12 @@ FORMS: dict[str, tuple[str, Callable[..., Fraction]]] = {  # the first that fits
     "mixed": (
         rf"{_NOT_LONG}([0-9]++)(?:\s(?:and\s)?([0-9]++)/{_NOT_ZERO}([0-9]++)"
         rf"|\s?\\[dt]?frac\s?(?:\{{([0-9]++)\}}|([0-9]))\s?(?:\{{{_NOT_ZERO}([0-9]++)\}}|([1-9])))",
-        lambda whole, top, bottom: _exact(whole) + _exact(top) / _exact(bottom),
+        lambda whole, top, bottom: _exact(whole) + _ratio(top, bottom),
     ),
     # 2½
     "vulgar": (rf"{_NOT_LONG}([0-9]*+)\s?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", _vulgar),
     # \frac{1}{2}, \frac12
-    "fraction": (_FRAC, lambda top, bottom: _exact(top) / _exact(bottom)),
+    "fraction": (_FRAC, _ratio),
     # 1.5 \times 10^6
     "scientific": (
         rf"{_NOT_LONG}({_DECIMAL})\s?(?:\\times|\\cdot|[x×*·⋅])\s?10{_EXPONENT}",
@@ -66,10 +70,7 @@ FORMS: dict[str, tuple[str, Callable[..., Fraction]]] = {  # the first that fits
     # 2^{10}, 10^-5, 10⁶
     "power": (rf"([0-9]{{1,6}}+){_EXPONENT}", _power),
     # 3/4
-    "ratio": (
-        rf"{_NOT_LONG}({_DECIMAL})\s?/\s?{_NOT_ZERO}({_DECIMAL})",
-        lambda top, bottom: _exact(top) / _exact(bottom),
-    ),
+    "ratio": (rf"{_NOT_LONG}({_DECIMAL})\s?/\s?{_NOT_ZERO}({_DECIMAL})", _ratio),
     # 1,000.50, 1e6, 2 million
     "decimal": (
         rf"({_DECIMAL})(?:[eE]([+-]?[0-9]{{1,3}})(?![0-9A-Za-z])"
@@ -118,8 +119,7 @@ def number_span(number: re.Match[str], floor: int = 0, *, leading: bool = False)
     """A match of NUMBER with its sign and its value in short form: "1,000.50" -> "1000.5", "- 2/4" -> "-1/2".
 
     A minus that a blank parts from its number is a sign only where nothing can be subtracted from: after "=", "is", an
-    opening bracket, or at `floor`, where the text of an answer begins, if `leading`. (At the start of a line it is a
-    bullet; the 3 of "10-3" and of "10 - 3" has no sign.)
+    opening bracket, or, if `leading`, at `floor`, where an answer begins. The 3 of "10-3" and "10 - 3" has no sign.
     """
     text, start = number.string, number.start()
     sign = _SIGN.search(text, max(floor, start - 24), start)
@@ -133,9 +133,8 @@ def _is_sign(text: str, sign: re.Match[str], floor: int, leading: bool) -> bool:
     if sign["minus"] and not sign["gap"]:
         return at == floor or not re.match(r"[0-9A-Za-z)\]}%]", text[at - 1])
     before = text[max(floor, at - 12) : at].rstrip(" ")
-    if sign["word"] and sign["word"].lower().startswith("negative"):
-        return True
-    return bool(_SIGNED_AFTER.search(before)) or (leading and not before and at - floor < 12)
+    negative = (sign["word"] or "").lower().startswith("negative")
+    return negative or bool(_SIGNED_AFTER.search(before)) or (leading and not before and at - floor < 12)
 
 
 def canonical_number(text: str) -> str | None:
@@ -177,13 +176,11 @@ def _short_form(number: re.Match[str], *, negative: bool) -> str:
         return sign + number[name]
     groups = [group for group in form.groups() if group]
     if name == "decimal" and len(groups) == 1:  # exact however long, and 0.50 stays a decimal
-        short = _plain(groups[0])
-        return sign + short if short != "0" else short
+        return _plain(sign + groups[0])
     try:
-        value = value_of(*groups)
+        return str(value_of(*groups) * (-1 if negative else 1))
     except (OverflowError, ZeroDivisionError):
         return sign + number[name]
-    return str(-value if negative else value)
 
 
 def _whole(exponent: str) -> int:
@@ -199,8 +196,7 @@ def _plain(digits: str) -> str:
     if digits.count(".") > 1:  # 1.234.567
         digits = digits.replace(".", "")
     whole, _, part = _SEPARATORS.sub("", digits).partition(".")
-    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
-    short = f"{whole}.{part}" if part else whole
+    short = f"{whole.lstrip('0') or '0'}.{part.rstrip('0')}".removesuffix(".")
     return sign + short if short != "0" else short
 
 

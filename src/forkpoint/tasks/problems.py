@@ -34,11 +34,8 @@ _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """One task.
-
-    `hub` is the data set's id on the Hub and its configuration, `read` turns one of its rows into a Problem, and
-    `max_tokens` is a sensible length for a worked response.
-    """
+    """One task: `hub` is the data set's id on the Hub and its configuration, `read` turns one of its rows into a
+    Problem, and `max_tokens` is a sensible length for a worked response."""
 
     summary: str
     kind: AnswerKind
@@ -48,7 +45,7 @@ class TaskSpec:
 
 
 def _gsm8k(row: Row, problem_id: str, place: str) -> Problem:
-    """{"question": "How many eggs are left?", "answer": "She has 9 * 2 = <<9*2=18>>18.\\n#### 18"}"""
+    r"""{"question": "How many eggs are left?", "answer": "She has 9 * 2 = <<9*2=18>>18.\n#### 18"}"""
     gold = text(row, "answer", place).rpartition("####")[2]
     number = canonical_number(gold)
     if number is None:
@@ -57,7 +54,7 @@ def _gsm8k(row: Row, problem_id: str, place: str) -> Problem:
 
 
 def _math500(row: Row, problem_id: str, place: str) -> Problem:
-    """{"problem": "Compute $\\\\dfrac{1}{2}+1$.", "answer": "\\\\frac{3}{2}", "unique_id": "test/algebra/1.json"}"""
+    r"""{"problem": "Compute $\\dfrac{1}{2}+1$.", "answer": "\\frac{3}{2}", "unique_id": "test/algebra/1.json"}"""
     unique_id = text(row, "unique_id", place) if "unique_id" in row else problem_id
     return Problem(unique_id, text(row, "problem", place), text(row, "answer", place).strip(), "math")
 
@@ -95,18 +92,16 @@ def load_problems(
 ) -> list[Problem]:
     """The first `limit` problems of a task, in the data's own order.
 
-    `data` is a file, a directory or a data set (`read_source`) to read in place of the task's own; `jsonl` needs it,
-    and only `jsonl` uses the columns and `kind`. `seed` is the lab's. Rows behind the limit are not looked at. Raises
-    UserError (one sentence, with file and line) for anything wrong with the task's name, the file or a row.
+    `data` is a file, a directory or a data set (`read_source`) in place of the task's own; `jsonl` needs it, and only
+    `jsonl` uses the columns and `kind`. `seed` is the lab's. Rows behind the limit are not looked at. UserError (one
+    sentence, with file and line) for anything wrong with the task's name, the file or a row.
     """
     spec = task_spec(task)
     if limit is not None and limit < 1:
         raise UserError(f"limit should be at least 1, got {limit}")
     if task == "lab":
         if data is not None:
-            raise UserError(
-                "the task 'lab' makes its own problems and reads no --data; for a file use the task 'jsonl'"
-            )
+            raise UserError("the task 'lab' makes its problems itself and reads no --data; use the task 'jsonl'")
         from forkpoint.lab.problem_generator import load_problems as lab_problems
 
         problems: list[Problem] = lab_problems(split=split, limit=limit, seed=seed)
@@ -222,8 +217,6 @@ def option_letter(gold: Any, options: tuple[str, ...], place: str) -> str:
         raise UserError(f"{place}: {gold} is the text of one option and the index of another; give the letter")
     index = by_index if by_text is None else by_text
     if index is None:
-        raise UserError(
-            f"{place}: the right option should be a letter from A to {last}, an option's text or its index from 0, "
-            f"got {shown[:60]!r}"
-        )
+        wanted = f"a letter from A to {last}, an option's text or its index from 0"
+        raise UserError(f"{place}: the right option should be {wanted}, got {shown[:60]!r}")
     return chr(ord("A") + index)

@@ -1,8 +1,7 @@
 """From a problem to the token ids that a model continues.
 
 Four styles: "plain" (a question and "A:"), "cot" (the same with "Let's think step by step."), "few-shot" (worked
-exemplars before the question) and "chat" (the tokenizer's own chat template). Knows the Hugging Face tokenizer
-interface and no particular tokenizer.
+exemplars before it) and "chat" (the tokenizer's own template). Knows the Hugging Face interface, and no tokenizer.
 """
 
 from __future__ import annotations
@@ -29,9 +28,7 @@ _CHAT_ENDINGS: dict[AnswerKind, str] = {
 def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
     """The prompt of a problem as token ids.
 
-    Text prompts carry the special tokens that the tokenizer puts in front (such as BOS), and never an end-of-sequence
-    token behind. Raises UserError for an unknown style and for "chat" with a tokenizer whose chat template is missing
-    or refuses the question.
+    UserError for an unknown style, and for "chat" with a tokenizer whose template is missing or refuses the question.
     """
     text = prompt_text(problem, style, tokenizer)
     if style == "chat":  # the template has written its special tokens itself

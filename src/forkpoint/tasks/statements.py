@@ -13,8 +13,7 @@ from typing import Literal, NamedTuple
 
 from forkpoint.types import AnswerKind, Span
 
-LONGEST = 2000
-"""Characters of a statement; what is longer is no answer."""
+LONGEST = 2000  # characters of a statement; what is longer is no answer
 
 Evidence = Literal["box", "tag", "marker", "postfix", "heading", "hash"]
 
@@ -48,17 +47,13 @@ MARKERS: dict[Evidence, str] = {
     "postfix": r"\s(?:is|must\sbe|should\sbe|would\sbe)\s(?:the\s|my\s)?(?:(?:final\s|correct\s|right\s|best\s)*"
     r"(?:answer|option|choice)|correct|right)(?![A-Za-z])(?!\s(?:is|to|for\s[0-9]))",
 }
-_CHOOSE = (
+_CHOSEN = (  # of options alone: "I choose", "My pick is", "Answer D" and "Thus A" at the end of a line, {"choice": "C"}
     r"\b(?:I(?:'d|'ll|\swill|\swould)?\s(?:choose|pick|select|go\swith|chose)|(?:my|the)\s(?:choice|pick)\s(?:is|:))"
-)
-_AT_LINE_END = (
-    rf"\b(?:{_NOUN}[.,]?|choose|(?:thus|hence|so|therefore),?)"
-    r"(?=\s?[(\[*]*[A-J][)\].*]*\s*(?:\n|\Z))"  # "Answer D", "Thus A"
+    rf"|\b(?:{_NOUN}[.,]?|choose|(?:thus|hence|so|therefore),?)(?=\s?[(\[*]*[A-J][)\].*]*\s*(?:\n|\Z))"
+    r'|"(?:choice|option)":'
 )
 _MARKER = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in MARKERS.items()), re.IGNORECASE)
-_OPTION_MARKER = re.compile(
-    f'{_MARKER.pattern}|(?P<chosen>{_CHOOSE}|{_AT_LINE_END}|"(?:choice|option)":)', re.IGNORECASE
-)
+_OPTION_MARKER = re.compile(f"{_MARKER.pattern}|(?P<chosen>{_CHOSEN})", re.IGNORECASE)
 _BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s?(?P<brace>\{)?")
 _BARE_BOX = re.compile(
     r"-?[0-9]+(?:[.,][0-9]+)*|-?\\[dt]?frac\s?(?:\{[^{}\n]*\}\s?\{[^{}\n]*\}|[0-9]{2})|[A-Za-z](?![A-Za-z])"
@@ -74,8 +69,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MATH_TOKEN = re.compile(r"\\[()\[\]]|\\.|\$\$|\$|\n\s*\n", re.DOTALL)
 _CLOSERS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 HYPOTHESIS = re.compile(
-    r"\b(?:if|whether|suppose|assume|assuming|unless|check|checking|verify|verifying|confirm)\b[^.,;:!?\n]{0,25}$",
-    re.IGNORECASE,
+    r"(?i)\b(?:if|whether|suppose|assume|assuming|unless|check|checking|verify|verifying|confirm)\b[^.,;:!?\n]{0,25}$"
 )
 _DENIED_BEFORE = re.compile(r"\b(?:neither|nor|not|n't|if)\b[^.,;:!?\n]{0,25}$", re.IGNORECASE)
 _NEGATED = re.compile(r"[\s*_\"']*(?:[a-z]+ly\s)?(?:not|never|neither)\b", re.IGNORECASE)
@@ -83,9 +77,8 @@ _JSON_VALUE = re.compile(r"""[\s"']*+(?P<value>(?:\\.|[^"\\\n])*?)(?=["\n]|'?\s?
 _DENIED = re.compile(r"\bnot\s[\s$\\(*]*$")
 _CORRECTED = re.compile(r"\b(?:but|rather|instead)\b(?:\s(?:it\sis|is|it's))?", re.IGNORECASE)
 _NO_VALUE = re.compile(
-    r"[\s*_\"']*(?:correct|right|wrong|incorrect|reasonable|consistent|verified|valid|clear|unclear|unknown|based|expressed"
-    r"|obtained|found|in|rounded|given|below|above|here|as\sfollows)\b(?!\s*(?:by|as|to\sbe|:)\b)",
-    re.IGNORECASE,
+    r"(?i)[\s*_\"']*(?:correct|right|wrong|incorrect|reasonable|consistent|verified|valid|clear|unclear|unknown|based|expressed"
+    r"|obtained|found|in|rounded|given|below|above|here|as\sfollows)\b(?!\s*(?:by|as|to\sbe|:)\b)"
 )
 
 
@@ -160,8 +153,8 @@ def _marked(text: str, kind: AnswerKind, formulas: Formulas) -> Iterator[Stateme
 def _before(text: str, floor: int, marker: re.Match[str], formulas: Formulas) -> Statement:
     """The sentence in front of a marker."""
     floor = max(floor, marker.start() - 200)
-    stops = _SENTENCE_END.finditer(text, floor, marker.start())
-    start = max((stop.end() for stop in stops if not formulas.holds(stop.start())), default=floor)
+    stops = formulas.outside(_SENTENCE_END.finditer(text, floor, marker.start()))
+    start = max((stop.end() for stop in stops), default=floor)
     return Statement(start, marker.start(), "postfix", True, marker.start())
 
 
@@ -172,7 +165,7 @@ def _after(text: str, at: int, limit: int, evidence: Evidence, formulas: Formula
     begin = limit - len(rest.lstrip(" \t*_:\"'`" if evidence == "hash" else " \t\r\n*_:\"'`“”>"))
     if "\n" in text[at:begin] and text.startswith(("- ", "• "), begin):  # a bullet, no minus
         begin += 2
-    stop = next((s for s in _SENTENCE_END.finditer(text, begin, limit) if not formulas.holds(s.start())), None)
+    stop = next(formulas.outside(_SENTENCE_END.finditer(text, begin, limit)), None)
     line_end = begin + len(text[begin:limit].partition("\n")[0])
     finish = stop.start() if stop else limit
     point = re.fullmatch(r"\d\.", text[finish - 1 : finish + 2])  # at the end of the text: "3." may go on as "3.5"
@@ -197,6 +190,10 @@ class Formulas:
         """Whether the position lies inside a formula."""
         at = bisect_right(self._starts, position) - 1
         return at >= 0 and position < self.spans[at][1]
+
+    def outside(self, matches: Iterator[re.Match[str]]) -> Iterator[re.Match[str]]:
+        """The matches that do not begin inside a formula."""
+        return (match for match in matches if not self.holds(match.start()))
 
     def within(self, start: int, end: int) -> list[tuple[int, int]]:
         """The formulas that lie wholly in the stretch."""

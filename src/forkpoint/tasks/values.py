@@ -141,8 +141,8 @@ def _math(text: str, stated: Statement, formulas: Formulas, _options: Sequence[s
 
 def _of_sentence(text: str, start: int, end: int, formulas: Formulas) -> Span | None:
     """ "The largest such $n$ is 34" -> 34; "$1$ and $-2$" as a whole; "east" as a word."""
-    copulas = [c for c in _COPULA.finditer(text, start, end) if not formulas.holds(c.start()) and c.end() < end]
-    start = copulas[-1].end() if copulas else start
+    copulas = [c.end() for c in formulas.outside(_COPULA.finditer(text, start, end)) if c.end() < end]
+    start = max(copulas, default=start)
     inside = formulas.within(start, end)
     if len(inside) == 1:
         a, b = inside[0]
@@ -160,10 +160,8 @@ def _of_sentence(text: str, start: int, end: int, formulas: Formulas) -> Span | 
 
 def _prose(text: str, start: int, end: int, formulas: Formulas) -> bool:
     """Whether there are ordinary words outside of formulas."""
-    return any(
-        word["word"] and word["word"].lower() not in _NAMES and not formulas.holds(word.start())
-        for word in _WORDS.finditer(text, start, end)
-    )
+    words = (match["word"] for match in formulas.outside(_WORDS.finditer(text, start, end)))
+    return any(word and word.lower() not in _NAMES for word in words)
 
 
 def _last_side(text: str, span: Span | None) -> Span | None:
@@ -172,10 +170,8 @@ def _last_side(text: str, span: Span | None) -> Span | None:
         return None
     depth, sides = 0, [span.start]
     for mark in _SIDE.finditer(text, span.start, span.end):
-        if mark.group() == "=":
-            sides += [mark.end()] if depth == 0 else []
-        else:
-            depth += 1 if mark.group() in "([{" else -1
+        depth += (mark.group() in "([{") - (mark.group() in ")]}")
+        sides += [mark.end()] if mark.group() == "=" and depth == 0 else []
     left = _COMMAND.sub("", text[span.start : sides[1] - 1]) if len(sides) > 1 else ""
     chain = len(sides) > 2 and not _APART.search(text, sides[1], sides[-1])
     if chain or (left.strip() and not re.search(r"[^\W\d_]", left)):

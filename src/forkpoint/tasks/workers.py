@@ -1,8 +1,7 @@
-"""A few processes that compare mathematical answers, each with a deadline for every request and a memory limit.
+"""A few processes that compare mathematical answers, with a deadline for every request and a memory limit.
 
 Works from any thread and in scripts without a ``__main__`` guard: a worker is a plain subprocess, JSON lines in and
-out. Its kernel timer ends it at the deadline, whatever it is doing and whether or not the program is still there; its
-start-up does not count. Workers end with the program.
+out. A kernel timer ends it at the deadline, whatever it is doing. Workers end with the program.
 """
 
 from __future__ import annotations
@@ -62,12 +61,8 @@ class Worker:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):  # the rest of a request that nobody will read
-                assert pipe
-                pipe.close()
+        with contextlib.suppress(OSError), self.process:  # closes the pipes, where a request may be unread, and waits
+            self.process.kill()
 
 
 class Pool:
