@@ -197,7 +197,7 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
         listed = configured if isinstance(configured, (list, tuple)) else [configured]
         if wrong := [one for one in listed if one is not None and type(one) is not int]:
             raise UserError(f"eos_token_id of a model must be a token id or a list of them, but holds {wrong[0]!r}")
-        ids.update(one for one in listed if one in vocabulary)
+        ids.update(one for one in listed if one is not None and one in vocabulary)
         if ids:
             break
     return tuple(sorted(one for one in ids | {tokenizer.eos_token_id} if one in vocabulary))

@@ -43,7 +43,7 @@ def _in_the_unit_of(question: str, gold: str, spelling: str, value: str) -> bool
     full = parse_number(value)
     if scale is None or full is None or not re.search(rf"\b{scale}", question, re.IGNORECASE):
         return False
-    return full / 10 ** SCALES[scale] == parse_number(gold)
+    return bool(full / 10 ** SCALES[scale] == parse_number(gold))
 
 
 def grade(response: str, gold: str, task: str = "gsm8k") -> Grade:

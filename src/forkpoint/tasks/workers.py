@@ -126,7 +126,7 @@ def serve() -> None:
         gold, answer, seconds = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
         try:
-            reply = [equivalent(gold, answer), None]
+            reply: list[bool | str | None] = [equivalent(gold, answer), None]
         except Exception as error:
             reply = [False, f"{type(error).__name__} while comparing"]
         signal.setitimer(signal.ITIMER_REAL, 0)
