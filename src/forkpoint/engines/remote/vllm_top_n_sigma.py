@@ -20,8 +20,8 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import LogitsProcessor as ForV1Runner
 from vllm.v1.sample.logits_processor import process_dict_updates
 
-from forkpoint.sampling.gaps import live_sigma, row_blocks
 from forkpoint.sampling.limits import check
+from forkpoint.sampling.truncations import live_sigma, row_blocks
 from forkpoint.types import UserError
 
 try:
@@ -40,9 +40,9 @@ _OFF = math.inf  # so many standard deviations under the maximum, every logit is
 
 
 class VllmTopNSigma(ForV1Runner, ForV2Runner):  # type: ignore[misc]
-    """Top-nσ (arXiv 2411.07641) per request; the mask is that of `forkpoint.sampling.gaps.top_n_sigma`.
+    """Top-nσ (arXiv 2411.07641) per request; the mask is that of `forkpoint.sampling.top_n_sigma`.
 
-    A row without a finite maximum stays as it is, where `gaps` raises: one request must not end the server.
+    A row without a finite maximum stays as it is, where that raises: one request must not end the server.
     After a temperature T (V1) the limit of a soft ban is 1e4 under the scaled maximum, so 1e4·T before it.
     """
 
@@ -116,7 +116,7 @@ def _asked(params: SamplingParams) -> float | None:
 
 
 def _cut(logits: Float32[Tensor, "rows V"], n: Float[Tensor, "rows 1"]) -> None:
-    """`gaps.top_n_sigma` in place, with a row's own n, and without a look at values from the host.
+    """`top_n_sigma` in place, with a row's own n, and without a look at values from the host.
 
     Where a row's maximum is not finite, σ is NaN; so is n·σ where n = inf meets σ = 0. Nothing is less than NaN.
     """
