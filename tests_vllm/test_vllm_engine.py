@@ -35,19 +35,9 @@ def test_it_keeps_prefixes(engine: VllmEngine) -> None:
     assert str(config.model_config.dtype) == "torch.float32"  # as the lab's weights are stored
 
 
-@pytest.mark.parametrize(("sampling", "says"), [
-    (Sampling(min_k=3.0), "min_k is not sampled by this engine, which knows temperature, top_k"),
-    (Sampling(typical_p=0.9), "typical_p is not sampled"),
-    (Sampling(temperature=2.5), "from 0.01 to 2.0 on vLLM, but is 2.5"),
-    (Sampling(temperature=0.005), "from 0.01 to 2.0 on vLLM, but is 0.005"),
-    (Sampling(min_p=0.1, top_p=0.9), "min_p and top_p do not go together"),
-])  # fmt: skip
-def test_policies_that_vllm_samples_otherwise_are_refused(engine: VllmEngine, sampling: Sampling, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        engine.generate([Request("a", (5, 6))], sampling)
-
-
-def test_beam_search_is_refused(engine: VllmEngine) -> None:
+def test_what_vllm_does_otherwise_is_refused(engine: VllmEngine) -> None:
+    with pytest.raises(UserError, match="min_k is not sampled by this engine, which knows temperature, top_k"):
+        engine.generate([Request("a", (5, 6))], Sampling(min_k=3.0))
     with pytest.raises(UserError, match="--engine transformers"):
         engine.beam_search([Request("a", (5, 6))], 4, Sampling())
 
@@ -86,14 +76,14 @@ def test_what_needs_all_tokens_is_refused(naming_few: VllmEngine) -> None:
         naming_few.score([(5, 6, 7)], top=21)
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    ({"model": "/nowhere"}, "is not a model directory"),
-    ({"model": "lab", "engine_args": {"no_such": 1}}, "vLLM does not start with lab: .*no_such"),
-    ({"model": "lab", "memory_gib": -1}, "memory_gib must be above 0"),
+@pytest.mark.parametrize(("model", "options", "words"), [
+    ("/nowhere", {}, "is not a model directory"),
+    ("lab", {"engine_args": {"no_such": 1}}, "vLLM does not start with lab: .*no_such"),
+    ("lab", {"memory_gib": -1}, "memory_gib must be above 0"),
 ])  # fmt: skip
-def test_what_cannot_start_says_so(arguments: dict, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        load_vllm(**arguments)
+def test_what_cannot_start_is_refused(model: str, options: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_vllm(model, **options)
 
 
 def test_a_dead_worker_is_one_sentence(naming_few: VllmEngine) -> None:

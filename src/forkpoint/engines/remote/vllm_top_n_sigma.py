@@ -76,9 +76,9 @@ class VllmTopNSigma(ForV1Runner, ForV2Runner):  # type: ignore[misc]
         """`logits` with what top-nσ cuts at -inf, in place; V2 gives `ctx`, which says whose rows they are."""
         if ctx is None:
             if self._of_row:
-                _cut(logits, self._n[:, None])
+                cut(logits, self._n[:, None])
         elif np.isfinite(self._of_slot[ctx.idx_mapping_np]).any():
-            _cut(logits, self._n[ctx.expanded_idx_mapping, None])
+            cut(logits, self._n[ctx.expanded_idx_mapping, None])
         return logits
 
     # V1
@@ -115,7 +115,7 @@ def _asked(params: SamplingParams) -> float | None:
     return n if n is not None and n > 0 and params.temperature > 0 else None
 
 
-def _cut(logits: Float32[Tensor, "rows V"], n: Float[Tensor, "rows 1"]) -> None:
+def cut(logits: Float32[Tensor, "rows V"], n: Float[Tensor, "rows 1"]) -> None:
     """`top_n_sigma` in place, with a row's own n, and without a look at values from the host.
 
     Where a row's maximum is not finite, σ is NaN; so is n·σ where n = inf meets σ = 0. Nothing is less than NaN.
