@@ -12,7 +12,7 @@ from engine_contract import EngineContract
 from forkpoint.curves.rollout_policy import policies
 from forkpoint.engines import Engine
 from forkpoint.engines.remote.vllm_engine import VllmEngine, load_vllm
-from forkpoint.tasks import load_problems, render_prompt
+from forkpoint.tasks import load_problems
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import FailedError, Request, Sampling, UserError
 
@@ -57,23 +57,6 @@ def test_few_named_tokens_bound_the_bias(naming_few: VllmEngine, lab: Engine) ->
         )
         assert (few.unnamed >= 1 - named - 1e-4).all()  # all that is not named, and the spread of it is the most
         np.testing.assert_allclose(few.own * (1 - few.unnamed), whole.own, atol=float(few.unnamed.max()))
-
-
-def test_truncated_policies_are_exact_from_few_named_tokens(naming_few: VllmEngine, lab: Engine) -> None:
-    sampling = Sampling(temperature=1.0, top_k=10)
-    sequences = [(*render_prompt(p, "cot", lab.tokenizer), 24) for p in load_problems("lab", limit=3)]
-    starts = [len(s) - 5 for s in sequences]
-    both = (e.score(sequences, top=10, sampling=sampling, starts=starts) for e in (naming_few, lab))
-    for mine, theirs, start in zip(*both, starts, strict=True):
-        np.testing.assert_allclose(mine.policy[start:-1], theirs.policy[start:-1], atol=1e-4)
-        np.testing.assert_allclose(mine.top_policy[start:], theirs.top_policy[start:], atol=1e-4)
-
-
-def test_what_needs_all_tokens_is_refused(naming_few: VllmEngine) -> None:
-    with pytest.raises(UserError, match="top_n_sigma depend on all 490 tokens, of which lab names at most 20"):
-        naming_few.score([(5, 6, 7)], sampling=Sampling(top_n_sigma=1.0))
-    with pytest.raises(UserError, match="21 top tokens were asked for"):
-        naming_few.score([(5, 6, 7)], top=21)
 
 
 @pytest.mark.parametrize(("model", "options", "words"), [

@@ -41,8 +41,8 @@ class RayEngine(Engine):
         self.replicas = list(replicas)
         # those of each replica; their number changes no results, so that a run may go on with another number
         self.settings = _common_settings(self.replicas)
-        (facts, warnings), *_ = _answers([self.replicas[0].facts.remote()])
-        vars(self).update(facts)
+        ((facts, warnings),) = _answers([self.replicas[0].facts.remote()])
+        self.name, self.tokenizer, self.ends, self.vocab_size, self.most_top, self.context = facts
         for warning in warnings:
             log.warning("%s", warning)
 

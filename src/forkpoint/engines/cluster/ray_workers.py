@@ -61,8 +61,8 @@ class Replica:
         return packed(lambda: dict(self.engine.settings))
 
     def facts(self) -> bytes:
-        """The engine's attributes by name, and the warnings that loading it gave."""
-        return packed(lambda: ({name: getattr(self.engine, name) for name in FACTS}, self._warnings))
+        """The engine's attributes, as `FACTS` names them, and the warnings that loading it gave."""
+        return packed(lambda: (tuple(getattr(self.engine, name) for name in FACTS), self._warnings))
 
     def run(self, work: bytes, item: bytes) -> bytes:
         """work(engine, item)."""

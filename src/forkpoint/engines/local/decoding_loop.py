@@ -76,29 +76,21 @@ class TrunkDecoder:
                 kept = sorted(np.flatnonzero(slots.live).tolist(), key=lambda slot: trunks.row_of_slot[slot])
                 slots.keep(kept)
                 trunks.keep(kept)
-            yield from self._step(trunks.cache, slots)
-
-    def _step(self, cache: TrunkCache, slots: Slots) -> list[Completion]:
-        tokens = torch.as_tensor(slots.next_tokens(), device=self.model.device)
-        logits = trunk_step(self.model, cache, tokens)
-        writing, number = slots.advance()
-        if not len(writing):
-            return []
-        finished, completions = write(logits, slots, writing, number, self.sampling, self.stops)
-        if finished:
-            cache.retire(finished)
-        return completions
+            fed = torch.as_tensor(slots.next_tokens(), device=self.model.device)
+            logits = trunk_step(self.model, trunks.cache, fed)
+            finished, completions = write(logits, slots, self.sampling, self.stops)
+            if finished:
+                trunks.cache.retire(finished)
+            yield from completions
 
 
 def write(
-    logits: Float[Tensor, "slots V"],
-    slots: Slots,
-    writing: np.ndarray,
-    number: np.ndarray,
-    sampling: Sampling,
-    stops: StopCheck,
+    logits: Float[Tensor, "slots V"], slots: Slots, sampling: Sampling, stops: StopCheck
 ) -> tuple[list[int], list[Completion]]:
-    """Choose the next token of the `writing` slots, the `number`-th of each; returns the slots that end, emptied."""
+    """Choose a token for each live slot that was fed all its own; returns the slots that end, emptied."""
+    writing, number = slots.advance()
+    if not len(writing):
+        return [], []
     rows = logits if len(writing) == len(logits) else logits[torch.as_tensor(writing, device=logits.device)]
     picked = choose(rows, sampling, slots.hashes[writing], number, lambda i: slots.requests[writing[i]].key)
     slots.tokens[writing, number] = picked.tokens
@@ -194,7 +186,7 @@ def _decode_batch(
     completions: list[Completion] = []
     while slots.live.any():
         out = _plain_step(model, fed, state)
-        completions += write(out.logits[0], slots, *slots.advance(), sampling, stops)[1]
+        completions += write(out.logits[0], slots, sampling, stops)[1]
         fed = torch.as_tensor(slots.next_tokens(), device=model.device)[:, None]
         state = {name: out[name] for name in STATES if out.get(name) is not None}
     return completions

@@ -22,6 +22,9 @@ from forkpoint.engines.local.products import products_with_rows
 BLOCK_ELEMENTS = 2**23  # logits of one block, float32: 32 MiB
 LEAST = torch.finfo(torch.float32).min
 LEAST_ROWS = 128  # of a block, however large the vocabulary: the matrix is read once a block
+Hidden = Float[Tensor, "n H"]
+Targets = Int64[Tensor, " n"]
+Column = Float[Tensor, " n"]
 
 
 def current(head: Head, model: PreTrainedModel) -> Head:
@@ -30,19 +33,15 @@ def current(head: Head, model: PreTrainedModel) -> Head:
     return replace(head, weight=layer.weight, bias=getattr(layer, "bias", None))
 
 
-def token_logprobs(hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+def token_logprobs(hidden: Hidden, head: Head, targets: Targets) -> Column:
     """log π(target | ·) of each row, float32, with gradients for the hidden states and the head's parameters."""
     logprobs: Tensor = _apply(hidden, head.weight, head.bias, targets, head, None, None)[0]
     return logprobs
 
 
 def token_logprobs_and_kl(
-    hidden: Float[Tensor, "n H"],
-    head: Head,
-    targets: Int64[Tensor, " n"],
-    reference_hidden: Float[Tensor, "n H"],
-    reference_head: Head,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    hidden: Hidden, head: Head, targets: Targets, reference_hidden: Hidden, reference_head: Head
+) -> tuple[Column, Column, Column]:
     """log π_θ(target), KL(π_ref ‖ π_θ) over the vocabulary, and log π_ref(target), of each row.
 
     The first two have gradients for π_θ; the reference has none.
@@ -53,9 +52,7 @@ def token_logprobs_and_kl(
 
 
 @torch.no_grad()
-def token_losses_and_entropy(
-    hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+def token_losses_and_entropy(hidden: Hidden, head: Head, targets: Targets) -> tuple[Column, Column]:
     """−log π(target | ·) and the entropy −Σ_v π log π of each row, in nats, float32, without gradients."""
     matrix = _Matrix(head)
     losses, entropy = hidden.new_empty(2, len(hidden), dtype=torch.float32).unbind()

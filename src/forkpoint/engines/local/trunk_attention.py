@@ -1,9 +1,8 @@
 """Attention of many branches over shared trunks, as a transformers attention function.
 
-One decoding step feeds one token a branch. Its query meets the keys of its trunk (computed once for all branches of
-that trunk) up to where the branch left it, and the keys of the branch's own suffix; one softmax runs over both.
-Works for every model that goes through the transformers attention interface: grouped queries, sliding windows,
-logit soft-capping and attention sinks are honoured, anything else unknown is refused.
+One decoding step feeds one token a branch. Its query meets the keys of its trunk up to where the branch left it, and
+the keys of the branch's own suffix; one softmax runs over both. Works for models of the transformers attention
+interface: grouped queries, sliding windows, soft-capping and sinks are honoured, anything else is refused.
 
 Shapes: N branches (flat), G trunks, B = most branches a trunk has, H query heads, K key heads, R = H // K, T trunk
 width, S suffix width, D head dimension.

@@ -81,20 +81,18 @@ class VllmTopNSigma(ForV1Runner, ForV2Runner):  # type: ignore[misc]
             cut(logits, self._n[ctx.expanded_idx_mapping, None])
         return logits
 
-    # V1
-
     def is_argmax_invariant(self) -> bool:
         """True: the maximum is always kept."""
         return True
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """V1: follow the rows of the batch."""
         changed = process_dict_updates(self._of_row, batch_update, lambda params, _prompt, _output: _asked(params))
         if batch_update and self._of_row and (changed or len(self._n) != batch_update.batch_size):
             self._n = self._on_device([self._of_row.get(row, _OFF) for row in range(batch_update.batch_size)])
 
-    # V2
-
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """V2: fill a slot; whether the request asks for top-nσ."""
         n = _asked(sampling_params)
         self._of_slot[req_idx] = _OFF if n is None else n
         self._written = False
