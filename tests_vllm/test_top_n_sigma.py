@@ -34,8 +34,8 @@ VOCAB = 61
 HOTTEST = 2.0  # vLLM refuses a temperature above 2
 
 
-def params(n: Any = None, temperature: float = 1.0, **others: Any) -> SamplingParams:
-    return SamplingParams(temperature=temperature, extra_args=None if n is None else {"top_n_sigma": n}, **others)
+def params(n: Any = None, temperature: float = 1.0, **more: Any) -> SamplingParams:
+    return SamplingParams(temperature=temperature, extra_args=None if n is None else {"top_n_sigma": n}, **more)
 
 
 def rows_of(count: int, seed: int) -> Tensor:

@@ -197,10 +197,10 @@ def test_few_named_tokens(server, behaviour, lab: Engine) -> None:
     with pytest.raises(UserError, match="top_n_sigma depend on all 490 tokens, of which lab names at most 20"):
         engine.score([(5, 6, 7)], sampling=Sampling(top_n_sigma=1.0))
     sequence = (*requests(lab, 1)[0].prefix, 400, 401)  # two unlikely tokens, which are none of the 20
-    ((mine,), (exact,)) = (e.score([sequence], top=20, sampling=Sampling(top_k=10)) for e in (engine, lab))
+    ((ours,), (exact,)) = (e.score([sequence], top=20, sampling=Sampling(top_k=10)) for e in (engine, lab))
     for name in ("logprobs", "gaps", "policy", "top_logprobs", "top_policy"):
-        np.testing.assert_allclose(getattr(mine, name), getattr(exact, name), atol=1e-5, err_msg=name)
-    assert (mine.entropy[1:] >= exact.entropy[1:] - 1e-5).all()
+        np.testing.assert_allclose(getattr(ours, name), getattr(exact, name), atol=1e-5, err_msg=name)
+    assert (ours.entropy[1:] >= exact.entropy[1:] - 1e-5).all()
 
 
 def test_top_n_sigma_needs_the_plugin(server, behaviour, lab: Engine) -> None:

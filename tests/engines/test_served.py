@@ -39,14 +39,14 @@ def scored(k: int, top: int, sampling: Sampling | None, seed: int = 0, spread: f
 
 def test_all_tokens_named_is_exact() -> None:
     sampling = Sampling(temperature=1.7, top_n_sigma=1.0)
-    mine, raw = scored(V, 5, sampling), distributions(0)
-    assert mine.top_ids.shape == (len(TOKENS) + 1, 5)
-    assert (mine.top_ids[0] == -1).all()
-    assert np.isnan(mine.logprobs[[0, -1]]).all()
-    np.testing.assert_allclose(mine.logprobs[1:-1], [raw[i, t] for i, t in enumerate(TOKENS[1:])], atol=1e-6)
-    np.testing.assert_allclose(mine.entropy[1:], -(raw.exp() * raw).sum(-1), atol=1e-5)
+    ours, raw = scored(V, 5, sampling), distributions(0)
+    assert ours.top_ids.shape == (len(TOKENS) + 1, 5)
+    assert (ours.top_ids[0] == -1).all()
+    assert np.isnan(ours.logprobs[[0, -1]]).all()
+    np.testing.assert_allclose(ours.logprobs[1:-1], [raw[i, t] for i, t in enumerate(TOKENS[1:])], atol=1e-6)
+    np.testing.assert_allclose(ours.entropy[1:], -(raw.exp() * raw).sum(-1), atol=1e-5)
     policy = torch.softmax(policy_logits(raw, sampling), -1)
-    np.testing.assert_allclose(mine.top_policy[1:], policy.gather(-1, torch.tensor(mine.top_ids[1:])), atol=1e-6)
+    np.testing.assert_allclose(ours.top_policy[1:], policy.gather(-1, torch.tensor(ours.top_ids[1:])), atol=1e-6)
 
 
 @pytest.mark.parametrize("sampling", [
@@ -74,8 +74,8 @@ def test_the_policy_of_unnamed_tokens_is_never_less_than_the_truth(
         outside = ~np.isin(whole.top_ids[row], list(named))
         if np.exp(whole.top_logprobs[row])[outside].sum() < 1e-3:
             continue  # next to the rounding of float32 log-probabilities, which a high temperature enlarges
-        mine = 1 - few.policy[row] - few.top_policy[row][few.top_ids[row] != TOKENS[row]].sum()
-        assert mine >= whole.top_policy[row][outside].sum() * 0.998 - 1e-4
+        ours = 1 - few.policy[row] - few.top_policy[row][few.top_ids[row] != TOKENS[row]].sum()
+        assert ours >= whole.top_policy[row][outside].sum() * 0.998 - 1e-4
 
 
 @pytest.mark.parametrize("dense", [True, False])
