@@ -142,6 +142,6 @@ def _responses(options: PairsOptions, out: Path) -> Work:
 
 
 def _vocabulary(options: PairsOptions) -> Any:
-    from forkpoint.engines.vocabulary import load_vocabulary
+    from forkpoint.engines.loading import load_vocabulary
 
     return load_vocabulary(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
