@@ -55,9 +55,9 @@ class Page:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression, waited for where it is a promise."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def press(self, *keys: str) -> None:
         """Press keys, by their DOM names, one after the other."""

@@ -323,7 +323,7 @@ RUNS: dict[str, Callable[[Path], Path]] = {
 HOSTILE_KEYS = {  # under which models, data sets and users write what they like
     "id", "problem_id", "question", "prompt", "answer", "gold", "chosen", "rejected", "model", "task", "strategy",
     "text", "target", "note", "noise", "data", "status", "finish_reason", "checkpoints", "tokens", "chosen_tokens",
-    "rejected_tokens", "filtered_resps", "stopped", "recipe", "kind", "title",
+    "rejected_tokens", "filtered_resps", "stopped", "recipe", "title",
 }  # fmt: skip
 
 

@@ -79,11 +79,11 @@ def as_written(run: Path) -> Iterator[None]:
         ) from error
 
 
-def html(page: Page, run: Path | None = None) -> str:
-    """The page as HTML; that of a run with its command, versions and configuration."""
+def html(page: Page, run: Path) -> str:
+    """The page of a run as HTML, with its command, versions and configuration."""
     data = viewer_data(page.tokens.rows()) if page.tokens else None
     script = _assets("dom.js", "tables.js", *(SCRIPTS if data and data.shown else ()))
-    config, command = (read_json(run / name) if run and (run / name).is_file() else {} for name in (CONFIG, COMMAND))
+    config, command = (read_json(run / name) if (run / name).is_file() else {} for name in (CONFIG, COMMAND))
     return environment().get_template("page.html.j2").render(
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -66,8 +66,8 @@ def _left_out(dropped: dict[str, int]) -> str:
 def _comparisons(results: Row) -> Table:
     """The strategies against the first; where that changes with the swept option, by its value."""
     compared = results["comparisons"]
-    first, *others = dict.fromkeys(c["a"] for c in compared)
-    if not others:
+    first, *later = dict.fromkeys(c["a"] for c in compared)
+    if not later:
         return differences_table(f"Against {first}", ("strategy",), [((c["b"],), c) for c in compared])
     option, lines = results["sweep"]["option"], results["sweep"]["lines"]
     values = {spec: value for line in lines for spec, value in zip(line["specs"], line["values"], strict=True)}

@@ -83,10 +83,10 @@ def _answered(run: Path, entries: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             continue
         first = list(islice(_lines(paths[0]), SAMPLES_SHOWN + 1))
         keys = set(map(_key, first))
-        others = [{_key(row): _answer(row) for row in _lines(path) if _key(row) in keys} for path in paths[1:]]
+        answers_of = [{_key(row): _answer(row) for row in _lines(path) if _key(row) in keys} for path in paths[1:]]
         for row in first:
-            answers = [other[_key(row)] for other in others]
-            yield task, row["filter"], _question(row), _target(row), _answer(row), *answers
+            more = [answers[_key(row)] for answers in answers_of]
+            yield task, row["filter"], _question(row), _target(row), _answer(row), *more
 
 
 def _lines(path: Path) -> Iterator[Row]:

@@ -19,14 +19,14 @@ FILES = (SUMMARY, HISTOGRAM, SORTED, KEPT, DISTANCE)
 def page(summary: Row, run: Path | None = None) -> Page:
     """What `study_logits` returns, and the tables."""
     responses, chosen = summary["responses"], summary["chosen"]
-    first, *others = responses
+    first, *later = responses
     far = first["distance"]
     lines = [
         f"{summary['model']}, {first['problem_id']}: {first['tokens']:,} tokens; the largest logit lies "
         f"{far['mean']:.1f} σ above the mean ({far['least']:.1f} to {far['most']:.1f})"
     ]
-    if others:
-        lines.append(f"and {len(others):,} more responses, which count in the means over positions")
+    if later:
+        lines.append(f"and {len(later):,} more responses, which count in the means over positions")
     cut_off = sum(response["finish_reason"] == "length" for response in responses)
     lines.append(f"cut off at the length limit: {cut_off:,} of {len(responses):,} responses")
     tokens = Tokens.of(run, DISTANCE, partial(_rows, responses=responses))
@@ -36,8 +36,8 @@ def page(summary: Row, run: Path | None = None) -> Page:
 
 def _charts(summary: Row, run: Path) -> list[Chart]:
     positions = int(read_table(run / KEPT)[0]["positions"])
-    first, *others = summary["responses"]
-    pale = f"Dark: {first['problem_id']}; pale: the others." if others else ""
+    first, *later = summary["responses"]
+    pale = f"Dark: {first['problem_id']}; pale: the others." if later else ""
     charts = [
         Chart("Tokens kept, by temperature", partial(logits_svg, run, "kept"), f"Over all {positions:,} positions."),
         Chart("The largest logit along the response", partial(logits_svg, run, "distance"), pale),
