@@ -67,7 +67,7 @@ def run(argv: list[str]) -> None:
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
     from forkpoint.files import write_whole
-    from forkpoint.report.figures.rounds_figure import rounds_svg
+    from forkpoint.report.figures.charts import rounds_svg
     from forkpoint.training.likelihood_filter import LikelihoodFilter
     from forkpoint.training.models import MODEL
     from forkpoint.training.rounds import Base, RoundsConfig, tune_in_rounds
