@@ -69,7 +69,7 @@ def documents_run(out: Path, n: int = 3) -> Path:
     for i, problem in enumerate(load_problems("lab", limit=n)):
         ids = tokenizer(f"{problem.question}\nSubscribe to our letter!", add_special_tokens=False)["input_ids"]
         chance = np.random.default_rng(i)
-        moves = chance.choice([-1.5, 0, 0, 0.8], len(ids)) * np.linspace(0, 1, len(CHECKPOINTS))[:, None]
+        moves = chance.normal(0, 0.8, len(ids)) * np.linspace(0, 1, len(CHECKPOINTS))[:, None]
         losses.append(np.clip(chance.gamma(0.9, 1.6, len(ids)) + 0.3 + moves, 0.001, None).astype(np.float32))
         losses[-1][:, 0] = np.nan  # the first token has none
         noise = [("boilerplate", "typo", None)[min(2, t)] for t in range(len(ids))]
