@@ -11,7 +11,7 @@ from forkpoint.evaluation.evaluate import evaluate
 from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks, evaluate_tasks
 from forkpoint.evaluation.logit_study import LogitsConfig, study_logits
 from forkpoint.tasks import extract
-from forkpoint.training.adapters import check_modules
+from forkpoint.training.models import check_modules
 from forkpoint.trajectories.rows import load_trajectories
 from forkpoint.types import Problem, Sampling, UserError
 

@@ -67,10 +67,11 @@ OPTIONS = ContrastOptions  # a recipe checks its stages against it
 def run(argv: list[str]) -> None:
     """Parse the arguments, tune and score, print the figures."""
     options = parse("contrast", ContrastOptions, argv)
-    from forkpoint.training.adapters import TuningConfig, require_training
+    from forkpoint.training.models import require_training
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
+    from forkpoint.training.adapters import TuningConfig
     from forkpoint.training.contrast_run import ContrastConfig, estimate, read_references
     from forkpoint.trajectories.rows import CRITICAL, SCORES, load_trajectories
 

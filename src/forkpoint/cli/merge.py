@@ -44,7 +44,7 @@ def parse_options(argv: list[str]) -> MergeOptions:
 def run(argv: list[str]) -> None:
     """Parse the arguments, merge, print where the model is."""
     options = parse_options(argv)
-    from forkpoint.training.merge import merge
+    from forkpoint.training.models import merge
 
     assert options.out is not None
     settings = {

@@ -10,7 +10,7 @@ from forkpoint.cli.corpus import context_of, documents_of, expected_context, sou
 from forkpoint.cli.finish import finish
 from forkpoint.cli.pretraining_options import PretrainingOptions
 from forkpoint.cli.setup import default_directory, model_settings
-from forkpoint.cli.training import arguments_of, lora_of, save_dtype_of
+from forkpoint.cli.training import config_of, save_dtype_of
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def run_pretraining(
     from forkpoint.engines.identity import vocabulary_digest
     from forkpoint.engines.loading import load_config
     from forkpoint.scores.store import open_store
+    from forkpoint.training.configs import SelectiveConfig
     from forkpoint.training.models import MODEL, base_settings, load_trainable, load_untrained
     from forkpoint.training.processes import TIMEOUT, is_first
-    from forkpoint.training.selective_run import Pretraining, check_pretraining, pretrain
-    from forkpoint.weights.rules import NONE, Rule
+    from forkpoint.training.selective_run import check_pretraining, pretrain
 
     settings, timeout = model_settings(options), more.get("ddp_timeout", TIMEOUT)
     out = options.out or default_directory(verb, options, more)
@@ -56,18 +56,20 @@ def run_pretraining(
     config = load_config(base_settings(settings)["name"], revision=settings["revision"],
                          trust_remote_code=settings["trust_remote_code"])  # fmt: skip
     dtype = "float32" if options.from_scratch and options.save_dtype == "auto" else save_dtype_of(options, config)
-    training = Pretraining(
-        rule or Rule(NONE), arguments_of(options, more), lora_of(options), options.snapshots, options.seed, dtype
-    )
-    check_pretraining(model, training, out, evaluated=options.eval_data is not None)  # before text is tokenised
+    chosen = {"rule": "uniform"} if rule is None else {
+        "rule": rule.score, "ratio": rule.ratio, "entropy_ratio": rule.entropy_ratio, "scope": rule.scope,
+        "ratio_warmup": rule.warmup,
+    }  # fmt: skip
+    training = config_of(SelectiveConfig, options, more, **chosen, snapshots=options.snapshots, save_dtype=dtype)
+    check_pretraining(model, training, out, has_eval=options.eval_data is not None)  # before text is tokenised
     vocabulary = vocabulary_digest(tokenizer)
     frozen = None if reference is None else _reference(reference, settings, vocabulary)
     with PartialState().main_process_first():
         store, held_out = _stores(options, tokenizer, model, vocabulary, out)
     with progress_bar(options.quiet or not is_first(), out) as progress:
         pretrain(
-            model, tokenizer, store, training, out, evaluated=held_out, reference=frozen, name=options.model,
-            reference_name=reference or "custom", progress=progress,
+            model, tokenizer, store, training, out, eval_store=held_out, ref_model=frozen, name=options.model,
+            ref_name=reference or "custom", progress=progress,
         )  # fmt: skip
     if is_first():
         finish(verb, argv, out, out / MODEL)

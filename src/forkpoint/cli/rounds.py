@@ -8,7 +8,7 @@ from typing import Any, Literal
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions
 from forkpoint.cli.setup import announce_sampling, default_directory, problems_of, sampling_of
-from forkpoint.cli.training import arguments_of, lora_of
+from forkpoint.cli.training import config_of
 from forkpoint.cli.training_options import FittingOptions, parse_training
 from forkpoint.types import Problem, UserError
 
@@ -62,20 +62,21 @@ def parse_options(argv: list[str]) -> tuple[RoundsOptions, dict[str, Any]]:
 def run(argv: list[str]) -> None:
     """Parse the arguments, do the rounds, print and draw the figures."""
     options, more = parse_options(argv)
-    from forkpoint.training.adapters import require_training
+    from forkpoint.training.models import require_training
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
     from forkpoint.files import write_whole
     from forkpoint.report.figures.charts import rounds_svg
-    from forkpoint.training.likelihood_filter import LikelihoodFilter
+    from forkpoint.training.configs import TrainingConfig
     from forkpoint.training.models import MODEL
+    from forkpoint.training.own_answers import LikelihoodFilter
     from forkpoint.training.rounds import Base, RoundsConfig, tune_in_rounds
 
     settings = RoundsConfig(
         options.rounds, options.n, options.eval_n, options.prompt, sampling_of(options, options.task),
         LikelihoodFilter(options.filter, options.keep_quantile, options.max_token_probability),
-        arguments_of(options, more), lora_of(options), None if options.save_dtype == "auto" else options.save_dtype,
+        config_of(TrainingConfig, options, more, save_dtype=options.save_dtype),
     )  # fmt: skip
     given = asdict(options) | {"name": options.model}
     base = Base(**{f.name: given[f.name] for f in fields(Base)})

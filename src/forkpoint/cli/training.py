@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forkpoint.cli.finish import finish
 from forkpoint.cli.setup import default_directory, model_settings
 from forkpoint.cli.training_options import NAMED, FittingOptions, TrainingOptions
+from forkpoint.losses.methods import ALPHA
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
     from forkpoint.losses.methods import Objective
-    from forkpoint.training.models import Lora
+    from forkpoint.training.configs import TrainingConfig
+
+
+C = TypeVar("C", bound="TrainingConfig")
 
 
 def run_training(
@@ -26,9 +31,9 @@ def run_training(
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_config
     from forkpoint.pairs.pair_files import read_pairs
-    from forkpoint.training.adapters import require_training
-    from forkpoint.training.models import MODEL, base_settings, load_trainable, tokenizer_of
-    from forkpoint.training.preference_run import Training, fitting, train
+    from forkpoint.training.configs import PreferenceConfig
+    from forkpoint.training.models import MODEL, base_settings, load_trainable, require_training, tokenizer_of
+    from forkpoint.training.preference_run import fitting, train
     from forkpoint.training.processes import TIMEOUT, is_first
 
     require_training()
@@ -40,20 +45,24 @@ def run_training(
     base = base_settings(settings)
     common = {name: base[name] for name in ("revision", "trust_remote_code")}
     config, tokenizer = load_config(base["name"], **common), tokenizer_of(settings)
-    training = Training(
-        objective, arguments_of(options, more), lora_of(options), getattr(options, "precompute_ref_log_probs", True),
-        options.seed, options.max_length, save_dtype_of(options, config),
-    )  # fmt: skip
+    values: dict[str, Any] = {"method": "sft"} if objective is None else {
+        "method": objective.method, "gamma" if objective.method == "critical-dpo" else "beta": objective.beta,
+        **({"alpha": objective.alpha} if objective.method in ALPHA else {}),
+        "precompute_ref_log_probs": getattr(options, "precompute_ref_log_probs", True),
+    }  # fmt: skip
+    values |= {"max_length": options.max_length, "save_dtype": save_dtype_of(options, config)}
+    about = SimpleNamespace(lora_r=options.lora_rank, lora_dropout=options.lora_dropout, **values)
     inner = config.get_text_config(decoder=True)
     pairs, evaluated = (  # before the model is loaded
         read_pairs(path, tokenizer, inner.vocab_size) if path else [] for path in (options.pairs, options.eval_pairs)
     )
     for part in (pairs, evaluated or pairs):
-        fitting(part, training, getattr(inner, "max_position_embeddings", None))
+        fitting(part, about, getattr(inner, "max_position_embeddings", None))
     model, tokenizer = load_trainable(settings, more.get("ddp_timeout", TIMEOUT), four_bit=options.load_in_4bit)
     out = options.out or default_directory(verb, options, more)
     with progress_bar(options.quiet or not is_first(), out) as progress:
-        train(model, tokenizer, pairs, training, out, evaluated=evaluated, name=options.model, progress=progress)
+        config = config_of(PreferenceConfig, options, more, **values)
+        train(model, tokenizer, pairs, config, out, eval_pairs=evaluated, name=options.model, progress=progress)
     if is_first():
         finish(verb, argv, out, out / MODEL)
 
@@ -63,23 +72,21 @@ def arguments_of(options: FittingOptions, more: dict[str, Any]) -> dict[str, Any
     return {name: value for name in NAMED if (value := getattr(options, name)) is not None} | more
 
 
-def save_dtype_of(options: FittingOptions, config: Any) -> str | None:
-    """The precision to save in: as asked for, or that in which the model is stored; None where that is not known."""
+def config_of(kind: type[C], options: FittingOptions, more: dict[str, Any], **values: Any) -> C:
+    """The options as a config of a training."""
+    from forkpoint.training.configs import config_of
+
+    lora = {"lora_r": options.lora_rank, "lora_alpha": options.lora_alpha, "lora_dropout": options.lora_dropout}
+    lora |= {"lora_target_modules": list(module_names(options.lora_modules)), "merge": getattr(options, "merge", False)}
+    return config_of(kind, arguments_of(options, more) | lora | {"seed": options.seed} | values)
+
+
+def save_dtype_of(options: FittingOptions, config: Any) -> str:
+    """The precision to save in: as asked for, or that in which the model is stored; auto where that is not known."""
     if options.save_dtype != "auto":
         return options.save_dtype
     stored = getattr(config, "dtype", None)
-    return None if stored is None else str(stored).removeprefix("torch.")
-
-
-def lora_of(options: FittingOptions) -> Lora | None:
-    """The adapters that the options ask for, or those in the directory that is trained on."""
-    from forkpoint.training.models import Lora, is_adapter, lora_in
-
-    merge = getattr(options, "merge", False)
-    if options.lora_rank:
-        modules = module_names(options.lora_modules)
-        return Lora(options.lora_rank, options.lora_alpha, modules, merge, options.lora_dropout)
-    return lora_in(options.model, merge) if is_adapter(options.model) else None
+    return "auto" if stored is None else str(stored).removeprefix("torch.")
 
 
 def module_names(given: Sequence[str]) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def parse_training(verb: str, options: type[T], argv: list[str]) -> tuple[T, dic
 
 def _parse_theirs(verb: str, flags: list[str], own: set[str]) -> dict[str, Any]:
     """The values of TrainingArguments. UserError for a name that is neither theirs nor ours."""
-    from forkpoint.training.arguments import check_offered, names, parsed
+    from forkpoint.training.configs import check_offered, names, parsed
 
     given = [flag[2:].partition("=")[0] for flag in flags]
     check_offered(given)

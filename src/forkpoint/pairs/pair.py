@@ -13,7 +13,8 @@ class Pair:
 
     The ids hold the end-of-sequence token where the response ended with one. `rejected_weights` [T of `rejected_ids`]
     say how much each token counts in critical DPO: 1 - s_t with s_t the contrastive score; None where nothing scored
-    them. The pair's loss is multiplied by `weight` (fork DPO: the gain in the success probability).
+    them. `chosen_weights` say so of chosen tokens, in critical DPO and SFT; None: each counts 1. The pair's loss is
+    multiplied by `weight` (fork DPO: the gain in the success probability).
     """
 
     id: str
@@ -25,3 +26,4 @@ class Pair:
     rejected: str
     rejected_weights: tuple[float, ...] | None = None
     weight: float = 1.0
+    chosen_weights: tuple[float, ...] | None = None

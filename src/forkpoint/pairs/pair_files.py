@@ -36,10 +36,13 @@ def make_pair(
     *,
     rejected_weights: tuple[float, ...] | None = None,
     weight: float = 1.0,
+    chosen_weights: tuple[float, ...] | None = None,
 ) -> Pair:
     """A pair of token ids, with the text that they spell."""
     prompt, chosen, rejected = spelled(tokenizer, prompt_ids, chosen_ids, rejected_ids)
-    return Pair(name, prompt_ids, chosen_ids, rejected_ids, prompt, chosen, rejected, rejected_weights, weight)
+    return Pair(
+        name, prompt_ids, chosen_ids, rejected_ids, prompt, chosen, rejected, rejected_weights, weight, chosen_weights
+    )
 
 
 def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple[str, ...]:
@@ -66,7 +69,8 @@ def before_end(tokenizer: Any, ids: TokenIds) -> TokenIds:
 def pair_row(pair: Pair, problem_id: str | None = None) -> Row:
     """A pair as a line of pairs.jsonl; `problem_id` where the problem is known."""
     values = {name: problem_id if name == "problem_id" else getattr(pair, name) for name in COLUMNS}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    row = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return row if pair.chosen_weights is None else row | {"chosen_weights": list(pair.chosen_weights)}
 
 
 def token_texts(pair: Pair, tokenizer: Any) -> Row:
@@ -85,7 +89,7 @@ def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:
         path /= PAIRS
     pairs: dict[str, Pair] = {}
     for where, row in read_rows(path):
-        pair = _pair(row, str(len(pairs)), tokenizer, vocab_size, where)
+        pair = pair_of(row, str(len(pairs)), tokenizer, vocab_size, where)
         if pair.id in pairs:
             raise UserError(f"{where}: the pair {pair.id!r} is there twice")
         pairs[pair.id] = pair
@@ -94,17 +98,24 @@ def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:
     return list(pairs.values())
 
 
-def _pair(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, where: str) -> Pair:
+def pair_of(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, where: str) -> Pair:
+    """The pair of a row; without an `id` it is named after its `place`. UserError for a row that is broken."""
     if not row.keys() & set(IDS) and row.keys() >= {"chosen", "rejected"}:
         raise UserError(f"{where}: the pair has text but no token ids; make them with forkpoint pairs --trl FILE")
     prompt, chosen, rejected = (ids_of(row, key, vocab_size, where, model="the model", what="pairs") for key in IDS)
-    weights, weight = row.get("rejected_weights"), row.get("weight", 1.0)
-    if weights is not None:
-        weights = shares(weights, len(rejected), "rejected_weights", where)
+    weights = {
+        name: shares(row[name], len(ids), name, where)
+        for name, ids in (("chosen_weights", chosen), ("rejected_weights", rejected))
+        if row.get(name) is not None
+    }
+    weight = row.get("weight", 1.0)
     if not is_number(weight) or not 0 <= weight <= sys.float_info.max:
         raise UserError(f"{where}: weight must be a number of at least 0, but is {shortened(weight)}")
     name = text(row, "id", where) if "id" in row else place
-    pair = make_pair(name, prompt, chosen, rejected, tokenizer, rejected_weights=weights, weight=float(weight))
+    pair = make_pair(
+        name, prompt, chosen, rejected, tokenizer, rejected_weights=weights.get("rejected_weights"),
+        weight=float(weight), chosen_weights=weights.get("chosen_weights"),
+    )  # fmt: skip
     for key in TEXTS:
         if row.get(key) is not None and row[key] != getattr(pair, key):
             what = (
