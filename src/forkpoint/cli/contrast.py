@@ -71,9 +71,10 @@ def run(argv: list[str]) -> None:
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
+    from forkpoint.files import CRITICAL, SCORES
     from forkpoint.training.adapters import TuningConfig
     from forkpoint.training.contrast_run import ContrastConfig, estimate, read_references
-    from forkpoint.trajectories.rows import CRITICAL, SCORES, load_trajectories
+    from forkpoint.trajectories.rows import load_trajectories
 
     tuning = TuningConfig(
         options.rank, options.alpha, options.learning_rate, options.epochs, options.batch_size,

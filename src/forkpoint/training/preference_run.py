@@ -6,7 +6,7 @@ Resumable: checkpoints on the way, the result there whole or not at all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,9 @@ from forkpoint.training.fields import PairFields
 from forkpoint.training.fit import CHECKPOINTS, run_training
 from forkpoint.training.models import adapted, check_trainable
 from forkpoint.training.processes import is_first
-from forkpoint.types import Results, UserError
+from forkpoint.types import Progress, Results, UserError
 
 log = logging.getLogger("forkpoint")
-Progress = Callable[[str, int, int, int], None]
 
 
 def train(
@@ -89,7 +88,7 @@ def _trainer(
 
     return PreferenceTrainer(
         model, args, pairs, eval_pairs or None, processing_class=tokenizer,
-        progress=progress and partial(progress, "pairs read by the reference"),
+        progress=progress,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,9 @@ from forkpoint.engines.local.head import head_of, in_eval_mode
 from forkpoint.files import whole_file
 from forkpoint.pairs.pair import Pair
 from forkpoint.training.pair_batches import PairExample, collate, logprobs_of, row_length
+from forkpoint.types import Progress
 
 FORMAT = 2  # of the numbers: another one where what they mean changes
-Progress = Callable[[int, int, int], None]
-"""Called with the pairs done, the pairs in all, and the tokens so far."""
 
 
 def cache_directory() -> Path:
@@ -69,7 +68,7 @@ def _compute(
         values |= zip(keys, pieces, strict=True)
         if progress:
             tokens += batch["input_ids"].numel()
-            progress(min(start + batch_size, len(order)), len(order), tokens)
+            progress("pairs read by the reference", min(start + batch_size, len(order)), len(order), tokens)
     return np.concatenate([values[key] for key in sorted(values)]).astype(np.float32)
 
 
