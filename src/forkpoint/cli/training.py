@@ -76,7 +76,11 @@ def config_of(kind: type[C], options: FittingOptions, more: dict[str, Any], **va
     """The options as a config of a training."""
     from forkpoint.training.configs import config_of
 
-    lora = {"lora_r": options.lora_rank, "lora_alpha": options.lora_alpha, "lora_dropout": options.lora_dropout}
+    lora: dict[str, Any] = {
+        "lora_r": options.lora_rank,
+        "lora_alpha": options.lora_alpha,
+        "lora_dropout": options.lora_dropout,
+    }
     lora |= {"lora_target_modules": list(module_names(options.lora_modules)), "merge": getattr(options, "merge", False)}
     return config_of(kind, arguments_of(options, more) | lora | {"seed": options.seed} | values)
 

@@ -133,8 +133,8 @@ def estimate(
             scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
             rows = _scored(engine, scored, settings, out, units)
             for row in rows:
-                if reference := (references or {}).get(row["id"]):
-                    row["critical_index"] = reference.critical
+                if known := (references or {}).get(row["id"]):
+                    row["critical_index"] = known.critical
             write_whole(out / SCORES, (to_json(row) + "\n" for row in rows))
             summary = run | {
                 "sets": sets.counts,

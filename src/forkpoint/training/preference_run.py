@@ -18,7 +18,6 @@ from forkpoint.engines.identity import weights_digest
 from forkpoint.files import fingerprint
 from forkpoint.pairs.pair import Pair
 from forkpoint.training.configs import PreferenceConfig, check_one_device, prepared, sft_config, stated
-from forkpoint.training.fields import PairFields
 from forkpoint.training.fit import CHECKPOINTS, run_training
 from forkpoint.training.models import adapted, check_trainable
 from forkpoint.training.processes import is_first
@@ -93,10 +92,11 @@ def _trainer(
     )  # fmt: skip
 
 
-def fitting(pairs: Sequence[Pair], args: PairFields, context: int | None) -> list[Pair]:
+def fitting(pairs: Sequence[Pair], args: Any, context: int | None) -> list[Pair]:
     """The pairs that are not too long, in their order. UserError for pairs that do not fit the method, and for none.
 
-    `args` name a method, or are of SFT. Knows of the model only how many tokens it reads, its `context`.
+    `args` are a config or options, which name a method or are of SFT. Knows of the model only how many tokens it reads,
+    its `context`.
     """
     method = getattr(args, "method", "sft")
     if not pairs:
