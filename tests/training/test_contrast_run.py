@@ -26,7 +26,7 @@ from forkpoint.trajectories.rows import load_trajectories, sample_trajectories, 
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
 SETTINGS = ContrastConfig(n=6, sampling=Sampling(max_tokens=100), tuning=TuningConfig(epochs=2, batch_size=4))
-COMMAND = ["contrast", "--train-limit", "12", "--n", "6", "--max-tokens", "100", "--epochs", "2", "--batch-size", "4"]
+COMMAND = ["contrast", "--train-limit", "12", "--n", "6", "--max-tokens", "100", "--num_train_epochs", "2", "--per_device_train_batch_size", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_other_names_of_layers(tokenizer, tmp_path):
     assert adapters.check_tuning(TuningConfig(), gpt2) == layers
     assert tune_adapter(gpt2, tokenizer, [one], TuningConfig(), tmp_path / "gpt2")["steps"] == 1
     opt = build_model(tiny_config(tokenizer, OPTConfig, ffn_dim=48, word_embed_proj_dim=32))
-    with pytest.raises(UserError, match="name the ones to adapt with --modules, of fc1, fc2, k_proj"):
+    with pytest.raises(UserError, match="name the ones to adapt with --lora_target_modules, of fc1, fc2, k_proj"):
         adapters.check_tuning(TuningConfig(), opt)
     assert len(adapters.check_tuning(TuningConfig(modules=("fc1", "fc2")), opt)) == 4
 
@@ -226,7 +226,7 @@ def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(fin
     assert f"{summary['sets']['samples']} samples of 12 questions" in printed
     for scorer in ("lowest s", "lowest probability", "highest entropy", "random"):
         assert scorer in printed
-    assert main([*command, "--beta", "2"]) == 2
+    assert main([*command, "--contrast_beta", "2"]) == 2
     assert "beta was 1.0, now 2.0" in capsys.readouterr().err
 
 
@@ -247,7 +247,7 @@ def test_the_problems_to_score_are_left_out_of_the_training_ones(lab, critical, 
     """With one split for both, training takes the first problems that are not scored."""
     out = tmp_path / "out"
     scored = {row["problem_id"] for row in rows_of(critical)}
-    common = ["--limit", "12", "--trajectories", str(critical), "--train-split", "test", "--epochs", "1"]
+    common = ["--limit", "12", "--trajectories", str(critical), "--train-split", "test", "--num_train_epochs", "1"]
     common += ["--out", str(out)]
     assert main([*COMMAND, *common]) == 0
     sampled = list(dict.fromkeys(row["problem_id"] for row in rows_of(out / "samples.jsonl")))
@@ -297,9 +297,9 @@ def test_wrong_input_is_one_sentence(capsys, critical, finished, tmp_path):
 
 
 @pytest.mark.parametrize(("argv", "message"), [
-    (["--rank", "0"], "rank must be above 0"), (["--beta", "0"], "beta must be above 0"),
-    (["--n", "0"], "n must be at least 1"), (["--modules", "up_prj"], "no linear layer 'up_prj'"),
-    (["--modules", "lm_head"], "no linear layer 'lm_head'"), (["--learning-rate", "-1"], "learning_rate"),
+    (["--lora_r", "0"], "rank must be above 0"), (["--contrast_beta", "0"], "beta must be above 0"),
+    (["--n", "0"], "n must be at least 1"), (["--lora_target_modules", "up_prj"], "no linear layer 'up_prj'"),
+    (["--lora_target_modules", "lm_head"], "no linear layer 'lm_head'"), (["--learning-rate", "-1"], "learning_rate"),
     (["--prompt", "palin"], "did you mean 'plain'"), (["--top-p", "2"], "top_p"),
     (["--train-limt", "1"], "did you mean --train-limit"),
     (["--max-tokens", "5000"], "reads at most"), (["--train-split", "tset"], "train and test"),

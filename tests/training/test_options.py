@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 from transformers import TrainingArguments
 
-from forkpoint.cli.training import module_names
+from forkpoint.cli.train import module_names
 from forkpoint.losses.methods import METHODS
 from forkpoint.training.arguments import NEEDS, REFUSED, TRL_ONLY
 from forkpoint.training.rates import RATES, with_rate

@@ -126,7 +126,7 @@ def test_fork_dpo_trains_on_single_tokens_by_weight(pairs, tmp_path):
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_adapters_alone_or_merged(merge, file, tmp_path):
-    flags = ("--lora_rank=4", "--lora_modules=q_proj,up_proj", *(["--merge"] if merge else []))
+    flags = ("--lora_r=4", "--lora_target_modules=q_proj,up_proj", *(["--merge"] if merge else []))
     assert train("dpo", file, tmp_path / "out", *flags) == 0
     names = {p.name for p in (tmp_path / "out" / "model").iterdir()}
     assert ("adapter_model.safetensors" in names) != merge
@@ -157,7 +157,7 @@ def test_reference_at_each_step_gives_the_same(file, tmp_path):
 
 KILLER = """
 import json, os, signal, sys
-import peft, trl, forkpoint.training.preference_trainer, forkpoint.cli.training
+import peft, trl, forkpoint.training.preference_trainer, forkpoint.cli.train
 from forkpoint.cli import main
 from forkpoint.training import fit
 from forkpoint.training import run_directory as run
@@ -213,7 +213,7 @@ def killed_at():
         driver.stdin.close()
 
 
-@pytest.mark.parametrize(("method", "more"), [("critical-dpo", []), ("sft", []), ("tdpo", ["--lora_rank=2"])])
+@pytest.mark.parametrize(("method", "more"), [("critical-dpo", []), ("sft", []), ("tdpo", ["--lora_r=2"])])
 @pytest.mark.slow
 def test_kill_9_and_on_to_the_same_model(method, more, file, killed_at, tmp_path):
     """Each process gets a little further than the one before; checkpoints lie within epochs."""
@@ -243,7 +243,7 @@ def test_a_finished_run_is_not_repeated_and_another_one_refused(file, tmp_path, 
 
 def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text("beta: 0.3\nweight_decay: 0.02\nmax_steps: 3\nlora_modules: [q_proj]\nlora_rank: 2\n")
+    config.write_text("beta: 0.3\nweight_decay: 0.02\nmax_steps: 3\nlora_target_modules: [q_proj]\nlora_r: 2\n")
     assert train("dpo", file, tmp_path / "out", "--adam-beta2=0.98", "--config", str(config), "--max_steps", "2") == 0
     summary = summary_of(tmp_path / "out")
     assert (summary["beta"], summary["steps"]) == (0.3, 2)
@@ -293,17 +293,17 @@ BAD = {
     "no evaluation": (["train", "dpo", "--eval_steps=5"], "same", "does nothing without --eval_strategy steps"),
     "no package": (["train", "dpo", "--optim=adamw_8bit"], "same", "install `bitsandbytes`"),
     "no kernels": (["train", "dpo", "--use_liger_kernel"], "same", "needs the package liger-kernel"),
-    "no four bits": (["train", "dpo", "--load_in_4bit", "--lora_rank=2"], "same", "needs the package bitsandbytes"),
+    "no four bits": (["train", "dpo", "--load_in_4bit", "--lora_r=2"], "same", "needs the package bitsandbytes"),
     "rate": (["train", "dpo", "--learning_rate=-1"], "same", "learning_rate must be at least 0, but is -1.0"),
     "decay": (["train", "sft", "--weight_decay=-1"], "same", "weight_decay must be at least 0, but is -1.0"),
     "schedule": (["train", "dpo", "--lr_scheduler_type=warmup_stable_decay"], "same", "num_decay_steps"),
     "alpha of none": (["train", "dpo", "--lora_alpha=8"], "same", "--lora_alpha is about adapters"),
     "alpha of TDPO1": (["train", "tdpo", "--variant=1", "--alpha=1"], "same", "tdpo1 has no alpha"),
-    "dropout": (["train", "dpo", "--lora_rank=2", "--lora_dropout=0.1"], "same", "dpo takes no lora_dropout"),
-    "precision": (["train", "dpo", "--lora_rank=2", "--dtype=float16"], "same", "loses small gradients"),
-    "saved precision": (["train", "sft", "--lora_rank=2", "--save_dtype=float32"], "same", "about whole models"),
+    "dropout": (["train", "dpo", "--lora_r=2", "--lora_dropout=0.1"], "same", "dpo takes no lora_dropout"),
+    "precision": (["train", "dpo", "--lora_r=2", "--dtype=float16"], "same", "loses small gradients"),
+    "saved precision": (["train", "sft", "--lora_r=2", "--save_dtype=float32"], "same", "about whole models"),
     "all too long": (["train", "dpo", "--max_length=3"], "same", "every pair is too long: the shortest has"),
-    "modules": (["train", "dpo", "--lora_modules=q_proj"], "same", "--lora_modules is about adapters"),
+    "modules": (["train", "dpo", "--lora_target_modules=q_proj"], "same", "--lora_target_modules is about adapters"),
     "nowhere": (["train", "dpo", "--pairs=nowhere.jsonl"], None, "nowhere.jsonl does not exist"),
     "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight-decay: invalid float"),
     "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there is no held-out data (--eval_pairs"),
@@ -311,7 +311,7 @@ BAD = {
     "best": (["train", "dpo", "--load_best_model_at_end"], "same", "but found - Evaluation strategy"),
     "beta": (["train", "dpo", "--beta=0"], "same", "beta must be above 0, but is 0.0"),
     "merge": (["train", "dpo", "--merge"], "same", "--merge is about adapters"),
-    "no such layer": (["train", "dpo", "--lora_rank=2", "--lora_modules=q_proj,x"], "same", "no linear layer 'x'"),
+    "no such layer": (["train", "dpo", "--lora_r=2", "--lora_target_modules=q_proj,x"], "same", "no linear layer 'x'"),
     "no weights": (["train", "critical-dpo"], no_weights, "has no rejected_weights, which critical-dpo needs"),
     "whole responses": (["train", "fork-dpo"], "same", "but fork-dpo takes single tokens"),
     "empty": (["train", "dpo"], lambda _: [], "holds no pair"),

@@ -113,7 +113,7 @@ def test_a_training_of_one_step_moves_the_weights(method, file, stored, tmp_path
 def test_adapters_are_trained_on_and_merged(file, some, stored, tmp_path, monkeypatch):
     base = stored(initializer_range=0.2)
     monkeypatch.chdir(tmp_path)
-    run(file, "sft", base.name, tmp_path / "first", "--lora_rank=2", "--lora_dropout=0.1", "--learning_rate=1e-2")
+    run(file, "sft", base.name, tmp_path / "first", "--lora_r=2", "--lora_dropout=0.1", "--learning_rate=1e-2")
     adapter = tmp_path / "first/model"
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["lora_dropout"]) == (str(base), 0.1)
@@ -137,11 +137,11 @@ def test_adapters_are_trained_on_and_merged(file, some, stored, tmp_path, monkey
 
 def test_what_an_adapter_does_not_do_is_one_sentence(file, stored, tmp_path, capsys):
     base = stored()
-    run(file, "sft", base, tmp_path / "first", "--lora_rank=2", "--max_steps=1")
+    run(file, "sft", base, tmp_path / "first", "--lora_r=2", "--max_steps=1")
     adapter = str(tmp_path / "first/model")
     train_on = ["train", "dpo", "--pairs", str(file), "--model", adapter, "--out", str(tmp_path / "x"), "--quiet"]
     for command, message in (
-        ([*train_on, "--lora_rank=2"], "is an adapter already, which is trained on; leave out --lora_rank"),
+        ([*train_on, "--lora_r=2"], "is an adapter already, which is trained on; leave out --lora_r"),
         ([*train_on, "--lora_alpha=2"], "is an adapter, which is trained on as it is; leave out --lora_alpha"),
         (["rounds", "--model", adapter, "--quiet"], "merge it into its base first"),
         (["contrast", "--model", adapter, "--train-limit=1", "--limit=1"], "with an adapter on it; merge them first"),

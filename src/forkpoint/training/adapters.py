@@ -74,7 +74,7 @@ def check_tuning(tuning: TuningConfig, model: PreTrainedModel) -> list[str]:
         found = [name for name, path in linear.items() if "mlp" in path]
         if not found:
             raise UserError(
-                "the model has no linear layers named mlp; name the ones to adapt with --modules, "
+                "the model has no linear layers named mlp; name the ones to adapt with --lora_target_modules, "
                 f"of {', '.join(sorted({path[-1] for path in linear.values()}))}"
             )
         return found
@@ -173,7 +173,7 @@ def _train(trainer: Any, responses: Sequence[Trajectory], tuning: TuningConfig) 
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
-                f"memory ran out while an adapter was tuned on {tuning.batch_size} responses a step: lower --batch-size"
+                f"memory ran out while an adapter was tuned on {tuning.batch_size} responses a step: lower --per_device_train_batch_size"
             ) from error
         raise
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]

@@ -148,7 +148,7 @@ def check_trainable(model: PreTrainedModel, lora: Lora | None) -> None:
     """UserError where the model cannot be trained so."""
     if lora is None:
         if getattr(model, "is_quantized", False):
-            raise UserError("quantised weights cannot be trained themselves; train adapters on them (--lora_rank 16)")
+            raise UserError("quantised weights cannot be trained themselves; train adapters on them (--lora_r 16)")
         return
     if model.dtype == torch.float16:
         raise UserError("float16 loses small gradients of adapters; load the model with --dtype float32 or bfloat16")

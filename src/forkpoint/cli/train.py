@@ -1,0 +1,267 @@
+"""The verbs `forkpoint train ...` that train on pairs, and `forkpoint merge`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from forkpoint.cli.options import ModelOptions, RunOptions, TransformersOptions, Verb
+from forkpoint.cli.setup import model_settings
+from forkpoint.losses.methods import Objective, objective
+from forkpoint.training.fields import FittingFields, LoraFields, PairFields
+from forkpoint.training.processes import as_one
+from forkpoint.types import UserError
+
+if TYPE_CHECKING:
+    from forkpoint.training.models import Lora
+    from forkpoint.training.preference_run import Training
+
+ABOUT_ADAPTERS = ("lora_alpha", "lora_target_modules", "lora_dropout", "merge", "load_in_4bit")
+
+
+@dataclass
+class FittingOptions(FittingFields, RunOptions, ModelOptions, TransformersOptions):
+    """How weights are fitted to examples."""
+
+
+@dataclass
+class PairTrainingOptions(PairFields, FittingOptions):
+    """How a model is trained on pairs."""
+
+    pairs: Path | None = None
+    """the pairs: a run of `forkpoint pairs` or its pairs.jsonl"""
+    eval_pairs: Path | None = None
+    """held-out pairs, whose metrics are logged after each epoch, or as eval_strategy says"""
+
+
+@dataclass
+class SftOptions(PairTrainingOptions):
+    """Fine-tune a model on the chosen responses of pairs, by TRL's SFT trainer."""
+
+
+@dataclass
+class DpoOptions(PairTrainingOptions):
+    """Train a model on pairs with DPO (arXiv 2305.18290)."""
+
+    beta: float = 0.1
+    """strength of the tie to the reference: the loss sees beta times the log-ratios"""
+    precompute_ref_log_probs: bool = True
+    """compute the reference's log-probabilities before training and keep them; false: at each step"""
+
+
+@dataclass
+class RpoOptions(DpoOptions):
+    """Train a model on pairs with RPO: DPO and the likelihood of the chosen response (arXiv 2404.19733)."""
+
+    alpha: float = 1.0
+    """weight of the chosen response's mean log-likelihood"""
+
+
+@dataclass
+class TdpoOptions(PairTrainingOptions):
+    """Train a model on pairs with TDPO: DPO and the divergence from the reference at every token (arXiv 2404.11999)."""
+
+    beta: float = 0.1
+    """strength of the tie to the reference: the loss sees beta times the log-ratios"""
+    variant: Literal[1, 2] = 2
+    """TDPO1, or TDPO2 with the paper's alpha and no gradient through the chosen response's divergence"""
+    alpha: float | None = None
+    """TDPO2: weight of the divergence (default: 0.5)"""
+
+
+@dataclass
+class CriticalDpoOptions(PairTrainingOptions):
+    """Train a model on pairs with critical DPO (arXiv 2411.19943), called cDPO there; `train cdpo` is the same."""
+
+    gamma: float = 1.0
+    """strength of the tie to the reference: the loss sees gamma times the log-ratios, those of rejected tokens times
+    their weights"""
+    precompute_ref_log_probs: bool = True
+    """compute the reference's log-probabilities before training and keep them; false: at each step"""
+
+
+@dataclass
+class ForkDpoOptions(DpoOptions):
+    """Train a model on pairs of single tokens with fork DPO: the token that rescues a response against its own."""
+
+
+def train_on_pairs(options: PairTrainingOptions, out: Path) -> list[Path] | None:
+    """Read the pairs, load the model, train."""
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.engines.loading import load_config
+    from forkpoint.pairs.pair_files import read_pairs
+    from forkpoint.training.adapters import require_training
+    from forkpoint.training.models import MODEL, base_settings, load_trainable, tokenizer_of
+    from forkpoint.training.preference_run import fitting, train
+    from forkpoint.training.processes import TIMEOUT, is_first
+
+    require_training()
+    for path in (options.pairs, options.eval_pairs):
+        if path is not None and not path.exists():
+            raise UserError(f"{path} does not exist")
+    settings = model_settings(options)
+    base = base_settings(settings)
+    config = load_config(base["name"], revision=base["revision"], trust_remote_code=base["trust_remote_code"])
+    tokenizer, training = tokenizer_of(settings), preference_settings(options, config)
+    inner = config.get_text_config(decoder=True)
+    pairs, held_out = (  # before the model is loaded
+        read_pairs(path, tokenizer, inner.vocab_size) if path else [] for path in (options.pairs, options.eval_pairs)
+    )
+    for part in (pairs, held_out or pairs):
+        fitting(part, training, getattr(inner, "max_position_embeddings", None))
+    timeout = options.further.get("ddp_timeout", TIMEOUT)
+    model, tokenizer = load_trainable(settings, timeout, four_bit=options.load_in_4bit)
+    with progress_bar(options.quiet or not is_first(), out) as progress:
+        train(model, tokenizer, pairs, training, out, evaluated=held_out, name=options.model, progress=progress)
+    return [out / MODEL] if is_first() else None
+
+
+def preference_settings(options: PairTrainingOptions, config: Any) -> Training:
+    """The settings of a training on pairs; `config` is that of the model."""
+    from forkpoint.training.preference_run import Training
+
+    return Training(
+        objective_of(options), arguments_of(options), lora_of(options),
+        getattr(options, "precompute_ref_log_probs", True), options.seed, options.max_length,
+        save_dtype_of(options, config),
+    )  # fmt: skip
+
+
+def objective_of(options: Any) -> Objective | None:
+    """The loss with its constants; None is SFT. UserError for a constant out of range."""
+    match options:
+        case SftOptions():
+            return None
+        case CriticalDpoOptions():
+            return objective("critical-dpo", options.gamma)
+        case ForkDpoOptions():
+            return objective("fork-dpo", options.beta)
+        case RpoOptions():
+            return objective("rpo", options.beta, options.alpha)
+        case TdpoOptions():
+            return objective(f"tdpo{options.variant}", options.beta, options.alpha)
+    return objective("dpo", options.beta)
+
+
+def arguments_of(options: FittingOptions) -> dict[str, Any]:
+    """The TrainingArguments of the options; a learning rate only where one is given."""
+    own = {"save_dtype", "seed", *(f.name for f in fields(LoraFields))}
+    names = [f.name for f in fields(FittingFields) if f.name not in own]
+    return {name: value for name in names if (value := getattr(options, name)) is not None} | options.further
+
+
+def save_dtype_of(options: FittingOptions, config: Any) -> str | None:
+    """The precision to save in: as asked for, or that in which the model is stored; None where that is not known."""
+    if options.save_dtype != "auto":
+        return options.save_dtype
+    stored = getattr(config, "dtype", None)
+    return None if stored is None else str(stored).removeprefix("torch.")
+
+
+def lora_of(options: FittingOptions) -> Lora | None:
+    """The adapters that the options ask for, or those in the directory that is trained on."""
+    from forkpoint.training.models import Lora, is_adapter, lora_in
+
+    merged = getattr(options, "merge", False)
+    if options.lora_r:
+        modules = module_names(options.lora_target_modules)
+        return Lora(options.lora_r, options.lora_alpha, modules, merged, options.lora_dropout)
+    return lora_in(options.model, merged) if is_adapter(options.model) else None
+
+
+def module_names(words: Sequence[str]) -> tuple[str, ...]:
+    """Names of layers, given one at a time, with commas between them, or as a JSON list; all-linear is none."""
+    modules: list[str] = []
+    for word in words:
+        try:
+            names = json.loads(word)
+        except ValueError:
+            names = word.split(",")
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise UserError(f"--lora_target_modules takes names of layers, as q_proj,v_proj, but got {word!r}")
+        modules += [name.strip() for name in names if name.strip()]
+    return () if modules == ["all-linear"] else tuple(dict.fromkeys(modules))
+
+
+def check_fitting(options: FittingOptions) -> None:
+    """UserError for what is wrong with adapters and TrainingArguments, which is known without a model."""
+    if options.further:
+        from forkpoint.training.arguments import check_offered
+
+        check_offered(options.further)
+    starts_from_adapter = (Path(options.model) / "adapter_config.json").exists()
+    changed = [
+        f.name for f in fields(options) if f.name in ABOUT_ADAPTERS and getattr(options, f.name) not in (f.default, [])
+    ]
+    if starts_from_adapter:
+        if options.lora_r:
+            raise UserError(f"{options.model} is an adapter already, which is trained on; leave out --lora_r")
+        changed = [name for name in changed if name not in ("merge", "load_in_4bit")]
+        if changed:
+            raise UserError(f"{options.model} is an adapter, which is trained on as it is; leave out --{changed[0]}")
+    elif changed and not options.lora_r:
+        raise UserError(f"--{changed[0]} is about adapters; ask for them with --lora_r")
+    whole = getattr(options, "merge", True) or not (starts_from_adapter or options.lora_r)
+    if options.save_dtype != "auto" and not whole:
+        raise UserError("--save_dtype is about whole models, but adapters are saved in float32; add --merge")
+
+
+def check_pair_training(options: PairTrainingOptions) -> None:
+    """UserError for what is wrong without a model."""
+    if options.pairs is None:
+        raise UserError("name the pairs to train on with --pairs: a run of `forkpoint pairs` or its pairs.jsonl")
+    check_fitting(options)
+    objective_of(options)
+
+
+@dataclass
+class MergeOptions:
+    """Write the whole model that an adapter and its base make together: forkpoint merge ADAPTER DIR."""
+
+    adapter: Path | None = field(default=None, metadata={"bare": True})
+    """the adapter's directory, such as model/ of `forkpoint train ... --lora_r`"""
+    out: Path | None = field(default=None, metadata={"bare": True})
+    """directory of the whole model"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one"""
+    dtype: str = "auto"
+    """auto (as the base is stored), float32, bfloat16 or float16"""
+    trust_remote_code: bool = False
+    """run model code that the Hub repository brings along"""
+
+
+def check_merge(options: MergeOptions) -> None:
+    """UserError where the adapter or the directory is missing."""
+    if options.adapter is None or options.out is None:
+        raise UserError("merge needs an adapter and a directory for the model: forkpoint merge ADAPTER DIR")
+
+
+def merge_adapter(options: MergeOptions, out: Path) -> None:
+    """Merge, print where the model is."""
+    from forkpoint.training.merge import merge
+
+    settings = {
+        "name": str(options.adapter), "device": options.device, "dtype": options.dtype, "attn_implementation": None,
+        "revision": None, "trust_remote_code": options.trust_remote_code,
+    }  # fmt: skip
+    merge(settings, out)
+    print(out)
+
+
+PAIR_TRAININGS: dict[str, type[PairTrainingOptions]] = {
+    "sft": SftOptions,
+    "dpo": DpoOptions,
+    "rpo": RpoOptions,
+    "tdpo": TdpoOptions,
+    "critical-dpo": CriticalDpoOptions,
+    "fork-dpo": ForkDpoOptions,
+}
+VERBS: dict[str, Verb[Any]] = {
+    f"train {method}": Verb(f"train {method}", options, train_on_pairs, check_pair_training, context=as_one)
+    for method, options in PAIR_TRAININGS.items()
+} | {
+    "merge": Verb("merge", MergeOptions, merge_adapter, check_merge),
+}
