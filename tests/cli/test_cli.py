@@ -117,18 +117,10 @@ def test_training_arguments_are_options_in_the_same_parse(tmp_path):
 @pytest.mark.parametrize(("argv", "message"), [
     (["evl"], "did you mean 'eval'"),
     (["eval", "--limt", "3"], "did you mean --limit"),
-    (["eval", "--limit", "0"], "limit"),
-    (["eval", "--max-tokens", "0"], "max_tokens must be a positive whole number"),
     (["eval", "--dtype", "float33"], "dtype must be auto"),
     (["eval", "--memory-gib", "0"], "memory_gib must be above 0"),
     (["eval", "--strategy", "cot-decoding:k=100000", "--limit", "1"], "vocabulary"),
-    (["eval", "--strategy", "gredy"], "did you mean 'greedy'?"),
-    (["eval", "--strategy", "cot-decoding,k=10"], "follow a colon"),
-    (["eval", "--strategy", "cot-decoding:kk=2"], "did you mean 'k'?"),
-    (["eval", "--task", "gsm9k"], "did you mean 'gsm8k'"),
-    (["eval", "--task", "gsm8k", "--data", "/nowhere.jsonl"], "/nowhere.jsonl"),
-    (["eval", "--task", "jsonl", "--data", "BROKEN"], "broken.jsonl line 7"),
-    (["eval", "--task", "jsonl", "--data", "EMPTY"], "holds no problems"),
+    (["eval", "--task", "jsonl", "--data", "BROKEN.JSONL"], "broken.jsonl line 1"),
     (["eval", "--prompt", "palin"], "did you mean 'plain'"),
     (["eval", "--model", "./nowhere"], "not a model directory"),
     (["eval", "--model", "NO_TOKENIZER", "--limit", "1"], "no tokenizer could be loaded"),
@@ -145,11 +137,8 @@ def test_training_arguments_are_options_in_the_same_parse(tmp_path):
     (["lab", "train", "--steps", "0"], "at least 1"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch, argv, message):
-    names = ("BROKEN", "EMPTY", "NO_TOKENIZER", "PICKLED", "IN_USE")
-    paths = {name: tmp_path / {"BROKEN": "broken.jsonl"}.get(name, name.lower()) for name in names}
-    good = json.dumps({"question": "1 + 1?", "answer": "2"})
-    paths["BROKEN"].write_text("\n".join([good] * 6 + ["{broken"]) + "\n")
-    paths["EMPTY"].touch()
+    paths = {name: tmp_path / name.lower() for name in ("BROKEN.JSONL", "NO_TOKENIZER", "PICKLED", "IN_USE")}
+    paths["BROKEN.JSONL"].write_text("{broken\n")
     paths["IN_USE"].mkdir()
     (paths["IN_USE"] / "thesis.txt").write_text("precious")
     if "NO_TOKENIZER" in argv or "PICKLED" in argv:

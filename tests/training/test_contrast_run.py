@@ -26,7 +26,8 @@ from forkpoint.trajectories.rows import load_trajectories, sample_trajectories, 
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
 SETTINGS = ContrastConfig(n=6, sampling=Sampling(max_tokens=100), tuning=TuningConfig(epochs=2, batch_size=4))
-COMMAND = ["contrast", "--train-limit", "12", "--n", "6", "--max-tokens", "100", "--num_train_epochs", "2", "--per_device_train_batch_size", "4"]
+COMMAND = ["contrast", "--train_limit=12", "--n=6", "--max_tokens=100", "--num_train_epochs=2",
+           "--per_device_train_batch_size=4"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -321,13 +321,13 @@ def _text(value: Any, *, many: bool = False) -> Any:
 def _unknown(verb: str, option: str, own: set[str], known: set[str]) -> str:
     """The sentence about an unknown option, with the nearest name, if there is one of the verb's `own`."""
     name = option.lstrip("-").replace("-", "_")
+    dashes = "--" if option.startswith("-") else ""
     near = [one for one in sorted(known) if one.endswith(f"_{name}")]
     if not near and name in ELSEWHERE:
-        return f"there is no {option} here: {ELSEWHERE[name]}"
+        return f"there is no {dashes}{name} here: {ELSEWHERE[name]}"
     near = near or get_close_matches(name, own, 1, cutoff=0.6) or get_close_matches(name, known, 1, cutoff=0.5)
-    dashes = "--" if option.startswith("-") else ""
     hint = f", did you mean {dashes}{near[0]}?" if near else f"; forkpoint {verb} --help lists the options"
-    return f"unknown option {option}{hint}"
+    return f"unknown option {dashes}{name}{hint}"
 
 
 def _transformers_parser() -> argparse.ArgumentParser:

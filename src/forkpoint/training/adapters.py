@@ -173,7 +173,8 @@ def _train(trainer: Any, responses: Sequence[Trajectory], tuning: TuningConfig) 
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
-                f"memory ran out while an adapter was tuned on {tuning.batch_size} responses a step: lower --per_device_train_batch_size"
+                f"memory ran out while an adapter was tuned on {tuning.batch_size} responses a step: lower "
+                "--per_device_train_batch_size"
             ) from error
         raise
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
