@@ -302,7 +302,7 @@ def test_wrong_input_is_one_sentence(capsys, critical, finished, tmp_path):
     (["--n", "0"], "n must be at least 1"), (["--lora_target_modules", "up_prj"], "no linear layer 'up_prj'"),
     (["--lora_target_modules", "lm_head"], "no linear layer 'lm_head'"), (["--learning-rate", "-1"], "learning_rate"),
     (["--prompt", "palin"], "did you mean 'plain'"), (["--top-p", "2"], "top_p"),
-    (["--train-limt", "1"], "did you mean --train-limit"),
+    (["--train-limt", "1"], "did you mean --train_limit"),
     (["--max-tokens", "5000"], "reads at most"), (["--train-split", "tset"], "train and test"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(capsys, tmp_path, argv, message):

@@ -278,7 +278,7 @@ def no_weights(pairs):
 
 BAD = {
     "no pairs": (["train", "dpo"], None, "name the pairs to train on with --pairs"),
-    "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning-rate?"),
+    "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning_rate?"),
     "unknown method": (["train", "ipo"], None, "train needs one of sft, dpo, rpo"),
     "seed": (["train", "dpo", "--seed=-1"], "same", "the seed must be from 0"),
     "batch": (["train", "dpo", "--per_device_train_batch_size=0"], "same", "must be at least 1, but is 0"),
@@ -305,7 +305,7 @@ BAD = {
     "all too long": (["train", "dpo", "--max_length=3"], "same", "every pair is too long: the shortest has"),
     "modules": (["train", "dpo", "--lora_target_modules=q_proj"], "same", "--lora_target_modules is about adapters"),
     "nowhere": (["train", "dpo", "--pairs=nowhere.jsonl"], None, "nowhere.jsonl does not exist"),
-    "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight-decay: invalid float"),
+    "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight_decay invalid float"),
     "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there is no held-out data (--eval_pairs"),
     "best saved": (["train", "sft", "--save_strategy=best"], "same", "--save_strategy best needs held-out data"),
     "best": (["train", "dpo", "--load_best_model_at_end"], "same", "but found - Evaluation strategy"),

@@ -169,7 +169,7 @@ def sentence(said):
 
 
 @pytest.mark.parametrize(("more", "message"), [
-    (["--leraning_rate=1"], "did you mean --learning-rate?"),
+    (["--leraning_rate=1"], "did you mean --learning_rate?"),
     (["--pairs=nowhere.jsonl"], "nowhere.jsonl does not exist"),
     (["--beta=0"], "beta must be above 0"),
     (["--out=foreign"], "foreign holds files but no run"),

@@ -225,10 +225,10 @@ def test_held_out_problems_are_not_tuned_on(tmp_path):
     (["--rounds", "0"], "rounds must be at least 1"), (["--n", "0"], "n must be at least 1"),
     (["--eval-n", "0"], "eval_n must be at least 1"), (["--temperature", "0"], "temperature must be above 0"),
     (["--filter", "exmple"], "must be one of"), (["--filter", "example", "--keep-quantile", "0"], "keep_quantile"),
-    (["--max-token-probability", "1.5"], "max_token_probability"), (["--keep-quantil", "1"], "--keep-quantile?"),
+    (["--max-token-probability", "1.5"], "max_token_probability"), (["--keep-quantil", "1"], "--keep_quantile?"),
     (["--max-tokens", "5000"], "reads at most"), (["--eval-split", "tset"], "train and test"),
     (["--lora_r", "2", "--lora_target_modules", "up_prj"], "no linear layer 'up_prj'"),
-    (["--lora_r", "-2"], "must be above 0"), (["--save-strategy", "nver"], "training argument"),
+    (["--lora_r", "-2"], "must be above 0"), (["--save-strategy", "nver"], "--save_strategy invalid choice"),
     (["--optim-target", "x"], "unknown option --optim_target"), (["--model", "/nowhere"], "is not a model directory"),
     (["--eval-split", "train", "--eval-limit", "4", "--data", "SAME", "--task", "jsonl"], "is held out"),
 ])  # fmt: skip

@@ -308,7 +308,8 @@ def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.
     try:
         return parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
-        raise UserError(f"{error.argument_name} {error.message}") from None
+        name = str(error.argument_name).partition("/")[0]  # of transformers' with both spellings
+        raise UserError(f"{name} {error.message}") from None
 
 
 def _text(value: Any, *, many: bool = False) -> Any:
