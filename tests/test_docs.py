@@ -22,7 +22,7 @@ from forkpoint.cli import find_verb, load_verb, main
 from forkpoint.cli.options import EngineOptions, LocalOptions, parse
 from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.cli.show import ShowOptions
-from forkpoint.cli.verbs import VERBS
+from forkpoint.cli.verbs import EXAMPLES, VERBS
 from forkpoint.decoding.strategies import _OPTIONS
 from forkpoint.evaluation.evaluate import plan
 from forkpoint.lab.corpus import SLIP_PROBABILITY
@@ -111,6 +111,15 @@ def check_forkpoint(argv: list[str]) -> None:
             assert options.task in TASKS
             assert options.prompt in STYLES
             plan(options.strategy, options.sweep)
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_an_example_of_the_help_is_a_command(verb):
+    for line in EXAMPLES[verb]:
+        words = shlex.split(re.sub(r"^source <\(|\)$| > .*", "", line))
+        argv = words[words.index("forkpoint") + 1 :]
+        assert find_verb(argv)[0] == verb
+        check_forkpoint(argv)
 
 
 # Commands of other programs: what of them can be looked at without a GPU, a server or a network.

@@ -98,9 +98,11 @@ def test_what_no_option_takes(tmp_path, argv, message):
 def test_training_arguments_are_options_in_the_same_parse(tmp_path):
     file = tmp_path / "some.yaml"
     file.write_text("weight_decay: 0.02\nlr_scheduler_kwargs: {num_cycles: 2}\nlora_target_modules: [q_proj]\n")
-    options = parse("train dpo", DpoOptions, ["--config", str(file), "--max-steps=3", "--tf32", "--bf16", "--beta=1"])
+    options = parse(
+        "train dpo", DpoOptions, ["--pairs=x", "--config", str(file), "--max-steps=3", "--tf32", "--bf16", "--beta=1"]
+    )
     more = {"weight_decay": 0.02, "lr_scheduler_kwargs": '{"num_cycles": 2}', "max_steps": 3, "tf32": True}
-    assert options == DpoOptions(bf16=True, beta=1.0, lora_target_modules=["q_proj"], further=more)
+    assert options == DpoOptions(pairs=Path("x"), bf16=True, beta=1.0, lora_target_modules=["q_proj"], further=more)
     for argv, message in (
         (["--lora_rank", "2"], "did you mean --lora_r?"), (["--lora_modules=x"], "did you mean --lora_target_modules?"),
         (["--weight_dcay=1"], "did you mean --weight_decay?"), (["--weight_decay", "much"], "--weight_decay"),
@@ -130,8 +132,8 @@ def test_training_arguments_are_options_in_the_same_parse(tmp_path):
     (["report", "/nowhere"], "/nowhere does not exist"),
     (["report", __file__], "test_cli.py is a file; name the directory of a run"),
     (["report", str(MODEL_DIR)], "no finished run"),
-    (["show"], "show needs the run's directory: forkpoint show RUN"),
-    (["merge", "adapter"], "forkpoint merge ADAPTER DIR"),
+    (["show"], "show needs RUN: the run's directory"),
+    (["merge", "adapter"], "merge needs OUT: directory"),
     (["train"], "train needs one of sft, dpo, rpo, tdpo, critical-dpo, fork-dpo, clm, slm\n"),
     (["train", "dppo"], "did you mean 'train dpo'?"),
     (["lab", "train", "--steps", "0"], "at least 1"),

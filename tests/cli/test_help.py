@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import fields
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from forkpoint.cli import find_verb, load_verb, main
-from forkpoint.cli.options import parse
+from forkpoint.cli import load_verb, main
 from forkpoint.cli.verbs import ALIASES, EXAMPLES, GROUPS, VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -45,19 +42,6 @@ def test_a_verbs_help_has_its_options_and_examples(capsys, verb):
     assert text.partition("\nexamples:\n")[2].splitlines() == [f"  {line}" for line in EXAMPLES[verb]]
     for alias in (alias for alias, known in ALIASES.items() if known == verb):
         assert help_of(capsys, *alias.split()) == text
-
-
-@pytest.mark.parametrize(("verb", "line"), [(verb, line) for verb in EXAMPLES for line in EXAMPLES[verb]])
-def test_an_example_is_a_command(verb, line, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    words = shlex.split(re.sub(r"^source <\(|\)$| > .*", "", line))
-    name, rest = find_verb(words[words.index("forkpoint") + 1 :])
-    assert name == verb
-    if verb == "run":
-        assert main(["run", *rest, "--dry_run"]) == 0
-    elif verb != "report":
-        loaded = load_verb(verb)
-        getattr(loaded, "parse_options", partial(parse, verb, getattr(loaded, "OPTIONS", None)))(rest)
 
 
 def test_what_an_example_reads_another_one_writes():

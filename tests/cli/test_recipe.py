@@ -140,7 +140,7 @@ def test_a_mistake_in_a_recipe_is_one_sentence(capsys, workplace, old, new, mess
 
 
 def test_mistakes_on_the_command_line(capsys, workplace):
-    assert "run needs the recipe, a YAML file: forkpoint run RECIPE" in mistake(capsys)
+    assert "run needs RECIPE: the recipe" in mistake(capsys)
     assert "nowhere.yaml: cannot be read" in mistake(capsys, "nowhere.yaml")
     assert "did you mean --dry_run" in mistake(capsys, "small.yaml", "--dry-rn")
 

@@ -97,7 +97,7 @@ def test_nothing_is_tokenised_for_a_run_that_cannot_be(corpus, tmp_path):
     (["score", "--data", "CORPUS", "--part", "3/2"], "part must be I/N"),
     (["score", "--data", "CORPUS", "--text_column", "txt"], "did you mean 'text'"),
     (["score", "--inspect", "-1", "--out", "STORE"], "from 0"),
-    (["select"], "name the store with --store"),
+    (["select"], "select needs --store"),
     (["select", "--store", "STORE", "--rule", "excess_loss"], "must be one of"),
     (["train", "slm"], "name what to train on"),
     (["train", "slm", "--data", "CORPUS"], "needs a reference model"),
@@ -108,7 +108,7 @@ def test_nothing_is_tokenised_for_a_run_that_cannot_be(corpus, tmp_path):
     (["train", "slm", "--store", "STORE", "--snapshots", "1"], "snapshots must be 0 or at least 2"),
     (["train", "clm", "--data", "CORPUS", "--merge"], "--merge is about adapters"),
     (["train", "clm", "--data", "CORPUS", "--eval_strategy", "steps"], "no held-out data"),
-    (["dynamics", "--store", "STORE"], "name the models with --checkpoints"),
+    (["dynamics", "--store", "STORE"], "dynamics needs --checkpoints"),
     (["dynamics", "--store", "STORE", "--checkpoints", "nowhere"], "is no model"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(argv, message, corpus, store, tmp_path, monkeypatch, capsys):

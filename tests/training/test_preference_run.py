@@ -277,7 +277,7 @@ def no_weights(pairs):
 
 
 BAD = {
-    "no pairs": (["train", "dpo"], None, "name the pairs to train on with --pairs"),
+    "no pairs": (["train", "dpo"], None, "train dpo needs --pairs"),
     "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning_rate?"),
     "unknown method": (["train", "ipo"], None, "train needs one of sft, dpo, rpo"),
     "seed": (["train", "dpo", "--seed=-1"], "same", "the seed must be from 0"),

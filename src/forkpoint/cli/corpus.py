@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,15 +63,15 @@ class ScoreOptions(RunOptions, CorpusOptions, ModelOptions):
     """print the document of this number (from 0) with its scores"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StoreOptions(RunOptions):
     """Which store."""
 
-    store: Path | None = None
+    store: Path
     """a store of `forkpoint score`; or the tokens that `train clm --data` leaves in its directory (.tokens)"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SelectOptions(StoreOptions):
     """Write a store's rows with labels, -100 for every token that a rule leaves out: a data set for any trainer.
 
@@ -90,7 +90,7 @@ class SelectOptions(StoreOptions):
     """seed of the rule random, and of the choice between equal scores"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DynamicsOptions(StoreOptions, LoadingOptions):
     """Class the tokens of a store by how their loss moves over checkpoints (Rho-1, arXiv 2404.07965).
 
@@ -98,7 +98,7 @@ class DynamicsOptions(StoreOptions, LoadingOptions):
     documents whose tokens are coloured by class or score. Started again, the same command goes on where it stopped.
     """
 
-    checkpoints: list[str] = field(default_factory=list)
+    checkpoints: list[str]
     """models in the order of training, or a directory of them, such as a training's snapshots/; repeatable"""
     limit: int = 2000
     """only the first N rows of the store"""
@@ -224,13 +224,6 @@ def _device(device: str) -> str:
     return f"cuda:{rank}" if device == "auto" and rank is not None and torch.cuda.is_available() else device
 
 
-def store_of(options: StoreOptions) -> Path:
-    """The store's directory. UserError where none is named."""
-    if options.store is None:
-        raise UserError("name the store with --store; `forkpoint score` makes one")
-    return options.store
-
-
 def select(options: SelectOptions, out: Path) -> list[Path]:
     """Write the labels."""
     from forkpoint.cli.progress import progress_bar
@@ -238,7 +231,7 @@ def select(options: SelectOptions, out: Path) -> list[Path]:
     from forkpoint.training.selection_labels import export_labels
     from forkpoint.weights.rules import Rule
 
-    rule, store = Rule(options.rule, options.ratio, options.entropy_ratio), open_store(store_of(options))
+    rule, store = Rule(options.rule, options.ratio, options.entropy_ratio), open_store(options.store)
     with progress_bar(options.quiet, out) as progress:
         export_labels(store, rule, out, scope=options.scope, seed=options.seed, progress=progress)
     return [out]
@@ -246,9 +239,6 @@ def select(options: SelectOptions, out: Path) -> list[Path]:
 
 def check_dynamics(options: DynamicsOptions) -> None:
     """UserError for what can be known to be wrong without a model."""
-    store_of(options)
-    if not options.checkpoints:
-        raise UserError("name the models with --checkpoints, in the order of training, or a directory of them")
     for name in ("limit", "shown"):
         if getattr(options, name) < 1:
             raise UserError(f"{name} must be at least 1, but is {getattr(options, name)}")
@@ -263,7 +253,7 @@ def dynamics(options: DynamicsOptions, out: Path) -> list[Path]:
 
     load = partial(load_pretrained, **loading_settings(options))
     checkpoints = checkpoints_of([Path(path) for path in options.checkpoints])
-    store = open_store(store_of(options))
+    store = open_store(options.store)
     with progress_bar(options.quiet, out) as progress:
         study(load, checkpoints, store, out, limit=options.limit, shown=options.shown, progress=progress)
     return []
@@ -271,6 +261,6 @@ def dynamics(options: DynamicsOptions, out: Path) -> list[Path]:
 
 VERBS = {
     "score": Verb("score", ScoreOptions, score, check_score),
-    "select": Verb("select", SelectOptions, select, store_of),
+    "select": Verb("select", SelectOptions, select),
     "dynamics": Verb("dynamics", DynamicsOptions, dynamics, check_dynamics),
 }

@@ -1,7 +1,7 @@
 """From arguments and YAML to a verb's options, by argparse; every mistake becomes one sentence.
 
 A verb's options are the fields of one dataclass; the string under a field is its help text. A field without a default
-is a bare word, a list's flag is repeated, a true/false flag is named. Flags take `-` for `_`.
+must be there, a list's flag is repeated, a true/false flag is named. Flags take `-` for `_`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -209,7 +209,8 @@ def parser_of(
     verb: str, options: type[Any], positional: tuple[str, str] | None = None, *parents: argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
     """The verb's parser, made of its options and those of `parents`; `positional` is a bare word with its help."""
-    words = [f.name for f in fields(options) if f.metadata.get("bare") or f.name in (positional or ())[:1]]
+    name = positional[0] if positional else None
+    words = [f.name for f in fields(options) if f.metadata.get("bare") or f.name == name]
     kinds = (options, TransformersOptions) if issubclass(options, TransformersOptions) else (options,)
     parser = argparse.ArgumentParser(
         usage=" ".join(["forkpoint", verb, *map(str.upper, words), "[options]"]), epilog=examples_of(verb),
@@ -225,9 +226,11 @@ def parser_of(
         if f.name in words:
             word = {"action": _BareWord, "nargs": "?", "metavar": f.name.upper()}
             parser.add_argument(f.name, help=text, **{**reading, **word})
-        default = f.default if f.default_factory is MISSING else f.default_factory()
-        if default is MISSING:
+        if f.name == name:
             continue
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        if _is_required(f):
+            default = [] if get_origin(hints[f.name]) is list else None
         if not (default in (None, False, []) or "(default" in text):
             text = f"{text} (default: {default})"
         parser.add_argument(f"--{f.name}", default=default, help=text, **reading)
@@ -235,6 +238,10 @@ def parser_of(
             dashed = f"--{f.name.replace('_', '-')}"
             parser.add_argument(dashed, dest=f.name, default=default, help=argparse.SUPPRESS, **reading)
     return parser
+
+
+def _is_required(f: Field[Any]) -> bool:
+    return f.default is f.default_factory is MISSING
 
 
 def _help_texts(options: type[Any]) -> dict[str, str]:
@@ -276,7 +283,7 @@ def _reading(hint: Any, *, switch: bool) -> dict[str, Any]:
 def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str, str] | None = None) -> T:
     """The verb's options from its arguments and, with `--config FILE`, from YAML; flags override the file.
 
-    `positional` is an option that is given as a bare word, with its help. Prints the help and exits for --help. Raises
+    `positional` is an option that is a bare word, with its help. Prints the help and exits for --help. Raises
     UserError for anything unknown (suggesting the nearest name) or of the wrong type.
     """
     own = {f.name for f in fields(options)}  # type: ignore[arg-type]
@@ -297,8 +304,11 @@ def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str
     if rest:
         raise UserError(_unknown(verb, rest[0].partition("=")[0], own, known))
     values = {name: value for name, value in vars(arguments).items() if name != "config"}
-    if positional and values[positional[0]] is None:
-        raise UserError(f"{verb} needs {positional[1]}: forkpoint {verb} {positional[0].upper()}")
+    for f in fields(options):  # type: ignore[arg-type]
+        if _is_required(f) and values[f.name] in (None, []):
+            label = f.name.upper() if positional or f.metadata.get("bare") else f"--{f.name}"
+            text = positional[1] if positional else _help_texts(options)[f.name]
+            raise UserError(f"{verb} needs {label}: {text}")
     if "further" in own:
         values["further"] = {name: values.pop(name) for name in [*values] if name not in own}
     return options(**values)

@@ -27,22 +27,22 @@ class FittingOptions(FittingFields, RunOptions, ModelOptions, TransformersOption
     """How weights are fitted to examples."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PairTrainingOptions(PairFields, FittingOptions):
     """How a model is trained on pairs."""
 
-    pairs: Path | None = None
-    """the pairs: a run of `forkpoint pairs` or its pairs.jsonl"""
+    pairs: Path
+    """a run of `forkpoint pairs`, or its pairs.jsonl"""
     eval_pairs: Path | None = None
     """held-out pairs, whose metrics are logged after each epoch, or as eval_strategy says"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SftOptions(PairTrainingOptions):
     """Fine-tune a model on the chosen responses of pairs, by TRL's SFT trainer."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DpoOptions(PairTrainingOptions):
     """Train a model on pairs with DPO (arXiv 2305.18290)."""
 
@@ -52,7 +52,7 @@ class DpoOptions(PairTrainingOptions):
     """compute the reference's log-probabilities before training and keep them; false: at each step"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RpoOptions(DpoOptions):
     """Train a model on pairs with RPO: DPO and the likelihood of the chosen response (arXiv 2404.19733)."""
 
@@ -60,7 +60,7 @@ class RpoOptions(DpoOptions):
     """weight of the chosen response's mean log-likelihood"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TdpoOptions(PairTrainingOptions):
     """Train a model on pairs with TDPO: DPO and the divergence from the reference at every token (arXiv 2404.11999)."""
 
@@ -72,7 +72,7 @@ class TdpoOptions(PairTrainingOptions):
     """TDPO2: weight of the divergence (default: 0.5)"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CriticalDpoOptions(PairTrainingOptions):
     """Train a model on pairs with critical DPO (arXiv 2411.19943), called cDPO there; `train cdpo` is the same."""
 
@@ -83,7 +83,7 @@ class CriticalDpoOptions(PairTrainingOptions):
     """compute the reference's log-probabilities before training and keep them; false: at each step"""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ForkDpoOptions(DpoOptions):
     """Train a model on pairs of single tokens with fork DPO: the token that rescues a response against its own."""
 
@@ -211,19 +211,17 @@ def check_fitting(options: FittingOptions) -> None:
 
 def check_pair_training(options: PairTrainingOptions) -> None:
     """UserError for what is wrong without a model."""
-    if options.pairs is None:
-        raise UserError("name the pairs to train on with --pairs: a run of `forkpoint pairs` or its pairs.jsonl")
     check_fitting(options)
     objective_of(options)
 
 
 @dataclass
 class MergeOptions:
-    """Write the whole model that an adapter and its base make together: forkpoint merge ADAPTER DIR."""
+    """Write the whole model that an adapter and its base make together."""
 
-    adapter: Path | None = field(default=None, metadata={"bare": True})
+    adapter: Path = field(metadata={"bare": True})
     """the adapter's directory, such as model/ of `forkpoint train ... --lora_r`"""
-    out: Path | None = field(default=None, metadata={"bare": True})
+    out: Path = field(metadata={"bare": True})
     """directory of the whole model"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one"""
@@ -231,12 +229,6 @@ class MergeOptions:
     """auto (as the base is stored), float32, bfloat16 or float16"""
     trust_remote_code: bool = False
     """run model code that the Hub repository brings along"""
-
-
-def check_merge(options: MergeOptions) -> None:
-    """UserError where the adapter or the directory is missing."""
-    if options.adapter is None or options.out is None:
-        raise UserError("merge needs an adapter and a directory for the model: forkpoint merge ADAPTER DIR")
 
 
 def merge_adapter(options: MergeOptions, out: Path) -> None:
@@ -263,5 +255,5 @@ VERBS: dict[str, Verb[Any]] = {
     f"train {method}": Verb(f"train {method}", options, train_on_pairs, check_pair_training, context=as_one)
     for method, options in PAIR_TRAININGS.items()
 } | {
-    "merge": Verb("merge", MergeOptions, merge_adapter, check_merge),
+    "merge": Verb("merge", MergeOptions, merge_adapter),
 }
