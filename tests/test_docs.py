@@ -193,7 +193,8 @@ def test_every_block_is_looked_at(page, workplace):
 def test_links_lead_somewhere(name):
     """Those of the pages are checked where the site is built (`make docs`)."""
     links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text(encoding="utf-8"))
-    for path, _, anchor in (link.partition("#") for link in links if "://" not in link):
+    for target, _, anchor in (link.partition("#") for link in links if "://" not in link):
+        path = target or name
         assert (ROOT / path).is_file(), path
         titles = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, (

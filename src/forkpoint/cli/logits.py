@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forkpoint.cli.options import LocalOptions, RunOptions, TaskOptions, Verb
+from forkpoint.cli.options import LocalOptions, RunOptions, RunVerb, TaskOptions
 from forkpoint.cli.setup import local_engine_of, max_tokens_of, problems_of
 from forkpoint.types import Sampling, UserError
 
@@ -105,4 +105,4 @@ def _sampling(options: LogitsOptions) -> Sampling:
     return sampling
 
 
-VERBS = {"logits": Verb("logits", LogitsOptions, study, check_logits)}
+VERBS = {"logits": RunVerb("logits", LogitsOptions, study, check_logits)}

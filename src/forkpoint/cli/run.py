@@ -88,7 +88,8 @@ def run(argv: list[str]) -> None:
 
 def _verb(name: str) -> RecipeVerb:
     """What a recipe must know of a verb. UserError for one that is unknown or cannot be a stage."""
-    from forkpoint.cli import RESUMING, find_verb, load_verb
+    from forkpoint.cli import find_verb, load_verb
+    from forkpoint.cli.verbs import RESUMING
 
     verb, rest = find_verb(name.split())
     if rest:
