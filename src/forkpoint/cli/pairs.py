@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,31 +66,26 @@ def check_sources(options: PairsOptions) -> None:
 
 
 def make_pairs(options: PairsOptions, out: Path) -> list[Path]:
-    """Make the pairs, print how many and what was dropped."""
-    from forkpoint.cli.progress import progress_bar
+    """Make the pairs of what the options name."""
     from forkpoint.pairs.pair_files import PAIRS
 
-    prepare = _forks if options.forks else _imported if options.trl else _responses
-    work = prepare(options, out)
-    with progress_bar(options.quiet, out) as progress:
-        work(progress)
+    make = _pair_forks if options.forks else _pair_imported if options.trl else _pair_responses
+    make(options, out)
     return [out / PAIRS]
 
 
-Work = Callable[[Any], dict[str, Any]]
-
-
-def _forks(options: PairsOptions, out: Path) -> Work:
+def _pair_forks(options: PairsOptions, out: Path) -> None:
     from forkpoint.pairs.pair_building import pair_forks
     from forkpoint.pairs.pair_sources import read_forks
 
     assert options.forks is not None
     model = _vocabulary(options)
     trajectories = read_forks(options.forks, model)[: options.limit]
-    return lambda _: pair_forks(model, trajectories, out, any_alternative=options.any_alternative)
+    pair_forks(model, trajectories, out, any_alternative=options.any_alternative)
 
 
-def _imported(options: PairsOptions, out: Path) -> Work:
+def _pair_imported(options: PairsOptions, out: Path) -> None:
+    from forkpoint.cli.progress import progress_bar
     from forkpoint.pairs.pair_building import pair_imported
     from forkpoint.pairs.trl_files import read_preferences
 
@@ -102,17 +96,14 @@ def _imported(options: PairsOptions, out: Path) -> Work:
         prompt_column=options.prompt_column, bad=bad,
     )  # fmt: skip
     model = _vocabulary(options)
-
-    def work(progress: Any) -> dict[str, Any]:
-        summary = pair_imported(model, rows, out, without_end=options.without_end, bad=bad, progress=progress)
-        if bad:
-            print(f"forkpoint: {len(bad):,} rows are left out; the first: {bad[0]}", file=sys.stderr)
-        return summary
-
-    return work
+    with progress_bar(options.quiet, out) as progress:
+        pair_imported(model, rows, out, without_end=options.without_end, bad=bad, progress=progress)
+    if bad:
+        print(f"forkpoint: {len(bad):,} rows are left out; the first: {bad[0]}", file=sys.stderr)
 
 
-def _responses(options: PairsOptions, out: Path) -> Work:
+def _pair_responses(options: PairsOptions, out: Path) -> None:
+    from forkpoint.cli.progress import progress_bar
     from forkpoint.pairs.pair_building import PairConfig, pair_responses
     from forkpoint.pairs.pair_sources import read_weights
     from forkpoint.trajectories.rows import SAMPLES, load_trajectories
@@ -129,9 +120,10 @@ def _responses(options: PairsOptions, out: Path) -> Work:
     weights = None if options.scores is None else read_weights(options.scores, model)
     if source is None:
         announce_time("pairs", options, out, model, problems, options.prompt, settings.sampling, options.n)
-    return lambda progress: pair_responses(
-        model, problems, settings, out, task=options.task, samples=samples, weights=weights, progress=progress
-    )
+    with progress_bar(options.quiet, out) as progress:
+        pair_responses(
+            model, problems, settings, out, task=options.task, samples=samples, weights=weights, progress=progress
+        )
 
 
 def _vocabulary(options: PairsOptions) -> Any:
