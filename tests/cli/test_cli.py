@@ -17,7 +17,7 @@ import pytest
 
 from forkpoint.cli import load_verb, main
 from forkpoint.cli import verbs as table
-from forkpoint.cli.options import RunOptions, RunVerb, parse
+from forkpoint.cli.options import RunOptions, Verb, parse
 from forkpoint.cli.train import DpoOptions
 from forkpoint.lab import MODEL_DIR
 from forkpoint.report.command import command_of, keep_command
@@ -208,7 +208,7 @@ def test_ctrl_c_and_failures_say_how_to_go_on(capsys, monkeypatch, verb, hint):
         def act(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("forkpoint.cli.load_verb", lambda name: RunVerb(name, SomeOptions, act))
+        monkeypatch.setattr("forkpoint.cli.load_verb", lambda name: Verb(name, SomeOptions, act))
 
     raises(KeyboardInterrupt())
     assert run(capsys, *verb.split()) == (130, "", f"forkpoint: {verb} was stopped{hint}\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from forkpoint.cli import main
-from forkpoint.cli.options import RunVerb
+from forkpoint.cli.options import Verb
 from forkpoint.cli.pairs import PairsOptions
 from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import announce_sampling, announce_time
@@ -45,7 +45,7 @@ def test_another_broken_pipe_is_a_bug(monkeypatch):
     def breaks(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr("forkpoint.cli.load_verb", lambda name: RunVerb(name, PairsOptions, breaks))
+    monkeypatch.setattr("forkpoint.cli.load_verb", lambda name: Verb(name, PairsOptions, breaks))
     with open(os.devnull, "w") as stdout, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stdout)
         with pytest.raises(BrokenPipeError):

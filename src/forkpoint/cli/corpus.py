@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forkpoint.cli.options import LoadingOptions, ModelOptions, RunOptions, RunVerb
+from forkpoint.cli.options import LoadingOptions, ModelOptions, RunOptions, Verb
 from forkpoint.cli.setup import loading_settings, model_settings
 from forkpoint.types import UserError
 
@@ -260,7 +260,7 @@ def dynamics(options: DynamicsOptions, out: Path) -> list[Path]:
 
 
 VERBS = {
-    "score": RunVerb("score", ScoreOptions, score, check_score),
-    "select": RunVerb("select", SelectOptions, select),
-    "dynamics": RunVerb("dynamics", DynamicsOptions, dynamics, check_dynamics),
+    "score": Verb("score", ScoreOptions, score, check_score),
+    "select": Verb("select", SelectOptions, select),
+    "dynamics": Verb("dynamics", DynamicsOptions, dynamics, check_dynamics),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from forkpoint.cli.options import EngineOptions, LocalOptions, RunOptions, RunVerb, SamplingOptions, TaskOptions
+from forkpoint.cli.options import EngineOptions, LocalOptions, RunOptions, SamplingOptions, TaskOptions, Verb
 from forkpoint.cli.setup import (
     announce_sampling,
     announce_time,
@@ -200,6 +200,6 @@ def contrast_settings(options: ContrastOptions) -> ContrastConfig:
 
 
 VERBS = {
-    "critical": RunVerb("critical", CriticalOptions, label, check_critical, export),
-    "contrast": RunVerb("contrast", ContrastOptions, contrast),
+    "critical": Verb("critical", CriticalOptions, label, check_critical, export),
+    "contrast": Verb("contrast", ContrastOptions, contrast),
 }

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forkpoint.cli.options import EngineOptions, RunOptions, RunVerb, TaskOptions
+from forkpoint.cli.options import EngineOptions, RunOptions, TaskOptions, Verb
 from forkpoint.cli.setup import engine_of, max_tokens_of, problems_of
 from forkpoint.types import AnswerKind, UserError
 
@@ -130,6 +130,6 @@ def _keep_other_bars_off() -> None:
 
 
 VERBS = {
-    "eval": RunVerb("eval", EvalOptions, evaluate_strategies, set_strategies),
-    "lm-eval": RunVerb("lm-eval", LmEvalOptions, evaluate_by_lm_eval, set_strategies),
+    "eval": Verb("eval", EvalOptions, evaluate_strategies, set_strategies),
+    "lm-eval": Verb("lm-eval", LmEvalOptions, evaluate_by_lm_eval, set_strategies),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forkpoint.cli.options import LocalOptions, RunOptions, RunVerb, TaskOptions
+from forkpoint.cli.options import LocalOptions, RunOptions, TaskOptions, Verb
 from forkpoint.cli.setup import local_engine_of, max_tokens_of, problems_of
 from forkpoint.types import Sampling, UserError
 
@@ -94,4 +94,4 @@ def study(options: LogitsOptions, out: Path) -> list[Path]:
     return [*(path for path in draw_logits(out) if path.suffix == ".svg")]
 
 
-VERBS = {"logits": RunVerb("logits", LogitsOptions, study, settings_of)}
+VERBS = {"logits": Verb("logits", LogitsOptions, study, settings_of)}

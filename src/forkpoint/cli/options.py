@@ -155,7 +155,7 @@ ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class RunVerb(Generic[T]):
+class Verb(Generic[T]):
     """A verb: its options, what is wrong with them before anything heavy is loaded, and what it does with them.
 
     `act` takes the run's directory, too, and returns the files to name at the end, None for a run that goes on

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forkpoint.cli.options import EngineOptions, RunOptions, RunVerb, SamplingOptions, TaskOptions
+from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, Verb
 from forkpoint.cli.setup import announce_sampling, announce_time, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
 
@@ -132,4 +132,4 @@ def _vocabulary(options: PairsOptions) -> Any:
     return load_vocabulary(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
 
 
-VERBS = {"pairs": RunVerb("pairs", PairsOptions, make_pairs, check_sources)}
+VERBS = {"pairs": Verb("pairs", PairsOptions, make_pairs, check_sources)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forkpoint.cli.corpus import CorpusOptions, context_of, documents_of, expected_context, source_of
-from forkpoint.cli.options import RunVerb
+from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import model_settings
 from forkpoint.cli.train import FittingOptions, arguments_of, check_fitting, lora_of, save_dtype_of
 from forkpoint.training.processes import as_one
@@ -187,6 +187,6 @@ def check(options: ClmOptions) -> None:
 
 
 VERBS = {
-    "train clm": RunVerb("train clm", ClmOptions, train_on_corpus, check, context=as_one),
-    "train slm": RunVerb("train slm", SlmOptions, train_on_corpus, check, context=as_one),
+    "train clm": Verb("train clm", ClmOptions, train_on_corpus, check, context=as_one),
+    "train slm": Verb("train slm", SlmOptions, train_on_corpus, check, context=as_one),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from forkpoint.cli.options import LocalOptions, RunVerb, SamplingOptions, TaskOptions
+from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions, Verb
 from forkpoint.cli.setup import announce_sampling, problems_apart, problems_of, sampling_of
 from forkpoint.cli.train import FittingOptions, arguments_of, check_fitting, lora_of
 from forkpoint.types import UserError
@@ -99,4 +99,4 @@ def rounds_settings(options: RoundsOptions) -> RoundsConfig:
     )  # fmt: skip
 
 
-VERBS = {"rounds": RunVerb("rounds", RoundsOptions, tune, check_fitting, check_end)}
+VERBS = {"rounds": Verb("rounds", RoundsOptions, tune, check_fitting, check_end)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forkpoint.cli.options import ModelOptions, RunOptions, RunVerb, TransformersOptions
+from forkpoint.cli.options import ModelOptions, RunOptions, TransformersOptions, Verb
 from forkpoint.cli.setup import model_settings
 from forkpoint.losses.methods import Objective, objective
 from forkpoint.training.fields import FittingFields, LoraFields, PairFields
@@ -251,9 +251,9 @@ PAIR_TRAININGS: dict[str, type[PairTrainingOptions]] = {
     "critical-dpo": CriticalDpoOptions,
     "fork-dpo": ForkDpoOptions,
 }
-VERBS: dict[str, RunVerb[Any]] = {
-    f"train {method}": RunVerb(f"train {method}", options, train_on_pairs, check_pair_training, context=as_one)
+VERBS: dict[str, Verb[Any]] = {
+    f"train {method}": Verb(f"train {method}", options, train_on_pairs, check_pair_training, context=as_one)
     for method, options in PAIR_TRAININGS.items()
 } | {
-    "merge": RunVerb("merge", MergeOptions, merge_adapter),
+    "merge": Verb("merge", MergeOptions, merge_adapter),
 }
