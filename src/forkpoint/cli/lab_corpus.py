@@ -26,7 +26,7 @@ Summary = dict[str, Any]
 Progress = Callable[[str, int, int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabCorpusOptions(RunOptions):
     """Make the lab's corpus with noise, for selective language modeling.
 
