@@ -261,7 +261,7 @@ def stage(verb: str, done: bool = True, **options: Any) -> Row:
     return {"verb": verb, "options": options, "done": done, "seconds": 12.5 if done else 0.0}
 
 
-def recipe_training(method: str, loss: float, rule: str = "none", ratio: float = 1.0, **changes: Any) -> Row:
+def recipe_training(method: str, loss: float, rule: str = "uniform", ratio: float = 1.0, **changes: Any) -> Row:
     history = [{"step": 5, "eval_loss": 9.0}, {"step": 10, "loss": 1.0}, {"step": 10, "eval_loss": loss}]
     return {"method": method, "rule": {"score": rule, "ratio": ratio}, "steps": 10, "corpus": "corpus.jsonl",
             "eval_data": "held-out.jsonl", "history": history} | changes  # fmt: skip

@@ -13,6 +13,7 @@ from browser import embedded, parsed
 from made_up_runs import RUNS, rows_of, write
 
 import forkpoint
+import forkpoint.report.notebook  # which shows what functions return
 from forkpoint.cli import main
 from forkpoint.evaluation.logit_study import read_table
 from forkpoint.evaluation.statistics import paired_difference
