@@ -1,6 +1,7 @@
 """Preference training on the lab: every method with the same tuning budget, then three seeds on held-out problems.
 
-    forkpoint contrast --task lab --train_limit 800 --n 16 --learning_rate 3e-3 --epochs 3 --out runs/lab-contrast
+    forkpoint contrast --task lab --train_limit 800 --n 16 --learning_rate 3e-3 --num_train_epochs 3 \\
+        --out runs/lab-contrast
     forkpoint critical --task lab --split train --limit 800 --out runs/lab-forks
     python benchmarks/lab_preference.py --part 1/2 & python benchmarks/lab_preference.py --part 2/2 & wait
     python benchmarks/lab_preference.py

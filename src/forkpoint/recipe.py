@@ -1,7 +1,7 @@
-"""Recipes: verbs in a row, told by one YAML file, and what of it is left to do.
+"""Recipes: verbs in a row from one YAML file, and what of it is left to do.
 
-Pure: reads the file, checks it and compares it with what was done. Starts nothing, removes nothing, and knows of the
-verbs only what it is told.
+Reads the file, checks it and compares it with what was done. Starts nothing, removes nothing, and knows of the verbs
+only what `RecipeVerb` holds.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ NOT_HERE = {
     "out": "each stage's directory is the recipe's own, named after the stage",
     "config": "write its options into the stage",
     "help": "see forkpoint VERB --help",
-    "print_config": "see forkpoint VERB --help",
 }
 UNIMPORTANT = ("quiet",)  # options without which a stage is the same
-_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 REFERENCE = re.compile(r"\{([A-Za-z0-9_-]+)\}")
 
 
@@ -93,36 +91,35 @@ class StageStep:
 def read_recipe(path: Path, verb_of: Callable[[str], RecipeVerb], *, quiet: bool = False) -> Recipe:
     """The recipe in a file, each stage checked against its verb.
 
-    `verb_of` tells of a verb by name, and raises UserError for one that cannot be a stage. `quiet` is given to every
-    stage whose verb has it. Raises UserError, naming the file and the stage, for anything that could be known to be
-    wrong before a stage runs.
+    `verb_of` raises UserError for a name that cannot be a stage. `quiet` is passed to every stage whose verb has it.
+    Raises UserError, naming the file and the stage, for anything that could be known to be wrong before a stage runs.
     """
+    content = read_yaml(path)
     with _within(str(path)):
-        content = _load(path)
-        _known(content, KEYS, "key")
-        stages = content.get("stages")
-        if not isinstance(stages, dict) or not stages:
+        _check_names(content, KEYS, "key")
+        contents = content.get("stages")
+        if not isinstance(contents, dict) or not contents:
             raise UserError("'stages' should name at least one stage, each with its verb and options")
         out = content.get("out") or f"runs/{path.stem}"
         if not isinstance(out, str):
             raise UserError(f"'out' should be a directory, but is {out!r}")
         defaults = _options(content.get("defaults") or {}, "'defaults'")
         with _within("defaults"):
-            _check_references(defaults, [], list(stages))
-    found: list[Stage] = []
+            _check_references(defaults, [], list(contents))
+    stages: list[Stage] = []
     used: set[str] = set()
-    for name in stages:
+    for name in contents:
         with _within(f"{path}, stage {name!r}"):
-            verb, stage = _stage(name, stages[name], defaults, verb_of)
-            _check_references(stage.options, [s.name for s in found], list(stages))
+            verb, stage = _stage(name, contents[name], defaults, verb_of)
+            _check_references(stage.options, [s.name for s in stages], list(contents))
             if quiet and "quiet" in verb.options:
                 stage.options["quiet"] = True
             verb.check(stage.arguments(Path(out))[len(stage.verb.split()) :])
             used |= verb.options
-            found.append(stage)
+            stages.append(stage)
     with _within(f"{path}, defaults"):
-        _known(defaults, sorted(used), "option")
-    return Recipe(path.stem, Path(out), tuple(found))
+        _check_names(defaults, sorted(used), "option")
+    return Recipe(path.stem, Path(out), tuple(stages))
 
 
 def read_records(path: Path) -> tuple[str, dict[str, str], dict[str, Record]]:
@@ -139,7 +136,7 @@ def read_records(path: Path) -> tuple[str, dict[str, str], dict[str, Record]]:
 
 
 def plan(recipe: Recipe, records: Mapping[str, Record], present: Collection[str]) -> list[StageStep]:
-    """What to do with each stage, given what was recorded and which stages' directories are there.
+    """What to do with each stage, by what was recorded and which stages' directories are `present`.
 
     A stage that differs from its record is redone, and so is every recorded one after it. Raises UserError for a
     directory that is there without a record: it is not this recipe's to resume or remove.
@@ -186,7 +183,7 @@ def _reason(stage: Stage, record: Record, present: bool) -> str:
 def _stage(
     name: str, content: Any, defaults: Mapping[str, Option], verb_of: Callable[[str], RecipeVerb]
 ) -> tuple[RecipeVerb, Stage]:
-    if not _STAGE_NAME.fullmatch(name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError("a stage's name is that of its directory: letters, digits, - and _")
     words = content.get("verb") if isinstance(content, dict) else None
     if not isinstance(words, str) or not words.strip():
@@ -202,32 +199,28 @@ def _options(content: Any, where: str) -> dict[str, Option]:
     """Options by name; None stands for the verb's own default."""
     if not isinstance(content, dict):
         raise UserError(f"{where} should hold options, NAME: VALUE, but is {content!r}")
-    found: dict[str, Option] = {}
     for key, value in content.items():
-        name = key.replace("-", "_")
-        if name in NOT_HERE:
-            raise UserError(f"{key!r} cannot be given in a recipe: {NOT_HERE[name]}")
+        if key in NOT_HERE:
+            raise UserError(f"{key!r} cannot be given in a recipe: {NOT_HERE[key]}")
         if not all(isinstance(one, str | int | float | bool | None) for one in _values(value)):
             hint = "; a reference needs quotes" if isinstance(value, dict) else ""
             raise UserError(f"{key!r} should be one value or a list of values, but is {value!r}{hint}")
-        found[name] = value
-    return found
+    return {key.replace("-", "_"): value for key, value in content.items()}
 
 
 def _check_references(options: Mapping[str, Option], earlier: list[str], stages: list[str]) -> None:
     for name, value in options.items():
         for one in _values(value):
             for reference in REFERENCE.findall(one) if isinstance(one, str) else ():
-                if reference in earlier:
-                    continue
-                if reference in stages:
+                if reference in stages and reference not in earlier:
                     raise UserError(f"{name} refers to {{{reference}}}, which is no earlier stage")
-                near = get_close_matches(reference, earlier or stages, n=1, cutoff=0.5)
-                hint = f"did you mean {{{near[0]}}}?" if near else f"the stages are {', '.join(stages)}"
-                raise UserError(f"{name} refers to {{{reference}}}, which is no stage: {hint}")
+                if reference not in stages:
+                    near = get_close_matches(reference, earlier or stages, n=1, cutoff=0.5)
+                    hint = f"did you mean {{{near[0]}}}?" if near else f"the stages are {', '.join(stages)}"
+                    raise UserError(f"{name} refers to {{{reference}}}, which is no stage: {hint}")
 
 
-def _known(content: Mapping[str, Any], names: Collection[str], what: str) -> None:
+def _check_names(content: Mapping[str, Any], names: Collection[str], what: str) -> None:
     for key in content:
         if key not in names:
             near = get_close_matches(key, names, n=1, cutoff=0.5)
@@ -240,9 +233,7 @@ def _values(value: Option) -> list[Any]:
 
 
 def _text(value: Any, out: Path) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return REFERENCE.sub(lambda found: str(out / found[1]), str(value))
+    return str(value).lower() if isinstance(value, bool) else REFERENCE.sub(lambda m: str(out / m[1]), str(value))
 
 
 @contextmanager
@@ -255,7 +246,7 @@ def _within(where: str) -> Iterator[None]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without types
-    """YAML in which 4e-5 is a number and a key that is there twice is an error."""
+    """YAML in which a key that is there twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -266,23 +257,19 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without ty
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError("is not text in UTF-8") from error
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"is not valid YAML, which a recipe is: {line}{error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"should hold {', '.join(KEYS)}")
-    return content
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The names and values of a YAML file. UserError, naming the file, where it holds anything else."""
+    with _within(str(path)):
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError("is not text in UTF-8") from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else " ".join(str(error).split())
+            raise UserError(f"is not valid YAML: {line}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"should hold names and values, but holds {content!r:.60}")
+        return content

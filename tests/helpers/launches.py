@@ -23,7 +23,7 @@ HEAVY = (
     "peft",
     "forkpoint.training.preference_trainer",
     "forkpoint.training.selective_trainer",
-    "forkpoint.cli.pretraining",
+    "forkpoint.cli.pretrain",
 )
 
 

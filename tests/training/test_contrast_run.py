@@ -28,7 +28,8 @@ from forkpoint.types import Problem, Sampling, Trajectory, UserError
 SETTINGS = ContrastConfig(
     n=6, sampling=Sampling(max_tokens=100), tuning=TuningConfig(num_train_epochs=2, per_device_train_batch_size=4)
 )
-COMMAND = ["contrast", "--train-limit", "12", "--n", "6", "--max-tokens", "100", "--epochs", "2", "--batch-size", "4"]
+COMMAND = ["contrast", "--train_limit=12", "--n=6", "--max_tokens=100", "--num_train_epochs=2",
+           "--per_device_train_batch_size=4"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +226,7 @@ def test_samples_may_be_given_and_their_wrong_ones_are_scored(lab, finished, tmp
     """The run's own samples, handed to it as a file, give the same adapters."""
     out, _ = finished
     other = tmp_path / "out"
-    command = [*COMMAND[:3], *COMMAND[7:], "--samples", str(out / "samples.jsonl"), "--out", str(other)]
+    command = [*COMMAND[:2], *COMMAND[4:], "--samples", str(out / "samples.jsonl"), "--out", str(other)]
     assert main([*command, "--max-tokens", "100"]) == 0
     for name in ("positive", "negative"):
         assert contents(other / name) == contents(out / name)

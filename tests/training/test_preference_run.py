@@ -129,7 +129,7 @@ def test_reference_at_each_step_gives_the_same(file, tmp_path):
 
 KILLER = """
 import json, os, signal, sys
-import peft, trl, forkpoint.training.preference_trainer, forkpoint.cli.training
+import peft, trl, forkpoint.training.preference_trainer, forkpoint.cli.train
 from forkpoint.cli import main
 from forkpoint.training import fit
 import transformers.trainer_callback as callbacks
@@ -183,7 +183,7 @@ def killed_at():
         driver.stdin.close()
 
 
-@pytest.mark.parametrize(("method", "more"), [("critical-dpo", []), ("sft", []), ("tdpo", ["--lora_rank=2"])])
+@pytest.mark.parametrize(("method", "more"), [("critical-dpo", []), ("sft", []), ("tdpo", ["--lora_r=2"])])
 @pytest.mark.slow
 def test_kill_9_and_on_to_the_same_model(method, more, file, killed_at, tmp_path):
     """Each process gets a little further than the one before; checkpoints lie within epochs."""
@@ -205,7 +205,7 @@ def test_kill_9_and_on_to_the_same_model(method, more, file, killed_at, tmp_path
 
 def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text("beta: 0.3\nweight_decay: 0.02\nmax_steps: 3\nlora_modules: [q_proj]\nlora_rank: 2\n")
+    config.write_text("beta: 0.3\nweight_decay: 0.02\nmax_steps: 3\nlora_target_modules: [q_proj]\nlora_r: 2\n")
     assert train("dpo", file, tmp_path / "out", "--adam-beta2=0.98", "--config", str(config), "--max_steps", "2") == 0
     summary = summary_of(tmp_path / "out")
     assert (summary["beta"], summary["steps"]) == (0.3, 2)

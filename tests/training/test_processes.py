@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,8 @@ from accelerate.commands.launch import launch_command_parser
 from safetensors.torch import load_file
 from trl import SFTConfig
 
-from forkpoint.cli import VERBS as ALL_VERBS
-from forkpoint.cli import _find_verb, main
+from forkpoint.cli import find_verb, load_verb, main
+from forkpoint.cli.verbs import VERBS as ALL_VERBS
 from forkpoint.files import to_json
 from forkpoint.lab import MODEL_DIR
 from forkpoint.pairs.pair import Pair
@@ -170,7 +169,7 @@ def sentence(said):
 
 
 @pytest.mark.parametrize(("more", "message"), [
-    (["--leraning_rate=1"], "did you mean --learning-rate?"),
+    (["--leraning_rate=1"], "did you mean --learning_rate?"),
     (["--pairs=nowhere.jsonl"], "nowhere.jsonl does not exist"),
     (["--beta=0"], "beta must be above 0"),
     (["--out=foreign"], "foreign holds files but no run"),
@@ -200,7 +199,7 @@ def test_a_mistake_that_one_process_meets_ends_both(launch, workplace):
     ({"ON_A_CPU": "1"}, [], "FSDP takes several GPUs"),
     ({"FSDP_VERSION": "1"}, [], "FSDP needs fsdp_version: 2"),
     ({"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, [], "FSDP needs fsdp_state_dict_type: FULL_STATE_DICT"),
-    ({}, ["--lora_rank=2"], "not under FSDP"),
+    ({}, ["--lora_r=2"], "not under FSDP"),
     ({"ACCELERATE_USE_FSDP": "false", "ACCELERATE_USE_DEEPSPEED": "true"}, [], "DeepSpeed is not supported"),
 ])  # fmt: skip
 def test_sharding_that_does_not_work_is_refused(environment, more, message, launch):
@@ -232,8 +231,8 @@ def test_the_documented_commands_are_ones():
         launched = launch_command_parser().parse_args(words)
         assert (launched.module, launched.training_script) == (True, "forkpoint")
         load_config_from_file(str(ACCELERATE.parents[1] / launched.config_file))
-        verb, rest = _find_verb(launched.training_script_args)
-        import_module(ALL_VERBS[verb][0]).parse_options(rest)
+        verb, rest = find_verb(launched.training_script_args)
+        load_verb(verb).parse_options(rest)
 
 
 def test_accelerate_launches_two_processes_with_the_recipe(workplace):

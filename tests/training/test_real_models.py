@@ -97,7 +97,7 @@ def test_adapters_leave_a_base_in_bfloat16_as_it_is(some, stored, tokenizer, tmp
 def test_adapters_are_trained_on_and_merged(file, some, stored, tmp_path, monkeypatch):
     base = stored(initializer_range=0.2)
     monkeypatch.chdir(tmp_path)
-    run(file, "sft", base.name, tmp_path / "first", "--lora_rank=2", "--lora_dropout=0.1", "--learning_rate=1e-2")
+    run(file, "sft", base.name, tmp_path / "first", "--lora_r=2", "--lora_dropout=0.1", "--learning_rate=1e-2")
     adapter = tmp_path / "first/model"
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["lora_dropout"]) == (str(base), 0.1)
@@ -185,10 +185,10 @@ def test_a_failure_leaves_the_directory_free(some, tokenizer, tmp_path, monkeypa
 
 def test_what_an_adapter_does_not_do(file, stored, tmp_path, capsys):
     base = stored()
-    run(file, "sft", base, tmp_path / "first", "--lora_rank=2", "--max_steps=1")
+    run(file, "sft", base, tmp_path / "first", "--lora_r=2", "--max_steps=1")
     adapter = str(tmp_path / "first/model")
     for command in (
-        ["train", "dpo", "--pairs", str(file), "--model", adapter, "--out", str(tmp_path / "x"), "--lora_rank=2"],
+        ["train", "dpo", "--pairs", str(file), "--model", adapter, "--out", str(tmp_path / "x"), "--lora_r=2"],
         ["rounds", "--model", adapter], ["merge", str(base), str(tmp_path / "y")], ["merge", adapter, str(base)],
     ):  # fmt: skip
         assert main(command) == 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from importlib import import_module
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from forkpoint.cli.options import parse, parser_of
@@ -69,7 +68,7 @@ def run(argv: list[str]) -> None:
 
 def completed_verbs() -> list[Verb]:
     """All verbs with what is completed after them."""
-    from forkpoint.cli import VERBS
+    from forkpoint.cli.verbs import VERBS
 
     return [
         Verb(
@@ -82,22 +81,23 @@ def completed_verbs() -> list[Verb]:
 
 def _options(verb: str, module: str) -> tuple[Option, ...]:
     """The verb's options by its dataclass, with the help that its parser shows."""
+    from forkpoint.cli import load_verb
     from forkpoint.cli.run import RecipeOptions
     from forkpoint.cli.show import ShowOptions
 
     asked = Option("help", "show all options, with examples", is_switch=True)
     bare = {"run": ("recipe", RecipeOptions), "show": ("run", ShowOptions)}  # those with a bare word
-    word, options = bare.get(verb) or (None, getattr(import_module(module), "OPTIONS", None))
+    word, options = bare.get(verb) or (None, getattr(load_verb(verb), "OPTIONS", None))
     if options is None:
         return (asked,)
-    positional = (word, "") if word else None
-    helps = {action.dest: action.help or "" for action in parser_of(verb, options, positional)._actions}
-    hints = {name: hint for name, hint in get_type_hints(options).items() if name != word}
+    helps = {
+        action.dest: action.help or ""
+        for action in reversed(parser_of(verb, options, (word, "") if word else None)._actions)
+    }
+    hints = {name: hint for name, hint in get_type_hints(options).items() if name not in (word, "further")}
     on = {field.name for field in fields(options) if field.default is True}  # which take "false"
     own = (
-        Option(
-            n.replace("_", "-"), _line(helps[n]), TRUTH if n in on else _values(n, hint), hint is bool and n not in on
-        )
+        Option(n, _line(helps[n]), TRUTH if n in on else _values(n, hint), hint is bool and n not in on)
         for n, hint in hints.items()
     )
     return (*own, Option("config", _line(helps["config"])), asked)

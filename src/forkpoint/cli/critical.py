@@ -1,18 +1,29 @@
-"""`forkpoint critical`: after which token a response is lost, and what it should have said there."""
+"""`forkpoint critical` and `forkpoint contrast`: the tokens after which a response is lost, by rollouts or cheaply."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from forkpoint.cli.finish import finish
-from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, parse
-from forkpoint.cli.setup import announce_sampling, default_directory, engine_of, problems_of, sampling_of
+from forkpoint.cli.options import EngineOptions, LocalOptions, RunOptions, SamplingOptions, TaskOptions, Verb
+from forkpoint.cli.setup import (
+    announce_sampling,
+    announce_time,
+    engine_of,
+    local_engine_of,
+    problems_apart,
+    problems_of,
+    sampling_of,
+)
+from forkpoint.cli.train import module_names
 from forkpoint.types import UserError
 
+if TYPE_CHECKING:
+    from forkpoint.training.contrast_run import ContrastConfig
 
-@dataclass(frozen=True)
+
+@dataclass
 class CriticalOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     """Find the critical token of wrong responses: the first token after which the model cannot recover.
 
@@ -47,39 +58,49 @@ class CriticalOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     """upload it as a private data set"""
 
 
-OPTIONS = CriticalOptions  # a recipe checks its stages against it
+@dataclass
+class ContrastOptions(RunOptions, SamplingOptions, TaskOptions, LocalOptions):
+    """Score every token of given trajectories by contrastive estimation: a low s marks a likely critical token.
+
+    Samples responses to training problems, tunes one LoRA adapter on right and one on wrong ones, and scores the
+    trajectories with both. --task, --data, --split and --limit say which problems the trajectories to score are of;
+    those problems are left out of the training ones. Writes samples.jsonl, positive/, negative/, scores.jsonl,
+    summary.json and report.html; started again, the same command goes on where it stopped.
+    """
+
+    trajectories: Path | None = None
+    """trajectories to score: an eval run or its samples.jsonl, critical.jsonl, or JSON Lines with problem_id,
+    prompt_ids and token_ids (default: those of --against, else the wrong ones of the samples)"""
+    against: Path | None = None
+    """critical.jsonl of `forkpoint critical`: report how well the scores find its critical tokens"""
+    samples: Path | None = None
+    """responses to the training problems, several each, to tune on in place of sampling them"""
+    train_split: str = "train"
+    """the split of the training problems"""
+    train_data: str | None = None
+    """local file of the training problems (default: --data)"""
+    train_limit: int | None = None
+    """only the first N training problems"""
+    n: int = 64
+    """responses sampled for each training problem"""
+    contrast_beta: float = 1.0
+    """weight of the contrast: log s = (1+beta) log p+ - beta log p- - log Z"""
+    lora_r: int = 8
+    """rank of the adapters"""
+    lora_alpha: float = 16.0
+    """scale of the adapters: lora_alpha / lora_r"""
+    lora_target_modules: list[str] = field(default_factory=list)
+    """linear layers that get adapters, by name, such as up_proj; repeatable (default: all within the MLPs)"""
+    learning_rate: float = 3e-4
+    """highest learning rate; it falls to 0 along a cosine"""
+    num_train_epochs: float = 1.0
+    """passes over each set"""
+    per_device_train_batch_size: int = 8
+    """responses in one training step"""
 
 
-def run(argv: list[str]) -> None:
-    """Parse the arguments, label, print the figures, write the page."""
-    options = parse("critical", CriticalOptions, argv)
-    _check_export(options)
-    from forkpoint.cli.progress import progress_bar
-    from forkpoint.curves.critical_tokens import CriticalConfig, find_critical
-    from forkpoint.trajectories.rows import load_trajectories
-
-    search = CriticalConfig(
-        options.protocol, sampling_of(options, options.task), options.prompt, options.n, options.which,
-        options.budget, options.wave, options.until, options.replace,
-    )  # fmt: skip
-    problems = problems_of(options)
-    out = options.out or default_directory("critical", options)
-    if options.trajectories is None:
-        announce_sampling("critical", options, out, len(problems), options.n, rollouts=options.budget)
-    engine = engine_of(options)
-    trajectories = None
-    if options.trajectories is not None:
-        trajectories = load_trajectories(options.trajectories, problems, engine, search.sampling.stop)
-    with progress_bar(options.quiet, out) as progress:
-        summary = find_critical(
-            engine, problems, search, out, task=options.task, trajectories=trajectories, progress=progress
-        )
-    finish("critical", argv, out)
-    if options.export is not None and summary["n_trajectories"]:
-        _export(out, options.export, options.push, options.private)
-
-
-def _check_export(options: CriticalOptions) -> None:
+def check_critical(options: CriticalOptions) -> None:
+    """UserError where the options of the export do not go together."""
     if options.push and options.export is None:
         raise UserError("--push uploads what --export wrote; name a directory with --export")
     if options.private and not options.push:
@@ -90,10 +111,95 @@ def _check_export(options: CriticalOptions) -> None:
         check_free(options.export)
 
 
-def _export(out: Path, directory: Path, name: str | None, private: bool) -> None:
-    from forkpoint.curves.label_dataset import export_run, push_to_hub
+def label(options: CriticalOptions, out: Path) -> list[Path]:
+    """Label, print the figures, write the page."""
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.curves.critical_tokens import CriticalConfig, find_critical
+    from forkpoint.trajectories.rows import load_trajectories
 
-    n = export_run(out, directory)
-    print(f"{directory}: data set of {n:,} trajectories")
-    if name:
-        print(push_to_hub(directory, name, private=private))
+    search = CriticalConfig(
+        options.protocol, sampling_of(options, options.task), options.prompt, options.n, options.which,
+        options.budget, options.wave, options.until, options.replace,
+    )  # fmt: skip
+    problems = problems_of(options)
+    if options.trajectories is None:
+        announce_sampling("critical", options, out, len(problems), options.n, rollouts=options.budget)
+    engine = engine_of(options)
+    trajectories = None
+    if options.trajectories is not None:
+        trajectories = load_trajectories(options.trajectories, problems, engine, search.sampling.stop)
+    with progress_bar(options.quiet, out) as progress:
+        find_critical(engine, problems, search, out, task=options.task, trajectories=trajectories, progress=progress)
+    return []
+
+
+def export(options: CriticalOptions, out: Path) -> None:
+    """Write the labelled responses as a data set, and upload it, where that is asked for and there are any."""
+    from forkpoint.curves.label_dataset import export_run, push_to_hub
+    from forkpoint.files import SUMMARY, read_json
+
+    if options.export is not None and read_json(out / SUMMARY)["n_trajectories"]:
+        print(f"{options.export}: data set of {export_run(out, options.export):,} trajectories")
+        if options.push:
+            print(push_to_hub(options.export, options.push, private=options.private))
+
+
+def contrast(options: ContrastOptions, out: Path) -> list[Path]:
+    """Tune and score, print the figures."""
+    from forkpoint.training.models import require_training
+
+    require_training()  # before anything is loaded
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.files import CRITICAL, SCORES
+    from forkpoint.training.contrast_run import estimate, read_references
+    from forkpoint.trajectories.rows import load_trajectories
+
+    settings = contrast_settings(options)
+    source = options.trajectories or options.against
+    problems = [] if source is None else problems_of(options)
+    references = None
+    if options.against is not None:
+        file = options.against / CRITICAL if options.against.is_dir() else options.against
+        source = options.trajectories or file
+        references = read_references(file, problems)
+    engine, stop = local_engine_of(options), settings.sampling.stop
+    trajectories = None if source is None else load_trajectories(source, problems, engine, stop)
+    data = options.train_data or options.data
+    training = problems_apart(  # from those to score
+        replace(options, split=options.train_split, data=data, limit=options.train_limit),
+        {t.problem.question for t in trajectories or ()},
+    )
+    if not training:
+        raise UserError(
+            "every training problem is one of the problems to score; a model must not be tuned on their answers: "
+            "name others with --train_data or --train_split"
+        )
+    samples = None if options.samples is None else load_trajectories(options.samples, training, engine, stop)
+    if samples is None:
+        announce_sampling("contrast", options, out, len(training), options.n, limit="train_limit")
+        announce_time("contrast", options, out, engine, training, options.prompt, settings.sampling, options.n)
+    with progress_bar(options.quiet, out) as progress:
+        estimate(
+            engine, training, settings, out, task=options.task, samples=samples, trajectories=trajectories,
+            references=references, progress=progress,
+        )  # fmt: skip
+    return [out / SCORES]
+
+
+def contrast_settings(options: ContrastOptions) -> ContrastConfig:
+    """The settings of a contrast."""
+    from forkpoint.training.adapters import TuningConfig
+    from forkpoint.training.contrast_run import ContrastConfig
+
+    tuning = TuningConfig(
+        options.lora_r, options.lora_alpha, options.learning_rate, options.num_train_epochs,
+        options.per_device_train_batch_size, module_names(options.lora_target_modules), options.seed,
+    )  # fmt: skip
+    sampling = sampling_of(options, options.task)
+    return ContrastConfig(options.prompt, options.n, options.contrast_beta, sampling, tuning)
+
+
+VERBS = {
+    "critical": Verb("critical", CriticalOptions, label, check_critical, export),
+    "contrast": Verb("contrast", ContrastOptions, contrast),
+}

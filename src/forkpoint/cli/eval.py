@@ -1,15 +1,18 @@
-"""`forkpoint eval`: several decoding strategies on the same problems, with paired statistics."""
+"""`forkpoint eval` and `forkpoint lm-eval`: decoding strategies on a task of ours, or on those of lm-eval."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from forkpoint.cli.finish import finish
-from forkpoint.cli.options import EngineOptions, RunOptions, TaskOptions, parse
-from forkpoint.cli.setup import default_directory, engine_of, max_tokens_of, problems_of
+from forkpoint.cli.options import EngineOptions, RunOptions, TaskOptions, Verb
+from forkpoint.cli.setup import engine_of, max_tokens_of, problems_of
+from forkpoint.types import AnswerKind, UserError
 
 
-@dataclass(frozen=True)
+@dataclass
 class EvalOptions(RunOptions, TaskOptions, EngineOptions):
     """Compare decoding strategies on the same problems.
 
@@ -30,25 +33,103 @@ class EvalOptions(RunOptions, TaskOptions, EngineOptions):
     """seed of every random draw"""
 
 
-OPTIONS = EvalOptions  # a recipe checks its stages against it
+@dataclass
+class LmEvalOptions(RunOptions, EngineOptions):
+    """Run tasks of lm-eval (EleutherAI's evaluation harness) with decoding strategies.
+
+    Each --strategy answers the same tasks apart from the others. Writes lm-eval's results and samples, and
+    report.html, a page about them; started again, the same command goes on where it stopped.
+    """
+
+    tasks: list[str] = field(default_factory=list)
+    """tasks, groups or tags of lm-eval, or task files; repeatable, or separated by commas"""
+    include_path: str | None = None
+    """directory with more task files"""
+    data: str | None = None
+    """local JSON Lines file, in the columns of the task's data set, to read in place of the Hub"""
+    fewshot_data: str | None = None
+    """the same for the examples of few-shot prompts (default: --data, without the question at hand)"""
+    strategy: list[str] = field(default_factory=list)
+    """greedy, sample, beam, self-consistency or cot-decoding, with options as in forkpoint eval; repeatable (default:
+    greedy and cot-decoding:k=10)"""
+    answer_kind: AnswerKind = "number"
+    """how cot-decoding and self-consistency read answers: number, math, option or yesno"""
+    num_fewshot: int | None = None
+    """examples in each prompt (default: the task's own number)"""
+    apply_chat_template: bool = False
+    """prompts in the tokenizer's chat template"""
+    limit: int | None = None
+    """only the first N questions of each task"""
+    seed: int = 0
+    """seed of the strategies' draws; lm-eval keeps its own for the choice of examples"""
 
 
-def run(argv: list[str]) -> None:
-    """Parse the arguments, evaluate, print the table, write the page."""
-    options = parse("eval", EvalOptions, argv)
-    strategies = options.strategy or ["greedy", "cot-decoding:k=10"]
+def set_strategies(options: EvalOptions | LmEvalOptions) -> None:
+    """Name the default strategies where none is named."""
+    options.strategy = options.strategy or ["greedy", "cot-decoding:k=10"]
+
+
+def evaluate_strategies(options: EvalOptions, out: Path) -> list[Path]:
+    """Answer the problems by each strategy."""
     problems = problems_of(options)
     max_tokens = max_tokens_of(options.task, options.max_tokens)
+    from forkpoint.cli.progress import progress_bar
     from forkpoint.evaluation.evaluate import evaluate, plan
 
-    plan(strategies, options.sweep, max_tokens=max_tokens)  # a wrong strategy is an error before the model is loaded
-    out = options.out or default_directory("eval", replace(options, strategy=strategies))
-    from forkpoint.cli.progress import progress_bar
-
+    plan(options.strategy, options.sweep, max_tokens=max_tokens)  # before the model is loaded
     engine = engine_of(options)
     with progress_bar(options.quiet, out) as progress:
         evaluate(
-            engine, problems, strategies, task=options.task, prompt=options.prompt, max_tokens=max_tokens,
+            engine, problems, options.strategy, task=options.task, prompt=options.prompt, max_tokens=max_tokens,
             seed=options.seed, sweep=options.sweep, out=out, progress=progress,
         )  # fmt: skip
-    finish("eval", argv, out)
+    return []
+
+
+def evaluate_by_lm_eval(options: LmEvalOptions, out: Path) -> list[Path]:
+    """Let lm-eval ask and grade, and answer by each strategy."""
+    _keep_other_bars_off()
+    try:
+        from forkpoint.evaluation.lm_eval_run import evaluate_tasks
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("forkpoint"):
+            raise
+        raise UserError(f"lm-eval needs the package {error.name}: pip install 'forkpoint[lm-eval]'") from None
+    from forkpoint.cli.progress import progress_bar
+    from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of
+    from forkpoint.evaluation.lm_eval_kwargs import one_response_strategy
+    from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks
+
+    names = [directory_of(one_response_strategy(spec).spec) for spec in options.strategy]
+    if twice := [spec for spec, name in zip(options.strategy, names, strict=True) if names.count(name) > 1]:
+        raise UserError(f"the strategy {twice[0]} is given twice")
+    tasks = [name.strip() for names in options.tasks for name in names.split(",") if name.strip()]
+    choice = TaskChoice(
+        tuple(tasks), options.include_path, options.data, options.fewshot_data, options.num_fewshot, options.limit,
+        options.apply_chat_template,
+    )  # fmt: skip
+    prepared = Tasks(choice)
+    engine = engine_of(options)
+    with progress_bar(options.quiet, out) as progress:
+        evaluate_tasks(
+            engine, options.strategy, prepared, out, answer_kind=options.answer_kind, seed=options.seed,
+            progress=progress,
+        )  # fmt: skip
+    return [out / RESULTS]
+
+
+def _keep_other_bars_off() -> None:
+    """Our progress bar stands in place of lm-eval's and datasets'."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "datasets" in sys.modules:
+        from datasets import disable_progress_bars
+
+        disable_progress_bars()
+
+
+VERBS = {
+    "eval": Verb("eval", EvalOptions, evaluate_strategies, set_strategies),
+    "lm-eval": Verb("lm-eval", LmEvalOptions, evaluate_by_lm_eval, set_strategies),
+}

@@ -24,7 +24,7 @@ DOCUMENTS_PER_REPORT = 500  # between two moves of the progress bar
 Summary = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabCorpusOptions(RunOptions):
     """Make the lab's corpus with noise, for selective language modeling.
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from forkpoint.cli.finish import finish
-from forkpoint.cli.options import LocalOptions, RunOptions, TaskOptions, parse
-from forkpoint.cli.setup import default_directory, local_engine_of, max_tokens_of, problems_of
-from forkpoint.types import Sampling, TokenIds, UserError
+from forkpoint.cli.options import LocalOptions, RunOptions, TaskOptions, Verb
+from forkpoint.cli.setup import local_engine_of, max_tokens_of, problems_of
+from forkpoint.types import Sampling, UserError
+
+if TYPE_CHECKING:
+    from forkpoint.evaluation.logit_study import LogitsConfig
 
 SAMPLERS = ["top_n_sigma=1", "min_p=0.1", "top_p=0.9", "top_k=50", "p_less=true", "min_k=3"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LogitsOptions(RunOptions, TaskOptions, LocalOptions):
     """Look at a model's logits along a response: a histogram, sorted probabilities, kept sets, the maximum's distance.
 
@@ -42,75 +46,52 @@ class LogitsOptions(RunOptions, TaskOptions, LocalOptions):
     """seed of every random draw"""
 
 
-OPTIONS = LogitsOptions  # a recipe checks its stages against it
-
-
-def parse_options(argv: list[str]) -> LogitsOptions:
-    """The options. UserError for what can be known to be wrong without a model."""
-    options = parse("logits", LogitsOptions, argv)
-    options = replace(options, sampler=options.sampler or SAMPLERS)
-    from forkpoint.evaluation.logit_study import parse_positions
+def settings_of(options: LogitsOptions) -> LogitsConfig:
+    """What is looked at, and how the response is drawn. UserError for what is wrong whatever the model."""
+    from forkpoint.evaluation.logit_study import LogitsConfig, parse_positions
     from forkpoint.report.figures.logits_figure import check_drawable
     from forkpoint.sampling.analysis import parse_sampler, parse_temperatures
+    from forkpoint.sampling.limits import validate
+    from forkpoint.tasks import stop_strings
     from forkpoint.tasks.prompts import check_style
 
-    if options.prompt_text is not None and not options.prompt_text.strip():
+    options.sampler = options.sampler or SAMPLERS
+    is_own = options.prompt_text is not None  # a text without stop strings: nothing is known of its form
+    if is_own and not str(options.prompt_text).strip():
         raise UserError("the prompt is empty: give --prompt_text a text to continue")
     check_style(options.prompt)
-    parsed = [parse_sampler(spec) for spec in options.sampler]
-    if len(set(parsed)) < len(parsed):
+    if len({parse_sampler(spec) for spec in options.sampler}) < len(options.sampler):
         raise UserError(f"a sampler is given twice: {', '.join(options.sampler)}")
     check_drawable(options.sampler)
-    parse_temperatures(options.temperatures)
-    parse_positions(options.positions)
-    _sampling(options)
-    return options
+    longest = Sampling().max_tokens if is_own else max_tokens_of(options.task, None)
+    sampling = Sampling(
+        temperature=options.temperature, max_tokens=longest if options.max_tokens is None else options.max_tokens,
+        stop=() if is_own else stop_strings(options.prompt), seed=options.seed,
+    )  # fmt: skip
+    validate(sampling)
+    temperatures, positions = parse_temperatures(options.temperatures), parse_positions(options.positions)
+    return LogitsConfig(tuple(options.sampler), temperatures, positions, sampling)
 
 
-def run(argv: list[str]) -> None:
-    """Parse the arguments, generate, describe, draw, print."""
-    options = parse_options(argv)
+def study(options: LogitsOptions, out: Path) -> list[Path]:
+    """Generate, describe, draw."""
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.local.transformers_engine import TransformersEngine
-    from forkpoint.evaluation.logit_study import LogitsConfig, parse_positions, study_logits
+    from forkpoint.evaluation.logit_study import study_logits
     from forkpoint.report.figures.logits_figure import draw_logits
-    from forkpoint.sampling.analysis import parse_temperatures
+    from forkpoint.tasks import render_prompt
+    from forkpoint.tasks.prompts import encode
 
-    out = options.out or default_directory("logits", options)
-    study = LogitsConfig(
-        tuple(options.sampler), parse_temperatures(options.temperatures), parse_positions(options.positions),
-        _sampling(options),
-    )  # fmt: skip
     problems = problems_of(options) if options.prompt_text is None else []
     engine = local_engine_of(options)
     assert isinstance(engine, TransformersEngine)
-    prompts: dict[str, TokenIds]
-    if options.prompt_text is None:
-        from forkpoint.tasks import render_prompt
-
-        prompts = {p.id: render_prompt(p, options.prompt, engine.tokenizer) for p in problems}
-    else:
-        from forkpoint.tasks.prompts import encode
-
+    prompts = {p.id: render_prompt(p, options.prompt, engine.tokenizer) for p in problems}
+    if options.prompt_text is not None:
         prompts = {"prompt": encode(options.prompt_text, engine.tokenizer)}
     task = options.task if options.prompt_text is None else "prompt"
     with progress_bar(options.quiet, out) as progress:
-        study_logits(engine, prompts, study, out, task=task, progress=progress)
-    finish("logits", argv, out, *(path for path in draw_logits(out) if path.suffix == ".svg"))
+        study_logits(engine, prompts, settings_of(options), out, task=task, progress=progress)
+    return [*(path for path in draw_logits(out) if path.suffix == ".svg")]
 
 
-def _sampling(options: LogitsOptions) -> Sampling:
-    """How the response is drawn. A text of the user's own has no stop strings: nothing is known of its form."""
-    from forkpoint.sampling.limits import validate
-    from forkpoint.tasks import stop_strings
-
-    own = options.prompt_text is not None
-    default = Sampling().max_tokens if own else max_tokens_of(options.task, None)
-    sampling = Sampling(
-        temperature=options.temperature,
-        max_tokens=default if options.max_tokens is None else options.max_tokens,
-        stop=() if own else stop_strings(options.prompt),
-        seed=options.seed,
-    )
-    validate(sampling)
-    return sampling
+VERBS = {"logits": Verb("logits", LogitsOptions, study, settings_of)}

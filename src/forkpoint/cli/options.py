@@ -1,28 +1,33 @@
-"""From arguments and YAML to a verb's frozen dataclass, by jsonargparse; every mistake becomes one sentence.
+"""From arguments and YAML to a verb's options, by argparse; every mistake becomes one sentence.
 
-A verb's options are the fields of one dataclass; the string under each field is its help text. A list field is
-given by repeating its flag, a true/false field by naming it.
+A verb's options are the fields of one dataclass; the string under a field is its help text. A field without a default
+must be there, a list's flag is repeated, a true/false flag is named. Flags take `-` for `_`.
 """
 
 from __future__ import annotations
 
-import difflib
+import argparse
+import ast
+import inspect
 import json
-import re
-import typing
-from dataclasses import dataclass, fields
+import textwrap
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
-
-from forkpoint.cli.examples import examples_of
+from forkpoint.cli.verbs import examples_of
+from forkpoint.recipe import read_yaml
 from forkpoint.types import UserError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadingOptions:
     """How a model is loaded."""
 
@@ -36,7 +41,7 @@ class LoadingOptions:
     """run model code that the Hub repository brings along"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelOptions(LoadingOptions):
     """Which model."""
 
@@ -46,7 +51,7 @@ class ModelOptions(LoadingOptions):
     """branch, tag or commit of a Hub model"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class LocalOptions(ModelOptions):
     """Which model, run by transformers in this process."""
 
@@ -54,11 +59,11 @@ class LocalOptions(ModelOptions):
     """memory that keys, values and logits may take (default: a share of the device's)"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class EngineOptions(LocalOptions):
     """Which model, and what runs it."""
 
-    engine: typing.Literal["transformers", "vllm", "openai", "ray"] = "transformers"
+    engine: Literal["transformers", "vllm", "openai", "ray"] = "transformers"
     """transformers (in this process), vllm, openai (a server of completions), or ray (replicas of one of the first
     two)"""
     tensor_parallel_size: int = 1
@@ -73,11 +78,11 @@ class EngineOptions(LocalOptions):
     """openai: requests in flight at a time"""
     replicas: int = 1
     """ray: copies of the model, each in a process of its own"""
-    inner: typing.Literal["transformers", "vllm"] = "transformers"
+    inner: Literal["transformers", "vllm"] = "transformers"
     """ray: what each replica is"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskOptions:
     """Which problems."""
 
@@ -95,11 +100,11 @@ class TaskOptions:
     """jsonl: the column of the gold answer"""
     options_column: str | None = None
     """jsonl: the column with the list of options of a multiple-choice question"""
-    kind: typing.Literal["number", "math", "option", "yesno"] | None = None
+    kind: Literal["number", "math", "option", "yesno"] | None = None
     """jsonl: how answers are read and compared (default: number)"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SamplingOptions:
     """How responses are sampled."""
 
@@ -121,7 +126,7 @@ class SamplingOptions:
     """seed of every random draw"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunOptions:
     """Where a run is kept."""
 
@@ -131,98 +136,219 @@ class RunOptions:
     """no progress bar"""
 
 
-class _Parser(ArgumentParser):
-    """A parser whose help ends with examples, each on one line as it was written."""
+@dataclass
+class TransformersOptions:
+    """Any other field of transformers' TrainingArguments is an option too, under its own name. Started again, the same
+    command goes on from where it was.
+    """
 
-    examples = ""
-
-    def format_help(self, *args: Any, **kwargs: Any) -> str:
-        return f"{super().format_help(*args, **kwargs)}{self.examples}"
+    further: dict[str, Any] = field(default_factory=dict)
 
 
-def parser_of(verb: str, options: type[Any], positional: tuple[str, str] | None = None) -> ArgumentParser:
-    """The verb's parser, made of its options."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog=f"forkpoint {verb}", description=options.__doc__, exit_on_error=False, default_env=False)
-    parser.examples = examples_of(verb)
-    parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it")
-    if positional:
-        parser.add_argument(positional[0], type=typing.get_type_hints(options)[positional[0]], help=positional[1])
-    parser.add_class_arguments(options, as_group=False, skip=set(positional[:1]) if positional else None)
+ELSEWHERE = {
+    "ref_model": "the reference is --model as it is before the training",
+    "label_smoothing": "no conservative or robust DPO is offered",
+    "loss_type": "the loss is the verb: train dpo, rpo, tdpo, critical-dpo, fork-dpo or sft",
+    "beta": "critical-dpo has --gamma, and sft, clm and slm have no such constant",
+}
+"""Options of trainings elsewhere that are something else here, or nothing."""
+
+
+@dataclass(frozen=True)
+class Verb(Generic[T]):
+    """A verb: its options, what is wrong with them before anything heavy is loaded, and what it does with them.
+
+    `act` takes the run's directory, too, and returns the files to name at the end, None for a run that goes on
+    elsewhere. `then` takes the same when the run's page is drawn.
+    """
+
+    name: str
+    OPTIONS: type[T]
+    act: Callable[[T, Path], Sequence[Path] | None]
+    check: Callable[[T], object] = lambda options: None
+    then: Callable[[T, Path], object] = lambda options, out: None
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def parse_options(self, argv: list[str]) -> T:
+        """The options of these arguments. UserError where one is wrong."""
+        options = parse(self.name, self.OPTIONS, argv)
+        self.check(options)
+        return options
+
+    def run(self, argv: list[str]) -> None:
+        """Parse the arguments, do what they say, keep the command, print and draw what came of it."""
+        from forkpoint.cli.finish import finish
+        from forkpoint.cli.setup import default_directory
+
+        with self.context():
+            options: Any = self.parse_options(argv)
+            out = options.out or default_directory(self.name, options)
+            made = self.act(options, out)
+            if made is not None:
+                finish(self.name, argv, out, *made)
+                self.then(options, out)
+
+
+class _Append(argparse.Action):
+    """Collects the values of a repeated flag, which replace the default."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [values] if before is self.default else [*before, values])
+
+
+class _BareWord(argparse.Action):
+    """Keeps a bare word; without one, the flag of this name counts."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if values is not None:
+            setattr(namespace, self.dest, values)
+
+
+def parser_of(
+    verb: str, options: type[Any], positional: tuple[str, str] | None = None, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """The verb's parser, made of its options and those of `parents`; `positional` is a bare word with its help."""
+    name = positional[0] if positional else None
+    words = [f.name for f in fields(options) if f.metadata.get("bare") or f.name == name]
+    kinds = (options, TransformersOptions) if issubclass(options, TransformersOptions) else (options,)
+    parser = argparse.ArgumentParser(
+        usage=" ".join(["forkpoint", verb, *map(str.upper, words), "[options]"]), epilog=examples_of(verb),
+        description="\n\n".join(str(inspect.getdoc(kind)) for kind in kinds), parents=parents,
+        formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve", allow_abbrev=False,
+        exit_on_error=False,
+    )  # fmt: skip
+    parser.add_argument("--config", action="append", default=[], help="YAML file of options, which flags override")
+    hints, texts = get_type_hints(options), dict([positional] if positional else []) | _help_texts(options)
+    for f in (f for f in fields(options) if f.name != "further"):
+        reading = _reading(hints[f.name], switch=positional is not None)
+        text = texts[f.name].replace("%", "%%")
+        if f.name in words:
+            word = {"action": _BareWord, "nargs": "?", "metavar": f.name.upper()}
+            parser.add_argument(f.name, help=text, **{**reading, **word})
+        if f.name == name:
+            continue
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        if _is_required(f):
+            default = [] if get_origin(hints[f.name]) is list else None
+        if not (default in (None, False, []) or "(default" in text):
+            text = f"{text} (default: {default})"
+        parser.add_argument(f"--{f.name}", default=default, help=text, **reading)
+        if "_" in f.name:
+            dashed = f"--{f.name.replace('_', '-')}"
+            parser.add_argument(dashed, dest=f.name, default=default, help=argparse.SUPPRESS, **reading)
     return parser
+
+
+def _is_required(f: Field[Any]) -> bool:
+    return f.default is f.default_factory is MISSING
+
+
+def _help_texts(options: type[Any]) -> dict[str, str]:
+    """The string under each field."""
+    texts: dict[str, str] = {}
+    for kind in reversed(options.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+        for pair in pairwise(body):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = " ".join(text.split())
+    return texts
+
+
+def _reading(hint: Any, *, switch: bool) -> dict[str, Any]:
+    """The keywords of add_argument for a field of this type. A `switch` takes no value: beside a bare word, that would
+    be taken for it."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kind = next(kind for kind in kinds if kind is not NoneType)
+    values = get_args(kind) if get_origin(kind) is Literal else (True, False) if kind is bool else ()
+    known = {str(value).lower() if kind is bool else str(value): value for value in values}
+    wanted = f"one of {', '.join(known)}" if known else {int: "a whole number", float: "a number"}.get(kind, "text")
+
+    def read(text: str) -> Any:
+        if NoneType in kinds and text == "null":
+            return None
+        try:
+            return known[text.lower() if kind is bool else text] if known else kind(text)
+        except (KeyError, ValueError):
+            raise argparse.ArgumentTypeError(f"must be {wanted}, but is {text!r}") from None
+
+    if get_origin(kind) is list:
+        return {"action": _Append, "metavar": "TEXT"}
+    if kind is bool:
+        return {"action": "store_true"} if switch else {"type": read, "nargs": "?", "const": True, "metavar": "BOOL"}
+    return {"type": read, **({"choices": values} if values else {"metavar": kind.__name__.upper()})}
 
 
 def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str, str] | None = None) -> T:
     """The verb's options from its arguments and, with `--config FILE`, from YAML; flags override the file.
 
-    `positional` names an option that is given as a bare word, with its help text.
-    Prints the help and exits for --help. Raises UserError for anything unknown (suggesting the nearest name) or of
-    the wrong type.
+    `positional` is an option that is a bare word, with its help. Prints the help and exits for --help. Raises
+    UserError for anything unknown (suggesting the nearest name) or of the wrong type.
     """
-    parser, hints = parser_of(verb, options, positional), typing.get_type_hints(options)
-    try:
-        namespace = parser.parse_args(_spell_out(argv, hints))
-    except (ArgumentError, TypeError, ValueError) as error:
-        if positional and f"arguments are required: {positional[0]}" in str(error):
-            wanted = f"{positional[1]}: forkpoint {verb} {positional[0].upper()}"
-            raise UserError(f"{verb} needs {wanted}") from None
-        raise UserError(_explain(verb, str(error), [f.name for f in fields(options)])) from None  # type: ignore[arg-type]
-    values = {f.name: namespace[f.name] for f in fields(options)}  # type: ignore[arg-type]
+    own = {f.name for f in fields(options)}  # type: ignore[arg-type]
+    known, parser = own - {"further"}, parser_of(verb, options, positional)
+    arguments, rest = _parsed(parser, argv)
+    settings = {key.replace("-", "_"): v for path in arguments.config for key, v in read_yaml(Path(path)).items()}
+    if "further" in own and (rest or settings.keys() - known):
+        more = _transformers_parser()
+        parser, known = parser_of(verb, options, None, more), known | {action.dest for action in more._actions}
+    for name, value in settings.items():
+        if name not in known:
+            raise UserError(f"{arguments.config[-1]}: {_unknown(verb, name, own, known)}")
+        if value is not None:
+            parser.set_defaults(**{name: _text(value, many=isinstance(parser.get_default(name), list))})
+    arguments, rest = _parsed(parser, argv)
+    if rest and not rest[0].startswith("-"):
+        raise UserError(f"unexpected argument {rest[0]!r}; options are --NAME VALUE, see forkpoint {verb} --help")
+    if rest:
+        raise UserError(_unknown(verb, rest[0].partition("=")[0], own, known))
+    values = {name: value for name, value in vars(arguments).items() if name != "config"}
+    for f in fields(options):  # type: ignore[arg-type]
+        if _is_required(f) and values[f.name] in (None, []):
+            label = f.name.upper() if positional or f.metadata.get("bare") else f"--{f.name}"
+            text = positional[1] if positional else _help_texts(options)[f.name]
+            raise UserError(f"{verb} needs {label}: {text}")
+    if "further" in own:
+        values["further"] = {name: values.pop(name) for name in [*values] if name not in own}
     return options(**values)
 
 
-def _spell_out(argv: list[str], hints: dict[str, Any]) -> list[str]:
-    """Flags as jsonargparse wants them, after --config so that they override it whatever the order.
-
-    A list's flags become one with all values, a true/false flag gets its value, dashes become underscores.
-    """
-    first: list[str] = []
-    others: list[str] = []
-    lists: dict[str, list[str]] = {}
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        start, equals, value = word.partition("=")
-        name = start[2:].replace("-", "_") if start.startswith("--") else ""
-        if name == "config":
-            first += [word] if equals or not words else [word, words.pop(0)]
-        elif name not in hints:
-            others.append(word)
-        elif hints[name] is bool and not equals:
-            others.append(f"--{name}={words.pop(0).lower() if _is_bool(words) else 'true'}")
-        elif hints[name] == list[str] and (equals or words):
-            lists.setdefault(name, []).append(value if equals else words.pop(0))
-        else:
-            others += [f"--{name}{equals}{value}"] if equals or not words else [f"--{name}", words.pop(0)]
-    return [*first, *others, *(f"--{name}={json.dumps(values)}" for name, values in lists.items())]
+def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    try:
+        return parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        name = str(error.argument_name).partition("/")[0]  # of transformers' with both spellings
+        raise UserError(f"{name} {error.message}") from None
 
 
-def _is_bool(words: list[str]) -> bool:
-    return bool(words) and words[0].lower() in ("true", "false")
+def _text(value: Any, *, many: bool = False) -> Any:
+    """A value of a YAML file as a flag has it; `many` texts for an option that is a list."""
+    if many:
+        return [_text(one) for one in (value if isinstance(value, list) else [value])]
+    return json.dumps(value) if isinstance(value, bool | dict | list) else str(value)
 
 
-def flag(name: str) -> str:
-    """An option as it is written on the command line."""
-    return f"--{name.replace('_', '-')}"
+def _unknown(verb: str, option: str, own: set[str], known: set[str]) -> str:
+    """The sentence about an unknown option, with the nearest name, if there is one of the verb's `own`."""
+    name = option.lstrip("-").replace("-", "_")
+    dashes = "--" if option.startswith("-") else ""
+    near = [one for one in sorted(known) if one.endswith(f"_{name}")]
+    if not near and name in ELSEWHERE:
+        return f"there is no {dashes}{name} here: {ELSEWHERE[name]}"
+    near = near or get_close_matches(name, own, 1, cutoff=0.6) or get_close_matches(name, known, 1, cutoff=0.5)
+    hint = f", did you mean {dashes}{near[0]}?" if near else f"; forkpoint {verb} --help lists the options"
+    return f"unknown option {dashes}{name}{hint}"
 
 
-def _explain(verb: str, message: str, names: list[str]) -> str:
-    """jsonargparse's message as one sentence, with the nearest name for an unknown option."""
-    if unknown := re.search(r"unrecognized arguments: (\S+)|Option '([^']+)' is not accepted", message):
-        given = (unknown[1] or unknown[2]).partition("=")[0]
-        if unknown[1] and not given.startswith("-"):
-            return f"unexpected argument {given!r}; options are given as --NAME VALUE, see forkpoint {verb} --help"
-        near = difflib.get_close_matches(given.lstrip("-").replace("-", "_"), names, n=1, cutoff=0.5)
-        meant = [flag(name) if unknown[1] else name for name in near]
-        hint = f", did you mean {meant[0]}?" if meant else f"; forkpoint {verb} --help lists the options"
-        return f"unknown option {given}{hint}"
-    key = re.search(r'Parser key "([^"]+)"', message)
-    value = re.search(r"(?:Given|Got) value: (.*)", message)
-    if key and value and key[1] in names:
-        wanted = re.findall(r"Expected an? <class '(\w+)'>", message)
-        words = {"int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "str": "text"}
-        choices = re.search(r"Literal\[([^\]]*)\]", message)
-        kinds = " or ".join(dict.fromkeys(words.get(w, w) for w in wanted if w != "NoneType")) or "another value"
-        wanted_text = f"one of {choices[1]}" if choices else kinds
-        return f"--{key[1]} must be {wanted_text}, but is {value[1].strip()!r}"
-    return re.sub(r"\s*\n\s*", " ", message.replace('Parser key "config"', "--config")).strip()
+def _transformers_parser() -> argparse.ArgumentParser:
+    """A parser of transformers' TrainingArguments, which leaves out what is not said."""
+    from transformers import HfArgumentParser, TrainingArguments
+    from transformers.hf_argparser import string_to_bool
+
+    parser: argparse.ArgumentParser = HfArgumentParser(TrainingArguments, add_help=False)
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+        if action.type is string_to_bool:  # also those that may be None are named alone
+            action.nargs, action.const = "?", True
+    return parser

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forkpoint.cli.finish import finish
-from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, flag, parse
-from forkpoint.cli.setup import announce_sampling, announce_time, default_directory, engine_of, problems_of, sampling_of
+from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, Verb
+from forkpoint.cli.setup import announce_sampling, announce_time, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
 
 
-@dataclass(frozen=True)
+@dataclass
 class PairsOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     """Make preference pairs: a right and a wrong response a question, or single tokens at forks, or TRL's own data.
 
@@ -53,52 +51,41 @@ class PairsOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
     """responses sampled for each problem"""
 
 
-OPTIONS = PairsOptions  # a recipe checks its stages against it
-
-
-def run(argv: list[str]) -> None:
-    """Parse the arguments, make the pairs, print how many and what was dropped."""
-    options = parse("pairs", PairsOptions, argv)
-    _check(options)
-    from forkpoint.cli.progress import progress_bar
-    from forkpoint.pairs.pair_files import PAIRS
-
-    out = options.out or default_directory("pairs", options)
-    make = _forks if options.forks else _imported if options.trl else _responses
-    work = make(options, out)
-    with progress_bar(options.quiet, out) as progress:
-        work(progress)
-    finish("pairs", argv, out, out / PAIRS)
-
-
-Work = Callable[[Any], dict[str, Any]]
-
-
-def _check(options: PairsOptions) -> None:
+def check_sources(options: PairsOptions) -> None:
     """Refuse sources that exclude each other."""
-    given = [name for name in ("samples", "scores", "forks", "trl") if getattr(options, name) is not None]
+    sources = [name for name in ("samples", "scores", "forks", "trl") if getattr(options, name) is not None]
     for name, what in (("forks", "makes its pairs of a response's own tokens"), ("trl", "takes its pairs as they are")):
-        others = [f"--{other}" for other in given if other != name]
-        if name in given and others:
-            raise UserError(f"--{name} {what}, so it does not go with {' and '.join(others)}")
+        if name in sources and len(sources) > 1:
+            rest = " and ".join(f"--{source}" for source in sources if source != name)
+            raise UserError(f"--{name} {what}, so it does not go with {rest}")
     for name in ("subset", "prompt_column", "skip_bad", "without_end"):
         if getattr(options, name) and options.trl is None:
-            raise UserError(f"{flag(name)} is about the rows of --trl")
+            raise UserError(f"--{name} is about the rows of --trl")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"limit must be at least 1, but is {options.limit}")
 
 
-def _forks(options: PairsOptions, out: Path) -> Work:
+def make_pairs(options: PairsOptions, out: Path) -> list[Path]:
+    """Make the pairs of what the options name."""
+    from forkpoint.pairs.pair_files import PAIRS
+
+    make = _pair_forks if options.forks else _pair_imported if options.trl else _pair_responses
+    make(options, out)
+    return [out / PAIRS]
+
+
+def _pair_forks(options: PairsOptions, out: Path) -> None:
     from forkpoint.pairs.pair_building import pair_forks
     from forkpoint.pairs.pair_sources import read_forks
 
     assert options.forks is not None
     model = _vocabulary(options)
     trajectories = read_forks(options.forks, model)[: options.limit]
-    return lambda _: pair_forks(model, trajectories, out, any_alternative=options.any_alternative)
+    pair_forks(model, trajectories, out, any_alternative=options.any_alternative)
 
 
-def _imported(options: PairsOptions, out: Path) -> Work:
+def _pair_imported(options: PairsOptions, out: Path) -> None:
+    from forkpoint.cli.progress import progress_bar
     from forkpoint.pairs.pair_building import pair_imported
     from forkpoint.pairs.trl_files import read_preferences
 
@@ -109,17 +96,14 @@ def _imported(options: PairsOptions, out: Path) -> Work:
         prompt_column=options.prompt_column, bad=bad,
     )  # fmt: skip
     model = _vocabulary(options)
-
-    def work(progress: Any) -> dict[str, Any]:
-        done = pair_imported(model, rows, out, without_end=options.without_end, bad=bad, progress=progress)
-        if bad:
-            print(f"forkpoint: {len(bad):,} rows are left out; the first: {bad[0]}", file=sys.stderr)
-        return done
-
-    return work
+    with progress_bar(options.quiet, out) as progress:
+        pair_imported(model, rows, out, without_end=options.without_end, bad=bad, progress=progress)
+    if bad:
+        print(f"forkpoint: {len(bad):,} rows are left out; the first: {bad[0]}", file=sys.stderr)
 
 
-def _responses(options: PairsOptions, out: Path) -> Work:
+def _pair_responses(options: PairsOptions, out: Path) -> None:
+    from forkpoint.cli.progress import progress_bar
     from forkpoint.files import SAMPLES
     from forkpoint.pairs.pair_building import PairConfig, pair_responses
     from forkpoint.pairs.pair_sources import read_weights
@@ -137,12 +121,16 @@ def _responses(options: PairsOptions, out: Path) -> Work:
     weights = None if options.scores is None else read_weights(options.scores, model)
     if source is None:
         announce_time("pairs", options, out, model, problems, options.prompt, settings.sampling, options.n)
-    return lambda progress: pair_responses(
-        model, problems, settings, out, task=options.task, samples=samples, weights=weights, progress=progress
-    )
+    with progress_bar(options.quiet, out) as progress:
+        pair_responses(
+            model, problems, settings, out, task=options.task, samples=samples, weights=weights, progress=progress
+        )
 
 
 def _vocabulary(options: PairsOptions) -> Any:
     from forkpoint.engines.loading import load_vocabulary
 
     return load_vocabulary(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
+
+
+VERBS = {"pairs": Verb("pairs", PairsOptions, make_pairs, check_sources)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forkpoint.cli.examples import examples_of
+from forkpoint.cli.verbs import examples_of
 from forkpoint.types import UserError
 
 USAGE = "usage: forkpoint report DIR\n\nDraw report.html of the finished run in DIR again, and print its path."

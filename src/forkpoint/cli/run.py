@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from forkpoint.cli.finish import finish
@@ -89,17 +88,18 @@ def run(argv: list[str]) -> None:
 
 def _verb(name: str) -> RecipeVerb:
     """What a recipe must know of a verb. UserError for one that is unknown or cannot be a stage."""
-    from forkpoint.cli import RESUMING, VERBS, _find_verb
+    from forkpoint.cli import find_verb, load_verb
+    from forkpoint.cli.verbs import RESUMING
 
-    verb, rest = _find_verb(name.split())
+    verb, rest = find_verb(name.split())
     if rest:
         raise UserError(f"unknown verb {name!r}: did you mean {verb!r}?")
-    module = import_module(VERBS[verb][0])
-    options = getattr(module, "OPTIONS", None)
+    loaded = load_verb(verb)
+    options = getattr(loaded, "OPTIONS", None)
     if options is None:
         raise UserError(f"the verb {name!r} cannot be a stage of a recipe")
     names = frozenset(field.name for field in fields(options))
-    check = getattr(module, "parse_options", partial(parse, verb, options))
+    check = getattr(loaded, "parse_options", partial(parse, verb, options))
     return RecipeVerb(names - {"out"}, check, verb in RESUMING)
 
 

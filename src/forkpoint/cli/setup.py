@@ -18,7 +18,6 @@ from forkpoint.cli.options import (
     RunOptions,
     SamplingOptions,
     TaskOptions,
-    flag,
 )
 from forkpoint.files import CONFIG, to_json
 from forkpoint.types import Problem, Request, Sampling
@@ -75,6 +74,13 @@ def problems_of(options: TaskOptions) -> list[Problem]:
     )  # fmt: skip
 
 
+def problems_apart(options: TaskOptions, questions: set[str]) -> list[Problem]:
+    """The task's first problems, `limit` of them, with other questions than these."""
+    more = options.limit and options.limit + len(questions)
+    problems = problems_of(replace(options, limit=more))
+    return [problem for problem in problems if problem.question not in questions][: options.limit]
+
+
 def sampling_of(options: SamplingOptions, task: str) -> Sampling:
     """The policy of the options; `task` says how long a response may be where they do not."""
     from forkpoint.sampling.limits import validate
@@ -112,8 +118,7 @@ def announce_sampling(
     more = f", and up to {rollouts:,} rollouts from each wrong one" if rollouts else ""
     responses = f"{each:,} {'response' if each == 1 else 'responses'} to each of {n_problems:,} problems"
     print(
-        f"forkpoint: {verb} is about to sample {responses}, {count:,} in all{more}; "
-        f"{flag(limit)} N takes fewer problems",
+        f"forkpoint: {verb} is about to sample {responses}, {count:,} in all{more}; --{limit} N takes fewer problems",
         file=sys.stderr,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import HfArgumentParser, PreTrainedModel, Trainer, TrainingArguments, get_scheduler
+from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
 from forkpoint.losses.methods import ALPHA, Objective, objective
@@ -151,23 +150,6 @@ ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps", "eval_steps", "ada
 ORDERS = ("random", "group_by_length", "sequential")
 ARGUMENTS = frozenset(f.name for f in fields(TrainingArguments) if f.init)
 STATED = frozenset(f.name for f in fields(FittingFields)) & ARGUMENTS - {"seed"}  # what every summary holds
-
-
-def names() -> frozenset[str]:
-    """The names of TrainingArguments that a user may set."""
-    return ARGUMENTS - REFUSED.keys()
-
-
-def parsed(flags: Sequence[str]) -> dict[str, Any]:
-    """The values of `--name=value` flags of TrainingArguments, typed. UserError for a value that does not fit."""
-    flagged = [flag[2:].partition("=")[0] for flag in flags]
-    parser: Any = HfArgumentParser(TrainingArguments)
-    parser.exit_on_error = False
-    try:
-        values = parser.parse_args(["--output_dir=.", *flags])  # not as TrainingArguments, which would take a device
-    except (argparse.ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"a training argument cannot be read: {error}") from error
-    return {name: getattr(values, name) for name in flagged}
 
 
 def config_of(kind: type[C], values: Mapping[str, Any]) -> C:
