@@ -57,7 +57,10 @@ Opening = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class NoisyDocument:
-    """A document and the kind of each of its tokens, as an index into KINDS; both have the same length."""
+    """A document and the kind of each token, as an index into KINDS; both have the same length.
+
+    id="lab/train/0/7", token_ids=(50, 27, ..., 0), kinds=(0, 0, ..., 0)
+    """
 
     id: str
     token_ids: TokenIds
