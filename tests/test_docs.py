@@ -26,7 +26,7 @@ from forkpoint.cli.verbs import EXAMPLES, VERBS
 from forkpoint.decoding.strategies import _OPTIONS
 from forkpoint.evaluation.evaluate import plan
 from forkpoint.lab.corpus import SLIP_PROBABILITY
-from forkpoint.sampling.limits import _ALLOWED
+from forkpoint.sampling.limits import LIMITS
 from forkpoint.tasks import STYLES, TASKS
 
 DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb in VERBS} | {
@@ -233,7 +233,7 @@ def test_every_strategy_is_documented_with_its_defaults(name):
 
 
 def test_every_sampler_field_is_documented():
-    assert all(table_row("samplers", field) for field in _ALLOWED if field != "max_tokens")
+    assert all(table_row("samplers", field) for field in LIMITS if field != "max_tokens")
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("run", "report", "lab train", "completion")])

@@ -12,7 +12,7 @@ from tiny_tokenizers import TOKENIZERS, byte_level, gemma, llama_2, word_piece
 
 import forkpoint
 from forkpoint.engines import load_engine
-from forkpoint.engines.remote.served import served_completion
+from forkpoint.engines.remote.served import Named, served_completion
 from forkpoint.text import StopCheck, decode, decode_with_offsets, end_ids, pieces
 from forkpoint.types import Request, Sampling, UserError
 
@@ -62,7 +62,8 @@ def test_a_response_ends_where_its_text_holds_a_stop_string(make):
         texts = [decode(tokenizer, ids[:n]) for n in range(1, 13)]
         first = next((n for n, text in enumerate(texts, 1) if any(s in text for s in stops.stop)), None)
         assert stops.first_end(ids, 0) == first
-        done = served_completion(Request("r", (0,)), ids, [0.0] * 12, [0.0] * 12, ended=False, stops=stops)
+        rows = [Named((0, 1), (0.0, 0.0), token, 0.0) for token in ids]
+        done = served_completion(Request("r", (0,)), rows, ended=False, stops=stops)
         assert (len(done.token_ids), done.finish_reason) == ((first, "stop") if first else (12, "length"))
 
 
@@ -107,8 +108,6 @@ def test_an_end_that_is_no_id_is_one_sentence(nonsense):
 
 
 def sources(generation, model, own):
-    config = SimpleNamespace(eos_token_id=model, vocab_size=50)
-    config.get_text_config = lambda decoder: config
-    return SimpleNamespace(config=config, generation_config=SimpleNamespace(eos_token_id=generation)), SimpleNamespace(
-        eos_token_id=own
-    )
+    config = SimpleNamespace(eos_token_id=model, vocab_size=50, get_text_config=lambda decoder: config)
+    made = SimpleNamespace(config=config, generation_config=SimpleNamespace(eos_token_id=generation))
+    return made, SimpleNamespace(eos_token_id=own)

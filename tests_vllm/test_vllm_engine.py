@@ -12,7 +12,7 @@ from engine_contract import EngineContract
 from forkpoint.curves.rollout_policy import policies
 from forkpoint.engines import Engine
 from forkpoint.engines.remote.vllm_engine import VllmEngine, load_vllm
-from forkpoint.tasks import load_problems, render_prompt
+from forkpoint.tasks import load_problems
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import FailedError, Request, Sampling, UserError
 
@@ -35,19 +35,9 @@ def test_it_keeps_prefixes(engine: VllmEngine) -> None:
     assert str(config.model_config.dtype) == "torch.float32"  # as the lab's weights are stored
 
 
-@pytest.mark.parametrize(("sampling", "says"), [
-    (Sampling(min_k=3.0), "min_k is not sampled by this engine, which knows temperature, top_k"),
-    (Sampling(typical_p=0.9), "typical_p is not sampled"),
-    (Sampling(temperature=2.5), "from 0.01 to 2.0 on vLLM, but is 2.5"),
-    (Sampling(temperature=0.005), "from 0.01 to 2.0 on vLLM, but is 0.005"),
-    (Sampling(min_p=0.1, top_p=0.9), "min_p and top_p do not go together"),
-])  # fmt: skip
-def test_policies_that_vllm_samples_otherwise_are_refused(engine: VllmEngine, sampling: Sampling, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        engine.generate([Request("a", (5, 6))], sampling)
-
-
-def test_beam_search_is_refused(engine: VllmEngine) -> None:
+def test_what_vllm_does_otherwise_is_refused(engine: VllmEngine) -> None:
+    with pytest.raises(UserError, match="min_k is not sampled by this engine, which knows temperature, top_k"):
+        engine.generate([Request("a", (5, 6))], Sampling(min_k=3.0))
     with pytest.raises(UserError, match="--engine transformers"):
         engine.beam_search([Request("a", (5, 6))], 4, Sampling())
 
@@ -69,31 +59,14 @@ def test_few_named_tokens_bound_the_bias(naming_few: VllmEngine, lab: Engine) ->
         np.testing.assert_allclose(few.own * (1 - few.unnamed), whole.own, atol=float(few.unnamed.max()))
 
 
-def test_truncated_policies_are_exact_from_few_named_tokens(naming_few: VllmEngine, lab: Engine) -> None:
-    sampling = Sampling(temperature=1.0, top_k=10)
-    sequences = [(*render_prompt(p, "cot", lab.tokenizer), 24) for p in load_problems("lab", limit=3)]
-    starts = [len(s) - 5 for s in sequences]
-    both = (e.score(sequences, top=10, sampling=sampling, starts=starts) for e in (naming_few, lab))
-    for mine, theirs, start in zip(*both, starts, strict=True):
-        np.testing.assert_allclose(mine.policy[start:-1], theirs.policy[start:-1], atol=1e-4)
-        np.testing.assert_allclose(mine.top_policy[start:], theirs.top_policy[start:], atol=1e-4)
-
-
-def test_what_needs_all_tokens_is_refused(naming_few: VllmEngine) -> None:
-    with pytest.raises(UserError, match="top_n_sigma depend on all 490 tokens, of which lab names at most 20"):
-        naming_few.score([(5, 6, 7)], sampling=Sampling(top_n_sigma=1.0))
-    with pytest.raises(UserError, match="21 top tokens were asked for"):
-        naming_few.score([(5, 6, 7)], top=21)
-
-
-@pytest.mark.parametrize(("arguments", "says"), [
-    ({"model": "/nowhere"}, "is not a model directory"),
-    ({"model": "lab", "engine_args": {"no_such": 1}}, "vLLM does not start with lab: .*no_such"),
-    ({"model": "lab", "memory_gib": -1}, "memory_gib must be above 0"),
+@pytest.mark.parametrize(("model", "options", "words"), [
+    ("/nowhere", {}, "is not a model directory"),
+    ("lab", {"engine_args": {"no_such": 1}}, "vLLM does not start with lab: .*no_such"),
+    ("lab", {"memory_gib": -1}, "memory_gib must be above 0"),
 ])  # fmt: skip
-def test_what_cannot_start_says_so(arguments: dict, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        load_vllm(**arguments)
+def test_what_cannot_start_is_refused(model: str, options: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_vllm(model, **options)
 
 
 def test_a_dead_worker_is_one_sentence(naming_few: VllmEngine) -> None:

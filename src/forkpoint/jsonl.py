@@ -16,8 +16,7 @@ BLANK = b" \t\r\n\xef\xbb\xbf"  # the last three are a byte order mark
 def rows_of(lines: Iterable[bytes], name: str, bad: list[str] | None = None) -> Iterator[tuple[str, Row]]:
     """Each object of JSON Lines, or of one JSON array, with its place ("NAME line 7", "NAME item 7").
 
-    Blank lines are skipped. Raises UserError at the first line or item that is not a JSON object in UTF-8; with `bad`
-    it is left out, and what is wrong with it appended there.
+    UserError at the first line or item that is no JSON object in UTF-8; with `bad` what is wrong is appended there.
     """
     for kind, number, value in _values(lines, name):
         place = f"{name} {kind} {number}"
@@ -41,11 +40,8 @@ def _values(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, int, Any]]
         if is_first and line.lstrip(BLANK).startswith(b"["):
             whole = b"".join([line, *(rest for _, rest in numbered)])
             items = _parsed(decoded(whole, name), name, number)
-            if not any(isinstance(item, dict) for item in items):
-                yield "line", number, items  # which is no object
-                return
-            for i, item in enumerate(items, start=1):
-                yield "item", i, item
+            objects = any(isinstance(item, dict) for item in items)
+            yield from (("item", i, item) for i, item in enumerate(items, 1)) if objects else [("line", number, items)]
         elif line.strip(BLANK):
             is_first = False
             yield "line", number, line
@@ -89,9 +85,7 @@ def scalar(row: Row, name: str, place: str) -> str:
     value = column(row, name, place)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return str(value)
-    return checked_text(value, f"{place}: column {name!r}")
+    return str(value) if is_number(value) else checked_text(value, f"{place}: column {name!r}")
 
 
 def checked_text(value: Any, what: str, *, blank: bool = False) -> str:
@@ -118,32 +112,30 @@ def texts(row: Row, name: str, place: str) -> Sequence[str]:
 def list_of(row: Row, name: str, kind: type, place: str) -> list[Any]:
     """A column that must hold a list of whole numbers (int), strings (str) or objects (dict)."""
     values = column(row, name, place)
-    named = {int: "whole numbers", str: "strings", dict: "objects"}[kind]
+    wanted = f"{name} must be a list of { {int: 'whole numbers', str: 'strings', dict: 'objects'}[kind] }"
     if not isinstance(values, list):
-        raise UserError(f"{place}: {name} must be a list of {named}, but is {shortened(values)}")
-    for value in values:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{place}: {name} must be a list of {named}, but holds {shortened(value)}")
+        raise UserError(f"{place}: {wanted}, but is {shortened(values)}")
+    if wrong := [value for value in values if not isinstance(value, kind) or isinstance(value, bool)]:
+        raise UserError(f"{place}: {wanted}, but holds {shortened(wrong[0])}")
     return values
 
 
 def tokens_of(row: Row, place: str, ids: str = "token_ids", texts: str = "tokens") -> tuple[list[int], list[str]]:
     """The token ids and their texts, which must be as many."""
-    found = list_of(row, ids, int, place), list_of(row, texts, str, place)
-    if len(found[0]) != len(found[1]):
+    token_ids, tokens = list_of(row, ids, int, place), list_of(row, texts, str, place)
+    if len(token_ids) != len(tokens):
         raise UserError(f"{place}: {ids} and {texts} differ in length")
-    return found
+    return token_ids, tokens
 
 
 def shares(values: Any, count: int, what: str, place: str) -> tuple[float, ...]:
     """The values, if they are a list of numbers from 0 to 1, one for each of `count` tokens; a UserError otherwise."""
-    if not isinstance(values, list) or not all(is_number(value) for value in values):
+    if not isinstance(values, list) or not all(map(is_number, values)):
         raise UserError(f"{place}: {what} must be a list of numbers, but is {shortened(values)}")
     if len(values) != count:
         raise UserError(f"{place}: {what} must hold one number for each of the {count} tokens, but holds {len(values)}")
-    for value in values:
-        if not 0 <= value <= 1:
-            raise UserError(f"{place}: {what} must be between 0 and 1, but holds {value}")
+    if outside := [value for value in values if not 0 <= value <= 1]:
+        raise UserError(f"{place}: {what} must be between 0 and 1, but holds {outside[0]}")
     return tuple(map(float, values))
 
 
@@ -159,6 +151,5 @@ def shortened(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    named = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
-    named |= {float: "a number", type(None): "null"}
-    return named.get(type(value), type(value).__name__)
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return "a number" if is_number(value) else kinds.get(type(value), type(value).__name__)

@@ -8,6 +8,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,7 @@ BYTE_OF = {chr(b): b for b in BYTES_SHOWN} | {chr(256 + n): b for n, b in enumer
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """The text of token ids without special tokens, spaces as they are."""
-    text: str = tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text
+    return str(tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def decode_with_offsets(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
@@ -32,9 +32,9 @@ def decode_with_offsets(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, 
     Made token by token, never by tokenising the text again. A token that ends in the middle of a character
     contributes nothing; the one that completes the character, or shows that it is none, contributes all of it.
     """
-    found = pieces(tokenizer, token_ids)
-    ends = list(itertools.accumulate(map(len, found), initial=0))
-    return "".join(found), list(itertools.pairwise(ends))
+    texts = pieces(tokenizer, token_ids)
+    ends = itertools.accumulate(map(len, texts), initial=0)
+    return "".join(texts), list(itertools.pairwise(ends))
 
 
 def pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
@@ -44,8 +44,8 @@ def pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
     """
     ids = [int(token) for token in token_ids]
     text = decode(tokenizer, ids)
-    found = list(_pieces(tokenizer, ids)) if hasattr(tokenizer, "get_vocab") else []  # some can decode, and no more
-    return found if "".join(found) == text else _pieces_by_prefix(tokenizer, ids, text)
+    texts = list(_pieces(tokenizer, ids)) if hasattr(tokenizer, "get_vocab") else []  # some can decode, and no more
+    return texts if "".join(texts) == text else _pieces_by_prefix(tokenizer, ids, text)
 
 
 def _pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
@@ -62,28 +62,24 @@ def _pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
         first = first and not any(texts)  # special tokens are not there for a decoder
 
 
-def _split(tokenizer: Any, ids: Sequence[int], text: str) -> Iterator[str]:
+def _split(tokenizer: Any, ids: Sequence[int], text: str) -> list[str]:
     """The text of tokens that spell bytes, parted where the tokens complete its characters."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     raw = [_spelling(tokenizer, token)[1] or b"" for token in ids]
-    read = [decoder.decode(some) for some in raw]
+    read = [decoder.decode(part) for part in raw]
     read[-1] += decoder.decode(b"", final=True)
     if not "".join(read).endswith(text):  # byte fallback reads all bytes as one character each if some are wrong
-        read = ["�" * len(some) for some in raw]
-    end = len(text) - len("".join(read))  # below 0 where a first space was stripped
-    for some in read[:-1]:
-        begin, end = max(end, 0), end + len(some)
-        yield text[begin : max(end, 0)]
-    yield text[max(end, 0) :]
+        read = ["�" * len(part) for part in raw]
+    stripped = len("".join(read)) - len(text)  # above 0 where a first space was
+    ends = [max(end - stripped, 0) for end in itertools.accumulate(map(len, read[:-1]), initial=0)]
+    return [text[begin:end] for begin, end in itertools.pairwise([*ends, len(text)])]
 
 
 def _pieces_by_prefix(tokenizer: Any, ids: Sequence[int], text: str) -> list[str]:
     """What each token adds to the characters that the tokens so far have in common with the whole text."""
-    ends = [0] if ids else []
-    for i in range(1, len(ids)):
-        now = zip(decode(tokenizer, ids[:i]), text, strict=False)
-        ends.append(max(ends[-1], sum(1 for _ in itertools.takewhile(lambda both: both[0] == both[1], now))))
-    return [text[begin:end] for begin, end in itertools.pairwise([*ends, len(text)])]
+    common = (len(commonprefix([decode(tokenizer, ids[:n]), text])) for n in range(1, len(ids)))  # noqa: RUF071
+    ends = [*itertools.accumulate(common, max, initial=0), len(text)] if ids else []
+    return [text[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 @lru_cache(maxsize=2**18)
@@ -175,41 +171,36 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=8)
 def _tokens_holding(tokenizer: Any, characters: frozenset[str], vocab_size: int) -> np.ndarray:
-    """Which token ids [V] may complete one of the characters; byte fragments may complete any non-ASCII one.
-
-    Models often have a few more ids than their tokenizer; those spell nothing.
-    """
-    n, (before, _) = n_tokens(tokenizer), _ordinary(tokenizer)
-    if not all(c.isascii() for c in characters):
-        return np.ones(max(vocab_size, n), dtype=bool)
+    """Which token ids [V] may complete one of the characters; those that only the model has spell nothing."""
+    n, (before, text) = n_tokens(tokenizer), _ordinary(tokenizer)
+    table = np.zeros(max(vocab_size, n), dtype=bool)
+    if not "".join(characters).isascii():  # byte fragments may complete any
+        return ~table
     rows = [[*before, i] for i in range(n)]
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         texts = backend.decode_batch(rows)  # a third of the time
     else:
         texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    table = np.zeros(max(vocab_size, n), dtype=bool)
-    start = len(decode(tokenizer, before))
-    table[:n] = [any(c in text[start:] for c in characters) for text in texts]
+    table[:n] = [not characters.isdisjoint(both[len(text) :]) for both in texts]
     return table
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """The ids that end a response: the generation configuration's, else the model's, and the tokenizer's own.
 
-    Ids that the model cannot write, such as the -1 of some configurations, end nothing. UserError for what is no id.
+    Ids that the model cannot write, such as -1, end nothing. UserError for what is no id.
     """
     config = model.config.get_text_config(decoder=True)
-    ids: set[int] = set()
+    vocabulary, ids = range(config.vocab_size), set[int]()
     for source in (getattr(model, "generation_config", None), model.config, config):
         configured = getattr(source, "eos_token_id", None)
         listed = configured if isinstance(configured, (list, tuple)) else [configured]
         if wrong := [one for one in listed if one is not None and type(one) is not int]:
             raise UserError(f"eos_token_id of a model must be a token id or a list of them, but holds {wrong[0]!r}")
-        ids.update(one for one in listed if one is not None and 0 <= one < config.vocab_size)
+        ids.update(one for one in listed if one is not None and one in vocabulary)
         if ids:
             break
-    own = tokenizer.eos_token_id
-    return tuple(sorted(ids | ({own} if own is not None and 0 <= own < config.vocab_size else set())))
+    return tuple(sorted(one for one in ids | {tokenizer.eos_token_id} if one in vocabulary))
 
 
 def visible_pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:

@@ -20,7 +20,7 @@ from forkpoint.cli import verbs as table
 from forkpoint.cli.options import RunOptions, Verb, parse
 from forkpoint.cli.train import DpoOptions
 from forkpoint.lab import MODEL_DIR
-from forkpoint.report.command import command_of, keep_command
+from forkpoint.report.command import keep_command
 from forkpoint.types import FailedError, UserError
 
 
@@ -194,9 +194,8 @@ def test_a_page_that_cannot_be_drawn_hides_no_run(capsys, tmp_path, monkeypatch)
 
 def test_a_command_is_kept_without_passwords(tmp_path):
     keep_command(tmp_path, ["eval", "--base-url", "http://me:secret@host/v1"])
-    kept = command_of(tmp_path)
-    assert kept is not None
-    assert kept.text == "forkpoint eval --base-url http://***@host/v1"
+    kept = json.loads((tmp_path / "command.json").read_text())
+    assert kept["command"] == "forkpoint eval --base-url http://***@host/v1"
 
 
 @pytest.mark.parametrize(("verb", "hint"), [

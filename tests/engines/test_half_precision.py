@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import build_model, tiny_config
-from transformers import Gemma2Config, GPT2Config, Qwen3Config
+from tiny_models import build_model, family_config, tiny_config
 
 from forkpoint.engines import load_engine
 from forkpoint.engines.local import transformers_engine
@@ -22,46 +21,30 @@ from forkpoint.engines.local.trunk_attention import TrunkCache
 from forkpoint.files import claim_directory
 from forkpoint.types import Request, Sampling, UserError
 
+DEEP = {"num_hidden_layers": 16, "initializer_range": 0.15, "num_key_value_heads": 4}
+FAMILIES = {"llama": DEEP, "qwen3": {}, "gpt2": {}, "gemma2": {}}
 
-@pytest.fixture(scope="module")
-def measured():
-    """The functions of benchmarks/half_precision.py."""
+
+def test_the_benchmark_finds_ours_nearer_to_float32(monkeypatch):
+    """The functions of benchmarks/half_precision.py, on few tokens."""
     path = Path(__file__).parents[2] / "benchmarks" / "half_precision.py"
-    sys.path.insert(0, str(path.parent))
+    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
     spec = importlib.util.spec_from_file_location("half_precision", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    sys.path.remove(str(path.parent))
-    return module
-
-
-def test_bfloat16_selects_the_tokens_that_float32_selects(measured):
-    found = measured.selections(layers=2, tokens=1024)
-    assert 14 < found["largest_logit"] < 24
-    assert found["ours_selected_otherwise"] < 0.001 < found["plain_selected_otherwise"]
-    assert found["ours_loss_error"] < 1e-5 < 0.01 < found["plain_loss_error"]
-
-
-def test_trunk_decoding_is_as_near_to_pytorchs_attention_as_that_is_to_float32(measured):
-    found = measured.decoding(layers=2, branches=24, length=16)
-    assert 0 < found["trunks_and_scoring"] <= found["scoring_and_float32"]
-
-
-FAMILIES = {
-    "llama, deep": lambda t: tiny_config(t, num_hidden_layers=16, initializer_range=0.15),
-    "qwen3": lambda t: tiny_config(t, Qwen3Config, num_key_value_heads=2, head_dim=8),
-    "gemma2": lambda t: tiny_config(t, Gemma2Config, num_key_value_heads=2, head_dim=8, sliding_window=8,
-                                    attn_logit_softcapping=5.0, final_logit_softcapping=10.0),
-    "gpt2": lambda t: GPT2Config(vocab_size=len(t), n_embd=32, n_layer=2, n_head=4, eos_token_id=t.eos_token_id,
-                                 bos_token_id=None, initializer_range=0.4),
-}  # fmt: skip
+    losses = module.selections(layers=2, tokens=1024)
+    assert 14 < losses["largest_logit"] < 24
+    assert losses["ours_selected_otherwise"] < 0.001 < losses["plain_selected_otherwise"]
+    assert losses["ours_loss_error"] < 1e-5 < 0.01 < losses["plain_loss_error"]
+    decoding = module.decoding(layers=2, branches=24, length=16, seed=0)
+    assert 0 < decoding["trunks_and_scoring"] <= decoding["scoring_and_float32"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"gemma2"}))  # whose own attention rounds its scores
-def test_rollouts_have_the_log_probabilities_that_scoring_says(family, dtype, tokenizer):
+def test_rollouts_have_the_log_probabilities_that_scoring_gives(family, dtype, tokenizer):
     """Of every token, as near as half precision is to float32."""
-    model = build_model(FAMILIES[family](tokenizer), seed=1).to(dtype)
+    model = build_model(family_config(family, tokenizer, **FAMILIES[family]), seed=1).to(dtype)
     engine, exact = (load_engine(m, tokenizer) for m in (model, copy.deepcopy(model).float()))
     assert engine.trunk_refusal is None
     trunk = tuple(np.random.default_rng(3).integers(2, len(tokenizer), 60).tolist())
@@ -80,37 +63,32 @@ def test_rollouts_have_the_log_probabilities_that_scoring_says(family, dtype, to
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_float32_pass_of_half_weights_is_the_float32_model(family, dtype, tokenizer):
-    model = build_model(FAMILIES[family](tokenizer), seed=1).to(dtype)
+    model = build_model(family_config(family, tokenizer, **FAMILIES[family]), seed=1).to(dtype)
     exact, before = copy.deepcopy(model).float(), copy.deepcopy(model.state_dict())
     ids, rows = torch.randint(2, len(tokenizer), (3, 20)), torch.arange(60)
     with float32_activations(model):
         hidden = hidden_at(model, ids, rows)
-    torch.testing.assert_close(hidden, hidden_at(exact, ids, rows), rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(
-        token_losses_and_entropy(hidden, head_of(model), ids.flatten()),
-        token_losses_and_entropy(hidden_at(exact, ids, rows), head_of(exact), ids.flatten()),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    expected = hidden_at(exact, ids, rows)
+    ours = (hidden, *token_losses_and_entropy(hidden, head_of(model), ids.flatten()))
+    of_exact = (expected, *token_losses_and_entropy(expected, head_of(exact), ids.flatten()))
+    for a, b in zip(ours, of_exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert hidden_at(model, ids, rows).dtype == dtype
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_logits_are_not_rounded_to_the_precision_of_the_weights():
+@pytest.mark.parametrize("autocast", [False, True])
+def test_logits_are_not_rounded_to_the_precision_of_the_weights(autocast):
     """Nor under autocast, whose factors are rounded."""
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(5, 64).bfloat16(), torch.randn(5000, 64).bfloat16(), torch.randn(5000).bfloat16()
     expected = hidden.double() @ weight.double().T + bias.double()
-    for head, states in (
-        (Head(weight, bias, 1.0, None), hidden),
-        (Head(weight.float(), bias.float(), 1.0, None), hidden),
-    ):
-        for autocast in (False, True):
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                torch.testing.assert_close(head.all_logits(states).double(), expected, rtol=0, atol=1e-4)
-                losses, _ = token_losses_and_entropy(states, head, torch.arange(5))
-            exact = torch.nn.functional.cross_entropy(expected, torch.arange(5), reduction="none")
-            torch.testing.assert_close(losses.double(), exact, rtol=0, atol=1e-4)
+    exact = torch.nn.functional.cross_entropy(expected, torch.arange(5), reduction="none")
+    for head in (Head(weight, bias, 1.0, None), Head(weight.float(), bias.float(), 1.0, None)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            torch.testing.assert_close(head.all_logits(hidden).double(), expected, rtol=0, atol=1e-4)
+            losses, _ = token_losses_and_entropy(hidden, head, torch.arange(5))
+        torch.testing.assert_close(losses.double(), exact, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("error", "refused"), [
@@ -143,7 +121,7 @@ def test_a_resumed_run_does_not_mix_trunks_and_plain_batches(tokenizer, tmp_path
         claim_directory(tmp_path, {"engine": dict(load_engine(model, tokenizer).settings)})
 
 
-def test_another_attention_is_found_out_in_half_precision(tokenizer, monkeypatch):
+def test_another_attention_is_noticed_in_half_precision(tokenizer, monkeypatch):
     """Scores that are a twentieth too small change logits by 0.02 of their spread, rounding by 0.005 at most."""
     model = build_model(tiny_config(tokenizer, num_hidden_layers=4, initializer_range=0.2), seed=1).half()
     assert load_engine(model, tokenizer).trunk_refusal is None

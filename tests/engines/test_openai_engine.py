@@ -1,4 +1,4 @@
-"""The openai engine against a server that answers exactly, fails as told, or lacks what real ones may."""
+"""The openai engine against a server that answers exactly, fails as asked, or lacks what real ones may."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine_contract import GREEDY, EngineContract, requests
 
 from forkpoint.cli import main
 from forkpoint.engines import Engine, load_engine
-from forkpoint.engines.remote.openai_answers import PLAIN
 from forkpoint.engines.remote.openai_calls import RETRIES, ServerError
 from forkpoint.engines.remote.openai_engine import OpenAIEngine, load_openai
+from forkpoint.engines.remote.openai_protocol import PLAIN
 from forkpoint.engines.remote.served import request_seed
 from forkpoint.types import Request, Sampling, UserError
 
@@ -56,6 +56,10 @@ def behaviour(server: CompletionsServer) -> Iterator[Behaviour]:
     server.does = Behaviour()
 
 
+def greedy(engine: Engine, n: int = 1) -> list[tuple[int, ...]]:
+    return [c.token_ids for c in engine.generate(requests(engine, n), GREEDY)]
+
+
 class TestContract(EngineContract):
     """With `engine`. What takes thousands of requests is tested against vLLM."""
 
@@ -65,99 +69,76 @@ class TestContract(EngineContract):
     test_critical_tokens_agree_with_transformers = None
 
 
-def test_what_the_server_says_is_what_comes_out(engine: OpenAIEngine, lab: Engine) -> None:
-    sampling = Sampling(temperature=0.8, top_p=0.9, top_k=20, max_tokens=30, seed=5)
-    for done in engine.generate(asked := requests(lab, 5, "cot"), sampling):
-        request = next(r for r in asked if r.key == done.key)
-        drawn = Request(str(request_seed(sampling, request.key)), request.prefix)
-        (same,) = lab.generate([drawn], Sampling(temperature=0.8, top_p=0.9, top_k=20, max_tokens=30))
+def test_completions_are_those_of_the_server(engine: OpenAIEngine, lab: Engine) -> None:
+    policy = {"temperature": 0.8, "top_p": 0.9, "top_k": 20, "max_tokens": 30}
+    sampling = Sampling(**policy, seed=5)
+    asked = {r.key: r for r in requests(lab, 5, "cot")}
+    for done in engine.generate(list(asked.values()), sampling):
+        drawn = Request(str(request_seed(sampling, done.key)), asked[done.key].prefix)
+        (same,) = lab.generate([drawn], Sampling(**policy))
         assert (done.token_ids, done.text, done.finish_reason) == (same.token_ids, same.text, same.finish_reason)
         np.testing.assert_allclose(done.logprobs, same.logprobs, atol=1e-5)
 
 
-def test_every_value_of_the_policy_is_said(engine: OpenAIEngine, server, behaviour) -> None:
-    """Servers have defaults of their own for what is left out."""
-    list(engine.generate(requests(engine, 1), Sampling(top_k=7, max_tokens=3, stop=("zz",))))
-    ((body, _),) = server.seen
+def test_what_is_asked(engine: OpenAIEngine, server, behaviour) -> None:
+    """Every value of the policy: servers have defaults of their own. The first row alone costs no echo."""
+    (request,) = requests(engine, 1)
+    list(engine.generate([request], Sampling(top_k=7, max_tokens=3, stop=("zz",))))
+    for start in (len(request.prefix), len(request.prefix) - 1):
+        list(engine.score([request.prefix], starts=[start]))
+    body, first_row, two_rows = (body for body, _ in server.seen)
     assert {name: body[name] for name in PLAIN} == {**PLAIN, "top_k": 7}
-    assert body["stop_token_ids"] == list(engine.ends)
-    assert body["stop"] == ["zz"]
+    assert (body["stop_token_ids"], body["stop"]) == (list(engine.ends), ["zz"])
     assert 0 <= body["seed"] < 2**63
     assert "vllm_xargs" not in body
-
-
-def test_the_first_row_alone_costs_no_echo(engine: OpenAIEngine, server, behaviour) -> None:
-    prefix = requests(engine, 1)[0].prefix
-    list(engine.score([prefix], starts=[len(prefix)]))
-    list(engine.score([prefix], starts=[len(prefix) - 1]))
-    assert ["echo" in body for body, _ in server.seen] == [False, True]
-
-
-# Failures
-
-
-def test_retry_after_is_honoured(engine: OpenAIEngine, server, behaviour) -> None:
-    behaviour.faults = [(429, {"Retry-After": "1"})]
-    assert len(list(engine.generate(requests(engine, 1), GREEDY))) == 1
-    (_, first), (_, second) = server.seen
-    assert 1.0 <= second - first < 3.0
+    assert ["echo" in one for one in (first_row, two_rows)] == [False, True]
 
 
 @pytest.mark.parametrize("faults", [[(500, {}), (500, {})], ["drop"], [(408, {}), (503, {}), "drop", (409, {})]])
 def test_what_passes_is_asked_again(engine: OpenAIEngine, lab: Engine, server, behaviour, faults) -> None:
     behaviour.faults = list(faults)
-    (one,) = engine.generate(requests(engine, 1), GREEDY)
-    assert one.token_ids == next(lab.generate(requests(lab, 1), GREEDY)).token_ids
+    assert greedy(engine) == greedy(lab)
     assert len(server.seen) == len(faults) + 1
     assert len({str(body) for body, _ in server.seen}) == 1
 
 
-def test_a_server_that_stays_down_ends_the_run(engine: OpenAIEngine, server, behaviour) -> None:
-    behaviour.faults = [(503, {})] * 100
-    with pytest.raises(ServerError, match=r"fails, however often it is asked: out of order \(503\)"):
-        list(engine.generate(requests(engine, 1), GREEDY))
-    assert len(server.seen) == RETRIES + 1
+def test_retry_after_is_honoured(engine: OpenAIEngine, server, behaviour) -> None:
+    behaviour.faults = [(429, {"Retry-After": "1"})]
+    assert len(greedy(engine)) == 1
+    (_, first), (_, second) = server.seen
+    assert 1.0 <= second - first < 3.0
 
 
-def test_a_pause_of_many_minutes_is_not_waited_for(engine: OpenAIEngine, server, behaviour) -> None:
-    behaviour.faults = [(429, {"Retry-After": "600"})]
-    with pytest.raises(ServerError, match="asks to come back after 600 seconds"):
-        list(engine.generate(requests(engine, 1), GREEDY))
-    assert len(server.seen) == 1
+@pytest.mark.parametrize(("faults", "error", "words", "attempts"), [
+    ([(503, {})] * 100, ServerError, r"fails, however often it is asked: out of order \(503\)", RETRIES + 1),
+    ([(429, {"Retry-After": "600"})], ServerError, "asks to come back after 600 seconds", 1),
+    ([(422, {})], UserError, r"refuses a request: out of order \(422\)", 1),
+])  # fmt: skip
+def test_what_stays_ends_the_run(engine: OpenAIEngine, server, behaviour, faults, error, words, attempts) -> None:
+    behaviour.faults = list(faults)
+    with pytest.raises(error, match=words):
+        greedy(engine)
+    assert len(server.seen) == attempts
 
 
-def test_a_wrong_request_is_asked_once(engine: OpenAIEngine, server, behaviour) -> None:
-    behaviour.faults = [(422, {})]
-    with pytest.raises(UserError, match=r"refuses a request: out of order \(422\)"):
-        list(engine.generate(requests(engine, 1), GREEDY))
-    assert len(server.seen) == 1
-
-
-@pytest.mark.parametrize(("reason", "says"), [
+@pytest.mark.parametrize(("reason", "words"), [
     ("abort", "ended problem 0 with 'abort', not as a response"),
-    ("content_filter", "ended problem 0 with 'content_filter'"),
     ("length", r"broke problem 0 off after \d+ of 80 tokens"),
 ])  # fmt: skip
-def test_a_broken_off_response_is_none(engine: OpenAIEngine, behaviour, reason: str, says: str) -> None:
+def test_a_broken_off_response_is_none(engine: OpenAIEngine, behaviour, reason: str, words: str) -> None:
     behaviour.reason = reason
-    with pytest.raises(ServerError, match=says):
-        list(engine.generate(requests(engine, 1), GREEDY))
+    with pytest.raises(ServerError, match=words):
+        greedy(engine)
 
 
-# How many at a time
-
-
-def test_no_more_than_concurrency_are_in_flight(engine: OpenAIEngine, server, behaviour) -> None:
-    behaviour.delay = 0.03
-    server.most_in_flight = 0
-    asked = [Request(str(i), (5, 6)) for i in range(20)]
-    assert len(list(engine.generate(asked, Sampling(max_tokens=1)))) == 20
+def test_how_many_are_in_flight(engine: OpenAIEngine, server, behaviour) -> None:
+    """No more than `concurrency`, and none once the iterator is dropped."""
+    behaviour.delay, server.most_in_flight = 0.03, 0
+    asked = [Request(str(i), (5, 6)) for i in range(50)]
+    assert len(list(engine.generate(asked[:20], Sampling(max_tokens=1)))) == 20
     assert server.most_in_flight == 4
-
-
-def test_what_is_in_flight_is_dropped_with_the_iterator(engine: OpenAIEngine, server, behaviour) -> None:
-    behaviour.delay = 0.1
-    completions = engine.generate([Request(str(i), (5, 6)) for i in range(50)], Sampling(max_tokens=1))
+    server.seen.clear()
+    completions = engine.generate(asked, Sampling(max_tokens=1))
     next(completions)
     completions.close()  # type: ignore[attr-defined]
     time.sleep(0.3)
@@ -165,10 +146,7 @@ def test_what_is_in_flight_is_dropped_with_the_iterator(engine: OpenAIEngine, se
     assert server.in_flight == 0
 
 
-# What a server may lack
-
-
-@pytest.mark.parametrize(("lacks", "says"), [
+@pytest.mark.parametrize(("lacks", "words"), [
     ({"takes_ids": False}, "takes no token ids as prompt; vLLM does"),
     ({"gives_ids": False}, r"does not return token ids \(return_tokens_as_token_ids\)"),
     ({"gives_logprobs": False}, r"gives no log-probabilities of completions \(logprobs\)"),
@@ -178,38 +156,36 @@ def test_what_is_in_flight_is_dropped_with_the_iterator(engine: OpenAIEngine, se
     ({"key": "secret"}, r"does not accept the key in OPENAI_API_KEY \(401\)"),
     ({"faults": [(503, {})] * 9}, r"fails, however often it is asked: out of order \(503\)"),
 ])  # fmt: skip
-def test_what_a_server_cannot_do_is_said_at_once(server, behaviour, monkeypatch, lacks, says: str) -> None:
+def test_what_a_server_cannot_do_is_reported_at_once(server, behaviour, monkeypatch, lacks, words: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "another-key")
     server.does = Behaviour(**lacks)
-    with pytest.raises(UserError, match=says) as told:
+    with pytest.raises(UserError, match=words) as error:
         load_openai("lab", server.url)
-    assert "another-key" not in str(told.value)
-    assert server.url in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "another-key" not in str(error.value)
+    assert server.url in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_key_comes_from_the_environment(server, behaviour, monkeypatch) -> None:
     behaviour.key = "secret"
     monkeypatch.setenv("OPENAI_API_KEY", "secret\n")  # as from a file
     engine = load_openai("lab", server.url)
-    assert len(list(engine.generate(requests(engine, 1), GREEDY))) == 1
+    assert len(greedy(engine)) == 1
     assert "secret" not in str(engine.settings)
+    for key in ("se\ncret", "gehéim"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(UserError, match=r"OPENAI_API_KEY holds characters that no key has$"):
+            load_openai("lab", server.url)
 
 
-@pytest.mark.parametrize("key", ["se\ncret", "gehéim"])
-def test_what_is_no_key_is_not_sent_nor_printed(server, monkeypatch, key: str) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(UserError, match=r"OPENAI_API_KEY holds characters that no key has$"):
-        load_openai("lab", server.url)
-
-
-def test_a_server_that_cannot_echo_still_generates(server, behaviour) -> None:
-    for behaviour.echoes, says in ((False, "it does not echo"), (None, "it refuses echo with logprobs: echo is not")):
-        engine = load_openai("lab", server.url)
-        assert len(list(engine.generate(requests(engine, 2), GREEDY))) == 2
-        assert len(list(engine.score([(5, 6)], starts=[2]))) == 1
-        with pytest.raises(UserError, match=says):
-            engine.score([(5, 6)])
+@pytest.mark.parametrize(("echoes", "words"), [(False, "it does not echo"), (None, "it refuses echo with logprobs")])
+def test_a_server_that_cannot_echo_still_generates(server, behaviour, echoes, words: str) -> None:
+    behaviour.echoes = echoes
+    engine = load_openai("lab", server.url)
+    assert len(greedy(engine, 2)) == 2
+    assert len(list(engine.score([(5, 6)], starts=[2]))) == 1
+    with pytest.raises(UserError, match=words):
+        engine.score([(5, 6)])
 
 
 def test_few_named_tokens(server, behaviour, lab: Engine) -> None:
@@ -221,14 +197,14 @@ def test_few_named_tokens(server, behaviour, lab: Engine) -> None:
     with pytest.raises(UserError, match="top_n_sigma depend on all 490 tokens, of which lab names at most 20"):
         engine.score([(5, 6, 7)], sampling=Sampling(top_n_sigma=1.0))
     sequence = (*requests(lab, 1)[0].prefix, 400, 401)  # two unlikely tokens, which are none of the 20
-    sampling = Sampling(top_k=10)
-    ((mine,), (exact,)) = (e.score([sequence], top=20, sampling=sampling) for e in (engine, lab))
+    ((ours,), (exact,)) = (e.score([sequence], top=20, sampling=Sampling(top_k=10)) for e in (engine, lab))
     for name in ("logprobs", "gaps", "policy", "top_logprobs", "top_policy"):
-        np.testing.assert_allclose(getattr(mine, name), getattr(exact, name), atol=1e-5, err_msg=name)
-    assert (mine.entropy[1:] >= exact.entropy[1:] - 1e-5).all()
+        np.testing.assert_allclose(getattr(ours, name), getattr(exact, name), atol=1e-5, err_msg=name)
+    assert (ours.entropy[1:] >= exact.entropy[1:] - 1e-5).all()
 
 
-def test_top_n_sigma_needs_the_plugin(engine: OpenAIEngine, server, behaviour, lab: Engine) -> None:
+def test_top_n_sigma_needs_the_plugin(server, behaviour, lab: Engine) -> None:
+    engine = load_openai("lab", server.url)
     sampling = Sampling(temperature=2.0, top_n_sigma=1.0, max_tokens=5)
     behaviour.plugin = False
     with pytest.raises(UserError, match="does not know top_n_sigma; it must be vLLM with forkpoint installed"):
@@ -236,37 +212,30 @@ def test_top_n_sigma_needs_the_plugin(engine: OpenAIEngine, server, behaviour, l
     behaviour.plugin = True
     server.seen.clear()
     assert len(list(engine.generate(requests(lab, 2), sampling))) == 2
-    assert [body["vllm_xargs"]["top_n_sigma"] for body, _ in server.seen] == ["nonsense", 1.0, 1.0]
-    greedy = Sampling(temperature=0.0, top_n_sigma=1.0, max_tokens=5)
-    list(engine.generate(requests(lab, 1), greedy))
-    assert "vllm_xargs" not in server.seen[-1][0]
+    list(engine.generate(requests(lab, 1), Sampling(temperature=0.0, top_n_sigma=1.0, max_tokens=5)))
+    values = [body.get("vllm_xargs", {}).get("top_n_sigma") for body, _ in server.seen]
+    assert values == ["nonsense", 1.0, 1.0, None]
 
 
-def test_an_unknown_model_is_told_what_there_is(server) -> None:
-    with pytest.raises(UserError, match="has no model other; its models are: lab"):
-        load_openai("lab", server.url, served_model="other")
-
-
-def test_a_wrong_address_is_told(server, behaviour) -> None:
+def test_wrong_addresses_and_arguments_are_refused(server, behaviour) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(UserError, match=f"http://127.0.0.1:{port}/v1 does not answer"):
-        load_openai("lab", f"http://127.0.0.1:{port}/v1")
-    with pytest.raises(UserError, match=r"there is no list of models at .*; a server's address mostly ends in /v1"):
-        load_openai("lab", server.url.removesuffix("/v1"))
-    with pytest.raises(UserError, match="starts with http:// or https://, but is localhost:8000"):
-        load_openai("lab", "localhost:8000")
-    with pytest.raises(UserError, match="concurrency must be at least 1, but is 0"):
-        load_openai("lab", server.url, concurrency=0)
+        closed = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    above = server.url.removesuffix("/v1")
+    for url, options, words in (
+        (closed, {}, f"{closed} does not answer"),
+        (above, {}, r"there is no list of models at .*; a server's address mostly ends in /v1"),
+        ("localhost:8000", {}, "starts with http:// or https://, but is localhost:8000"),
+        (server.url, {"concurrency": 0}, "concurrency must be at least 1, but is 0"),
+        (server.url, {"served_model": "other"}, "has no model other; its models are: lab"),
+    ):
+        with pytest.raises(UserError, match=words):
+            load_openai("lab", url, **options)
 
 
 def test_beam_search_is_refused(engine: OpenAIEngine) -> None:
     with pytest.raises(UserError, match="--engine transformers"):
         engine.beam_search(requests(engine, 1), 4, GREEDY)
-
-
-# From the command line
 
 
 @pytest.mark.slow

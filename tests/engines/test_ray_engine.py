@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from engine_contract import GREEDY, EngineContract, columns_of, requests
+from engine_contract import GREEDY, EngineContract, assert_same, requests
 from ray import cloudpickle
 
 from forkpoint.cli import main
 from forkpoint.curves.critical_tokens import CriticalConfig, find_critical
 from forkpoint.engines import Engine, load_engine
-from forkpoint.engines.cluster.ray_engine import RayEngine, _check_address, chunks, load_ray, resources
+from forkpoint.engines.cluster.ray_engine import RayEngine, check_address, chunks, load_ray, resources
 from forkpoint.engines.cluster.ray_workers import Replica, opened
 from forkpoint.evaluation import evaluate as evaluation
 from forkpoint.tasks import load_problems
@@ -41,40 +41,36 @@ def engine() -> Engine:
     return load_ray(partial(load_engine, "lab"), 2, gpus_each=0)
 
 
-@pytest.fixture(autouse=True)
-def _small_units(monkeypatch) -> None:
-    monkeypatch.setattr(evaluation, "UNIT_PATHS", 8)
+@pytest.fixture(autouse=True, scope="module")
+def _small_units():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "UNIT_PATHS", 8)
+        yield
 
 
-def evaluate(engine: Engine, out: Path, progress: Any = None) -> dict[str, bytes]:
+def evaluate(engine: Engine, out: Path, progress: Any = None) -> dict[str, Any]:
     """The files of an evaluation, timings aside."""
-    evaluation.evaluate(
-        engine, load_problems("lab", limit=N), STRATEGIES, task="lab", max_tokens=80, out=out, progress=progress
-    )
+    problems = load_problems("lab", limit=N)
+    evaluation.evaluate(engine, problems, STRATEGIES, task="lab", max_tokens=80, out=out, progress=progress)
     return files(out)
 
 
-def files(out: Path) -> dict[str, bytes]:
-    found = {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")}
-    return {name: without_seconds(body) if name in ("results.json", "summary.json") else body
-            for name, body in found.items()}  # fmt: skip
+def files(out: Path) -> dict[str, Any]:
+    contents = {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")}
 
+    def without_seconds(fields: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in fields.items() if key != "seconds"}
 
-def without_seconds(body: bytes) -> bytes:
-    def drop(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: drop(one) for key, one in value.items() if key != "seconds"}
-        return [drop(one) for one in value] if isinstance(value, list) else value
-
-    return json.dumps(drop(json.loads(body))).encode()
+    return {
+        name: json.loads(body, object_hook=without_seconds) if name in ("results.json", "summary.json") else body
+        for name, body in contents.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def alone(lab, tmp_path_factory) -> dict[str, bytes]:
+def alone(lab, tmp_path_factory) -> dict[str, Any]:
     """What one process writes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "UNIT_PATHS", 8)
-        return evaluate(lab, tmp_path_factory.mktemp("alone"))
+    return evaluate(lab, tmp_path_factory.mktemp("alone"))
 
 
 class TestContract(EngineContract):
@@ -87,22 +83,17 @@ def test_settings_are_those_of_one_process(engine, lab):
     assert engine.tokenizer.get_vocab() == lab.tokenizer.get_vocab()
 
 
-def test_an_evaluation_writes_the_bytes_of_one_process(engine, alone, tmp_path):
-    assert {"samples.jsonl", "results.json", "config.json"} <= alone.keys()
-    assert evaluate(engine, tmp_path / "two") == alone
-
-
 def test_critical_tokens_are_the_bytes_of_one_process(engine, lab, tmp_path, monkeypatch):
     monkeypatch.setattr("forkpoint.curves.critical_tokens.UNIT", 2)
     monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 4)
     search = CriticalConfig(sampling=Sampling(max_tokens=160, seed=1), budget=64, replace=True)
     problems = load_problems("lab", limit=8)
-    told: list[str] = []
+    steps: list[str] = []
     find_critical(lab, problems, search, tmp_path / "one")
-    find_critical(engine, problems, search, tmp_path / "two", progress=lambda what, *_: told.append(what))
+    find_critical(engine, problems, search, tmp_path / "two", progress=lambda step, *_: steps.append(step))
     assert len((tmp_path / "two/critical.jsonl").read_text().splitlines()) > 2
     assert files(tmp_path / "two") == files(tmp_path / "one")
-    assert {"sampled problems", "labelled trajectories"} <= set(told)
+    assert {"sampled problems", "labelled trajectories"} <= set(steps)
 
 
 def test_pairs_of_replicas_are_the_bytes_of_one_process(engine, tmp_path, monkeypatch):
@@ -114,32 +105,24 @@ def test_pairs_of_replicas_are_the_bytes_of_one_process(engine, tmp_path, monkey
     assert main([*command, "--out", str(tmp_path / "one")]) == 0
     assert main([*command, "--engine", "ray", "--replicas", "2", "--out", str(tmp_path / "two")]) == 0
     assert asked == [2]
-    mine, theirs = files(tmp_path / "two"), files(tmp_path / "one")
-    assert len(theirs["samples.jsonl"].splitlines()) == 32
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert len(one["samples.jsonl"].splitlines()) == 32
     for name in ("samples.jsonl", "pairs.jsonl", "summary.json"):
-        assert mine[name] == theirs[name], name
+        assert two[name] == one[name], name
 
 
-def test_results_come_in_order_from_both_replicas(engine):
+def test_results_come_in_order_from_both_replicas_as_they_are_done(engine, tmp_path):
     def work(_: Engine, item: int) -> tuple[int, int]:
         time.sleep(0.6 if item == 0 else 0.05)
+        while item == 6 and not (tmp_path / "go").exists():
+            time.sleep(0.05)
         return item, os.getpid()
 
-    found = list(engine.map(work, range(8)))
-    assert [item for item, _ in found] == list(range(8))
-    assert len({pid for _, pid in found}) == 2
-
-
-def test_results_come_as_they_are_done(engine, tmp_path):
-    def work(_: Engine, item: int) -> int:
-        while item == 3 and not (tmp_path / "go").exists():
-            time.sleep(0.05)
-        return item
-
-    results = engine.map(work, range(4))
-    assert [next(results), next(results), next(results)] == [0, 1, 2]
+    results = engine.map(work, range(8))
+    first = [next(results) for _ in range(6)]
     (tmp_path / "go").touch()
-    assert list(results) == [3]
+    assert [item for item, _ in (*first, *results)] == list(range(8))
+    assert len({pid for _, pid in first}) == 2
 
 
 def test_a_killed_replica_does_its_item_again(engine, alone, tmp_path):
@@ -187,37 +170,30 @@ def test_errors_of_a_replica_are_those_of_one_process(engine):
     assert "return item / 0" in raised.value.__notes__[0]
 
 
-def test_scores_and_beams_are_those_of_the_inner_engine(engine, lab):
+def test_beams_and_many_scores_are_those_of_the_inner_engine(engine, lab):
     asked = requests(lab, 40)
     sequences, starts = [r.prefix for r in asked], [1 + i % 5 for i in range(40)]
-    sampling = Sampling(temperature=1.3, top_p=0.7)
-    mine, theirs = (e.score(sequences, top=5, sampling=sampling, starts=starts) for e in (engine, lab))
-    for one, other in zip(mine, theirs, strict=True):
-        assert (one.top_ids == other.top_ids).all()
-        for name, column in columns_of(one).items():
-            np.testing.assert_allclose(column, columns_of(other)[name], atol=1e-5, err_msg=name)
-    beams = [list(e.beam_search(asked[:3], 3, GREEDY)) for e in (engine, lab)]
-    for one, other in zip(*beams, strict=True):
-        assert (one.key, one.token_ids, one.text) == (other.key, other.token_ids, other.text)
+    for one, other in zip(*(e.score(sequences, starts=starts) for e in (engine, lab)), strict=True):
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+    for one, other in zip(*(e.beam_search(asked[:3], 3, GREEDY) for e in (engine, lab)), strict=True):
+        assert_same(one, other)
     with pytest.raises(UserError, match="empty prompt"):
         engine.beam_search([Request("a", ())], 2, GREEDY)
 
 
-def test_a_model_that_is_none_is_one_sentence():
-    replica = Replica(cloudpickle.dumps(partial(load_engine, "/nowhere")), os.environ["OMP_NUM_THREADS"])
+def test_what_loading_raises_and_warns_of_reaches_the_caller():
+    threads = os.environ["OMP_NUM_THREADS"]
+    replica = Replica(cloudpickle.dumps(partial(load_engine, "/nowhere")), threads)
     for answer in (replica.settings(), replica.facts(), replica.run(cloudpickle.dumps(max), cloudpickle.dumps(1))):
         with pytest.raises(UserError, match=r"^/nowhere is not a model directory$"):
             opened(answer)
 
-
-def test_what_loading_warns_of_reaches_the_caller():
     def load() -> Engine:
         logging.getLogger("forkpoint").warning("it is %s", "slow")
         return load_engine("lab")
 
-    replica = Replica(cloudpickle.dumps(load), os.environ["OMP_NUM_THREADS"])
-    assert opened(replica.facts()).warnings == ("it is slow",)
+    facts, warnings = opened(Replica(cloudpickle.dumps(load), threads).facts())
+    assert (facts[0], warnings) == ("lab", ["it is slow"])
 
 
 STUCK = """
@@ -256,27 +232,24 @@ def test_a_killed_run_goes_on_with_other_replicas(engine, alone, tmp_path):
     assert evaluate(engine, out, lambda *_: seen.append(journal.read_bytes())) == alone
     assert seen[-1].startswith(begun)
     assert seen[-1].count(b"\n") == 8  # units: two of greedy and six of CoT-decoding, none of them done twice
-    await_true(lambda: not any(running(pid) for pid in session), 30)
+    await_true(lambda: not any(map(running, session)), 30)
 
 
-def descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[psutil.Process]:
     """But for two small helpers of Ray's, which look after their parent every few seconds only."""
-    found = psutil.Process(pid).children(recursive=True)
-    return [child.pid for child in found if "Agent" not in " ".join(child.cmdline())]
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if "Agent" not in " ".join(child.cmdline())]
 
 
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def await_true(condition: Any, seconds: float) -> None:
+def await_true(condition: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.1)
+
+
+def running(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(("nodes", "replicas", "gpus_each", "expected"), [
@@ -291,49 +264,45 @@ def test_replicas_share_the_cluster(nodes, replicas, gpus_each, expected):
     assert resources(nodes, replicas, gpus_each) == expected
 
 
-@pytest.mark.parametrize(("nodes", "says"), [
+@pytest.mark.parametrize(("nodes", "words"), [
     ([{"CPU": 8.0, "GPU": 3.0}, {"GPU": 3.0}], r"3 replicas with 2 GPUs each were asked for, but .* has 3 \+ 3"),
     ([{"CPU": 8.0, "GPU": 1.0}], "has 1"),
     ([{}], "no CPUs"),
 ])  # fmt: skip
-def test_a_cluster_without_room_is_refused(nodes, says):
-    with pytest.raises(UserError, match=says):
+def test_a_cluster_without_room_is_refused(nodes, words):
+    with pytest.raises(UserError, match=words):
         resources(nodes, 3, 2)
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence():
     with pytest.raises(UserError, match=r"^RAY_ADDRESS is localhost:1, but no Ray cluster answers there: "):
-        _check_address("localhost:1")
+        check_address("localhost:1")
     for address in (None, "", "auto", "local", "ray://localhost:1"):
-        _check_address(address)
+        check_address(address)
 
 
-def cut(prefixes: Sequence[tuple[int, ...]], size: int) -> list[tuple[int, int]]:
-    return [(part.start, part.stop) for part in chunks(prefixes, size)]
+def test_chunks_keep_a_trunk_together(lab):
+    def cut(prefixes: list[tuple[int, ...]]) -> list[tuple[int, int]]:
+        return [(part.start, part.stop) for part in chunks(prefixes, 4)]
 
-
-def test_chunks_keep_a_trunk_together():
     trunks = [tuple(range(100 * t, 100 * t + 20)) for t in range(8)]
-    assert cut([], 4) == []
-    assert cut(trunks, 4) == [(0, 4), (4, 8)]
-    assert cut([trunks[0]] * 20, 4) == [(0, 8), (8, 16), (16, 20)]
+    assert cut([]) == []
+    assert cut(trunks) == [(0, 4), (4, 8)]
+    assert cut([trunks[0]] * 20) == [(0, 8), (8, 16), (16, 20)]
     branches = [t[:n] for t in trunks[:4] for n in (14, 16, 18, 20, 15)]  # each but a few tokens off its trunk
-    assert cut(branches, 4) == [(0, 5), (5, 10), (10, 15), (15, 20)]
+    assert cut(branches) == [(0, 5), (5, 10), (10, 15), (15, 20)]
+    few = object.__new__(RayEngine)
+    few.replicas = [None] * 8
+    assert len(few.chunks([r.prefix for r in requests(lab, 12)])) == 1
 
 
-def test_few_requests_are_not_torn_apart(lab):
-    engine = object.__new__(RayEngine)
-    engine.replicas = [None] * 8
-    assert len(engine._chunks([r.prefix for r in requests(lab, 12)])) == 1
-
-
-@pytest.mark.parametrize(("options", "says"), [
+@pytest.mark.parametrize(("options", "words"), [
     (["--replicas", "2"], "--replicas is an option of --engine ray, but the engine is transformers"),
     (["--inner", "vllm"], "--inner is an option of --engine ray"),
     (["--engine", "ray", "--replicas", "0"], "--replicas must be at least 1, but is 0"),
     (["--engine", "ray", "--tensor-parallel-size", "2"], "--tensor_parallel_size is an option of --engine vllm"),
     (["--engine", "ray", "--inner", "openai"], "--inner must be one of 'transformers', 'vllm'"),
 ])  # fmt: skip
-def test_wrong_options_are_one_sentence(options, says, tmp_path, capsys):
+def test_wrong_options_are_one_sentence(options, words, tmp_path, capsys):
     assert main(["eval", "--limit", "2", "--out", str(tmp_path / "run"), *options]) == 2
-    assert says in capsys.readouterr().err
+    assert words in capsys.readouterr().err

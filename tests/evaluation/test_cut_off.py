@@ -13,7 +13,7 @@ from forkpoint.decoding.cot_continuation import APPENDED
 from forkpoint.decoding.outcome import Case
 from forkpoint.engines import Engine
 from forkpoint.report.pages import eval
-from forkpoint.report.shades import heading_of
+from forkpoint.report.viewer import heading_of
 from forkpoint.tasks import extract
 from forkpoint.trajectories.rows import load_trajectories, sample_trajectories
 from forkpoint.types import Completion, Problem, Request, Sampling
@@ -71,14 +71,14 @@ def test_an_evaluation_counts_them_and_lets_only_stated_answers_vote(scripted, t
     counted = [(s["responses"], s["extraction_failures"], s["cut_off"]) for s in results["strategies"]]
     assert counted == [(1, 0, 1), (4, 2, 3), (1, 1, 1), (4, 2, 3)]
     assert results["strategies"][0]["dropped_paths"] == {"length": 2}
-    page = eval.page_of_summary(results)
+    page = eval.page(results)
     table = page.sections[1]
     assert [row[table.columns.index("cut off")] for row in table.rows] == ["1", "3", "1", "3"]
     assert page.lines[1].startswith("cut off at the length limit: self-consistency:n=3 1 of 1 responses; sample:n=4,")
     assert page.lines[1].endswith("pass@k:k=2,n=4 3 of 4 responses; raise --max-tokens")
     for s in results["strategies"]:  # as another version wrote it
         del s["cut_off"]
-    page = eval.page_of_summary(results)
+    page = eval.page(results)
     assert {row[table.columns.index("cut off")] for row in page.sections[1].rows} == {"–"}
     assert not any("cut off" in line for line in page.lines)
 

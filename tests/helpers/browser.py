@@ -55,9 +55,9 @@ class Page:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression, waited for where it is a promise."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def press(self, *keys: str) -> None:
         """Press keys, by their DOM names, one after the other."""
@@ -65,6 +65,19 @@ class Page:
             text = {"text": key} if len(key) == 1 else {}
             self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
             self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def choose(self, select: str, value: str) -> None:
+        """Choose an option of the <select> with that id."""
+        change = f"s.value = {json.dumps(value)}, s.dispatchEvent(new Event('change'))"
+        self.run(f"(s => ({change}))(document.getElementById('{select}'))")
+
+    def texts(self, selector: str) -> list[str]:
+        """The text of each element that the selector names."""
+        return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
+
+    def resize(self, width: int = 1280, height: int = 1000) -> None:
+        """Make the tab that large."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def requests(self) -> list[str]:
         """The addresses that were asked for."""
@@ -89,12 +102,8 @@ def browser(profile: Path, width: int = 1280, height: int = 1000) -> Iterator[Pa
     read_out, write_out = os.pipe()
     command = 'exec "$0" "$@" 3<&' + str(read_in) + " 4>&" + str(write_out)
     arguments = [program, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
-    process = subprocess.Popen(
-        ["bash", "-c", command, *arguments],
-        pass_fds=(read_in, write_out),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(["bash", "-c", command, *arguments], pass_fds=(read_in, write_out), **quiet)
     os.close(read_in), os.close(write_out)
     page = Page(write_in, read_out)
     try:
@@ -102,7 +111,7 @@ def browser(profile: Path, width: int = 1280, height: int = 1000) -> Iterator[Pa
         page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
-        page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        page.resize(width, height)
         yield page
     finally:
         process.terminate()

@@ -19,6 +19,7 @@ from forkpoint.engines import Engine
 from forkpoint.evaluation import evaluate as evaluation
 from forkpoint.tasks import load_problems, render_prompt
 from forkpoint.text import decode
+from forkpoint.trajectories.rows import load_trajectories
 from forkpoint.types import Request, Sampling, UserError
 
 GREEDY = Sampling(temperature=0.0, max_tokens=80)
@@ -45,9 +46,17 @@ def generated(engine: Engine, asked: list[Request], sampling: Sampling) -> dict[
 
 
 def columns_of(scored: Any) -> dict[str, np.ndarray]:
-    return {
-        name: getattr(scored, name) for name in ("logprobs", "entropy", "gaps", "policy", "top_logprobs", "top_policy")
-    }
+    names = ("logprobs", "entropy", "gaps", "policy", "top_logprobs", "top_policy")
+    return {name: getattr(scored, name) for name in names}
+
+
+def assert_same(ours: Any, expected: Any) -> None:
+    """Completions of the same tokens, text and end."""
+    assert (ours.token_ids, ours.text, ours.finish_reason) == (
+        expected.token_ids,
+        expected.text,
+        expected.finish_reason,
+    )
 
 
 class EngineContract:
@@ -56,31 +65,25 @@ class EngineContract:
     CLOSE: ClassVar[float] = 2e-4
     EXACT: ClassVar[bool] = False
 
-    def test_it_says_what_it_is(self, engine: Engine, lab: Engine) -> None:
-        assert engine.name == lab.name
-        assert engine.ends == lab.ends
-        assert engine.vocab_size == lab.vocab_size
+    def test_its_attributes(self, engine: Engine, lab: Engine) -> None:
+        assert (engine.name, engine.ends, engine.vocab_size) == (lab.name, lab.ends, lab.vocab_size)
         assert 1 <= engine.most_top <= engine.vocab_size
-        assert engine.context is not None
         assert 0 <= lab.context - engine.context <= 1
         json.dumps(dict(engine.settings))
+        assert list(engine.generate([], GREEDY)) == list(engine.score([])) == []
+        results = engine.map(lambda one, item: (one.name, 2 * item), [3, 1, 2])
+        assert list(results) == [(engine.name, 2 * i) for i in (3, 1, 2)]
 
     def test_greedy_responses_are_those_of_transformers(self, engine: Engine, lab: Engine) -> None:
         asked = requests(engine, 12) + [Request(f"cot {r.key}", r.prefix) for r in requests(engine, 12, "cot")]
-        mine, theirs = generated(engine, asked, GREEDY), generated(lab, asked, GREEDY)
-        assert mine.keys() == theirs.keys()
-        for key, one in mine.items():
-            other = theirs[key]
-            assert (one.token_ids, one.text, one.finish_reason) == (other.token_ids, other.text, other.finish_reason)
-            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=self.CLOSE)
-            np.testing.assert_allclose(one.gaps, other.gaps, atol=self.CLOSE)
-
-    def test_greedy_prefers_what_the_length_allows(self, engine: Engine, lab: Engine) -> None:
-        (request,) = requests(engine, 1)
-        short = Sampling(temperature=0.0, max_tokens=3)
-        (one,) = engine.generate([request], short)
-        (other,) = lab.generate([request], short)
-        assert (one.token_ids, one.finish_reason) == (other.token_ids, "length")
+        ours, expected = generated(engine, asked, GREEDY), generated(lab, asked, GREEDY)
+        assert ours.keys() == expected.keys()
+        for key, one in ours.items():
+            assert_same(one, expected[key])
+            np.testing.assert_allclose(one.logprobs, expected[key].logprobs, atol=self.CLOSE)
+            np.testing.assert_allclose(one.gaps, expected[key].gaps, atol=self.CLOSE)
+        (short,) = engine.generate(asked[:1], Sampling(temperature=0.0, max_tokens=3))
+        assert (short.token_ids, short.finish_reason) == (expected[asked[0].key].token_ids[:3], "length")
 
     @pytest.mark.parametrize("sampling", POLICIES)
     def test_samples_follow_the_policy(self, engine: Engine, lab: Engine, sampling: Sampling) -> None:
@@ -129,10 +132,8 @@ class EngineContract:
         starts = [len(r.prefix) for r in requests(lab, 6)]
         starts[0], starts[-1] = 1, len(sequences[-1])
         top = min(8, engine.most_top)
-        mine = list(engine.score(sequences, top=top, sampling=sampling, starts=starts))
-        theirs = list(lab.score(sequences, top=top, sampling=sampling, starts=starts))
-        assert len(mine) == len(theirs) == 6
-        for one, other, start in zip(mine, theirs, starts, strict=True):
+        both = (e.score(sequences, top=top, sampling=sampling, starts=starts) for e in (engine, lab))
+        for one, other, start in zip(*both, starts, strict=True):
             assert (one.top_ids[start:, 0] == other.top_ids[start:, 0]).all()
             assert np.isnan(one.logprobs[:start]).all()
             for name, column in columns_of(one).items():
@@ -147,12 +148,13 @@ class EngineContract:
     def test_stop_strings(self, engine: Engine, lab: Engine) -> None:
         asked = requests(engine, 4, "cot")
         stop = Sampling(temperature=0.0, max_tokens=80, stop=(" answer", "zzz"))
-        mine, theirs = generated(engine, asked, stop), generated(lab, asked, stop)
-        for key, one in mine.items():
-            assert (one.token_ids, one.text, one.finish_reason) == (
-                theirs[key].token_ids, theirs[key].text, theirs[key].finish_reason
-            )  # fmt: skip
-        assert any(" answer" in decode(engine.tokenizer, c.token_ids) for c in mine.values())
+        ours, expected = generated(engine, asked, stop), generated(lab, asked, stop)
+        free = generated(lab, asked, GREEDY)
+        for key, one in ours.items():
+            assert_same(one, expected[key])
+            assert one.text == free[key].text.partition(" answer")[0]
+            assert one.token_ids == free[key].token_ids[: len(one.token_ids)]
+        assert any(" answer" in decode(engine.tokenizer, c.token_ids) for c in ours.values())
 
     def test_a_stop_string_may_begin_in_what_is_written_already(self, engine: Engine, lab: Engine) -> None:
         (request,) = requests(engine, 1)
@@ -162,17 +164,18 @@ class EngineContract:
         sampling = Sampling(temperature=0.0, max_tokens=80, stop=stop)
         begun = Request("begun", (*request.prefix, whole.token_ids[0]), written=1)
         (one,), (other,) = engine.generate([begun], sampling), lab.generate([begun], sampling)
-        assert (one.token_ids, one.text, one.finish_reason) == (other.token_ids, other.text, "stop")
+        assert_same(one, other)
+        assert one.finish_reason == "stop"
         assert stop[0] not in one.text
 
-    def test_written_tokens_count_towards_the_length(self, engine: Engine) -> None:
+    def test_written_tokens_are_part_of_the_response(self, engine: Engine, lab: Engine) -> None:
         (request,) = requests(engine, 1, "cot")
-        begun = Request("begun", (*request.prefix, *request.prefix[-3:]), written=3)
-        (one,) = engine.generate([begun], Sampling(temperature=0.0, max_tokens=7))
-        assert len(one.token_ids) == 4
-        assert one.text.startswith(decode(engine.tokenizer, request.prefix[-3:]))
+        (whole,) = lab.generate([request], Sampling(temperature=0.0, max_tokens=7))
+        begun = Request("begun", (*request.prefix, *whole.token_ids[:3]), written=3)
+        (rest,) = engine.generate([begun], Sampling(temperature=0.0, max_tokens=7))
+        assert (whole.token_ids[:3] + rest.token_ids, rest.text) == (whole.token_ids, whole.text)
 
-    @pytest.mark.parametrize(("asked", "sampling", "says"), [
+    @pytest.mark.parametrize(("asked", "sampling", "words"), [
         ([Request("a", ())], GREEDY, "empty prompt"),
         ([Request("a", (5,)), Request("a", (6,))], GREEDY, "same key"),
         ([Request("a", (5, 10**6))], GREEDY, "outside the vocabulary"),
@@ -182,22 +185,21 @@ class EngineContract:
         ([Request("a", (5,))], Sampling(top_p=float("nan")), "top_p must be"),
         ([Request("a", (5,))], Sampling(stop=("",)), "stop string must not be empty"),
     ])  # fmt: skip
-    def test_bad_requests_are_refused_before_anything_runs(self, engine, asked, sampling, says) -> None:
-        with pytest.raises(UserError, match=says):
+    def test_bad_requests_are_refused_before_anything_runs(self, engine, asked, sampling, words) -> None:
+        with pytest.raises(UserError, match=words):
             engine.generate(asked, sampling)
 
     def test_bad_scoring_is_refused(self, engine: Engine) -> None:
-        for arguments, says in (
-            (([()],), "empty prompt"), (([(5, 10**6)],), "outside the vocabulary"), (([(5,) * 5000],), "reads at most"),
-        ):  # fmt: skip
-            with pytest.raises(UserError, match=says):
-                engine.score(*arguments)
-        with pytest.raises(UserError, match="cannot start at 4"):
-            engine.score([(5, 6, 7)], starts=[4])
-        with pytest.raises(UserError, match="top tokens were asked for"):
-            engine.score([(5, 6, 7)], top=engine.most_top + 1)
-        with pytest.raises(UserError, match="temperature must be"):
-            engine.score([(5, 6, 7)], sampling=Sampling(temperature=-1.0))
+        for sequence, options, words in (
+            ((), {}, "empty prompt"),
+            ((5, 10**6), {}, "outside the vocabulary"),
+            ((5,) * 5000, {}, "reads at most"),
+            ((5, 6, 7), {"starts": [4]}, "cannot start at 4"),
+            ((5, 6, 7), {"top": engine.most_top + 1}, "top tokens were asked for"),
+            ((5, 6, 7), {"sampling": Sampling(temperature=-1.0)}, "temperature must be"),
+        ):
+            with pytest.raises(UserError, match=words):
+                engine.score([sequence], **options)
 
     def test_it_goes_on_after_an_iterator_is_dropped(self, engine: Engine) -> None:
         asked = [Request(f"{r.key}#{i}", r.prefix) for r in requests(engine, 4, "cot") for i in range(20)]
@@ -214,22 +216,13 @@ class EngineContract:
         assert Counter(c.key for c in mixed) == Counter({r.key: 2 + (r in asked[:2]) for r in asked})
         assert all(alone[c.key] == c.token_ids for c in mixed)
 
-    def test_nothing_asked_is_nothing_done(self, engine: Engine) -> None:
-        assert list(engine.generate([], GREEDY)) == list(engine.score([])) == []
-
-    def test_map_keeps_the_order(self, engine: Engine) -> None:
-        assert list(engine.map(lambda one, item: (one.name, 2 * item), [3, 1, 2])) == [
-            (engine.name, 2 * i) for i in (3, 1, 2)
-        ]
-
     def test_an_evaluation_is_resumed_where_it_stopped(self, engine: Engine, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(evaluation, "UNIT_PATHS", 8)
         problems = load_problems("lab", limit=6)
 
         def run(out: str, progress: Any = None) -> dict[str, Any]:
-            return evaluation.evaluate(
-                engine, problems, ["greedy", "cot-decoding:k=4"], max_tokens=80, out=tmp_path / out, progress=progress
-            )
+            strategies, place = ["greedy", "cot-decoding:k=4"], tmp_path / out
+            return evaluation.evaluate(engine, problems, strategies, max_tokens=80, out=place, progress=progress)
 
         def stop(strategy: str, done: int, *_: int) -> None:
             if strategy.startswith("cot") and done > 8:
@@ -238,28 +231,26 @@ class EngineContract:
         whole = run("whole")
         with pytest.raises(KeyboardInterrupt):
             run("begun", stop)
-        journal = (tmp_path / "begun" / "journal.jsonl").read_text().splitlines()
-        assert len(journal) > 1
-        resumed = run("begun")
-        for one, other in zip(resumed["strategies"], whole["strategies"], strict=True):
+        assert len((tmp_path / "begun/journal.jsonl").read_text().splitlines()) > 1
+        for one, other in zip(run("begun")["strategies"], whole["strategies"], strict=True):
             assert one | {"seconds": 0} == other | {"seconds": 0}
-        assert [json.loads(line)["response"] for line in (tmp_path / "begun/samples.jsonl").open()] == [
-            json.loads(line)["response"] for line in (tmp_path / "whole/samples.jsonl").open()
-        ]
+        begun, undisturbed = (
+            [json.loads(line)["response"] for line in (tmp_path / out / "samples.jsonl").open()]
+            for out in ("begun", "whole")
+        )
+        assert begun == undisturbed
 
     def test_critical_tokens_agree_with_transformers(self, engine: Engine, lab: Engine, tmp_path) -> None:
         search = CriticalConfig(sampling=Sampling(max_tokens=160, seed=1), budget=256, until="budget")
-        own = find_critical(lab, load_problems("lab", limit=3), search, tmp_path / "lab")
+        problems = load_problems("lab", limit=3)
+        own = find_critical(lab, problems, search, tmp_path / "lab")
         rows = [json.loads(line) for line in (tmp_path / "lab/critical.jsonl").open()]
         assert own["n_trajectories"] == len(rows) > 0
-        from forkpoint.trajectories.rows import load_trajectories
-
-        problems = load_problems("lab", limit=3)
         same = load_trajectories(tmp_path / "lab/critical.jsonl", problems, engine, ())
         find_critical(engine, problems, search, tmp_path / "engine", trajectories=same)
-        for mine, theirs in zip(map(json.loads, (tmp_path / "engine/critical.jsonl").open()), rows, strict=True):
-            assert mine["token_ids"] == theirs["token_ids"]
-            np.testing.assert_allclose(mine["policy_prob"], theirs["policy_prob"], atol=self.CLOSE)
-            pairs = zip(mine["success_ci"], theirs["success_ci"], strict=True)
+        for one, row in zip(map(json.loads, (tmp_path / "engine/critical.jsonl").open()), rows, strict=True):
+            assert one["token_ids"] == row["token_ids"]
+            np.testing.assert_allclose(one["policy_prob"], row["policy_prob"], atol=self.CLOSE)
+            pairs = zip(one["success_ci"], row["success_ci"], strict=True)
             apart = [not (a[0] <= b[1] and b[0] <= a[1]) for a, b in pairs]
-            assert np.mean(apart) <= 0.05, f"success curves of {theirs['id']} lie apart"
+            assert np.mean(apart) <= 0.05, f"success curves of {row['id']} lie apart"

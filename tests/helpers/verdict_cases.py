@@ -156,6 +156,13 @@ NUMBER = [
     ("### Answer\nTom has 5 apples and buys 7.\n\nSo 5 + 7 = 12.", "5", False),
     ("**Answer:** 18\n\n9 * 2 = 18 and 2 > 1", "18", True),
     ('{"answer": "The total is 7.", "x": 3}', "7", True),
+    ("The answer is 18", "18", True),  # nothing follows the number
+    ("The answer is 18.", "18", True),
+    ("#### 1,000", "1000", True),
+    ("She makes $18.00 every day.", "18", True),
+    ("The answer is 18.5", "18", False),
+    ("The answer is -3.", "3", False),
+    ("The answer is 18.", "It is 9*2=18.\n#### 18", True),  # the gold answer as the data set has it
 ]
 
 MATH = [
@@ -229,6 +236,15 @@ MATH = [
     ("\\boxed{|z| = 5}", "5", True),
     ("The answer is 12 (since $3 \\cdot 4 = 12$).", "12", True),
     ("Since $a = 2$, the answer is 4 as $2^2 = 4$.", "4", True),
+    (r"\boxed{\frac{14}{3}}", r"\frac{14}{3}", True),
+    (r"\boxed{3} but in the end \boxed{4}", "4", True),
+    (r"\boxed{4} but in the end \boxed{3}", "4", False),
+    (r"\boxed{3} and \boxed{4}", "3,4", False),  # several boxes are no set
+    (r"\boxed{4}, I mean \boxed{\frac{4}{", "4", False),  # cut off: no answer
+    (r"\boxed{10\%}", "10", False),
+    (r"\boxed{\{1,3\}}", "(1,3)", False),
+    (r"\boxed{(1,3)}", "(1,3)", True),
+    (r"\boxed{x=5}", "5", True),
 ]
 
 OPTION = [
@@ -306,6 +322,9 @@ OPTION = [
     ("x = 5\n\nSo, B", "B", True),
     ("<b>B</b>", "B", True),
     ('{"choice": "C", "reason": "(B) is too small"}', "C", True),
+    ("A car needs 3 hours, so (B).", "B", True),
+    ("A car needs 3 hours.", "A", False),
+    ("The answer is (a).", "A", True),
 ]
 
 YES_NO = [

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom, binom, binomtest
 
-from forkpoint.engines.vocabulary import Vocabulary
+from forkpoint.engines.loading import Vocabulary
 from forkpoint.pairs.fork_pairs import EvaluatedToken, Forked, choose_fork_pairs
 from forkpoint.pairs.pair_sources import read_forks, read_weights
 from forkpoint.proportions import beta_prior, difference_interval, exact_interval, wilson

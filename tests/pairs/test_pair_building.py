@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from forkpoint.cli import main
-from forkpoint.engines.vocabulary import load_vocabulary
+from forkpoint.engines.loading import load_vocabulary
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.pairs.pair_building import PairConfig, pair_responses
 from forkpoint.pairs.pair_files import read_pairs

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forkpoint.tasks import answer_key, same_answer
-from forkpoint.tasks.answers import asks_percentage, compare_math
+from forkpoint.tasks.answers import compare_math
 from forkpoint.types import AnswerKind
 
 
@@ -25,82 +25,43 @@ def test_golden_table_in_both_directions(kind: str, gold: str, equal: list[str],
                 assert verdict.error is None
 
 
-def test_the_golden_table_is_large_and_as_often_wrong_as_right() -> None:
-    equal, other = (sum(len(case[n]) for case in CASES) for n in (2, 3))
-    assert equal + other >= 500
-    assert other > 0.45 * (equal + other)
-
-
 PERCENTAGE = "By what percent does the area decrease?"
 
 
-@pytest.mark.parametrize(
-    ("question", "gold", "answer", "same"),
-    [
-        (PERCENTAGE, "10", r"10\%", True),
-        (PERCENTAGE, r"10\%", "10", True),
-        (PERCENTAGE, "10", "0.1", False),
-        ("A price of $50 rises by 10 percent. What is it now?", "55", r"55\%", False),
-        ("What is the probability?", r"\frac{1}{10}", r"10\%", True),
-        ("What is the probability?", "10", r"10\%", False),
-    ],
-)
+@pytest.mark.parametrize(("question", "gold", "answer", "same"), [
+    (PERCENTAGE, "10", r"10\%", True),
+    (PERCENTAGE, r"10\%", "10", True),
+    (PERCENTAGE, "10", "0.1", False),
+    ("Find the rate. Express your answer as a percentage, without the percent sign.", "10", r"10\%", True),
+    ("What percentage of 2.5 is 1.5?", "60", r"60\%", True),
+    ("The table shows the percent of riders. For which grade is it closest to $135\\%$?", "6", r"6\%", False),
+    ("A price of $50 rises by 10 percent. What is it now?", "55", r"55\%", False),
+    ("It grew by 20 percent. How many are there?", "10", r"10\%", False),
+    ("What is the probability?", r"\frac{1}{10}", r"10\%", True),
+    ("", "10", r"10\%", False),
+])  # fmt: skip
 def test_percent_sign(question: str, gold: str, answer: str, same: bool) -> None:
     assert compare_math(gold, answer, question=question).same is same
 
 
-@pytest.mark.parametrize(
-    ("question", "asks"),
-    [
-        (PERCENTAGE, True),
-        ("Find the rate. Express your answer as a percentage, without the percent sign.", True),
-        ("What percentage of 2.5 is 1.5?", True),
-        ("The table shows the percent of riders. For which grade is it closest to $135\\%$?", False),
-        ("It grew by 20 percent. How many are there?", False),
-        ("", False),
-    ],
-)
-def test_which_questions_ask_for_a_percentage(question: str, asks: bool) -> None:
-    assert asks_percentage(question) is asks
-
-
-@pytest.mark.parametrize(
-    ("kind", "a", "b"),
-    [
-        ("number", "1,000", "1000.0"),
-        ("number", "0.5", "1/2"),
-        ("number", "$18", "18.00"),
-        ("option", "(b)", "B"),
-        ("yesno", "Yes.", "yes"),
-        ("math", r"\dfrac{1}{2}", "0.5"),
-        ("math", "1,000", "1000"),
-        ("math", r"\left(1, 2\right)", "(1,2)"),
-        ("math", r"\text{east}", r"\text{East}"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "a", "b"), [
+    ("number", "1,000", "1000.0"), ("number", "0.5", "1/2"), ("number", "$18", "18.00"), ("option", "(b)", "B"),
+    ("yesno", "Yes.", "yes"), ("math", r"\dfrac{1}{2}", "0.5"), ("math", "1,000", "1000"),
+    ("math", r"\left(1, 2\right)", "(1,2)"), ("math", r"\text{east}", r"\text{East}"),
+])  # fmt: skip
 def test_plainly_equal_answers_have_one_key(kind: AnswerKind, a: str, b: str) -> None:
     assert answer_key(a, kind) == answer_key(b, kind)
     assert same_answer(a, b, kind)
-
-
-def test_keys_tell_percent_and_brackets_apart() -> None:
-    assert answer_key("10%", "math") != answer_key("10", "math")
-    assert answer_key("(1,3)", "math") != answer_key("[1,3]", "math")
 
 
 def test_equal_keys_are_equal_answers() -> None:
     for _, gold, _, other in CASES:
         for answer in other:
             assert answer_key(gold, "math") != answer_key(answer, "math"), (gold, answer)
-
-
-def test_same_answer_needs_more_than_a_key() -> None:
-    assert answer_key("x+1", "math") != answer_key("1+x", "math")
+    assert answer_key("x+1", "math") != answer_key("1+x", "math")  # and more than a key makes the same answer
     assert same_answer("x+1", "1+x", "math")
     assert not same_answer("x+1", "1-x", "math")
 
-
-# --- properties -------------------------------------------------------------------------------------------------------
 
 PROPERTY = settings(max_examples=60, deadline=None)
 TEXTS = sorted({text for _, gold, equal, other in CASES for text in (gold, *equal, *other)})

@@ -16,30 +16,15 @@ from forkpoint.types import Problem
 Load = Callable[[str], list[Problem]]
 
 WAYS = {
-    "number": [
-        "The answer is {}.",
-        "The answer is {}",
-        "so we get\n#### {}",
-        r"Thus $x = \boxed{{{}}}$.",
-        "it is ${}$",
-    ],
+    "number": ["The answer is {}.", "The answer is {}", "so we get\n#### {}", r"So $x = \boxed{{{}}}$.", "it is ${}$"],
     "math": [
-        "The answer is {}.",
-        "The final answer is ${}$. I hope it is correct.",
-        "so we get\n#### {}",
-        r"Thus we have \[\boxed{{{}}}\]",
-        "it is ${}$",
-        "**Answer:** {}\n",
+        "The answer is {}.", "The final answer is ${}$. I hope it is correct.", "so we get\n#### {}",
+        r"Thus we have \[\boxed{{{}}}\]", "it is ${}$", "**Answer:** {}\n",
     ],
     "option": [
-        "The answer is {}.",
-        "The answer is ({}).",
-        "Answer: {}",
-        "({})",
-        r"\boxed{{\text{{{}}}}}",
-        "#### {}",
+        "The answer is {}.", "The answer is ({}).", "Answer: {}", "({})", r"\boxed{{\text{{{}}}}}", "#### {}",
     ],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math500", "aqua"])
@@ -97,37 +82,23 @@ def test_algebra_agrees_with_the_math_gold_answers(benchmark_problems: Load) -> 
     assert len(golds) > 400
     for gold in golds[::8]:
         verdict = compare_math(gold, f"{gold}+z-z")
-        assert verdict.same, (gold, verdict)
-        assert verdict.method == "math-verify"
+        assert (verdict.same, verdict.method) == (True, "math-verify"), (gold, verdict)
 
 
 def _changed(problem: Problem) -> list[str]:
     """Answers that are wrong, however they are read."""
+    gold = problem.answer
     if problem.kind == "number":
-        return [
-            str(int(problem.answer) + 1),
-            str(int(problem.answer) * 10),
-            f"{problem.answer}.5",
-            f"-{problem.answer}7",
-        ]
+        return [str(int(gold) + 1), str(int(gold) * 10), f"{gold}.5", f"-{gold}7"]
     if problem.kind == "option":
-        return [letter for letter in "ABCDE"[: len(problem.options)] if letter != problem.answer]
-    wrong = [rf"\frac{{{problem.answer}}}{{13}}", rf"\sqrt{{7}}+{problem.answer}", "10007", "q"]
-    return [] if "text" in problem.answer else wrong
+        return [letter for letter in "ABCDE"[: len(problem.options)] if letter != gold]
+    return [] if "text" in gold or gold == "0" else [rf"\frac{{{gold}}}{{13}}", rf"\sqrt{{7}}+{gold}", "10007", "q"]
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "aqua"])
-def test_a_changed_answer_is_wrong(task: str, benchmark_problems: Load) -> None:
-    for problem in benchmark_problems(task):
+@pytest.mark.parametrize(("task", "step"), [("gsm8k", 1), ("aqua", 1), ("math500", 5)])
+def test_a_changed_answer_is_wrong(task: str, step: int, benchmark_problems: Load) -> None:
+    for problem in benchmark_problems(task)[::step]:
         for answer in _changed(problem):
-            assert not grade_response(f"The answer is {answer}.", problem).correct, (problem, answer)
-
-
-def test_a_changed_math_answer_is_wrong(benchmark_problems: Load) -> None:
-    for problem in benchmark_problems("math500")[::5]:
-        if problem.answer == "0":
-            continue
-        for answer in _changed(problem):
-            grade = grade_response(rf"\boxed{{{answer}}}", problem)
-            assert not grade.correct, (problem.id, problem.answer, answer)
-            assert grade.error is None, (problem.id, answer, grade)
+            response = rf"\boxed{{{answer}}}" if task == "math500" else f"The answer is {answer}."
+            grade = grade_response(response, problem)
+            assert (grade.correct, grade.error) == (False, None), (problem, answer, grade)

@@ -6,39 +6,35 @@ import subprocess
 import sys
 
 import pytest
+from verdict_cases import CASES
 
-import forkpoint
-from forkpoint.tasks import grade, grade_response
+from forkpoint.tasks import extract, grade, grade_response, task_spec
 from forkpoint.types import Grade, Problem, UserError
 
-TRAPS = [  # (task, response, gold, correct)
-    ("gsm8k", "The answer is 18", "18", True),  # nothing follows the number
-    ("gsm8k", "The answer is 18.", "18", True),
-    ("gsm8k", "#### 1,000", "1000", True),
-    ("gsm8k", "She makes $18.00 every day.", "18", True),
-    ("gsm8k", "The answer is 18.5", "18", False),
-    ("gsm8k", "The answer is -3.", "3", False),
-    ("gsm8k", "The answer is 18.", "It is 9*2=18.\n#### 18", True),  # the gold answer as the data set has it
-    ("math500", r"\boxed{\frac{14}{3}}", r"\frac{14}{3}", True),
-    ("math500", r"\boxed{3} but in the end \boxed{4}", "4", True),
-    ("math500", r"\boxed{4} but in the end \boxed{3}", "4", False),
-    ("math500", r"\boxed{3} and \boxed{4}", "3,4", False),  # several boxes are no set
-    ("math500", r"\boxed{4}, I mean \boxed{\frac{4}{", "4", False),  # cut off: no answer
-    ("math500", r"\boxed{10\%}", "10", False),
-    ("math500", r"\boxed{\{1,3\}}", "(1,3)", False),
-    ("math500", r"\boxed{(1,3)}", "(1,3)", True),
-    ("math500", r"\boxed{x=5}", "5", True),
-    ("aqua", "A car needs 3 hours, so (B).", "B", True),
-    ("aqua", "A car needs 3 hours.", "A", False),
-    ("aqua", "The answer is (a).", "A", True),
-]
+
+@pytest.mark.parametrize(("task", "response", "gold", "correct"), CASES)
+def test_verdict(task: str, response: str, gold: str, correct: bool) -> None:
+    kind = "yesno" if task == "yesno" else task_spec(task).kind
+    verdict = grade_response(response, Problem("1", "?", gold, kind))
+    assert (verdict.correct, verdict.error) == (correct, None), verdict
 
 
-@pytest.mark.parametrize(("task", "response", "gold", "correct"), TRAPS)
-def test_traps(task: str, response: str, gold: str, correct: bool) -> None:
-    verdict = grade(response, gold, task)
-    assert verdict.correct is correct
-    assert verdict.error is None
+MILLIONS = Problem("1", "How much is left, in millions of dollars?", "4", "number")
+TIME = Problem("1", "How long?", "B", "option", ("12 minutes", "24 minutes"))
+
+
+@pytest.mark.parametrize(("response", "problem", "correct"), [
+    (r"\boxed{10\%}", Problem("1", "What percentage is it?", "10", "math"), True),
+    (r"\boxed{10\%}", Problem("2", "How many are there?", "10", "math"), False),
+    ("The answer is 24 minutes.", TIME, True),
+    ("The answer is 12 minutes.", TIME, False),
+    ("32 - 28 = $4 million", MILLIONS, True),
+    ("There is 4 left.", MILLIONS, True),
+    ("There is $5 million left.", MILLIONS, False),
+    ("$4 million", Problem("2", "How many cars?", "4", "number"), False),
+])  # fmt: skip
+def test_the_question_and_the_options_decide(response: str, problem: Problem, correct: bool) -> None:
+    assert grade_response(response, problem).correct is correct
 
 
 def test_the_parts_of_a_verdict() -> None:
@@ -47,55 +43,41 @@ def test_the_parts_of_a_verdict() -> None:
     assert grade(r"\boxed{x+1}", "1+x", "math500") == Grade(True, "x+1", "math-verify")
     assert grade(r"\boxed{\text{East}}", r"\text{east}", "math500").method == "string"
     assert grade("(C)", "C", "aqua") == Grade(True, "C", "option")
-    yes = Problem("1", "Is it?", "yes", "yesno")
-    assert grade_response("Well, yes.", yes) == Grade(True, "yes", "yesno")
-
-
-def test_the_question_decides_about_the_percent_sign() -> None:
-    asked = Problem("1", "What percentage is it?", "10", "math")
-    assert grade_response(r"\boxed{10\%}", asked).correct
-    assert not grade_response(r"\boxed{10\%}", Problem("2", "How many are there?", "10", "math")).correct
-
-
-def test_an_options_text_is_graded() -> None:
-    problem = Problem("1", "How long?", "B", "option", ("12 minutes", "24 minutes"))
-    assert grade_response("The answer is 24 minutes.", problem).correct
-    assert not grade_response("The answer is 12 minutes.", problem).correct
-
-
-def test_a_question_in_millions_is_answered_in_millions() -> None:
-    asked = Problem("1", "How much is left, in millions of dollars?", "4", "number")
-    assert grade_response("32 - 28 = $4 million", asked).correct
-    assert grade_response("There is 4 left.", asked).correct
-    assert not grade_response("There is $5 million left.", asked).correct
-    assert not grade_response("$4 million", Problem("2", "How many cars?", "4", "number")).correct
-
-
-def test_public_name() -> None:
-    assert forkpoint.grade is grade
-
-
-def test_unknown_task_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown task 'gsm9k': did you mean 'gsm8k'"):
-        grade("1", "1", "gsm9k")
-
-
-@pytest.mark.parametrize(("gold", "task"), [("none", "gsm8k"), ("", "math500"), ("Z9", "aqua")])
-def test_a_gold_answer_of_another_kind(gold: str, task: str) -> None:
-    with pytest.raises(UserError, match="the gold answer"):
-        grade("The answer is 1", gold, task)
-
-
-def test_a_bad_gold_answer_in_a_problem_is_reported_not_raised() -> None:
-    verdict = grade_response("It is 1", Problem("1", "?", "one", "number"))
+    assert grade_response("Well, yes.", Problem("1", "Is it?", "yes", "yesno")) == Grade(True, "yes", "yesno")
+    verdict = grade_response("It is 1", Problem("1", "?", "one", "number"))  # a bad gold answer
     assert not verdict.correct
     assert verdict.error is not None
 
 
+@pytest.mark.parametrize(("gold", "task"), [("none", "gsm8k"), ("", "math500"), ("Z9", "aqua"), ("1", "gsm9k")])
+def test_a_gold_answer_of_another_kind_and_an_unknown_task(gold: str, task: str) -> None:
+    with pytest.raises(UserError, match="'gsm8k'" if task == "gsm9k" else "the gold answer"):
+        grade("The answer is 1", gold, task)
+
+
+CUT_OFF = [  # (kind, text of a response that ended at its length limit, its answer)
+    ("number", "1. She has 5 bags.\n2. Each holds 4", None),
+    ("number", "The answer is 12", None),  # of 12, 125 and 12.5 nobody knows
+    ("number", "The answer is 12. Let me check: 3", "12"),
+    ("number", r"So \boxed{12}", "12"),
+    ("number", r"So \boxed{12", None),
+    ("number", "#### 12\nLet me", "12"),
+    ("number", "<think>The answer is 12. But", None),
+    ("math", "So $x = 3", None),
+    ("math", r"The answer is $\frac{1}{2}$. To see", r"\frac{1}{2}"),
+    ("option", "It may be (B), but", None),
+    ("option", "The answer is (B). The others", "B"),
+    ("yesno", "Yes, I think", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), CUT_OFF)
+def test_a_response_that_was_cut_off_has_only_a_stated_answer(kind: str, text: str, value: str | None) -> None:
+    span = extract(text, kind, cut_off=True)  # type: ignore[arg-type]
+    assert (span and span.value) == value
+
+
 def test_importing_the_room_imports_no_heavy_library() -> None:
-    code = (
-        "import sys, forkpoint.tasks; "
-        "print(sorted({'torch', 'transformers', 'datasets', 'sympy', 'math_verify'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    heavy = "{'torch', 'transformers', 'datasets', 'sympy', 'math_verify'}"
+    code = f"import sys, forkpoint.tasks; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -127,7 +127,7 @@ def _pair_responses(options: PairsOptions, out: Path) -> None:
 
 
 def _vocabulary(options: PairsOptions) -> Any:
-    from forkpoint.engines.vocabulary import load_vocabulary
+    from forkpoint.engines.loading import load_vocabulary
 
     return load_vocabulary(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
 

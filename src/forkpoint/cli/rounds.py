@@ -58,7 +58,7 @@ def tune(options: RoundsOptions, out: Path) -> list[Path]:
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
     from forkpoint.files import write_whole
-    from forkpoint.report.figures.rounds_figure import rounds_svg
+    from forkpoint.report.figures.charts import rounds_svg
     from forkpoint.training.models import MODEL
     from forkpoint.training.rounds import Base, tune_in_rounds
 

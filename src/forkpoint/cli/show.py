@@ -63,9 +63,8 @@ def show(argv: list[str]) -> None:
     """Parse the arguments and print."""
     options = parse_show(argv)
     from forkpoint.report import page_of
-    from forkpoint.report.coloured import print_responses
     from forkpoint.report.page import as_written
-    from forkpoint.report.terminal import print_page, wide_console
+    from forkpoint.report.terminal import print_page, print_responses, wide_console
 
     page = page_of(options.run)
     with as_written(options.run):

@@ -21,7 +21,7 @@ from forkpoint.decoding.sampled import outcome, read_path
 from forkpoint.decoding.voting import count_votes, winner
 from forkpoint.decoding.yesno import label_mass_differences
 from forkpoint.engines import Engine
-from forkpoint.sampling.processors import validate
+from forkpoint.sampling.limits import validate
 from forkpoint.tasks import encode
 from forkpoint.types import AnswerKind, Sampling, UserError, check_texts
 

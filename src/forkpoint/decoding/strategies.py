@@ -142,7 +142,7 @@ def _convert(name: str, key: str, text: str, like: Value) -> Value:
 
 
 def _check(strategy: Strategy) -> None:
-    from forkpoint.sampling.processors import validate
+    from forkpoint.sampling.limits import validate
 
     validate(strategy.sampling)
     for key, value in strategy.options.items():

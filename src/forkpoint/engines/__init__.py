@@ -30,18 +30,16 @@ def load_engine(
     one, and the dtype the weights are stored in). `memory_gib` bounds what keys, values and logits may take. Only
     safetensors weights are read. Raises UserError where the model or its tokenizer cannot be loaded.
     """
-    from forkpoint.engines.loading import load_pretrained
+    from forkpoint.engines.loading import check_memory, load_pretrained
     from forkpoint.engines.local.transformers_engine import TransformersEngine
 
-    memory = None if memory_gib is None else int(memory_gib * 2**30)
-    if memory_gib is not None and memory_gib <= 0:
-        raise UserError(f"memory_gib must be above 0, but is {memory_gib}")
+    memory = check_memory(memory_gib)
     if not isinstance(model, str):
         if tokenizer is None:
             raise UserError("a model in memory needs its tokenizer: load_engine(model, tokenizer)")
         return TransformersEngine(model, tokenizer, name=type(model).__name__, memory_bytes=memory)
-    loaded, its_tokenizer = load_pretrained(
+    loaded, own_tokenizer = load_pretrained(
         model, device=device, dtype=dtype, attn_implementation=attn_implementation,
         revision=revision, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    return TransformersEngine(loaded, tokenizer or its_tokenizer, name=model, memory_bytes=memory)
+    return TransformersEngine(loaded, tokenizer or own_tokenizer, name=model, memory_bytes=memory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forkpoint.engines.base import Engine
+from forkpoint.engines.base import Engine, Starts
 from forkpoint.sampling.limits import validate
 from forkpoint.types import Request, Sampling, TokenIds, UserError
 
@@ -22,25 +22,23 @@ def check_requests(engine: Engine, requests: Sequence[Request], sampling: Sampli
 
 
 def check_scoring(
-    engine: Engine, sequences: Sequence[TokenIds], top: int, sampling: Sampling | None, starts: Sequence[int] | None
+    engine: Engine, sequences: Sequence[TokenIds], top: int, sampling: Sampling | None, starts: Starts
 ) -> list[int]:
     """The start of each sequence's scores; UserError for an empty or too long one, a start or a top out of range."""
     if sampling is not None:
         validate(sampling)
-    if not 0 <= top <= engine.vocab_size:
-        raise UserError(f"{top} top tokens were asked for, but {engine.name} has a vocabulary of {engine.vocab_size}")
-    if top > engine.most_top:
+    if not 0 <= top <= engine.most_top:
         raise UserError(f"{top} top tokens were asked for, but {engine.name} names at most {engine.most_top} here")
-    begins = [1] * len(sequences) if starts is None else list(starts)
-    for i, (begin, sequence) in enumerate(zip(begins, sequences, strict=True)):
+    starts = [1] * len(sequences) if starts is None else list(starts)
+    for i, (start, sequence) in enumerate(zip(starts, sequences, strict=True)):
         check_sequence(engine, sequence, f"sequence {i}", 0)
-        if not 1 <= begin <= len(sequence):
-            raise UserError(f"scores of sequence {i} cannot start at {begin}: it has {len(sequence)} tokens")
-    return begins
+        if not 1 <= start <= len(sequence):
+            raise UserError(f"scores of sequence {i} cannot start at {start}: it has {len(sequence)} tokens")
+    return starts
 
 
 def check_sequence(engine: Engine, sequence: TokenIds, key: str, room: int) -> None:
-    """UserError for an empty sequence, one that leaves no room for `room` more tokens, and ids that are none."""
+    """UserError for an empty sequence, one that leaves no room for `room` more tokens, and unknown ids."""
     if not sequence:
         raise UserError(f"{key} has an empty prompt; the model needs at least one token")
     if engine.context and len(sequence) + room > engine.context:

@@ -15,7 +15,7 @@ import numpy as np
 
 from forkpoint import __version__
 from forkpoint.engines import Engine
-from forkpoint.engines.vocabulary import Vocabulary
+from forkpoint.engines.loading import Vocabulary
 from forkpoint.files import (
     JOURNAL,
     Journal,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forkpoint.engines import Engine
-from forkpoint.engines.vocabulary import Vocabulary
+from forkpoint.engines.loading import Vocabulary
 from forkpoint.jsonl import column, is_number, list_of, shares, shortened, text
 from forkpoint.pairs.fork_pairs import EvaluatedToken, Forked
 from forkpoint.proportions import Interval

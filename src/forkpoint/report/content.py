@@ -5,15 +5,12 @@ Cells and sentences are finished text, as the helpers below write numbers. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from forkpoint.files import read_json
-from forkpoint.types import UserError
-
-Row = Mapping[str, Any]
+from forkpoint.jsonl import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +63,15 @@ class Tokens:
     entry: str = ""
     entries: str = ""
 
+    @classmethod
+    def of(cls, run: Path | None, file: str, rows: Callable[[Path], Iterator[Row]], *names: str) -> Tokens | None:
+        """The texts in a file of a run; None without a run, or where it has no such file."""
+        return cls(partial(rows, run / file), file, *names) if run and (run / file).is_file() else None
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All that is said of a run: a title, sentences that sum it up, tables and charts, and texts token by token."""
+    """All that a page says of a run: a title, sentences that sum it up, tables and charts, texts token by token."""
 
     title: str
     lines: Sequence[str] = ()
@@ -82,24 +84,9 @@ class Page:
         return page_html(self)
 
 
-def finished(run: Path, summary: str, *files: str) -> dict[str, Any]:
-    """A finished run's summary. UserError where it, or another of its files, is not there or broken."""
-    for name in (summary, *files):
-        if not (run / name).is_file():
-            raise UserError(f"{run} holds no finished run: there is no {name}")
-    found: dict[str, Any] = read_json(run / summary)
-    return found
-
-
-def percent(share: float) -> str:
-    """A share as a percentage: 0.1234 is 12.3%."""
-    return f"{100 * share:.1f}%"
-
-
 def percents(interval: Sequence[float]) -> str:
     """An interval of shares: 12.3 to 45.6."""
-    low, high = interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return " to ".join(f"{100 * end:.1f}" for end in interval)
 
 
 def count(value: int | None) -> str:
@@ -107,17 +94,17 @@ def count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many decimals; nothing where there is none."""
+    return "" if value is None else f"{value:z,.{digits}f}"
+
+
 def cut_off_words(cut_off: int | None) -> str:
     """How many responses hit the length limit, to go on a sentence with; nothing where an older run has no count."""
     return "" if cut_off is None else f", {cut_off:,} cut off"
 
 
-def cut_off_hint(*counted: tuple[str, int | None, int], option: str = "--max-tokens") -> list[str]:
+def cut_off_hint(*counts: tuple[str, int | None, int], option: str = "--max-tokens") -> list[str]:
     """A sentence where more than a tenth of the responses hit the length limit, of (name, so many, of how many)."""
-    many = [f"{name}{cut_off:,} of {n:,} responses" for name, cut_off, n in counted if cut_off and cut_off > 0.1 * n]
+    many = [f"{name}{cut_off:,} of {n:,} responses" for name, cut_off, n in counts if cut_off and cut_off > 0.1 * n]
     return [f"cut off at the length limit: {'; '.join(many)}; raise {option}"] if many else []
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals; nothing where there is none."""
-    return "" if value is None else f"{value:z,.{digits}f}"

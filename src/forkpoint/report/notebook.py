@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from forkpoint.report.content import Page, Row
-from forkpoint.report.rendering import render_fragment
-from forkpoint.report.shades import Shade, heading_of, names_of, scores_of, shades_of, spelled_of, values_of
-from forkpoint.report.shown_scores import COLUMNS, Category, ShownScore
+from forkpoint.jsonl import Row
+from forkpoint.report.content import Page
+from forkpoint.report.page import environment, page_of_results
+from forkpoint.report.shades import COLUMNS, Score, ShownScore, scores_of, shades_of, values_of
+from forkpoint.report.viewer import heading_of, spelled_of
 from forkpoint.types import HTML, Results, TokenScores
 
 RESPONSES = 3  # of a page
@@ -21,16 +21,7 @@ KINDS = ("138, 79, 158", "217, 140, 43", "27, 108, 168", "60, 141, 83", "200, 50
 def page_html(page: Page) -> str:
     """A page's sentences, tables and charts, and its first responses."""
     rows = islice(page.tokens.rows(), RESPONSES) if page.tokens else ()
-    return render_fragment(page=page, responses=[_response(row) for row in rows])
-
-
-def results_html(results: Mapping[str, Any]) -> str:
-    """The sentences, tables and charts of what a run returned."""
-    from forkpoint.report.page import PAGES
-
-    name = PAGES[str(results["verb"]).split(" ")[0]]
-    page: Page = import_module(f"forkpoint.report.pages.{name}").page_of_summary(results)
-    return render_fragment(page=page, responses=[])
+    return _fragment(page, [_response(row, scores_of(row)[:1]) for row in rows])
 
 
 def scores_html(scores: TokenScores) -> str:
@@ -39,43 +30,43 @@ def scores_html(scores: TokenScores) -> str:
     Without texts the tokens are their ids.
     """
     t = scores.trajectory
-    tokens = scores.tokens or [f"⟨{token}⟩" for token in t.token_ids]
     row: dict[str, Any] = {
         "id": t.id, "question": t.problem.question, "gold": t.problem.answer, "answer": t.answer, "correct": t.correct,
-        "token_ids": t.token_ids, "tokens": tokens, **{k: v.tolist() for k, v in scores.columns.items()},
+        "tokens": scores.tokens or [f"⟨{token}⟩" for token in t.token_ids],
+        **{name: values.tolist() for name, values in scores.columns.items()},
     }  # fmt: skip
-    return render_fragment(page=None, responses=[_response(row, list(scores.columns), every=True)])
+    return _fragment(None, [_response(row, scores_of(row), list(scores.columns))])
 
 
-def _response(row: Row, columns: Sequence[str] = COLUMNS, *, every: bool = False) -> dict[str, Any]:
-    """A response with its first score, or every one, as the template takes it; the columns stand in the tooltips."""
-    known = scores_of(row)
-    texts = [_text(row, score, columns) for score in (known if every else known[:1])]
-    texts = texts or [_text(row, None, columns)]
+def _fragment(page: Page | None, responses: Sequence[Row] = ()) -> str:
+    return environment().get_template("fragment.html.j2").render(page=page, responses=responses)
+
+
+def _response(row: Row, scores: Sequence[Score], columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
+    """A response shaded by each of the scores, as the template takes it; the columns stand in the tooltips."""
+    texts = [_text(row, score, columns) for score in scores or [None]]
     return {"heading": heading_of(row), "question": row.get("question"), "texts": texts}
 
 
-def _text(row: Row, score: ShownScore | Category | None, columns: Sequence[str]) -> dict[str, Any]:
+def _text(row: Row, score: Score | None, columns: Sequence[str]) -> dict[str, Any]:
     """The tokens of a text: what each spells, its shade or the colour of its name, and its numbers."""
-    numbers = {name: found for name in ("success", *columns) if (found := values_of(row, name))}
-    names = names_of(row, score) if isinstance(score, Category) else [None] * len(row["tokens"])
-    shades = shades_of(row, score) if isinstance(score, ShownScore) else [Shade(0)] * len(row["tokens"])
-    kinds = list(dict.fromkeys(name for name in names if name))
+    numbers = {name: values for name in ("success", *columns) if (values := values_of(row, name))}
+    shades = shades_of(row, score)
+    names = list(dict.fromkeys(shade.name for shade in shades if shade.name))
     tokens = []
-    for i, (token, shade, name) in enumerate(zip(spelled_of(row), shades, names, strict=True)):
-        said = [f"{key} {v[i]:.4g}" for key, v in numbers.items() if v[i] is not None]
-        colour = BELOW if shade.below else KINDS[kinds.index(name) % len(KINDS)] if name else ABOVE
+    for i, (token, shade) in enumerate(zip(spelled_of(row), shades, strict=True)):
+        title = [f"{key} {values[i]:.4g}" for key, values in numbers.items() if values[i] is not None]
+        colour, alpha = BELOW if shade.below else ABOVE, 0.06 * shade.strength
+        if shade.name:
+            colour, alpha, title = KINDS[names.index(shade.name) % len(KINDS)], 0.3, [shade.name, *title]
         tokens.append({
-            "text": token or "◌", "colour": colour, "alpha": 0.3 if name else 0.06 * shade.strength,
-            "critical": i == row.get("critical_index"), "title": ", ".join([*([name] if name else []), *said]),
+            "text": token or "◌", "colour": colour, "alpha": alpha, "critical": i == row.get("critical_index"),
+            "title": ", ".join(title),
         })  # fmt: skip
-    return {"label": _label(score), "tokens": tokens}
-
-
-def _label(score: ShownScore | Category | None) -> str:
+    label = score.label if score else ""
     if isinstance(score, ShownScore):
-        return f"{score.label}: no shade at {score.light:g}, the strongest at {score.strong:g}"
-    return score.label if score else ""
+        label = f"{label}: no shade at {score.light:g}, the strongest at {score.strong:g}"
+    return {"label": label, "tokens": tokens}
 
 
-HTML |= {Results: results_html, TokenScores: scores_html}
+HTML |= {Results: lambda results: _fragment(page_of_results(results)), TokenScores: scores_html}

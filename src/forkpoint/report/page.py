@@ -1,19 +1,28 @@
-"""The page of a finished run, whatever verb made it."""
+"""The page of a finished run, whatever verb made it: one file that asks the network for nothing.
+
+Jinja2 escapes whatever models and data wrote; a page's Content-Security-Policy lets only the script that forkpoint
+ships run, known by its hash.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
 from forkpoint.files import CONFIG, JOURNAL, read_json, write_whole
+from forkpoint.jsonl import Row
 from forkpoint.redaction import without_secrets
-from forkpoint.report.command import command_of
+from forkpoint.report.command import COMMAND
 from forkpoint.report.content import Page
-from forkpoint.report.rendering import render
 from forkpoint.report.viewer import SCRIPTS, viewer_data
 from forkpoint.types import UserError
 
@@ -31,8 +40,19 @@ BY_FILE = {  # of a directory that names no verb
 def page_of(run: Path) -> Page:
     """What there is to show of a finished run. UserError where the directory holds none, or a broken file."""
     with as_written(run):
-        build: Callable[[Path], Page] = import_module(f"forkpoint.report.pages.{_kind(run)}").page
-        return build(run)
+        module = import_module(f"forkpoint.report.pages.{_kind(run)}")
+        for name in module.FILES:
+            if not (run / name).is_file():
+                raise UserError(f"{run} holds no finished run: there is no {name}")
+        page: Page = module.page(read_json(run / module.FILES[0]), run)
+        return page
+
+
+def page_of_results(results: Row) -> Page:
+    """What there is to show of the results that a verb's function returns: without the run's texts."""
+    verb = str(results["verb"]).split(" ")[0]
+    page: Page = import_module(f"forkpoint.report.pages.{PAGES[verb]}").page(results)
+    return page
 
 
 def write_report(run: Path, page: Page | None = None) -> Path:
@@ -59,19 +79,34 @@ def as_written(run: Path) -> Iterator[None]:
         ) from error
 
 
-def html(page: Page, run: Path | None = None) -> str:
-    """The page as HTML; that of a run with its command, versions and configuration."""
+def html(page: Page, run: Path) -> str:
+    """The page of a run as HTML, with its command, versions and configuration."""
     data = viewer_data(page.tokens.rows()) if page.tokens else None
-    viewed = data is not None and data.shown > 0
-    return render(
-        "page.html.j2",
-        styles=("base.css", "viewer.css"),
-        scripts=("dom.js", "tables.js", *(SCRIPTS if viewed else ())),
+    script = _assets("dom.js", "tables.js", *(SCRIPTS if data and data.shown else ()))
+    config, command = (read_json(run / name) if (run / name).is_file() else {} for name in (CONFIG, COMMAND))
+    return environment().get_template("page.html.j2").render(
+        script=Markup(script),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=Markup(_assets("base.css", "viewer.css")),
         page=page,
         data=data,
-        command=command_of(run) if run else None,
-        settings=list(_settings(read_json(run / CONFIG))) if run and (run / CONFIG).is_file() else [],
-    )
+        command=command,
+        settings=list(_settings(config)) if config else [],
+    )  # fmt: skip
+
+
+def environment() -> Environment:
+    """The templates, which escape what they are filled with."""
+    return Environment(
+        loader=PackageLoader("forkpoint.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def _assets(*names: str) -> str:
+    """Style sheets or scripts that lie beside the templates, one after the other."""
+    templates = resources.files("forkpoint.report") / "templates"
+    return "\n".join((templates / name).read_text(encoding="utf-8") for name in names)
 
 
 def _kind(run: Path) -> str:
@@ -79,8 +114,8 @@ def _kind(run: Path) -> str:
     if not run.is_dir():
         what = "is a file; name the directory of a run" if run.exists() else "does not exist"
         raise UserError(f"{run} {what}")
-    _check_finished(run)
     if (run / CONFIG).is_file():
+        _check_finished(run)
         verb = str(read_json(run / CONFIG).get("verb", "")).split(" ")[0]
         if verb in PAGES:
             return PAGES[verb]
@@ -92,8 +127,6 @@ def _kind(run: Path) -> str:
 
 def _check_finished(run: Path) -> None:
     """UserError for a run that was stopped: journals are there, or nothing but its configuration, and no results."""
-    if not (run / CONFIG).is_file():
-        return
     journals = [*run.glob(JOURNAL), *run.glob(f"*/{JOURNAL}")]  # rounds and lm-eval have one for each part
     is_bare = {path.name for path in run.iterdir() if not path.name.startswith(".")} == {CONFIG}
     if is_bare or (journals and not any((run / name).exists() for name in ("results.json", "summary.json"))):

@@ -16,21 +16,19 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from forkpoint.sampling.gaps import SOFT_BAN, live_sigma, row_blocks, row_maximum
 from forkpoint.sampling.limits import check, validate
 from forkpoint.sampling.processors import policy_logits
+from forkpoint.sampling.truncations import SOFT_BAN, live_sigma, row_blocks, row_maximum
 from forkpoint.types import Sampling, UserError, sampling_fields
 
 TRUNCATIONS = tuple(f for f in sampling_fields() if f not in ("temperature", "max_tokens", "stop", "seed"))
-_LEAST_BINS, _MOST_BINS = 40, 100
 
 
 @dataclass(frozen=True, slots=True)
 class RowStatistics:
     """Of each row, float64 [rows]: statistics of the logits that are finite and not soft bans, and the entropy.
 
-    `sigma` is the population standard deviation, as top-nσ takes it; `distance` is (maximum - mean) / sigma, and 0
-    where sigma is. `entropy` is that of softmax(l), in nats.
+    `sigma` is that of top-nσ; `distance` is (maximum - mean) / sigma, or 0; `entropy` is that of softmax(l), in nats.
     """
 
     maximum: Float64[np.ndarray, " rows"]
@@ -45,38 +43,29 @@ def row_statistics(logits: Float[Tensor, "rows V"]) -> RowStatistics:
 
     Tang et al. 2024 (arXiv 2411.07641), section 3: the maximum lies about 10 sigma above the mean.
     """
-    blocks = [_block_statistics(logits[rows].double(), rows.start) for rows in row_blocks(logits)]
+    blocks = []
+    for rows in row_blocks(logits):
+        block = logits[rows].double()
+        top = row_maximum(block, rows.start)
+        below = block - top
+        live = below > -SOFT_BAN
+        mean = below.where(live, 0.0).sum(-1, keepdim=True) / live.sum(-1, keepdim=True)
+        entropy = torch.special.entr(torch.softmax(below, -1)).sum(-1)
+        sigma = live_sigma(below)
+        blocks.append((top, top + mean, sigma, torch.where(sigma > 0, -mean / sigma, 0.0), entropy))
     return RowStatistics(*(torch.cat(column).flatten().cpu().numpy() for column in zip(*blocks, strict=True)))
 
 
-def _block_statistics(logits: Float64[Tensor, "b V"], first_row: int) -> tuple[Tensor, ...]:
-    """The columns of `RowStatistics`, [b, 1] or [b]."""
-    top = row_maximum(logits, first_row)
-    below = logits - top
-    live = below > -SOFT_BAN
-    mean = below.where(live, 0.0).sum(-1, keepdim=True) / live.sum(-1, keepdim=True)
-    entropy = torch.special.entr(torch.softmax(below, -1)).sum(-1)
-    sigma = live_sigma(below)
-    distance = torch.where(sigma > 0, -mean / sigma, 0.0)
-    return top, top + mean, sigma, distance, entropy
-
-
 def histogram(row: Float[Tensor, " V"]) -> tuple[Int64[np.ndarray, " bins"], Float64[np.ndarray, " bins_1"]]:
-    """Counts of a row's logits (soft bans left out) in equal bins, and the bins' edges, one more than there are bins.
-
-    As many bins as Rice's rule gives, 2 n^(1/3), within 40 to 100.
-    """
+    """Counts of a row's logits (soft bans left out) in equal bins, and the edges; 40 to 100 bins by Rice's rule."""
     live = row[row > row.amax() - SOFT_BAN].double().cpu().numpy()
-    bins = int(np.clip(np.ceil(2 * len(live) ** (1 / 3)), _LEAST_BINS, _MOST_BINS))
+    bins = int(np.clip(np.ceil(2 * len(live) ** (1 / 3)), 40, 100))
     counts, edges = np.histogram(live, bins)
     return counts.astype(np.int64), edges
 
 
 def most_probable(row: Float[Tensor, " V"], count: int) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """The ids of the `count` most probable tokens (all, if there are fewer that are possible), and softmax(l) there.
-
-    Of equals the lower id comes first.
-    """
+    """The ids of the `count` most probable possible tokens or fewer, of equals the lower first, and softmax(l)."""
     probabilities = torch.softmax(row.double(), -1)
     ordered, ids = probabilities.sort(descending=True, stable=True)
     n = min(count, int((ordered > 0).sum()))
@@ -84,8 +73,7 @@ def most_probable(row: Float[Tensor, " V"], count: int) -> tuple[Int64[np.ndarra
 
 
 def kept(logits: Float[Tensor, "rows V"], sampler: Sampling, temperature: float) -> Bool[Tensor, "rows V"]:
-    """Which tokens the sampler's truncations keep at a temperature above 0, `sampler`'s own aside. Errors as in
-    `policy_logits`."""
+    """Which tokens the sampler's truncations keep at a temperature above 0; errors as in `policy_logits`."""
     return policy_logits(logits, replace(sampler, temperature=temperature)).isfinite()
 
 
@@ -100,10 +88,9 @@ def kept_sizes(
 def parse_sampler(spec: str) -> Sampling:
     """The truncations that a text names: `min_p=0.1`, or several with commas, `top_k=50,top_p=0.9`.
 
-    Raises UserError, in one sentence, for an unknown name (suggesting the nearest), and a value of another type or out
-    of range.
+    Raises UserError for an unknown name (suggesting the nearest), and a value of another type or out of range.
     """
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for part in spec.split(","):
         name, equals, text = (s.strip() for s in part.partition("="))
         if name not in TRUNCATIONS:
@@ -112,34 +99,32 @@ def parse_sampler(spec: str) -> Sampling:
             raise UserError(f"unknown sampler {name!r}: {hint}")
         if not equals or not text:
             raise UserError(f"the sampler {name} has no value; write {name}=VALUE")
-        if name in given:
+        if name in options:
             raise UserError(f"the sampler {spec!r} gives {name} twice")
-        given[name] = _value(name, text, sampling_fields()[name])
-    sampling = Sampling(**given)
+        options[name] = _value(name, text, sampling_fields()[name])
+    sampling = Sampling(**options)
     validate(sampling)
     return sampling
 
 
 def _value(name: str, text: str, kind: type) -> bool | int | float:
-    if kind is bool:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise UserError(f"the sampler {name} must be true or false, but is {text!r}")
     try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
         return int(text) if kind is int else float(text)
-    except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
-        raise UserError(f"the sampler {name} must be {wanted}, but is {text!r}") from None
+    except (KeyError, ValueError):
+        noun = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise UserError(f"the sampler {name} must be {noun}, but is {text!r}") from None
 
 
 def parse_temperatures(text: str) -> tuple[float, ...]:
     """Temperatures of a text, `0.5,1,2`, in ascending order, each once. UserError for what is none, and for 0."""
     try:
-        found = sorted({float(part) for part in text.split(",")})
+        temperatures = sorted({float(part) for part in text.split(",")})
     except ValueError:
         raise UserError(f"temperatures must be numbers with commas between them, 0.5,1,2, but are {text!r}") from None
-    for temperature in found:
+    for temperature in temperatures:
         check("temperature", temperature)
-    if 0 in found:
+    if 0 in temperatures:
         raise UserError("temperatures must be above 0: at 0 (greedy) every sampler keeps one token")
-    return tuple(found)
+    return tuple(temperatures)

@@ -1,7 +1,7 @@
 """Drawing tokens: one uniform number per (seed, request key, step), and the token it picks from logits.
 
-Randomness belongs to the request, not to the batch: `uniforms` is a pure function of the request's hash and
-the step, so a request draws the same numbers alone, in any batch, and after any restart.
+`uniforms` is a pure function of the request's hash and the step, so a request draws the same numbers alone, in any
+batch, and after any restart.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, UInt64
 from torch import Tensor
 
-from forkpoint.sampling.gaps import row_blocks
+from forkpoint.sampling.truncations import row_blocks
 
 # splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"): the odd increment
 # nearest to 2^64 / golden ratio, and the shifts and multipliers of its finaliser (Stafford's variant 13).

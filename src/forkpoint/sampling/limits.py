@@ -1,4 +1,4 @@
-"""Which values a sampler's parameters may take. Knows no tensors: importing it is cheap."""
+"""Which values a sampler's parameters may take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FRACTION = (lambda v: 0 <= v <= 1, "between 0 (off) and 1")
 _MASS = (lambda v: 0 < v <= 1, "above 0 and at most 1 (off)")
 _CUTOFF = (lambda v: 0 <= v < 1, "at least 0 (off) and below 1")
 
-_ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
+LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "temperature": (
         lambda v: v == 0 or LEAST_TEMPERATURE <= v < math.inf,
         f"0 (greedy) or at least {LEAST_TEMPERATURE}",
@@ -35,15 +35,14 @@ _ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
 
 def check(name: str, value: float) -> None:
     """Raise UserError if `value` is out of range, or NaN, for the field `name` of `Sampling`."""
-    allowed, meaning = _ALLOWED[name]
+    allowed, meaning = LIMITS[name]
     if not allowed(value):
         raise UserError(f"{name} must be {meaning}, but is {value}")
 
 
 def validate(sampling: Sampling) -> None:
-    """Raise UserError, naming the field, for the first value out of range or NaN; truncations also when
-    greedy."""
-    for name in _ALLOWED:
+    """Raise UserError, naming the field, for the first value out of range or NaN; truncations also when greedy."""
+    for name in LIMITS:
         check(name, getattr(sampling, name))
     if "" in sampling.stop:
         raise UserError("a stop string must not be empty")

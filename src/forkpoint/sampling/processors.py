@@ -11,6 +11,9 @@ the whole scaled distribution and comes first there. 6 to 12 stand in the order 
 transformers' own warpers, but for min_p (its top-H, arXiv 2509.02510, looks at the 100 most probable tokens).
 A later sampler sees -inf where an earlier one cut; the most probable token survives all but typical_p.
 `temperature=0` is greedy: the argmax, and no truncation applies.
+
+The processors here are those that transformers lacks, for `model.generate(logits_processor=[...], do_sample=True)`.
+`generate` runs the processors it is given before its own temperature and truncations, so they see unscaled logits.
 """
 
 from __future__ import annotations
@@ -24,12 +27,53 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from forkpoint.sampling.gaps import row_blocks, row_maximum
-from forkpoint.sampling.limits import validate
-from forkpoint.sampling.warpers import MinK, MinP, PLess, TopNSigma
+from forkpoint.sampling import truncations
+from forkpoint.sampling.limits import check, validate
 from forkpoint.types import Sampling
 
-__all__ = ["TopNSigma", "build_processors", "policy_logits", "validate"]
+
+class TopNSigma(LogitsProcessor):  # type: ignore[misc]
+    """Top-nσ (arXiv 2411.07641): keep the logits within `top_n_sigma` standard deviations of the largest.
+
+    Useful values are 0.3 to 1.5; 0 or less is off. Before a temperature, as in `generate`, the kept set does not depend
+    on it. Run it before other truncations: after them σ is another number. See `forkpoint.sampling.top_n_sigma`.
+    """
+
+    def __init__(self, top_n_sigma: float = 1.0) -> None:
+        check("top_n_sigma", top_n_sigma)
+        self.top_n_sigma = top_n_sigma
+
+    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+        return truncations.top_n_sigma(scores, self.top_n_sigma)
+
+
+class MinP(LogitsProcessor):  # type: ignore[misc]
+    """Min-p (arXiv 2407.01082) wherever it is put, without the softmax of `transformers.MinPLogitsWarper`."""
+
+    def __init__(self, min_p: float) -> None:
+        check("min_p", min_p)
+        self.min_p = min_p
+
+    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+        return truncations.min_p(scores, self.min_p)
+
+
+class PLess(LogitsProcessor):  # type: ignore[misc]
+    """p-less (arXiv 2509.23234): keep tokens with p >= Σ p². The paper applies it after temperature."""
+
+    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+        return truncations.p_less(scores)
+
+
+class MinK(LogitsProcessor):  # type: ignore[misc]
+    """Min-k (arXiv 2604.11012): cut at the steepest early drop; `min_k` is the paper's tau, 0 is off."""
+
+    def __init__(self, min_k: float = 3.0) -> None:
+        check("min_k", min_k)
+        self.min_k = min_k
+
+    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+        return truncations.min_k(scores, self.min_k)
 
 
 def build_processors(sampling: Sampling) -> LogitsProcessorList:
@@ -38,32 +82,10 @@ def build_processors(sampling: Sampling) -> LogitsProcessorList:
     For `model.generate(logits_processor=..., do_sample=True)` turn generate's own truncations off, which would apply on
     top: pass top_k=0 (its default is 50) and no temperature or top_p. Raises UserError for values out of range.
     """
-    return LogitsProcessorList(_chain(sampling))
-
-
-def policy_logits(logits: Float[Tensor, "rows V"], sampling: Sampling) -> Float32[Tensor, "rows V"]:
-    """Logits whose softmax is the distribution that tokens are drawn from, and scored under.
-
-    Greedy gives 0 at the argmax (the first, if several) and -inf elsewhere. The input is not changed, but may
-    be what is returned where nothing applies. Raises LogitsError, naming the row, for NaN, +inf, or a row
-    without any finite logit, and UserError for a sampling out of range.
-    """
-    chain = _chain(sampling)
-    scores = logits.float()
-    for rows in row_blocks(scores):
-        row_maximum(scores[rows], rows.start)
-    if sampling.temperature == 0:
-        return torch.full_like(scores, -math.inf).scatter_(-1, scores.argmax(-1, keepdim=True), 0.0)
-    for processor in chain:
-        scores = processor(None, scores)
-    return scores
-
-
-def _chain(sampling: Sampling) -> list[LogitsProcessor]:
     validate(sampling)
     s = sampling
     if s.temperature == 0:
-        return []
+        return LogitsProcessorList()
     steps: list[tuple[bool, Callable[[], LogitsProcessor]]] = [
         (s.top_n_sigma > 0, lambda: TopNSigma(s.top_n_sigma)),
         (s.min_k > 0, lambda: MinK(s.min_k)),
@@ -78,4 +100,22 @@ def _chain(sampling: Sampling) -> list[LogitsProcessor]:
         (s.epsilon_cutoff > 0, lambda: transformers.EpsilonLogitsWarper(s.epsilon_cutoff)),
         (s.eta_cutoff > 0, lambda: transformers.EtaLogitsWarper(s.eta_cutoff)),
     ]
-    return [make() for wanted, make in steps if wanted]
+    return LogitsProcessorList([make() for wanted, make in steps if wanted])
+
+
+def policy_logits(logits: Float[Tensor, "rows V"], sampling: Sampling) -> Float32[Tensor, "rows V"]:
+    """Logits whose softmax is the distribution that tokens are drawn from, and scored under.
+
+    Greedy gives 0 at the argmax (the first, if several) and -inf elsewhere. The input is not changed, but may
+    be what is returned where nothing applies. Raises LogitsError, naming the row, for NaN, +inf, or a row
+    without any finite logit, and UserError for a sampling out of range.
+    """
+    processors = build_processors(sampling)
+    scores = logits.float()
+    for rows in truncations.row_blocks(scores):
+        truncations.row_maximum(scores[rows], rows.start)
+    if sampling.temperature == 0:
+        return torch.full_like(scores, -math.inf).scatter_(-1, scores.argmax(-1, keepdim=True), 0.0)
+    for processor in processors:
+        scores = processor(None, scores)
+    return scores

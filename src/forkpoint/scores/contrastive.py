@@ -152,7 +152,7 @@ class SharedBase:
         return columns
 
     def _contrast(self, positive: Tensor, negative: Tensor, targets: Tensor, beta: float) -> dict[str, np.ndarray]:
-        size = self._rows(CHUNK_COPIES, self.head.widest)
+        size = self._rows(CHUNK_COPIES, self.head.parts()[0][1])
         blocks = []
         for at in range(0, len(targets), size):
             p, m = positive[at : at + size], negative[at : at + size]

@@ -66,7 +66,7 @@ def read_corpus(
         return chain.from_iterable([_from_file(file, text_column, whole_files) for file in files])
     if is_path(source):
         raise UserError(f"cannot read {source}: there is no such file or directory")
-    return _documents(loaded_rows(source, source, split, subset, revision, streaming=True), text_column)
+    return _documents(loaded_rows(source, split, subset, revision, streaming=True), text_column)
 
 
 def corpus_files(source: str) -> list[str]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -38,11 +38,7 @@ class ServingEngine(Engine):
         self._engine, self._abandoned = engine, abandoned
         self.name, self.tokenizer, self.ends = engine.name, engine.tokenizer, engine.ends
         self.vocab_size, self.most_top, self.context = engine.vocab_size, engine.most_top, engine.context
-
-    @property
-    def settings(self) -> Mapping[str, str | int | None]:
-        """See `Engine.settings`."""
-        return self._engine.settings
+        self.settings = engine.settings
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.generate`."""

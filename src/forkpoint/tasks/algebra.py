@@ -3,12 +3,9 @@ r"""Two single expressions or equations compared: read by math-verify's parser, 
 math-verify 0.9.0 (with latex2sympy2_extended 1.11.0) reads LaTeX and proves what no number can show. What it gets wrong
 is guarded here: it takes differences below 1e-16 for zero, upper and lower case for one letter, gamma and I for
 constants, i for a variable, and adds what stands side by side ("2(3)" is 5). So letters go in as named variables,
-products with their sign, decimals become exact, and two expressions are equal where their values agree to 50 digits at
-random points (relatively; to 1e-9 where a decimal is compared with what has none). Its own verdict counts only where no
-value exists.
-
-Imports sympy: only a grading worker imports this module. A call may never return and may exhaust memory or the C stack;
-that is why it lives in a process of its own.
+products with their sign, and decimals as exact numbers. Two expressions are equal where their values agree to 50 digits
+at random points (to 1e-9 where a decimal is compared with what has none). math-verify's own verdict counts only where
+no value exists. Only a grading worker imports this module: a call may never return, or exhaust memory or the C stack.
 """
 
 from __future__ import annotations
@@ -25,8 +22,7 @@ from math_verify import verify
 
 DIGITS = 60
 EXACT = sympy.Rational(1, 10**50)
-ROUNDED = sympy.Rational(1, 10**9)
-"""Relative difference of equal numbers, one of them written with a decimal point."""
+ROUNDED = sympy.Rational(1, 10**9)  # relative difference of equal numbers, one of them written with a decimal point
 POINTS = 8
 
 _CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
@@ -61,15 +57,15 @@ def same_expression(gold: str, answer: str) -> bool:
 
 def same_equation(gold: Sequence[str], answer: Sequence[str], *, positive: bool = False) -> bool:
     """Whether lhs - rhs of two relations are the same up to a constant factor, not zero (`positive`: above zero)."""
-    sides = [parse_both(*pair) for pair in zip(gold, answer, strict=True)]
-    if not all(isinstance(side, sympy.Expr) for pair in sides for side in pair):
+    left, right = (parse_both(*pair) for pair in zip(gold, answer, strict=True))
+    if not all(isinstance(side, sympy.Expr) for side in left + right):
         return False
-    first, second = (sides[0][n] - sides[1][n] for n in (0, 1))
-    symbols = _symbols(first, second)
-    if not symbols or _symbols(first) != _symbols(second):
+    first, second = left[0] - right[0], left[1] - right[1]
+    symbols = _symbols(first)
+    if not symbols or symbols != _symbols(second):
         return False
-    ratios = [(_value(first, point), _value(second, point)) for point in _points(symbols)]
-    quotients = [u / v for u, v in ratios if u is not None and v is not None and u != 0 and v != 0]
+    values = [(_value(first, point), _value(second, point)) for point in _points(symbols)]
+    quotients = [u / v for u, v in values if u and v]
     if len(quotients) < 2 or (positive and sympy.re(quotients[0]) < 0):
         return False
     return all(_close(quotient, quotients[0], EXACT) for quotient in quotients)
@@ -79,18 +75,15 @@ def same_value(first: Any, second: Any, tolerance: Any = EXACT) -> bool | None:
     """Whether two expressions have the same value wherever both have one; None where no point gives any."""
     symbols = _symbols(first, second)
     everywhere = not symbols or first.has(sympy.I) or second.has(sympy.I)
-    real, unreal = 0, []
+    real, unreal = list[bool](), list[bool]()
     for point in _points(symbols, first, second):
         u, v = _value(first, point), _value(second, point)
-        if u is None or v is None:
-            continue
-        same = _close(u, v, tolerance)
-        if not everywhere and (sympy.im(u) != 0 or sympy.im(v) != 0):  # \ln x^2 is 2\ln x where both are real
-            unreal.append(same)
-        elif not same:
+        if u is not None and v is not None:
+            # \ln x^2 is 2\ln x where both are real
+            verdicts = real if everywhere or not (sympy.im(u) or sympy.im(v)) else unreal
+            verdicts.append(_close(u, v, tolerance))
+        if not all(real):
             return False
-        else:
-            real += 1
     if not symbols and real and tolerance == EXACT and first.is_rational and second.is_rational:
         return bool(first.doit() == second.doit())  # 100! is not 100! + 1
     return True if real else all(unreal) if unreal else None
@@ -155,7 +148,7 @@ def _value(expression: Any, point: dict[Any, Any]) -> Any:
         parts = value.as_real_imag()
     except (ValueError, TypeError, ArithmeticError, NotImplementedError, AttributeError):
         return None
-    if not all(part.is_Rational or part.is_Float for part in parts) or not all(part.is_finite for part in parts):
+    if not all((part.is_Rational or part.is_Float) and part.is_finite for part in parts):
         return None
     # What cancels to fewer digits than a float has is zero: evalf looked at 5 * DIGITS of them.
     real, imaginary = (0 if part.is_Float and part._prec < 50 else part for part in parts)

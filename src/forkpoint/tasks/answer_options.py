@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from forkpoint.tasks.numerals import number_key
 from forkpoint.tasks.statements import Statement, trimmed
@@ -27,74 +27,60 @@ _NAMED_BEFORE = re.compile(r"\b(?:option|choice|letter)\s*\W?$", re.IGNORECASE)
 _OPERATORS = tuple("+-*/=^<>×÷|∩∪")
 _TEXT_FOLLOWS = re.compile(r"\s[-–—:]\s*(?![A-Za-z]\b)\S|\)\s|\)$|\.\d")
 _RULED_OUT_BEFORE = re.compile(
-    r"\b(?:not|isn't|n't\sbe|cannot\sbe|nor|neither|than|unlike|except|out|eliminates?|excludes?|rejects?)\s(?:option\s|choice\s)?[(\[*\"'$\\]*$",
-    re.IGNORECASE,
+    r"(?i)\b(?:not|isn't|n't\sbe|cannot\sbe|nor|neither|than|unlike|except|out|eliminates?|excludes?|rejects?)\s(?:option\s|choice\s)?[(\[*\"'$\\]*$"
 )
 _RULED_OUT_AFTER = re.compile(
-    r"[)\]*\"'$\\]*\s(?:(?:is|are|was|would\sbe|gives|seems|can)\s?(?:not|n't|too|wrong|incorrect|false|less|greater|smaller|larger|out|impossible)"
-    r"|(?:isn't|cannot|can't|doesn't|does\snot|fails)\b)",
-    re.IGNORECASE,
+    r"(?i)[)\]*\"'$\\]*\s(?:(?:is|are|was|would\sbe|gives|seems|can)\s?(?:not|n't|too|wrong|incorrect|false|less|greater|smaller|larger|out|impossible)"
+    r"|(?:isn't|cannot|can't|doesn't|does\snot|fails)\b)"
 )
 _BECAUSE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _SAID_BEFORE = re.compile(
-    r"(?:^|[^\w\s]|\b(?:is|be|was|so|thus|hence|therefore|with|pick|choose|select|matches|to\sbe|equal\sto|corresponds\sto|answer|think|only|(?:it|that)'s))\s*$",
-    re.IGNORECASE,
+    r"(?i)(?:^|[^\w\s]|\b(?:is|be|was|so|thus|hence|therefore|with|pick|choose|select|matches|to\sbe|equal\sto|corresponds\sto|answer|think|only|(?:it|that)'s))\s*$"
 )
-MIN_LIST = 3
-"""Letters in a row that make a list of options, not a choice."""
+MIN_LIST = 3  # letters in a row that make a list of options, not a choice
 
 Marking = Literal["marked", "bare", "no"]
 
 
-class Letter(NamedTuple):
-    """One letter that stands alone, and how it is marked."""
-
-    start: int
-    letter: str
-    marking: Marking
-
-    def span(self) -> Span:
-        return Span(self.start, self.start + 1, self.letter)
-
-
 def stated_option(text: str, stated: Statement, options: Sequence[str] = ()) -> Span | None:
     """The option that a statement names: by its text, by a marked letter, or by its first bare capital."""
-    letters = _letters_of(options)
-    start, end = stated.start, stated.end
+    letters, start, end = _letters_of(options), stated.start, stated.end
     if stated.evidence == "postfix":
-        before = [one for one in _letters(text, start, end, letters) if one.marking != "no" or one.start == start]
-        adjacent = [one for one in before if not re.search(r"\w", text[one.start + 1 : end])]
-        return adjacent[-1].span() if adjacent else None
-    for stretch_end in (stated.line_end, end):
-        whole = _whole(text, start, stretch_end, letters, options)
-        if whole:
-            return whole
-    found = [one for one in _letters(text, start, end, letters, stated=True) if one.marking != "no"]
-    if len(_lists(found)) and stated.evidence == "heading":  # the options restated under a heading
+        for last, marking in list(_letters(text, start, end, letters).items())[-1:]:
+            if (marking != "no" or last.start == start) and not re.search(r"\w", text[last.end : end]):
+                return last
         return None
-    marked = [one for one in found if one.marking == "marked"] or found
-    return marked[0].span() if marked else None
+    for stretch_end in (stated.line_end, end):
+        if whole := _whole(text, start, stretch_end, letters, options):
+            return whole
+    markings = _letters(text, start, end, letters, stated=True)
+    allowed = [letter for letter in markings if markings[letter] != "no"]
+    if stated.evidence == "heading" and _lists(allowed):  # the options restated under a heading
+        return None
+    marked = [letter for letter in allowed if markings[letter] == "marked"]
+    return next(iter(marked or allowed), None)
 
 
 def bare_option(text: str, options: Sequence[str] = ()) -> Span | None:
     """The last letter marked as an option that is neither ruled out nor part of a list of options."""
     letters = _letters_of(options)
-    found = [one for one in _letters(text, 0, len(text), letters) if one.marking == "marked"]
-    out = {*_lists(found), *_reasons(text, found)}
-    for one in reversed(found):
-        if one not in out:
-            return one.span()
-    return _whole(text, 0, len(text), letters, options) or _last_line(text, letters, options)
+    marked = [span for span, marking in _letters(text, 0, len(text), letters).items() if marking == "marked"]
+    out = {*_lists(marked), *_reasons(text, marked)}
+    if chosen := [letter for letter in marked if letter not in out]:
+        return chosen[-1]
+    end = len(text.rstrip())
+    last_line = text.rfind("\n", 0, end) + 1
+    return _whole(text, 0, len(text), letters, options) or _whole(text, last_line, end, letters, options)
 
 
-def _reasons(text: str, found: Sequence[Letter]) -> Iterator[Letter]:
+def _reasons(text: str, marked: Sequence[Span]) -> Iterator[Span]:
     """The letters that a sentence gives as reasons for another: the (A) of "(C), because (A) is too small"."""
     reason = False
-    for one, other in pairwise(found):
-        between = text[one.start : other.start]
+    for letter, following in pairwise(marked):
+        between = text[letter.start : following.start]
         reason = not re.search(r"[.!?]\s|\n", between) and (reason or bool(_BECAUSE.search(between)))
         if reason:
-            yield other
+            yield following
 
 
 def option_key(text: str) -> str:
@@ -111,40 +97,30 @@ def _letters_of(options: Sequence[str]) -> str:
 
 def _whole(text: str, start: int, end: int, letters: str, options: Sequence[str]) -> Span | None:
     """The option where the stretch is its text or nothing but a letter ("c", "**(B)**", "\\text{D}")."""
-    found = _ALONE.fullmatch(text, start, end)
-    if found and found["letter"].upper() in letters:
-        return Span(found.start("letter"), found.end("letter"), found["letter"].upper())
-    return _by_text(text, start, end, options)
-
-
-def _by_text(text: str, start: int, end: int, options: Sequence[str]) -> Span | None:
-    """The one option whose text the stretch is. Where two options read alike, their text names neither."""
+    alone = _ALONE.fullmatch(text, start, end)
+    if alone and alone["letter"].upper() in letters:
+        return Span(*alone.span("letter"), alone["letter"].upper())
     key = option_key(text[start:end])
     matching = [i for i, option in enumerate(options) if key and option_key(option) == key]
-    span = trimmed(text, start, end)
+    span = trimmed(text, start, end)  # where two options read alike, their text names neither
     return Span(span.start, span.end, chr(ord("A") + matching[0])) if span and len(matching) == 1 else None
 
 
-def _last_line(text: str, letters: str, options: Sequence[str]) -> Span | None:
-    end = len(text.rstrip())
-    return _whole(text, text.rfind("\n", 0, end) + 1, end, letters, options)
-
-
-def _lists(found: Sequence[Letter]) -> set[Letter]:
+def _lists(letters: Sequence[Span]) -> set[Span]:
     """The letters that follow one another from A on: options restated, of which none is chosen."""
-    listed: set[Letter] = set()
-    run: list[Letter] = []
-    for one in found:
-        run = (
-            [*run, one] if run and ord(one.letter) == ord(run[-1].letter) + 1 else ([one] if one.letter == "A" else [])
-        )
+    listed: set[Span] = set()
+    run: list[Span] = []
+    for letter in letters:
+        follows = ord(letter.value) == (ord(run[-1].value) + 1 if run else ord("A"))
+        run = [*run, letter] if follows else [letter] if letter.value == "A" else []
         if len(run) >= MIN_LIST:
             listed.update(run)
     return listed
 
 
-def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = False) -> list[Letter]:
-    found = []
+def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = False) -> dict[Span, Marking]:
+    """How each option's letter is marked that stands alone in a stretch; `stated`: it is the statement of an answer."""
+    markings: dict[Span, Marking] = {}
     for match in _LETTER.finditer(text, start, end):
         letter = match.group().upper()
         if letter in letters:
@@ -153,19 +129,16 @@ def _letters(text: str, start: int, end: int, letters: str, *, stated: bool = Fa
             marking = _marking(before, match.group(), after, first)
             if marking != "no" and (_RULED_OUT_BEFORE.search(before) or _RULED_OUT_AFTER.match(after)):
                 marking = "no"
-            found.append(Letter(match.start(), letter, marking))
-    return found
+            markings[Span(*match.span(), letter)] = marking
+    return markings
 
 
 def _marking(before: str, letter: str, after: str, first: bool) -> Marking:
-    """How a letter that stands alone is marked, judged by the few characters on each side of it; `first`: a statement
-    begins with it.
-    """
+    """How a letter is marked, by the few characters on each side of it; `first`: a statement begins with it."""
     opened = re.search(r"(?:\(|\[|\\text\{)\\?\s?$", before)
     closed = re.match(r"\s?(?:\)|\]|\\\)|\}\))", after)
     if opened and closed:
-        head = before[: opened.start()].removesuffix("\\")
-        function = head[-1:].isalnum()  # f(a), P(A)
+        function = before[: opened.start()].removesuffix("\\")[-1:].isalnum()  # f(a), P(A)
         return "no" if function else "marked"
     line_start = re.search(r"(?:^|\n)[^\w\n(\[]*$", before)
     if closed and before.count("(") > before.count(")"):  # (A ∩ B), (from A to B)

@@ -1,43 +1,41 @@
 """When two answers are the same, for every kind of answer.
 
-Numbers are compared exactly, options and yes/no by name; mathematical answers by spelling first, as exact
-rational numbers next, and by algebra in a worker process last.
+Numbers are compared exactly, options and yes/no by name; mathematical answers by spelling first, as exact rational
+numbers next, and by algebra in a worker process last.
 
-The percent sign of a mathematical answer is a factor of 1/100: "10%" is 0.1 and is not 10, unless the
-question itself asks for a percentage, where "10" and "10%" are the same answer and "0.1" is another.
-(MATH-500 writes such gold answers without the sign: "By what percent does the area decrease?" has the answer
-10.) A number of kind "number" has no unit: "25%" is 25, as "$25" is, because GSM8K writes its gold answers
+The percent sign of a mathematical answer is a factor of 1/100: "10%" is 0.1 and is not 10, unless the question itself
+asks for a percentage (MATH-500 writes those gold answers without the sign): then "10" and "10%" are the same answer and
+"0.1" is another. A number of kind "number" has no unit: "25%" is 25, as "$25" is, because GSM8K writes its gold answers
 so.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from forkpoint.tasks import workers
-from forkpoint.tasks.braces import well_formed
-from forkpoint.tasks.latex import clean, rational
-from forkpoint.tasks.numerals import number_key
-from forkpoint.tasks.words import spoken
-from forkpoint.types import AnswerKind
+from forkpoint.tasks.brackets import well_formed
+from forkpoint.tasks.extract import extract
+from forkpoint.tasks.latex import clean, rational, spoken
+from forkpoint.tasks.numerals import number_key, number_span, numerals, plain
+from forkpoint.types import AnswerKind, Span
 
-DEADLINE = 5.0
-"""Seconds that the comparison of two mathematical answers may take."""
-MAX_LENGTH = 1000
-"""Characters of a mathematical answer; a longer one is compared as text only."""
+DEADLINE = 5.0  # seconds that the comparison of two mathematical answers may take
+MAX_LENGTH = 1000  # characters of a mathematical answer; a longer one is compared as text only
 
 _SENTENCE = re.compile(r"[^.?!\n]+(?:\.(?=\S)[^.?!\n]*)*[.?!]?")
 _ASKING = re.compile(
-    r"\?|\b(?:what|which|how|find|compute|determine|calculate|express|give|enter|write|answer|round|evaluate|estimate)\b",
-    re.IGNORECASE,
+    r"(?i)\?|\b(?:what|which|how|find|compute|determine|calculate|express|give|enter|write|answer|round|evaluate|estimate)\b"
 )
 _PERCENT_WORD = re.compile(r"(?<![0-9}$])(?<![0-9}$] )\bpercent(?:age)?\b", re.IGNORECASE)
 
 
 class Verdict(NamedTuple):
-    """Whether two answers are the same, how that was found, and what kept it from being found."""
+    """Whether two answers are the same, by which method, and what kept a method from an answer."""
 
     same: bool
     method: str
@@ -47,8 +45,7 @@ class Verdict(NamedTuple):
 def answer_key(value: str, kind: AnswerKind) -> str:
     """A string that is equal for answers that are plainly the same: "1,000" and "1000.0" have one key.
 
-    For mathematical answers it is cheap and incomplete: equal keys are equal answers, but x+1 and 1+x have
-    two keys.
+    For mathematical answers it is cheap and incomplete: equal keys are equal answers, but x+1 and 1+x have two keys.
     """
     if kind == "number":
         return number_key(value)
@@ -72,10 +69,8 @@ def same_answer(a: str, b: str, kind: AnswerKind, *, question: str = "", deadlin
 
 def compare_math(gold: str, answer: str, *, question: str = "", deadline: float = DEADLINE) -> Verdict:
     """Compare two mathematical answers in LaTeX or plain text. Never raises for any input."""
-    if gold.strip() == answer.strip():
-        return Verdict(True, "string")
-    if len(gold) > MAX_LENGTH or len(answer) > MAX_LENGTH:
-        return Verdict(False, "string")
+    if gold.strip() == answer.strip() or max(len(gold), len(answer)) > MAX_LENGTH:
+        return Verdict(gold.strip() == answer.strip(), "string")
     percent = "" if asks_percentage(question) else "/100"
     first, second = clean(gold, percent=percent), clean(answer, percent=percent)
     if first == second or not first or not second:
@@ -89,16 +84,25 @@ def compare_math(gold: str, answer: str, *, question: str = "", deadline: float 
     return Verdict(same, "math-verify", error)
 
 
+# Failures are remembered too: a model gives its hostile answers more than once.
+_by_algebra = lru_cache(maxsize=10_000)(workers.POOL.compare)
+
+
 def asks_percentage(question: str) -> bool:
     """Whether a sentence that asks for something speaks of a percentage, and not just of "10 percent"."""
     sentences = _SENTENCE.findall(question[:20_000])
     return any(_ASKING.search(sentence) and _PERCENT_WORD.search(sentence) for sentence in sentences)
 
 
-@lru_cache(maxsize=10_000)
-def _by_algebra(gold: str, answer: str, deadline: float) -> tuple[bool, str | None]:
-    """A worker's verdict. Failures are remembered too: a model gives its hostile answers more than once."""
-    try:
-        return workers.compare(gold, answer, deadline), None
-    except workers.WorkerFailure as failure:
-        return False, str(failure)
+def find_answer(text: str, value: str, kind: AnswerKind, options: Sequence[str] = ()) -> Span | None:
+    """The last place of `text` that gives the answer `value`, however it is spelt there; None where none does.
+
+    That is where the text's own answer stands if it is the same one, else, for numbers, the last equal number.
+    """
+    own = extract(text, kind, options)
+    numbers = reversed(list(numerals(plain(text)))) if kind == "number" else ()
+    key = answer_key(value, kind)
+    for span in chain([own] if own else [], map(number_span, numbers)):
+        if answer_key(span.value, kind) == key:
+            return span
+    return None

@@ -13,6 +13,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from forkpoint.hub import check_hub
@@ -21,11 +22,7 @@ from forkpoint.types import UserError
 
 Rows = Iterator[tuple[str, Row]]
 ROWS_AT_ONCE = 32  # decoded of a Parquet or Arrow file
-PARQUET_FILE: dict[str, Any] = {
-    "pre_buffer": False,  # which would hold the column of a whole row group, as would no buffer at all
-    "buffer_size": 2**20,
-    "page_checksum_verification": True,
-}
+PARQUET_BUFFER = 2**20  # without one, or with `pre_buffer`, the column of a whole row group is held
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -33,14 +30,13 @@ def read_rows(path: str | os.PathLike[str], *, columns: Sequence[str] = (), bad:
     """Each row of a local file with its place ("FILE line 7", "FILE row 7"), counted from 1.
 
     By its ending the file is Parquet, Arrow, CSV or TSV; of any other name JSON Lines or one JSON array, where .gz and
-    .zst are decompressed. Of a Parquet file that has any of the `columns` only those are read. Raises UserError for a
-    file that cannot be read and at the first row that is broken; with `bad` a broken line of JSON is left out, and
-    what is wrong with it appended there.
+    .zst are decompressed. Of a Parquet file that has any of the `columns` only those are read. UserError for a file
+    that cannot be read and at the first broken row; `bad` takes what is wrong with a line of JSON that is left out.
     """
     file = os.fspath(path)
     if os.path.isdir(file):
         raise UserError(f"{file} is a directory; a file was expected")
-    return guarded(_reader(file)(file, columns, bad), file)
+    return guarded(READERS.get(kind_of(file) or "", _json)(file, columns, bad), file)
 
 
 def read_source(
@@ -53,19 +49,17 @@ def read_source(
 ) -> Rows:
     """The rows of a file, of a directory that `datasets` saved or can load, or of a data set on the Hub.
 
-    `split` and `subset` (a configuration's name) are for directories and the Hub, `revision` for the Hub, which is
-    asked only where no local path is meant. Raises UserError for what cannot be read.
+    `subset` is a configuration's name. The Hub is asked only where no local path is meant. UserError for what cannot be
+    read.
     """
     path = os.path.expanduser(source)
     if is_saved(path):
         return saved_rows(path, split)
-    if os.path.isdir(path):
-        return loaded_rows(path, source, split, subset, None)
-    if os.path.exists(path):
+    if os.path.exists(path) and not os.path.isdir(path):
         return read_rows(path, bad=bad)
-    if is_path(source):
+    if is_path(source) and not os.path.isdir(path):
         raise UserError(f"cannot read {source}: there is no such file or directory")
-    return loaded_rows(source, source, split, subset, revision)
+    return loaded_rows(source, split, subset, revision)
 
 
 def is_path(source: str) -> bool:
@@ -80,12 +74,10 @@ def is_saved(path: str) -> bool:
 
 def saved_rows(path: str, split: str) -> Rows:
     """The rows of a directory that `save_to_disk` wrote; of one with splits those of `split`."""
-    try:
+    with reading(path):
         from datasets import DatasetDict, load_from_disk
 
         saved = load_from_disk(path)
-    except Exception as error:  # as many kinds as there are ways for a directory to be broken
-        raise unreadable(path, error) from None
     if isinstance(saved, DatasetDict):
         if split not in saved:
             raise UserError(f"cannot read {path}: it has no split {split!r}, but {', '.join(map(repr, saved))}")
@@ -94,21 +86,19 @@ def saved_rows(path: str, split: str) -> Rows:
 
 
 def loaded_rows(
-    path: str, source: str, split: str, subset: str | None, revision: str | None, *, streaming: bool = False
+    source: str, split: str, subset: str | None = None, revision: str | None = None, *, streaming: bool = False
 ) -> Rows:
     """What `datasets.load_dataset` finds, in a directory or on the Hub; it is opened at once."""
-    asked = {"split": split, "subset": subset, "revision": revision}
-    named = ", ".join(f"{name} {value!r}" for name, value in asked.items() if value is not None)
-    what = f"{source} ({named})"
+    path, place = os.path.expanduser(source), source
     if not os.path.isdir(path):
-        check_hub(path, "data set")
-        what = f"{source}, which is no local file, as a data set on the Hub ({named})"
-    try:
+        check_hub(source, "data set")
+        place = f"{source}, which is no local file, as a data set on the Hub"
+    options = {"split": split, "subset": subset, "revision": None if place == source else revision}
+    what = f"{place} ({', '.join(f'{name} {value!r}' for name, value in options.items() if value is not None)})"
+    with reading(what):
         from datasets import load_dataset
 
-        rows = load_dataset(path, name=subset, split=split, revision=revision, streaming=streaming)
-    except Exception as error:  # as many kinds as there are ways for a network and a data set to fail
-        raise unreadable(what, error) from None
+        rows = load_dataset(path, name=subset, split=split, revision=options["revision"], streaming=streaming)
     return guarded(numbered(rows, source), what)
 
 
@@ -119,39 +109,35 @@ def numbered(rows: Iterable[Row], source: str) -> Rows:
 
 def guarded(rows: Iterator[Any], what: str) -> Iterator[Any]:
     """The same items; what stops them is a UserError that names their source."""
-    try:
+    with reading(what):
         yield from rows
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Makes a UserError of whatever a library raises: formats, compressions and networks fail in many ways."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # as many kinds as there are formats, compressions and ways for a network to fail
-        raise unreadable(what, error) from None
-
-
-def unreadable(what: str, error: Exception) -> UserError:
-    """The sentence for an error of a library that reads."""
-    if isinstance(error, OSError) and error.strerror:
-        return UserError(f"cannot read {what}: {error.strerror}")
-    # Not the first line alone: `datasets` lists the subsets that there are on the second.
-    said = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
-    return UserError(f"cannot read {what}: {type(error).__name__}{': ' if said else ''}{said}")
+    except Exception as error:
+        # Not the first line alone: `datasets` lists the subsets that there are on the second.
+        message = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
+        reason = f"{type(error).__name__}{': ' if message else ''}{message}"
+        raise UserError(f"cannot read {what}: {getattr(error, 'strerror', None) or reason}") from None
 
 
 def kind_of(name: str) -> str | None:
     """The ending that says what a file holds (".jsonl" of a.jsonl.gz); None where it says nothing."""
     stem, ending = os.path.splitext(name.lower())
-    if ending in OPENERS:
+    if ending in OPENERS and not stem.endswith((".parquet", ".arrow")):  # those are compressed inside
         ending = os.path.splitext(stem)[1]
-        return ending if ending in (*TEXT_KINDS, ".txt") else None  # the others are compressed inside
     return ending if ending in (*READERS, ".txt") else None
 
 
 def opened(file: str) -> Any:
     """The bytes of a file, decompressed where its name says that they are compressed."""
     return OPENERS.get(os.path.splitext(file.lower())[1], open)(file, "rb")
-
-
-def _reader(file: str) -> Callable[[str, Sequence[str], list[str] | None], Rows]:
-    return READERS.get(kind_of(file) or "", _json)
 
 
 def _json(file: str, _: Sequence[str], bad: list[str] | None) -> Rows:
@@ -174,7 +160,8 @@ def _csv(file: str, *_: Any) -> Rows:
 def _parquet(file: str, columns: Sequence[str], _: Any) -> Rows:
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(file, **PARQUET_FILE) as table:
+    options = {"pre_buffer": False, "buffer_size": PARQUET_BUFFER, "page_checksum_verification": True}
+    with pyarrow.parquet.ParquetFile(file, **options) as table:
         wanted = [name for name in table.schema_arrow.names if name in columns]
         batches = table.iter_batches(ROWS_AT_ONCE, columns=wanted or None)
         yield from numbered((row for batch in batches for row in batch.to_pylist()), file)
@@ -202,7 +189,7 @@ def _open_zstandard(file: str, _: str) -> BinaryIO:
 
 
 OPENERS: dict[str, Callable[[str, str], Any]] = {".gz": gzip.open, ".zst": _open_zstandard}
-TEXT_KINDS: dict[str, Callable[..., Rows]] = {
-    ".jsonl": _json, ".ndjson": _json, ".json": _json, ".csv": _csv, ".tsv": _csv,
+READERS: dict[str, Callable[[str, Sequence[str], list[str] | None], Rows]] = {
+    ".jsonl": _json, ".ndjson": _json, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet,
+    ".arrow": _arrow,
 }  # fmt: skip
-READERS = {**TEXT_KINDS, ".parquet": _parquet, ".arrow": _arrow}

@@ -1,8 +1,8 @@
 r"""Whether two cleaned answers say the same, taken apart by their shape before any algebra is done.
 
-Tuples and points compare bracket by bracket and in order; sets and bare lists in any order; matrices entry by entry;
-ratios up to a factor; inequalities and intervals as sets of reals; "a \pm b" stands for two answers. So (1,3) is
-neither {1,3} nor [1,3], and "1,-2" is {-2,1}. Only a grading worker imports this module.
+Tuples compare bracket by bracket and in order; sets and bare lists in any order; matrices entry by entry; ratios up to
+a factor; inequalities and intervals as sets of reals; "a \pm b" stands for two answers. So (1,3) is neither {1,3} nor
+[1,3], and "1,-2" is {-2,1}. Only a grading worker imports this module.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import re
 from collections.abc import Sequence
 
 from forkpoint.tasks.algebra import same_equation, same_expression
+from forkpoint.tasks.brackets import shape, split_top
 from forkpoint.tasks.intervals import is_range, same_range
-from forkpoint.tasks.latex import rational
-from forkpoint.tasks.shapes import shape, split_top
-from forkpoint.tasks.words import spoken
+from forkpoint.tasks.latex import rational, spoken
 
 _BASE = re.compile(r"[0-9A-F.]+_\{[0-9]+\}")
 _OPTION = re.compile(r"(?:\\text\{)?\(?([A-Ja-j])\)?(?:\})?")
@@ -28,9 +27,7 @@ _LETTERS = re.compile(r"(?:\\(?:angle|triangle|overline|overrightarrow)(?:\{| ?)
 
 def equivalent(gold: str, answer: str) -> bool:
     """Whether two cleaned answers are the same."""
-    if gold == answer:
-        return True
-    if _same_option(gold, answer):
+    if gold == answer or _same_option(gold, answer):
         return True
     if is_range(gold) or is_range(answer):
         return same_range(gold, answer)
@@ -52,16 +49,14 @@ def _same_shape(gold: str, answer: str) -> bool:
         return _same_leaf(gold, answer)
     if kinds <= {"set", "leaf"}:
         return _same_in_any_order(first.items, second.items)
-    if kinds == {"set", "tuple"} and 1 in (len(first.items), len(second.items)):
-        return any(
-            len(part.items) == 1 and equivalent(part.items[0], other)
-            for part, other in ((first, answer), (second, gold))
-        )
-    if kinds == {"set", "tuple"} and len(first.items) > 1 < len(second.items):
+    if kinds == {"set", "tuple"} and 1 in (len(first.items), len(second.items)):  # \{(1,2)\} is (1,2)
+        parts = ((first.items, answer), (second.items, gold))
+        return any(len(items) == 1 and equivalent(items[0], whole) for items, whole in parts)
+    if kinds == {"set", "tuple"}:
         pair = [_assignments(text) or text for text in (gold, answer)]
         return pair != [gold, answer] and _same_shape(*pair)
-    if kinds <= {"ratio", "leaf"}:
-        return _same_ratio(_terms(gold), _terms(answer))
+    if kinds <= {"ratio", "leaf"}:  # a fraction is the ratio to 1
+        return _same_ratio(*([*part.items, "1"] if part.kind == "leaf" else part.items for part in (first, second)))
     if first[:2] != second[:2] or len(first.items) != len(second.items):
         return False
     return all(equivalent(a, b) for a, b in zip(first.items, second.items, strict=True))
@@ -70,61 +65,45 @@ def _same_shape(gold: str, answer: str) -> bool:
 def _same_leaf(gold: str, answer: str) -> bool:
     if r"\text" in gold or r"\text" in answer:
         return spoken(gold).casefold() == spoken(answer).casefold()
-    sides = [split_top(text, r"\approx") for text in (gold, answer)]
-    if max(len(side) for side in sides) > 1:  # what is said to be near is named twice: either may be meant
-        return any(equivalent(a, b) for a in sides[0] for b in sides[1])
-    if ":" in gold + answer or any(_is_name(text) for text in (gold, answer)):  # 8:30, ABC
-        return False
-    equations = [split_top(text, "=") for text in (gold, answer)]
-    if len(equations[0]) == len(equations[1]) == 2:
-        return same_equation(*equations)
-    if len(equations[0]) == len(equations[1]) == 1:
+    if r"\approx" in gold + answer:  # what is said to be near is named twice: either may be meant
+        sides = [split_top(text, r"\approx") for text in (gold, answer)]
+        if max(map(len, sides)) > 1:
+            return any(equivalent(a, b) for a in sides[0] for b in sides[1])
+    if ":" in gold + answer or any(_LETTERS.fullmatch(text) and text != text.lower() for text in (gold, answer)):
+        return False  # 8:30, ABC
+    first, second = split_top(gold, "="), split_top(answer, "=")
+    if len(first) == len(second) == 2:
+        return same_equation(first, second)
+    if len(first) == len(second) == 1:
         return same_expression(gold, answer)
-    return _both_true(*equations)
-
-
-def _is_name(text: str) -> bool:
-    return bool(_LETTERS.fullmatch(text)) and any(c.isupper() for c in text)
-
-
-def _both_true(*equations: list[str]) -> bool:
-    """2+3=5 is 5: a chain of equal numbers is their value."""
-    constant = not re.search(r"(?<!\\)(?<![A-Za-z])[A-Za-z]", "".join("=".join(equation) for equation in equations))
-    return constant and all(same_expression(equations[0][0], side) for equation in equations for side in equation)
+    constant = not re.search(r"(?<!\\)(?<![A-Za-z])[A-Za-z]", f"{gold}={answer}")
+    return constant and all(same_expression(first[0], side) for side in first + second)  # 2+3=5 is 5
 
 
 def _same_option(gold: str, answer: str) -> bool:
     r"""\text{(B)} is B, "(B)" and "B) east"."""
     if not any(re.fullmatch(r"\\text\{\([A-J]\)\}|[A-J]", text) for text in (gold, answer)):
         return False
-    letters = [_OPTION.fullmatch(text) or _LETTERED.fullmatch(text) for text in (gold, answer)]
-    if not letters[0] or not letters[1]:
+    first, second = (_OPTION.fullmatch(text) or _LETTERED.fullmatch(text) for text in (gold, answer))
+    if not first or not second:
         return False
-    exact = r"\text{(" not in gold + answer
-    first, second = letters[0][1], letters[1][1]
-    return first == second if exact else first.upper() == second.upper()
+    any_case = r"\text{(" in gold + answer
+    return first[1] == second[1] or (any_case and first[1].upper() == second[1].upper())
 
 
 def _same_in_any_order(gold: Sequence[str], answer: Sequence[str]) -> bool:
     """Whether the items pair off. Repeated items count once: {1, 1} is {1}."""
-    return len(gold) <= 50 and len(answer) <= 50 and _covers(gold, answer) and _covers(answer, gold)
-
-
-def _covers(items: Sequence[str], others: Sequence[str]) -> bool:
-    return all(any(equivalent(item, other) for other in others) for item in items)
-
-
-def _terms(text: str) -> list[str]:
-    """The terms of a ratio; a fraction is the ratio to 1."""
-    parts = list(shape(text).items)
-    return parts if len(parts) > 1 else [text, "1"]
+    if max(len(gold), len(answer)) > 50:
+        return False
+    pairs = ((gold, answer), (answer, gold))
+    return all(any(equivalent(item, match) for match in items) for wanted, items in pairs for item in wanted)
 
 
 def _same_ratio(gold: Sequence[str], answer: Sequence[str]) -> bool:
-    pairs = zip(gold[1:], answer[1:], strict=False)
-    return len(gold) == len(answer) and all(
-        same_expression(f"({a})({answer[0]})", f"({b})({gold[0]})") for a, b in pairs
-    )
+    if len(gold) != len(answer):
+        return False
+    pairs = zip(gold[1:], answer[1:], strict=True)
+    return all(same_expression(f"({a})({answer[0]})", f"({b})({gold[0]})") for a, b in pairs)
 
 
 def _assignments(text: str) -> str | None:
@@ -132,8 +111,8 @@ def _assignments(text: str) -> str | None:
     pairs = [split_top(item.strip(), "=") for item in split_top(text, ",", r"\land")]
     if not all(len(pair) == 2 and re.fullmatch("[A-Za-z]", pair[0]) for pair in pairs):
         return None
-    named = dict(sorted((name, value) for name, value in pairs))
-    return f"({','.join(named.values())})" if len(named) == len(pairs) > 1 else None
+    values = dict(sorted(pairs))
+    return f"({','.join(values.values())})" if len(values) == len(pairs) > 1 else None
 
 
 def _without_names(gold: str, answer: str) -> tuple[str, str]:

@@ -16,24 +16,41 @@ import re
 from collections.abc import Sequence
 
 from forkpoint.tasks.numerals import plain
-from forkpoint.tasks.response import response_proper
 from forkpoint.tasks.statements import Formulas, statements
 from forkpoint.tasks.values import BARE, STATED, Unreadable
 from forkpoint.types import AnswerKind, Span, check_texts
 
-MOST_READ = 100_000
-"""Characters of a response proper that are read: the last ones."""
+MOST_READ = 100_000  # characters of a response proper that are read: the last ones
 
+_THINKING = re.compile(  # <think> … </think>, [THINK] … [/THINK], ◁think▷ … ◁/think▷
+    r"[<\[◁](?P<close>/?)(?:seed:)?(?:think|thinking|thought|reasoning|reflection)[>\]▷]"
+    r"|<\|(?P<mark>begin|end)_of_thought\|>",
+    re.IGNORECASE,
+)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
+# The same channels where the special tokens are left out of the text: "analysisWe need …assistantfinal72"
+_SPOKEN_CHANNEL = re.compile(r"assistantfinal(?:json)?|\A\s*final(?=[A-Z0-9\\$*(-])")
+_SPOKEN_ANALYSIS = re.compile(r"\A\s*analysis(?=[A-Z0-9\"'(])")
+_RUN_ON = re.compile(
+    r"""
+    <\|(?:im_end|im_start|eot_id|endoftext|end_of_text|end|return|user|start_header_id)\|>
+    | </s> | <eos> | <end_of_turn>
+    | \n[ \t]*(?:\#{1,4}[ ]*|\*\*)?(?:Q|Question|Problem|Exercise|Instruction|Human|User)(?:[ ]\#?[0-9]+)?(?:\*\*)?:
+    | \n\#{2,4}[ ](?:Instruction|Input|Question|Problem|Human|User)\b
+    """,
+    re.VERBOSE,
+)
+_NEXT_LETTER = re.compile(r"\n[ \t]*(?P<letter>[AB])[:.)]\s")
 _EXPLAINED = re.compile(r"(\s*[^\n]{1,60}\n\s*)(?:\*\*)?(?:Explanation|Reason(?:ing)?|Justification)\b", re.IGNORECASE)
 
 
 def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off: bool = False) -> Span | None:
     """The answer of a response, None where there is none.
 
-    `options` are the texts of a multiple-choice question; with them, an answer that is an option's text counts as that
-    option's letter, and letters beyond the last option do not count. `value` is the short form: "1000" for "1,000", the
-    capital letter of an option, "yes" or "no", the LaTeX of a mathematical answer. `cut_off`: the response ended at its
-    length limit; then only an answer counts that was stated, and whose statement was over, before the cut.
+    With `options`, the texts of a multiple-choice question, an option's text counts as its letter, and letters beyond
+    the last option do not count. `value` is the short form: "1000" for "1,000", the capital letter of an option, "yes"
+    or "no", the LaTeX of a mathematical answer. `cut_off`: the response ended at its length limit; then an answer
+    counts only where it was stated, and its statement was over, before the cut.
     """
     check_texts("options", options)
     start, end = response_proper(text, kind)
@@ -41,6 +58,37 @@ def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off
     cut_off = cut_off and end == len(text)  # a response proper that runs on into the next question was over
     span = _read(plain(text[start:end]), kind, options, cut_off)
     return span and Span(start + span.start, start + span.end, span.value)
+
+
+def response_proper(text: str, kind: AnswerKind) -> tuple[int, int]:
+    """Start and end of the response proper in `text`; an empty stretch where the text ends while thinking.
+
+    Thinking is what stands before the last "</think>" (or its kin), or outside the final channel. The response ends
+    where the model writes the next question or turn, or, after a prompt that ends in "A:", goes on with "B:".
+    """
+    start = _after_thinking(text)
+    if start is None:
+        return len(text), len(text)
+    ends = (mark.start() for mark in _RUN_ON.finditer(text, start) if text[start : mark.start()].strip())
+    end = next(ends, len(text))
+    if kind != "option":
+        letter = _NEXT_LETTER.search(text, start, end)
+        if letter and letter["letter"] == "B" and text[start : letter.start()].strip():
+            end = letter.start()
+    return start, end
+
+
+def _after_thinking(text: str) -> int | None:
+    """Where thinking ends, 0 where there is none, None where the text breaks off in it."""
+    if channels := list(_CHANNEL.finditer(text)):
+        return channels[-1].end() if channels[-1][1] == "final" else None
+    if finals := list(_SPOKEN_CHANNEL.finditer(text)):
+        return finals[-1].end()
+    if _SPOKEN_ANALYSIS.match(text):
+        return None
+    if marks := list(_THINKING.finditer(text)):
+        return marks[-1].end() if marks[-1]["close"] or marks[-1]["mark"] == "end" else None
+    return 0
 
 
 def _read(text: str, kind: AnswerKind, options: Sequence[str], cut_off: bool) -> Span | None:

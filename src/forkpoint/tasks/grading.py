@@ -1,7 +1,7 @@
 """The verdict on a response: read its answer, compare it with the gold answer.
 
-Never raises for any response, and answers within the deadline (which applies to algebra; all else is linear
-in the length of the response). Works from any thread.
+Never raises for any response, and answers within the deadline (which applies to algebra; all else is linear in the
+length of the response). Works from any thread.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import re
 
 from forkpoint.tasks.answers import DEADLINE, answer_key, compare_math
 from forkpoint.tasks.extract import extract
-from forkpoint.tasks.golds import gold_value
 from forkpoint.tasks.numerals import SCALES, parse_number
-from forkpoint.tasks.problems import task_spec
+from forkpoint.tasks.problems import gold_value, task_spec
 from forkpoint.types import Grade, Problem, UserError
 
 
 def grade_response(response: str, problem: Problem, *, cut_off: bool = False, deadline: float = DEADLINE) -> Grade:
     """Whether a response answers the problem correctly.
 
-    `cut_off` says that the response ended at its length limit; it then has an answer only where it was stated before
-    the cut. A response without an answer has `extracted=None` and `method="none"`. Where algebra fails or passes
-    `deadline` seconds, `correct` is False and `error` says why.
+    A response without an answer has `extracted=None` and `method="none"`. One that was `cut_off` at its length limit
+    has an answer only where it was stated before. Where algebra fails or passes `deadline` seconds, `error` says why.
     """
     span = extract(response, problem.kind, problem.options, cut_off=cut_off)
     if span is None:
@@ -42,18 +40,17 @@ def grade_response(response: str, problem: Problem, *, cut_off: bool = False, de
 def _in_the_unit_of(question: str, gold: str, spelling: str, value: str) -> bool:
     """Whether "4 million" is the gold answer 4 of a question that counts in millions, as some of GSM8K's do."""
     scale = next((word for word in SCALES if word in spelling.lower()), None)
-    if scale is None or not re.search(rf"\b{scale}", question, re.IGNORECASE):
-        return False
     full = parse_number(value)
-    return full is not None and full / 10 ** SCALES[scale] == parse_number(gold)
+    if scale is None or full is None or not re.search(rf"\b{scale}", question, re.IGNORECASE):
+        return False
+    return bool(full / 10 ** SCALES[scale] == parse_number(gold))
 
 
 def grade(response: str, gold: str, task: str = "gsm8k") -> Grade:
     """Whether a response gives the gold answer, read and compared as the answers of `task` are.
 
-    `task` is a name of `TASKS`: "gsm8k" (a number), "math500" (mathematics), "aqua" (a letter), "lab",
-    "jsonl". The gold answer may be bare ("18") or as the data set has it ("... #### 18"). Raises UserError
-    for an unknown task and for a gold answer that is not of the task's kind.
+    `task` is a name of `TASKS`, such as "gsm8k" (a number), "math500" (mathematics) or "aqua" (a letter). The gold
+    answer may be bare ("18") or as the data set has it ("... #### 18"). UserError where it is not of the task's kind.
     """
     kind = task_spec(task).kind
     if gold_value(gold, kind) is None:

@@ -6,15 +6,16 @@ x<2\lor x>3, (-\infty,2)\cup(3,\infty) and \mathbb{R}\setminus[2,3] are one set.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import sympy
 
 from forkpoint.tasks.algebra import parse, same_equation, same_value
-from forkpoint.tasks.shapes import bracketed, split_top
+from forkpoint.tasks.brackets import bracketed, split_top
 
 _RANGE = re.compile(r"[<>]|\\(?:le|ge|ne|cup|cap|setminus)(?![A-Za-z])|\\mathbb\{R\}")
-_RELATION = re.compile(r"\\(?:le|ge|ne)(?![A-Za-z])\s?|[<>]")
+_RELATION = re.compile(r"(\\(?:le|ge|ne)(?![A-Za-z])|[<>])\s?")
 _VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{\w+\})?")
 _MEMBER = re.compile(rf"({_VARIABLE.pattern})\\in ?(?=[\\(\[])")
 _BUILDER = re.compile(r"\\\{(\w)(?:\\in ?\\mathbb\{R\})?[:|](.*)\\\}")
@@ -22,7 +23,7 @@ _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
 class Range(NamedTuple):
-    """A set of reals, with the name of its variable where one is given."""
+    """A set of reals, and the name of its variable, "" where it has none."""
 
     name: str
     reals: sympy.Set
@@ -39,53 +40,38 @@ def same_range(gold: str, answer: str) -> bool:
     if first and second:
         names = {first.name, second.name} - {""}
         return len(names) < 2 and _same_set(first.reals, second.reals)
-    sides, others = _sides(gold), _sides(answer)
-    if first or second or not sides or not others or sides[0] != others[0]:
+    relations = [_RELATION.split(text) for text in (gold, answer)]
+    if first or second or any(len(relation) != 3 for relation in relations):
         return False
-    return same_equation(sides[1:], others[1:], positive=sides[0] != r"\ne")
-
-
-def _sides(text: str) -> tuple[str, str, str] | None:
-    """Operator (never > or \\ge), left and right side of a single relation."""
-    parts, operators = _chain(text)
-    if len(parts) != 2:
-        return None
-    operator = operators[0]
-    return (_FLIPPED[operator], parts[1], parts[0]) if operator in (">", r"\ge") else (operator, parts[0], parts[1])
+    (left, operator, right), other = relations
+    if other[1] != operator:  # 2>x is x<2
+        other = [other[2], _FLIPPED[other[1]], other[0]]
+    return other[1] == operator and same_equation((left, right), other[::2], positive=operator != r"\ne")
 
 
 def _range(text: str) -> Range | None:
     try:
-        return _read(text.strip())
+        return _read(text)
     except (ValueError, TypeError, NotImplementedError, AttributeError, RecursionError):
         return None  # sympy's way to say that an end is not real or an inequality cannot be solved
 
 
 def _read(text: str) -> Range | None:
-    builder = _BUILDER.fullmatch(text)
-    if builder:
+    text = text.strip()
+    if builder := _BUILDER.fullmatch(text):
         return _read(builder[2])
-    for separators, combine in (((r"\lor",), sympy.Union), ((r"\land", ",", ";"), _listed)):
+    for separators, combine in _OPERATIONS:
         parts = split_top(text, *separators)
         if len(parts) > 1:
-            return _combined([_read(part.strip()) for part in parts], combine)
-    member = _MEMBER.match(text)
-    if member:
-        inner = _read(text[member.end() :])
-        return inner and Range(member[1], inner.reals)
-    for separator, combine in ((r"\setminus", sympy.Complement), (r"\cup", sympy.Union), (r"\cap", sympy.Intersection)):
-        parts = split_top(text, separator)
-        if len(parts) > 1:
-            return _combined([_read(part.strip()) for part in parts], combine)
+            ranges = [part for part in map(_read, parts) if part]
+            names = {part.name for part in ranges} - {""}
+            if len(ranges) < len(parts) or len(names) > 1:
+                return None
+            return Range("".join(names), combine(*(part.reals for part in ranges)))
+        if combine is _listed and (member := _MEMBER.match(text)):  # x\in binds less than \cup does
+            inner = _read(text[member.end() :])
+            return inner and Range(member[1], inner.reals)
     return _relation(text) if _RELATION.search(text) else _atom(text)
-
-
-def _combined(ranges: list[Range | None], combine: Any) -> Range | None:
-    read = [part for part in ranges if part]
-    names = {part.name for part in read} - {""}
-    if len(read) < len(ranges) or len(names) > 1:
-        return None
-    return Range("".join(names), combine(*(part.reals for part in read)))
 
 
 def _listed(*sets: sympy.Set) -> sympy.Set:
@@ -94,33 +80,44 @@ def _listed(*sets: sympy.Set) -> sympy.Set:
     return sympy.Union(*sets) if both.is_empty else both
 
 
+_OPERATIONS: list[tuple[tuple[str, ...], Callable[..., sympy.Set]]] = [  # the one that binds least first
+    ((r"\lor",), sympy.Union),
+    ((r"\land", ",", ";"), _listed),
+    ((r"\setminus",), sympy.Complement),
+    ((r"\cup",), sympy.Union),
+    ((r"\cap",), sympy.Intersection),
+]
+
+
 def _atom(text: str) -> Range | None:
-    if text == r"\mathbb{R}":
-        return Range("", sympy.S.Reals)
-    if text == r"\emptyset":
-        return Range("", sympy.S.EmptySet)
+    if text in (r"\mathbb{R}", r"\emptyset"):
+        return Range("", sympy.S.Reals if "R" in text else sympy.S.EmptySet)
     inner, opening, closing = bracketed(text)
-    ends = split_top(inner, ",")
-    values = [parse(end) for end in ends]
-    if any(not isinstance(value, sympy.Expr) for value in values):
-        return None
+    values = [_expression(end) for end in split_top(inner, ",")]
     if opening == r"\{":
         return Range("", sympy.FiniteSet(*values))
-    if opening in ("(", "[") and len(ends) == 2:
+    if opening in ("(", "[") and len(values) == 2:
         return Range("", sympy.Interval(*values, opening == "(", closing == ")"))
     return None
 
 
-def _chain(text: str) -> tuple[list[str], list[str]]:
-    """The parts of a chain of relations, and the operators between them."""
-    return _RELATION.split(text), [operator.strip() for operator in _RELATION.findall(text)]
+def _expression(text: str) -> sympy.Expr:
+    parsed = parse(text)
+    if not isinstance(parsed, sympy.Expr):
+        raise TypeError(text)
+    return parsed
 
 
 def _relation(text: str) -> Range | None:
-    parts, operators = _chain(text)
+    """The solutions of an inequality, or of a chain of them around one variable, such as 2<x\\le3."""
+    chain = _RELATION.split(text)
+    parts, operators = chain[::2], chain[1::2]
     names = [part for part in parts if _VARIABLE.fullmatch(part) and parse(part).is_Symbol]
-    if not names and len(parts) == 2:
-        return _solved(parts, operators[0])
+    if not names and len(parts) == 2:  # in one variable, such as |x-2|<3
+        left, right = map(_expression, parts)
+        sign = {r"\le": "<=", r"\ge": ">=", r"\ne": "!="}.get(operators[0], operators[0])
+        symbols = (left - right).free_symbols
+        return Range(str(*symbols), sympy.Rel(left, right, sign).as_set()) if len(symbols) == 1 else None
     if len(names) != 1:
         return None
     place = parts.index(names[0])
@@ -131,9 +128,7 @@ def _relation(text: str) -> Range | None:
 
 def _ray(operator: str, bound: str) -> sympy.Set:
     """The reals x with `x operator bound`."""
-    end = parse(bound)
-    if not isinstance(end, sympy.Expr):
-        raise ValueError(bound)
+    end = _expression(bound)
     if operator == r"\ne":
         return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(end))
     if operator in ("<", r"\le"):
@@ -141,35 +136,19 @@ def _ray(operator: str, bound: str) -> sympy.Set:
     return sympy.Interval(end, sympy.oo, operator == ">", True)
 
 
-def _solved(parts: list[str], operator: str) -> Range | None:
-    """The solutions of an inequality in one variable, such as |x-2|<3."""
-    left, right = (parse(part) for part in parts)
-    classes = {"<": sympy.Lt, ">": sympy.Gt, r"\le": sympy.Le, r"\ge": sympy.Ge, r"\ne": sympy.Ne}
-    if not isinstance(left, sympy.Expr) or not isinstance(right, sympy.Expr):
-        return None
-    symbols = (left - right).free_symbols
-    if len(symbols) != 1:
-        return None
-    return Range(str(*symbols), classes[operator](left, right).as_set())
-
-
 def _same_set(first: sympy.Set, second: sympy.Set) -> bool:
     if first == second:
         return True
-    pieces = [_pieces(first), _pieces(second)]
-    if len(pieces[0]) != len(pieces[1]):
-        return False
-    return all(_same_piece(a, b) for a, b in zip(*pieces, strict=True))
+    a, b = _pieces(first), _pieces(second)
+    return len(a) == len(b) and all(map(_same_piece, a, b))
 
 
 def _pieces(reals: sympy.Set) -> list[sympy.Set]:
     """The disjoint pieces from left to right; each point of a finite set is one."""
     pieces = list(reals.args) if isinstance(reals, sympy.Union) else [reals]
-    single = [piece for piece in pieces if not isinstance(piece, sympy.FiniteSet)]
-    single += [sympy.FiniteSet(x) for piece in pieces if isinstance(piece, sympy.FiniteSet) for x in piece]
-    if len(single) > 1:
-        single.sort(key=lambda piece: (float(piece.inf), float(piece.sup)))
-    return single
+    points = [sympy.FiniteSet(x) for piece in pieces if isinstance(piece, sympy.FiniteSet) for x in piece]
+    single = [piece for piece in pieces if not isinstance(piece, sympy.FiniteSet)] + points
+    return sorted(single, key=lambda piece: (float(piece.inf), float(piece.sup))) if len(single) > 1 else single
 
 
 def _same_piece(first: sympy.Set, second: sympy.Set) -> bool:
@@ -177,6 +156,6 @@ def _same_piece(first: sympy.Set, second: sympy.Set) -> bool:
         return bool(same_value(*first, *second))
     if not isinstance(first, sympy.Interval) or not isinstance(second, sympy.Interval):
         return False
-    opened = first.left_open == second.left_open and first.right_open == second.right_open
+    same_kind = (first.left_open, first.right_open) == (second.left_open, second.right_open)
     ends = ((first.start, second.start), (first.end, second.end))
-    return bool(opened and all(a == b or same_value(a, b) for a, b in ends))
+    return same_kind and all(a == b or same_value(a, b) for a, b in ends)

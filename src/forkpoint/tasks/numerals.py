@@ -1,8 +1,8 @@
 """Numbers as people and models write them, read exactly.
 
-`FORMS` lists how a number may be written and how its value is found. Knows nothing of where in a text an answer stands.
+`FORMS` lists how a number may be written and what it is then worth. Knows nothing of where in a text an answer stands.
 Every function is linear in the length of its input: a number of a million digits is compared as text, never turned into
-an integer. Offsets are those of the text given, since `plain` changes characters one for one.
+an integer. Offsets are those of the original text, since `plain` changes characters one for one.
 """
 
 from __future__ import annotations
@@ -35,57 +35,47 @@ _RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _EXPONENT = r"(?:\s?(?:\^|\*\*)\s?(?:\{\s?(-?[0-9]{1,4})\s?\}|(-?[0-9]{1,4}))|(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,4}))(?![0-9])"
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
-Groups = tuple[str | None, ...]
+
+def _power(base: str, exponent: str) -> Fraction:
+    if len(base) * abs(_whole(exponent)) > MAX_DIGITS:
+        raise OverflowError
+    return _exact(base) ** _whole(exponent)
 
 
-def _mixed(groups: Groups) -> Fraction | None:
-    whole, part, parts, *latex = groups
-    top, bottom = (part, parts) if part else (latex[0] or latex[1], latex[2] or latex[3])
-    return _sum(_exact(whole), _ratio(top, bottom))
+def _ratio(top: str, bottom: str) -> Fraction:
+    return _exact(top) / _exact(bottom)
 
 
-def _vulgar(groups: Groups) -> Fraction | None:
-    part = Fraction(unicodedata.numeric(groups[1] or "")).limit_denominator(10)
-    return _sum(_exact(groups[0] or "0"), part)
+def _vulgar(*digits: str) -> Fraction:
+    part = Fraction(unicodedata.numeric(digits[-1])).limit_denominator(10)
+    return sum(map(_exact, digits[:-1]), start=part)
 
 
-def _power(groups: Groups) -> Fraction | None:
-    base, exponent = _exact(groups[0]), _exponent(groups[1:])
-    if base is None or (base == 0 and exponent < 0) or len(groups[0] or "") * abs(exponent) > MAX_DIGITS:
-        return None
-    return base**exponent
-
-
-def _scientific(groups: Groups) -> Fraction | None:
-    value, exponent = _exact(groups[0]), _exponent(groups[1:])
-    return value * Fraction(10) ** exponent if value is not None and abs(exponent) <= MAX_DIGITS else None
-
-
-def _scaled(groups: Groups) -> Fraction | None:
-    value, exponent, scale = _exact(groups[0]), groups[1], groups[2]
-    return None if value is None else value * Fraction(10) ** (SCALES[scale.lower()] if scale else int(exponent or 0))
-
-
-FORMS: dict[str, tuple[str, Callable[[Groups], Fraction | None]]] = {  # the first that fits a place is taken
+FORMS: dict[str, tuple[str, Callable[..., Fraction]]] = {  # the first that fits a place is taken; its groups give it
     # 2 1/2, 2 and 1/2, 2\frac{1}{2}
     "mixed": (
         rf"{_NOT_LONG}([0-9]++)(?:\s(?:and\s)?([0-9]++)/{_NOT_ZERO}([0-9]++)"
         rf"|\s?\\[dt]?frac\s?(?:\{{([0-9]++)\}}|([0-9]))\s?(?:\{{{_NOT_ZERO}([0-9]++)\}}|([1-9])))",
-        _mixed,
+        lambda whole, top, bottom: _exact(whole) + _ratio(top, bottom),
     ),
-    "vulgar": (rf"{_NOT_LONG}([0-9]*+)\s?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", _vulgar),  # 2½
-    "fraction": (_FRAC, lambda groups: _ratio(groups[0] or groups[1], groups[2] or groups[3])),  # \frac{1}{2}, \frac12
+    # 2½
+    "vulgar": (rf"{_NOT_LONG}([0-9]*+)\s?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", _vulgar),
+    # \frac{1}{2}, \frac12
+    "fraction": (_FRAC, _ratio),
+    # 1.5 \times 10^6
     "scientific": (
         rf"{_NOT_LONG}({_DECIMAL})\s?(?:\\times|\\cdot|[x×*·⋅])\s?10{_EXPONENT}",
-        _scientific,
-    ),  # 1.5 \times 10^6
-    "power": (rf"([0-9]{{1,6}}+){_EXPONENT}", _power),  # 2^{10}, 10^-5, 10⁶
-    "ratio": (rf"{_NOT_LONG}({_DECIMAL})\s?/\s?{_NOT_ZERO}({_DECIMAL})", lambda groups: _ratio(*groups)),  # 3/4
+        lambda digits, exponent: _exact(digits) * Fraction(10) ** _whole(exponent),
+    ),
+    # 2^{10}, 10^-5, 10⁶
+    "power": (rf"([0-9]{{1,6}}+){_EXPONENT}", _power),
+    # 3/4
+    "ratio": (rf"{_NOT_LONG}({_DECIMAL})\s?/\s?{_NOT_ZERO}({_DECIMAL})", _ratio),
     # 1,000.50, 1e6, 2 million
     "decimal": (
         rf"({_DECIMAL})(?:[eE]([+-]?[0-9]{{1,3}})(?![0-9A-Za-z])"
         rf"|(?:\s|\\[,\ ]|~){{1,3}}(?:\\text\{{\s?)?((?i:{'|'.join(SCALES)}))(?![A-Za-z]))?",
-        _scaled,
+        lambda digits, scale: _exact(digits) * Fraction(10) ** (SCALES.get(scale.lower()) or int(scale)),
     ),
 }
 # Not in a name (x2), an exponent or a subscript; but right after a command: \approx5.
@@ -120,24 +110,22 @@ def plain(text: str) -> str:
     return text if text.isascii() else text.translate(_plain_table())
 
 
-def numerals(text: str, start: int = 0, end: int | None = None) -> Iterator[re.Match[str]]:
+def numerals(text: str, start: int = 0, end: int = sys.maxsize) -> Iterator[re.Match[str]]:
     """The matches of NUMBER in text[start:end], which should be `plain`."""
-    return NUMBER.finditer(text, start, len(text) if end is None else end)
+    return NUMBER.finditer(text, start, end)
 
 
-def number_span(found: re.Match[str], floor: int = 0, *, leading: bool = False) -> Span:
+def number_span(number: re.Match[str], floor: int = 0, *, leading: bool = False) -> Span:
     """A match of NUMBER with its sign and its value in short form: "1,000.50" -> "1000.5", "- 2/4" -> "-1/2".
 
     A minus that a blank parts from its number is a sign only where nothing can be subtracted from: after "=", "is", an
-    opening bracket, or at `floor`, where the text of an answer begins, if `leading`. (At the start of a line it is a
-    bullet; the 3 of "10-3" and of "10 - 3" has no sign.)
+    opening bracket, or, if `leading`, at `floor`, where an answer begins. The 3 of "10-3" and "10 - 3" has no sign.
     """
-    text, start = found.string, found.start()
+    text, start = number.string, number.start()
     sign = _SIGN.search(text, max(floor, start - 24), start)
-    negative = sign is not None and _is_sign(text, sign, floor, leading)
-    if negative and sign is not None:
-        start = sign.start()
-    return Span(start, found.end(), _short_form(found, negative))
+    if sign and _is_sign(text, sign, floor, leading):
+        return Span(sign.start(), number.end(), _short_form(number, negative=True))
+    return Span(start, number.end(), _short_form(number, negative=False))
 
 
 def _is_sign(text: str, sign: re.Match[str], floor: int, leading: bool) -> bool:
@@ -145,9 +133,8 @@ def _is_sign(text: str, sign: re.Match[str], floor: int, leading: bool) -> bool:
     if sign["minus"] and not sign["gap"]:
         return at == floor or not re.match(r"[0-9A-Za-z)\]}%]", text[at - 1])
     before = text[max(floor, at - 12) : at].rstrip(" ")
-    if sign["word"] and sign["word"].lower().startswith("negative"):
-        return True
-    return bool(_SIGNED_AFTER.search(before)) or (leading and not before and at - floor < 12)
+    negative = (sign["word"] or "").lower().startswith("negative")
+    return negative or bool(_SIGNED_AFTER.search(before)) or (leading and not before and at - floor < 12)
 
 
 def canonical_number(text: str) -> str | None:
@@ -156,10 +143,10 @@ def canonical_number(text: str) -> str | None:
     A currency mark before it and a percent sign or full stop after it are left out.
     """
     bare = _DECORATION.sub("", plain(text.strip()))
-    found = next(numerals(bare), None)
-    if found is None or found.end() != len(bare):
+    number = next(numerals(bare), None)
+    if number is None or number.end() != len(bare):
         return None
-    span = number_span(found, leading=True)
+    span = number_span(number, leading=True)
     return span.value if span.start == 0 else None
 
 
@@ -180,30 +167,27 @@ def number_key(text: str) -> str:
     return str(value) if value is not None else (canonical_number(text) or text.strip())
 
 
-def _short_form(found: re.Match[str], negative: bool) -> str:
+def _short_form(number: re.Match[str], *, negative: bool) -> str:
     sign = "-" if negative else ""
-    name = found.lastgroup or ""
+    name = number.lastgroup or ""
     pattern, value_of = _READERS[name]
-    groups = (pattern.fullmatch(found[name]) or found).groups()
-    if name == "decimal" and groups[1] is None and groups[2] is None:  # exact however long, and 0.50 stays a decimal
-        short = _plain(groups[0] or "")
-        return sign + short if short != "0" else short
-    value = value_of(groups)
-    return sign + found[name] if value is None else str(-value if negative else value)
+    form = pattern.fullmatch(number[name])
+    if form is None:  # the 1/0 of "1/0,5": a look-ahead saw more
+        return sign + number[name]
+    groups = [group for group in form.groups() if group]
+    if name == "decimal" and len(groups) == 1:  # exact however long, and 0.50 stays a decimal
+        return _plain(sign + groups[0])
+    try:
+        return str(value_of(*groups) * (-1 if negative else 1))
+    except (OverflowError, ZeroDivisionError):
+        return sign + number[name]
 
 
-def _exponent(groups: Groups) -> int:
-    digits = groups[0] or groups[1] or (groups[2] or "0").translate(_RAISED)
-    return int(digits)
-
-
-def _sum(a: Fraction | None, b: Fraction | None) -> Fraction | None:
-    return None if a is None or b is None else a + b
-
-
-def _ratio(top: str | None, bottom: str | None) -> Fraction | None:
-    a, b = _exact(top), _exact(bottom)
-    return None if a is None or not b else a / b
+def _whole(exponent: str) -> int:
+    value = int(exponent.translate(_RAISED))
+    if abs(value) > MAX_DIGITS:
+        raise OverflowError
+    return value
 
 
 def _plain(digits: str) -> str:
@@ -212,11 +196,13 @@ def _plain(digits: str) -> str:
     if digits.count(".") > 1:  # 1.234.567
         digits = digits.replace(".", "")
     whole, _, part = _SEPARATORS.sub("", digits).partition(".")
-    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
-    short = f"{whole}.{part}" if part else whole
+    short = f"{whole.lstrip('0') or '0'}.{part.rstrip('0')}".removesuffix(".")
     return sign + short if short != "0" else short
 
 
-def _exact(digits: str | None) -> Fraction | None:
-    short = _plain(digits or "")
-    return Fraction(short) if len(short) <= MAX_DIGITS else None
+def _exact(digits: str) -> Fraction:
+    """The value of a decimal; OverflowError where it is too long to reckon with."""
+    short = _plain(digits)
+    if len(short) > MAX_DIGITS:
+        raise OverflowError
+    return Fraction(short)

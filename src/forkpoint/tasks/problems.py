@@ -1,8 +1,7 @@
 """The tasks: where their problems come from and how a row of their data becomes a `Problem`.
 
-`TASKS` is the whole list; a new task is a function that reads one row and an entry there. Data comes from the
-Hugging Face Hub, or from a local JSON Lines file in the same columns. Imports no data library until the Hub
-is asked.
+`TASKS` is the whole list; a new task is a function that reads one row and an entry there. Data comes from the Hugging
+Face Hub, or from a local file in the same columns. Imports no data library until the Hub is asked.
 """
 
 from __future__ import annotations
@@ -13,24 +12,30 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from forkpoint.jsonl import Row, column, scalar, text, texts
+from forkpoint.tasks.answers import answer_key
 from forkpoint.tasks.data_sets import Rows, loaded_rows, read_source
-from forkpoint.tasks.golds import gold_value, option_letter
+from forkpoint.tasks.extract import extract
 from forkpoint.tasks.numerals import canonical_number
 from forkpoint.types import AnswerKind, Problem, UserError
 
 RowReader = Callable[[Row, str, str], Problem]
 """(row, id, place) -> Problem; `place` says where the row stands, for errors."""
+MOST_WORDS = 8
+"""Words of a bare mathematical answer, such as "no real solutions"; a longer text is a worked solution."""
+
+_SOLUTION = re.compile(
+    r"\\f?box(?:ed)?\s?\{|####|\banswers?\b.{0,3}\b(?:is|are)\b|\A(?!.*\\begin\{).*\n", re.IGNORECASE | re.DOTALL
+)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """One task.
-
-    `hub` is the data set's id on the Hub and its configuration, `read` turns one of its rows into a Problem,
-    and `max_tokens` is a sensible length for a worked response.
-    """
+    """One task: `hub` is the data set's id on the Hub and its configuration, `read` turns one of its rows into a
+    Problem, and `max_tokens` is a sensible length for a worked response."""
 
     summary: str
     kind: AnswerKind
@@ -40,6 +45,7 @@ class TaskSpec:
 
 
 def _gsm8k(row: Row, problem_id: str, place: str) -> Problem:
+    r"""{"question": "How many eggs are left?", "answer": "She has 9 * 2 = <<9*2=18>>18.\n#### 18"}"""
     gold = text(row, "answer", place).rpartition("####")[2]
     number = canonical_number(gold)
     if number is None:
@@ -48,17 +54,19 @@ def _gsm8k(row: Row, problem_id: str, place: str) -> Problem:
 
 
 def _math500(row: Row, problem_id: str, place: str) -> Problem:
+    r"""{"problem": "Compute $\\dfrac{1}{2}+1$.", "answer": "\\frac{3}{2}", "unique_id": "test/algebra/1.json"}"""
     unique_id = text(row, "unique_id", place) if "unique_id" in row else problem_id
     return Problem(unique_id, text(row, "problem", place), text(row, "answer", place).strip(), "math")
 
 
 def _aqua(row: Row, problem_id: str, place: str) -> Problem:
-    options = []
-    for i, option in enumerate(texts(row, "options", place)):
-        letter = chr(ord("A") + i)
-        options.append(re.sub(rf"^(?:{letter}\s*\)\s*)+", "", option.strip()))  # "A)5", and in the data also "A)A)5"
-    letter = option_letter(text(row, "correct", place), tuple(options), place)
-    return Problem(problem_id, text(row, "question", place), letter, "option", tuple(options))
+    """{"question": "How fast is the train?", "options": ["A)60 km/h", "B)75 km/h"], "correct": "B"}"""
+    options = tuple(  # the data also has "A)A)5"
+        re.sub(rf"^(?:{chr(ord('A') + i)}\s*\)\s*)+", "", option.strip())
+        for i, option in enumerate(texts(row, "options", place))
+    )
+    letter = option_letter(text(row, "correct", place), options, place)
+    return Problem(problem_id, text(row, "question", place), letter, "option", options)
 
 
 TASKS: dict[str, TaskSpec] = {
@@ -84,16 +92,20 @@ def load_problems(
 ) -> list[Problem]:
     """The first `limit` problems of a task, in the data's own order.
 
-    `data` is a file, a directory or a data set (`read_source`) to read in place of the task's own; `jsonl` needs it,
-    and only `jsonl` uses the columns and `kind`. `seed` is the lab's. Rows behind the limit are not looked at. Raises
-    UserError (one sentence, with file and line) for anything wrong with the task's name, the file or a row.
+    `data` is a file, a directory or a data set (`read_source`) in place of the task's own; `jsonl` needs it, and only
+    `jsonl` uses the columns and `kind`. `seed` is the lab's. Rows behind the limit are not looked at. UserError (one
+    sentence, with file and line) for anything wrong with the task's name, the file or a row.
     """
     spec = task_spec(task)
     if limit is not None and limit < 1:
         raise UserError(f"limit should be at least 1, got {limit}")
     if task == "lab":
-        return _lab(data, split, limit, seed)
-    if task == "jsonl":
+        if data is not None:
+            raise UserError("the task 'lab' makes its problems itself and reads no --data; use the task 'jsonl'")
+        from forkpoint.lab.problem_generator import load_problems as lab_problems
+
+        problems: list[Problem] = lab_problems(split=split, limit=limit, seed=seed)
+    elif task == "jsonl":
         if data is None:
             raise UserError("the task 'jsonl' reads a local file: pass it with --data FILE")
         reader = _jsonl_reader(question_column, answer_column, options_column, kind or spec.kind)
@@ -119,6 +131,13 @@ def task_spec(task: str) -> TaskSpec:
     raise UserError(f"unknown task {task!r}: {hint}")
 
 
+def _hub_rows(name: str, subset: str | None, split: str) -> Rows:
+    try:
+        return loaded_rows(name, split, subset)
+    except UserError as error:
+        raise UserError(f"{error}; pass a local copy with --data FILE") from None
+
+
 def _read_all(rows: Rows, read: RowReader, prefix: str, limit: int | None) -> list[Problem]:
     problems: list[Problem] = []
     places: dict[str, str] = {}
@@ -139,9 +158,11 @@ def _jsonl_reader(question: str, answer: str, options: str | None, kind: AnswerK
         if "id" in row:
             problem_id = scalar(row, "id", place)
         asked = text(row, question, place)
-        gold = column(row, answer, place) if kind == "option" else scalar(row, answer, place)
-        short = option_letter(gold, choices, place) if kind == "option" else _gold(gold.strip(), kind, answer, place)
-        return Problem(problem_id, asked, short, kind, choices)
+        if kind == "option":
+            gold = option_letter(column(row, answer, place), choices, place)
+        else:
+            gold = _gold(scalar(row, answer, place).strip(), kind, answer, place)
+        return Problem(problem_id, asked, gold, kind, choices)
 
     return read
 
@@ -150,10 +171,8 @@ def _gold(gold: str, kind: AnswerKind, answer_column: str, place: str) -> str:
     """The gold answer of a row in short form; a UserError where it is not of the kind that the task says."""
     if kind == "yesno":
         short = gold.lower() if gold.lower() in ("yes", "no") else None
-    elif kind == "number":
-        short = canonical_number(gold.rpartition("####")[2])
     else:
-        short = gold_value(gold, kind)
+        short = canonical_number(gold.rpartition("####")[2]) if kind == "number" else gold_value(gold, kind)
     if short is None:
         what = {
             "number": "a number",
@@ -165,19 +184,39 @@ def _gold(gold: str, kind: AnswerKind, answer_column: str, place: str) -> str:
     return short
 
 
-def _lab(data: str | None, split: str, limit: int | None, seed: int) -> list[Problem]:
-    if data is not None:
-        raise UserError("the task 'lab' makes its own problems and reads no --data; for a file use the task 'jsonl'")
-    from forkpoint.lab.problem_generator import load_problems as lab_problems
+def gold_value(answer: str, kind: AnswerKind) -> str | None:
+    """The gold answer in short form, None where it is not an answer of this kind.
 
-    problems: list[Problem] = lab_problems(split=split, limit=limit, seed=seed)
-    if not problems:
-        raise UserError("lab holds no problems")
-    return problems
+    A worked solution counts as the answer that it states: "... #### 18", a box, or "the answer is 18".
+    """
+    if kind == "number" and canonical_number(answer) is not None:
+        return canonical_number(answer)
+    if kind == "math" and not _SOLUTION.search(answer) and len(_WORD.findall(answer)) <= MOST_WORDS:
+        return answer.strip() or None
+    key = answer_key(answer, kind)
+    if (kind == "option" and len(key) == 1 and key.isalpha()) or (kind == "yesno" and key in ("yes", "no")):
+        return key
+    # A text's last number is no gold answer: it has to be stated, and the end of the text ends the statement.
+    span = extract(answer + "\n", kind, cut_off=True)
+    return span.value if span else None
 
 
-def _hub_rows(name: str, subset: str | None, split: str) -> Rows:
-    try:
-        return loaded_rows(name, name, split, subset, None)
-    except UserError as error:
-        raise UserError(f"{error}; pass a local copy with --data FILE") from None
+def option_letter(gold: Any, options: tuple[str, ...], place: str) -> str:
+    """The gold option's letter, from the letter, the option's text, or its index from 0 (an integer, as MMLU has it).
+
+    UserError where it is none of these, or an integer that is the text of another option.
+    """
+    last = chr(ord("A") + (len(options) or 26) - 1)
+    shown = str(gold).strip()
+    letter = shown.strip("().").upper()
+    if len(letter) == 1 and "A" <= letter <= last:
+        return letter
+    by_text = options.index(shown) if options.count(shown) == 1 else None
+    by_index = gold if isinstance(gold, int) and not isinstance(gold, bool) and 0 <= gold < len(options) else None
+    if None not in (by_text, by_index) and by_text != by_index:
+        raise UserError(f"{place}: {gold} is the text of one option and the index of another; give the letter")
+    index = by_index if by_text is None else by_text
+    if index is None:
+        wanted = f"a letter from A to {last}, an option's text or its index from 0"
+        raise UserError(f"{place}: the right option should be {wanted}, got {shown[:60]!r}")
+    return chr(ord("A") + index)

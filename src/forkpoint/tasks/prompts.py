@@ -1,17 +1,18 @@
 """From a problem to the token ids that a model continues.
 
-Four styles: "plain" (a question and "A:"), "cot" (the same with "Let's think step by step."), "few-shot"
-(worked exemplars before the question) and "chat" (the tokenizer's own chat template). Knows the Hugging Face
-tokenizer interface and no particular tokenizer.
+Four styles: "plain" (a question and "A:"), "cot" (the same with "Let's think step by step."), "few-shot" (worked
+exemplars before it) and "chat" (the tokenizer's own template). Knows the Hugging Face interface, and no tokenizer.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from forkpoint.tasks.exemplars import EXEMPLARS
 from forkpoint.types import AnswerKind, Problem, TokenIds, UserError
 
 STYLES = ("plain", "cot", "few-shot", "chat")
@@ -27,9 +28,7 @@ _CHAT_ENDINGS: dict[AnswerKind, str] = {
 def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
     """The prompt of a problem as token ids.
 
-    Text prompts carry the special tokens that the tokenizer puts in front (such as BOS), and never an
-    end-of-sequence token behind. Raises UserError for an unknown style and for "chat" with a tokenizer whose
-    chat template is missing or refuses the question.
+    UserError for an unknown style, and for "chat" with a tokenizer whose template is missing or refuses the question.
     """
     text = prompt_text(problem, style, tokenizer)
     if style == "chat":  # the template has written its special tokens itself
@@ -39,25 +38,39 @@ def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
 
 def encode(text: str, tokenizer: Any) -> TokenIds:
     """A text prompt as token ids: with what the tokenizer puts in front, without an end-of-sequence token behind."""
-    ids = list(tokenizer(text)["input_ids"])
+    ids = tuple(tokenizer(text)["input_ids"])
     end = getattr(tokenizer, "eos_token_id", None)
-    if end is not None and len(ids) > 1 and ids[-1] == end:  # no prompt's own text ends in it
-        ids.pop()
-    return tuple(ids)
+    return ids[:-1] if end is not None and len(ids) > 1 and ids[-1] == end else ids  # no prompt's own text ends in it
 
 
 def prompt_text(problem: Problem, style: str, tokenizer: Any = None) -> str:
     """The prompt of a problem as text; only "chat" needs the tokenizer."""
     check_style(style)
     if style == "chat":
-        return _chat_text(problem, tokenizer)
+        content = f"{_question(problem)}\n\n{_CHAT_ENDINGS[problem.kind]}"
+        try:
+            return render_chat(tokenizer, [{"role": "user", "content": content}], add_generation_prompt=True)
+        except UserError as error:
+            raise UserError(f"{error}; use the prompt style plain, cot or few-shot") from None
     question = f"Q: {_question(problem)}\nA:"
-    if style == "plain":
-        return question
     if style == "cot":
         return f"{question} Let's think step by step."
-    shots = [f"Q: {_question(shot)}\nA: {solution}" for shot, solution in EXEMPLARS[problem.kind]]
-    return "\n\n".join([*shots, question])
+    shots = exemplars(problem.kind) if style == "few-shot" else []
+    return "\n\n".join([*(f"Q: {_question(shot)}\nA: {solution}" for shot, solution in shots), question])
+
+
+@cache
+def exemplars(kind: AnswerKind) -> list[tuple[Problem, str]]:
+    """The worked exemplars of few-shot prompts: problems of a kind and their solutions, written for this project.
+
+    {"kind": "yesno", "question": "Is 91 divisible by 7?", "solution": "We have 13 * 7 = 91, ... yes.", "answer": "yes"}
+    """
+    lines = Path(__file__).with_name("exemplars.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        (Problem("exemplar", row["question"], row["answer"], kind, tuple(row.get("options", ()))), row["solution"])
+        for row in map(json.loads, lines)
+        if row["kind"] == kind
+    ]
 
 
 def stop_strings(style: str) -> tuple[str, ...]:
@@ -76,17 +89,7 @@ def check_style(style: str) -> None:
 
 def _question(problem: Problem) -> str:
     options = [f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(problem.options)]
-    return "\n".join(
-        [problem.question.strip(), " ".join(["Options:", *options])] if options else [problem.question.strip()]
-    )
-
-
-def _chat_text(problem: Problem, tokenizer: Any) -> str:
-    message = {"role": "user", "content": f"{_question(problem)}\n\n{_CHAT_ENDINGS[problem.kind]}"}
-    try:
-        return render_chat(tokenizer, [message], add_generation_prompt=True)
-    except UserError as error:
-        raise UserError(f"{error}; use the prompt style plain, cot or few-shot") from None
+    return "\n".join([problem.question.strip(), *([" ".join(["Options:", *options])] if options else [])])
 
 
 def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:

@@ -1,20 +1,19 @@
 """The statements of an answer in a response: where they stand, and by which evidence.
 
-`MARKERS` lists what announces an answer; boxes and tags enclose one. Knows LaTeX delimiters and English phrases; knows
-nothing of kinds of answers beyond which markers go with options alone. Linear in the length of the text.
+`MARKERS` lists what announces an answer; boxes and tags enclose one. Knows LaTeX delimiters and English phrases, and of
+kinds of answers only which markers go with options alone. Linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from forkpoint.types import AnswerKind, Span
 
-LONGEST = 2000
-"""Characters of a statement; what is longer is no answer."""
+LONGEST = 2000  # characters of a statement; what is longer is no answer
 
 Evidence = Literal["box", "tag", "marker", "postfix", "heading", "hash"]
 
@@ -48,17 +47,13 @@ MARKERS: dict[Evidence, str] = {
     "postfix": r"\s(?:is|must\sbe|should\sbe|would\sbe)\s(?:the\s|my\s)?(?:(?:final\s|correct\s|right\s|best\s)*"
     r"(?:answer|option|choice)|correct|right)(?![A-Za-z])(?!\s(?:is|to|for\s[0-9]))",
 }
-_CHOOSE = (
+_CHOSEN = (  # of options alone: "I choose", "My pick is", "Answer D" and "Thus A" at the end of a line, {"choice": "C"}
     r"\b(?:I(?:'d|'ll|\swill|\swould)?\s(?:choose|pick|select|go\swith|chose)|(?:my|the)\s(?:choice|pick)\s(?:is|:))"
-)
-_AT_LINE_END = (
-    rf"\b(?:{_NOUN}[.,]?|choose|(?:thus|hence|so|therefore),?)"
-    r"(?=\s?[(\[*]*[A-J][)\].*]*\s*(?:\n|\Z))"  # "Answer D", "Thus A"
+    rf"|\b(?:{_NOUN}[.,]?|choose|(?:thus|hence|so|therefore),?)(?=\s?[(\[*]*[A-J][)\].*]*\s*(?:\n|\Z))"
+    r'|"(?:choice|option)":'
 )
 _MARKER = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in MARKERS.items()), re.IGNORECASE)
-_OPTION_MARKER = re.compile(
-    f'{_MARKER.pattern}|(?P<chosen>{_CHOOSE}|{_AT_LINE_END}|"(?:choice|option)":)', re.IGNORECASE
-)
+_OPTION_MARKER = re.compile(f"{_MARKER.pattern}|(?P<chosen>{_CHOSEN})", re.IGNORECASE)
 _BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s?(?P<brace>\{)?")
 _BARE_BOX = re.compile(
     r"-?[0-9]+(?:[.,][0-9]+)*|-?\\[dt]?frac\s?(?:\{[^{}\n]*\}\s?\{[^{}\n]*\}|[0-9]{2})|[A-Za-z](?![A-Za-z])"
@@ -74,8 +69,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MATH_TOKEN = re.compile(r"\\[()\[\]]|\\.|\$\$|\$|\n\s*\n", re.DOTALL)
 _CLOSERS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 HYPOTHESIS = re.compile(
-    r"\b(?:if|whether|suppose|assume|assuming|unless|check|checking|verify|verifying|confirm)\b[^.,;:!?\n]{0,25}$",
-    re.IGNORECASE,
+    r"(?i)\b(?:if|whether|suppose|assume|assuming|unless|check|checking|verify|verifying|confirm)\b[^.,;:!?\n]{0,25}$"
 )
 _DENIED_BEFORE = re.compile(r"\b(?:neither|nor|not|n't|if)\b[^.,;:!?\n]{0,25}$", re.IGNORECASE)
 _NEGATED = re.compile(r"[\s*_\"']*(?:[a-z]+ly\s)?(?:not|never|neither)\b", re.IGNORECASE)
@@ -83,9 +77,8 @@ _JSON_VALUE = re.compile(r"""[\s"']*+(?P<value>(?:\\.|[^"\\\n])*?)(?=["\n]|'?\s?
 _DENIED = re.compile(r"\bnot\s[\s$\\(*]*$")
 _CORRECTED = re.compile(r"\b(?:but|rather|instead)\b(?:\s(?:it\sis|is|it's))?", re.IGNORECASE)
 _NO_VALUE = re.compile(
-    r"[\s*_\"']*(?:correct|right|wrong|incorrect|reasonable|consistent|verified|valid|clear|unclear|unknown|based|expressed"
-    r"|obtained|found|in|rounded|given|below|above|here|as\sfollows)\b(?!\s*(?:by|as|to\sbe|:)\b)",
-    re.IGNORECASE,
+    r"(?i)[\s*_\"']*(?:correct|right|wrong|incorrect|reasonable|consistent|verified|valid|clear|unclear|unknown|based|expressed"
+    r"|obtained|found|in|rounded|given|below|above|here|as\sfollows)\b(?!\s*(?:by|as|to\sbe|:)\b)"
 )
 
 
@@ -95,14 +88,13 @@ def statements(text: str, kind: AnswerKind, formulas: Formulas) -> list[Statemen
     Questions ("The answer is 5?"), hypotheses ("if the answer is 5"), plain negations and boxes that hold nothing or a
     placeholder are none. A box that never closes is one that is not closed.
     """
-    found: list[Statement] = []
+    separate: list[Statement] = []
     reach = 0
     for stated in sorted([*_boxes(text), *_tags(text), *_marked(text, kind, formulas)]):
-        if stated.evidence == "box":
-            reach = stated.end
         if stated.evidence == "box" or stated.start >= reach:  # "\boxed{\text{The answer is }7}" is one statement
-            found.append(stated)
-    return found
+            separate.append(stated)
+        reach = stated.end if stated.evidence == "box" else reach
+    return separate
 
 
 def _boxes(text: str) -> Iterator[Statement]:
@@ -111,11 +103,11 @@ def _boxes(text: str) -> Iterator[Statement]:
         a = box.end()
         if _DENIED.search(text, max(0, box.start() - 12), box.start()):
             continue
-        if box["brace"]:
-            b = closing.get(a - 1)
-            if b is None:
-                yield Statement(a, a, "box", False, a)
-            elif b - a <= LONGEST and text[a:b].strip() not in _PLACEHOLDERS:
+        if box["brace"] and a - 1 not in closing:
+            yield Statement(a, a, "box", False, a)
+        elif box["brace"]:
+            b = closing[a - 1]
+            if b - a <= LONGEST and text[a:b].strip() not in _PLACEHOLDERS:
                 yield Statement(a, b, "box", True, b)
         elif bare := _BARE_BOX.match(text, a):
             yield Statement(a, bare.end(), "box", bare.end() < len(text), bare.end())
@@ -135,7 +127,7 @@ def _closing_braces(text: str) -> dict[int, int]:
 def _tags(text: str) -> Iterator[Statement]:
     for tag in _TAG.finditer(text) if "</" in text else ():
         if tag["content"].strip().lower() not in _PLACEHOLDERS:
-            yield Statement(tag.start("content"), tag.end("content"), "tag", True, tag.end("content"))
+            yield Statement(*tag.span("content"), "tag", True, tag.end("content"))
 
 
 def _marked(text: str, kind: AnswerKind, formulas: Formulas) -> Iterator[Statement]:
@@ -150,22 +142,20 @@ def _marked(text: str, kind: AnswerKind, formulas: Formulas) -> Iterator[Stateme
         if evidence == "postfix":
             yield _before(text, markers[i - 1].end() if i else 0, marker, formulas)
         elif re.search(r"""["']\s?:""", marker.group()):
-            value = _JSON_VALUE.match(text, marker.end(), min(limit, marker.end() + LONGEST))
-            if value:
+            if value := _JSON_VALUE.match(text, marker.end(), min(limit, marker.end() + LONGEST)):
                 yield Statement(*value.span("value"), "marker", value.end() < len(text), value.end("value"))
-        elif (stated := _after(text, marker.end(), limit, evidence, formulas)) is not None:
-            worked = i == 0 and _WORKED.match(text, 0, stated.end) and stated.end < last_equals
-            if not worked:
-                yield stated
+        elif (stated := _after(text, marker.end(), limit, evidence, formulas)) and (
+            i > 0 or stated.end >= last_equals or not _WORKED.match(text, 0, stated.end)
+        ):
+            yield stated
 
 
 def _before(text: str, floor: int, marker: re.Match[str], formulas: Formulas) -> Statement:
     """The sentence in front of a marker."""
     floor = max(floor, marker.start() - 200)
-    ends = [
-        stop.end() for stop in _SENTENCE_END.finditer(text, floor, marker.start()) if not formulas.holds(stop.start())
-    ]
-    return Statement(max([floor, *ends]), marker.start(), "postfix", True, marker.start())
+    stops = formulas.outside(_SENTENCE_END.finditer(text, floor, marker.start()))
+    start = max((stop.end() for stop in stops), default=floor)
+    return Statement(start, marker.start(), "postfix", True, marker.start())
 
 
 def _after(text: str, at: int, limit: int, evidence: Evidence, formulas: Formulas) -> Statement | None:
@@ -175,19 +165,16 @@ def _after(text: str, at: int, limit: int, evidence: Evidence, formulas: Formula
     begin = limit - len(rest.lstrip(" \t*_:\"'`" if evidence == "hash" else " \t\r\n*_:\"'`“”>"))
     if "\n" in text[at:begin] and text.startswith(("- ", "• "), begin):  # a bullet, no minus
         begin += 2
-    stop = next((s for s in _SENTENCE_END.finditer(text, begin, limit) if not formulas.holds(s.start())), None)
-    line_end = text.find("\n", begin, limit)
-    line_end = limit if line_end < 0 else line_end
+    stop = next(formulas.outside(_SENTENCE_END.finditer(text, begin, limit)), None)
+    line_end = begin + len(text[begin:limit].partition("\n")[0])
     finish = stop.start() if stop else limit
-    if stop and stop.group() == "?":
-        return None
     point = re.fullmatch(r"\d\.", text[finish - 1 : finish + 2])  # at the end of the text: "3." may go on as "3.5"
     if denied := _NEGATED.match(text, begin, finish):
         but = _CORRECTED.search(text, denied.end(), finish)
         if not but:
             return None
         begin = but.end()
-    if _NO_VALUE.match(text, begin, finish):
+    if (stop and stop.group() == "?") or _NO_VALUE.match(text, begin, finish):
         return None
     return Statement(begin, finish, evidence, stop is not None and not point, max(line_end, finish))
 
@@ -204,16 +191,14 @@ class Formulas:
         at = bisect_right(self._starts, position) - 1
         return at >= 0 and position < self.spans[at][1]
 
+    def outside(self, matches: Iterator[re.Match[str]]) -> Iterator[re.Match[str]]:
+        """The matches that do not begin inside a formula."""
+        return (match for match in matches if not self.holds(match.start()))
+
     def within(self, start: int, end: int) -> list[tuple[int, int]]:
         """The formulas that lie wholly in the stretch."""
-        at = bisect_right(self._starts, start - 1)
-        inside = []
-        for a, b in self.spans[at:]:
-            if a >= end:
-                break
-            if b <= end:
-                inside.append((a, b))
-        return inside
+        first, behind = bisect_left(self._starts, start), bisect_left(self._starts, end)
+        return [(a, b) for a, b in self.spans[first:behind] if b <= end]
 
 
 def _formulas(text: str) -> Iterator[tuple[int, int]]:
@@ -231,7 +216,6 @@ def _formulas(text: str) -> Iterator[tuple[int, int]]:
 
 def trimmed(text: str, start: int, end: int) -> Span | None:
     """The span without surrounding white space, quotes and emphasis; None where nothing is left."""
-    content = text[start:end]
-    left = len(content) - len(content.lstrip(" \t\r\n*`"))
-    value = content.strip(" \t\r\n*`")
-    return Span(start + left, start + left + len(value), value) if value else None
+    start = end - len(text[start:end].lstrip(" \t\r\n*`"))
+    value = text[start:end].rstrip(" \t\r\n*`")
+    return Span(start, start + len(value), value) if value else None

@@ -49,10 +49,8 @@ _SIDE = re.compile(r"(?<![<>!:\\])=(?!=)|[()\[\]{}]")
 _APART = re.compile(r"[,;$]|\\(?:text|quad|lor|land|implies)\b|\b(?:and|or)\b")  # "x = 3, y = 4" is no chain
 _JOINED = re.compile(r"[\s$]*(?:,|,?\s?(?:and|or)\b|\\\)(?:,|,?\s?(?:and|or)\b)\s*\\\()[\s$]*")
 _NAME = re.compile(r"\s*(?:([A-Za-z])\s*=)?")
+_PERCENT = re.compile(r"\s?(?:\\?%|percent\b)")
 _COMMAND = re.compile(r"\\(?:text\s?\{[^{}]*\}|[A-Za-z]+)")
-
-
-# --- numbers ------------------------------------------------------------------------------------------------
 
 
 def _number(text: str, stated: Statement, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
@@ -63,29 +61,29 @@ def _number(text: str, stated: Statement, _formulas: Formulas, _options: Sequenc
     start, end = stated.start, stated.end
     if stated.evidence == "postfix":
         return _number_before(text, start, end)
-    found = list(numerals(text, start, end))
-    if not found or (stated.evidence == "hash" and not _leads(text, start, found[0])):
+    numbers = list(numerals(text, start, end))
+    if not numbers or (stated.evidence == "hash" and not _leads(text, start, numbers[0])):
         return None
-    equals = _last_equals(text, start, end, found[0].start())
-    sides = [[m for m in found if m.start() >= equals], [m for m in found if m.end() <= equals]]
-    side = next((side for side in sides if side and not _goes_on(text, side, end, stated)), None)
-    if side is None:
-        raise Unreadable
-    return number_span(side[0], equals if side is sides[0] else start, leading=True)
+    equals = _last_equals(text, start, end, numbers[0].start())
+    right, left = [m for m in numbers if m.start() >= equals], [m for m in numbers if m.end() <= equals]
+    for side, floor in ((right, equals), (left, start)):
+        if side and not _goes_on(text, side, stated):
+            return number_span(side[0], floor, leading=True)
+    raise Unreadable
 
 
 def _number_before(text: str, start: int, end: int) -> Span | None:
     """ "72 clips is the answer": the number that the statement ends with."""
-    found = list(numerals(text, start, end))
-    if not found or not re.fullmatch(r"[*$}%\\]*(?:\s[A-Za-z]+){0,2}[*\s]*", text[found[-1].end() : end]):
+    numbers = list(numerals(text, start, end))
+    if not numbers or not re.fullmatch(r"[*$}%\\]*(?:\s[A-Za-z]+){0,2}[*\s]*", text[numbers[-1].end() : end]):
         return None
-    return number_span(found[-1], start, leading=True)
+    return number_span(numbers[-1], start, leading=True)
 
 
-def _leads(text: str, start: int, found: re.Match[str]) -> bool:
+def _leads(text: str, start: int, number: re.Match[str]) -> bool:
     """Whether a line behind "####" begins with the number, and is no heading such as "#### 2. Compute"."""
-    before = re.fullmatch(r"(?:[\s$€£₹*\\({-]|[A-Za-z]\s?=)*", text[start : found.start()])
-    return bool(before) and not _LIST_MARK.match(text, found.end())
+    before = re.fullmatch(r"(?:[\s$€£₹*\\({-]|[A-Za-z]\s?=)*", text[start : number.start()])
+    return bool(before) and not _LIST_MARK.match(text, number.end())
 
 
 def _last_equals(text: str, start: int, end: int, first: int) -> int:
@@ -93,25 +91,20 @@ def _last_equals(text: str, start: int, end: int, first: int) -> int:
     depth, last = 0, start
     for mark in _EQUALS.finditer(text, start, end):
         character = mark.group()
-        if character in "([":
-            depth += 1
-        elif character in ")]":
-            depth -= 1
-        elif character in ("=", "\\approx", "≈"):
+        depth += (character in "([") - (character in ")]")
+        if character in ("=", "\\approx", "≈"):
             last = mark.end() if depth == 0 else last
-        elif depth == 0 and mark.start() > first:
+        elif character not in "()[]" and depth == 0 and mark.start() > first:
             break
     return last
 
 
-def _goes_on(text: str, found: Sequence[re.Match[str]], end: int, stated: Statement) -> bool:
+def _goes_on(text: str, numbers: Sequence[re.Match[str]], stated: Statement) -> bool:
     """Whether the first number is but a part: of "3 hours 20 minutes", "5 out of 36", "6 \\times 7", "2 or 3"."""
-    if len(found) < 2:
-        return False
-    between = text[found[0].end() : found[1].start()]
+    between = text[numbers[0].end() : numbers[1].start()] if len(numbers) > 1 else "="
     if "=" in between:
         return False
-    joint = set(_JOINT) | ({","} if stated.evidence in ("box", "tag") else set())
+    joint = _JOINT | ({","} if stated.evidence in ("box", "tag") else set())
     words = _WRAPPING.sub(" ", between).replace(",", " , ").lower().split()
     if words and words[0].rstrip(".").isalpha() and words[0] not in _NO_UNIT | joint and words[:2] != ["out", "of"]:
         words = words[1:]
@@ -119,20 +112,17 @@ def _goes_on(text: str, found: Sequence[re.Match[str]], end: int, stated: Statem
 
 
 def _bare_number(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
-    last = _last_number(text)
-    return number_span(last) if last else None
+    number = _last_number(text)
+    return number_span(number) if number else None
 
 
 def _last_number(text: str) -> re.Match[str] | None:
     """The last number that does not count the steps ("3. Now", "Step 3:")."""
-    for found in reversed(list(numerals(text))):
-        before = _NOT_COUNTED.search(text, max(0, found.start() - 20), found.start())
-        if not before or not (before["noun"] or _LIST_MARK.match(text, found.end())):
-            return found
+    for number in reversed(list(numerals(text))):
+        before = _NOT_COUNTED.search(text, max(0, number.start() - 20), number.start())
+        if not before or not (before["noun"] or _LIST_MARK.match(text, number.end())):
+            return number
     return None
-
-
-# --- mathematics --------------------------------------------------------------------------------------------
 
 
 def _math(text: str, stated: Statement, formulas: Formulas, _options: Sequence[str]) -> Span | None:
@@ -143,8 +133,7 @@ def _math(text: str, stated: Statement, formulas: Formulas, _options: Sequence[s
     if stated.evidence == "hash" and _prose(text, start, end, formulas):
         return None
     if stated.evidence == "postfix":
-        inside = formulas.within(start, end)
-        if inside and not text[inside[-1][1] : end].strip(" $\\)]*"):
+        if (inside := formulas.within(start, end)) and not text[inside[-1][1] : end].strip(" $\\)]*"):
             return _last_side(text, trimmed(text, *inside[-1]))
         return _number_before(text, start, end)
     return _last_side(text, _of_sentence(text, start, end, formulas))
@@ -152,32 +141,27 @@ def _math(text: str, stated: Statement, formulas: Formulas, _options: Sequence[s
 
 def _of_sentence(text: str, start: int, end: int, formulas: Formulas) -> Span | None:
     """ "The largest such $n$ is 34" -> 34; "$1$ and $-2$" as a whole; "east" as a word."""
-    copulas = [c for c in _COPULA.finditer(text, start, end) if not formulas.holds(c.start()) and c.end() < end]
-    start = copulas[-1].end() if copulas else start
+    copulas = [c.end() for c in formulas.outside(_COPULA.finditer(text, start, end)) if c.end() < end]
+    start = max(copulas, default=start)
     inside = formulas.within(start, end)
     if len(inside) == 1:
         a, b = inside[0]
-        if not any(character.isdigit() for character in text[start:a] + text[b:end]):
+        if not any(map(str.isdigit, text[start:a] + text[b:end])):
             return trimmed(text, a, b)
     if _prose(text, start, end, formulas):
-        leading = _LEADING_WORDS.match(text, start, end)
-        start = leading.end() if leading else start
+        if leading := _LEADING_WORDS.match(text, start, end):
+            start = leading.end()
         number = next(numerals(text, start, end), None)
-        if number and not formulas.holds(number.start()) and not text[start : number.start()].strip(" -$\\*"):
-            return (
-                _with_percent(text, number, start)
-                if _prose(text, number.end(), end, formulas)
-                else trimmed(text, start, end)
-            )
+        leads = number and not formulas.holds(number.start()) and not text[start : number.start()].strip(" -$\\*")
+        if number and leads and _prose(text, number.end(), end, formulas):
+            return _with_percent(text, number, start)
     return trimmed(text, start, end)
 
 
 def _prose(text: str, start: int, end: int, formulas: Formulas) -> bool:
     """Whether there are ordinary words outside of formulas."""
-    return any(
-        word["word"] and word["word"].lower() not in _NAMES and not formulas.holds(word.start())
-        for word in _WORDS.finditer(text, start, end)
-    )
+    words = (match["word"] for match in formulas.outside(_WORDS.finditer(text, start, end)))
+    return any(word and word.lower() not in _NAMES for word in words)
 
 
 def _last_side(text: str, span: Span | None) -> Span | None:
@@ -186,10 +170,8 @@ def _last_side(text: str, span: Span | None) -> Span | None:
         return None
     depth, sides = 0, [span.start]
     for mark in _SIDE.finditer(text, span.start, span.end):
-        if mark.group() == "=":
-            sides += [mark.end()] if depth == 0 else []
-        else:
-            depth += 1 if mark.group() in "([{" else -1
+        depth += (mark.group() in "([{") - (mark.group() in ")]}")
+        sides += [mark.end()] if mark.group() == "=" and depth == 0 else []
     left = _COMMAND.sub("", text[span.start : sides[1] - 1]) if len(sides) > 1 else ""
     chain = len(sides) > 2 and not _APART.search(text, sides[1], sides[-1])
     if chain or (left.strip() and not re.search(r"[^\W\d_]", left)):
@@ -199,7 +181,7 @@ def _last_side(text: str, span: Span | None) -> Span | None:
 
 def _with_percent(text: str, number: re.Match[str], floor: int) -> Span:
     span = number_span(number, floor, leading=True)
-    percent = re.compile(r"\s?(?:\\?%|percent\b)").match(text, span.end)
+    percent = _PERCENT.match(text, span.end)
     end = percent.end() if percent else span.end
     return Span(span.start, end, text[span.start : end])
 
@@ -225,34 +207,30 @@ def _bare_math(text: str, formulas: Formulas, _options: Sequence[str]) -> Span |
     return _with_percent(text, number, 0) if number else None
 
 
-# --- yes and no ---------------------------------------------------------------------------------------------
-
-
 def _yes_no(text: str, stated: Statement, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
     return _yes_no_span(_YES_NO.search(text, stated.start, stated.end))
 
 
 def _bare_yes_no(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
     """The last "yes" or "no" that is no article ("no doubt"), else the one that the response begins with."""
-    found = list(_YES_NO.finditer(text))
-    words = [
-        one
-        for one in found
-        if not _NO_NOUN.match(text, one.start()) and not HYPOTHESIS.search(text, max(0, one.start() - 40), one.start())
-    ]
-    first = [one for one in found[:1] if not text[: one.start()].strip(" \t\n*_")]
-    return _yes_no_span((first + words)[-1] if first + words else None)
+    answer, begin = None, len(text) - len(text.lstrip(" \t\n*_"))
+    for word in _YES_NO.finditer(text):
+        doubted = HYPOTHESIS.search(text, max(0, word.start() - 40), word.start())
+        if word.start() == begin or not (doubted or _NO_NOUN.match(text, word.start())):
+            answer = word
+    return _yes_no_span(answer)
 
 
-def _yes_no_span(found: re.Match[str] | None) -> Span | None:
-    return Span(found.start(), found.end(), found.group().lower()) if found else None
+def _yes_no_span(word: re.Match[str] | None) -> Span | None:
+    return Span(*word.span(), word.group().lower()) if word else None
 
 
-def _option(text: str, stated: Statement, _formulas: Formulas, options: Sequence[str]) -> Span | None:
-    return stated_option(text, stated, options)
-
-
-STATED: dict[AnswerKind, Reader] = {"number": _number, "math": _math, "option": _option, "yesno": _yes_no}
+STATED: dict[AnswerKind, Reader] = {
+    "number": _number,
+    "math": _math,
+    "option": lambda text, stated, _formulas, options: stated_option(text, stated, options),
+    "yesno": _yes_no,
+}
 BARE: dict[AnswerKind, Callable[[str, Formulas, Sequence[str]], Span | None]] = {
     "number": _bare_number,
     "math": _bare_math,

@@ -1,7 +1,7 @@
-"""A few processes that do algebra, each killed when it overruns its deadline.
+"""A few processes that compare mathematical answers, with a deadline for every request and a memory limit.
 
-Works from any thread and in scripts without a ``__main__`` guard: workers are plain subprocesses, and nothing
-here uses signals. A worker's start-up does not count against the deadline. Processes end with the program.
+Works from any thread and in scripts without a ``__main__`` guard: a worker is a plain subprocess, JSON lines in and
+out. A kernel timer ends it at the deadline, whatever it is doing. Workers end with the program.
 """
 
 from __future__ import annotations
@@ -9,169 +9,125 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
+from pathlib import Path
 
 MAX_WORKERS = max(1, min(8, os.cpu_count() or 1))
-START_SECONDS = 120.0
-
-
-class WorkerFailure(Exception):  # noqa: N818 (not an error of ours, nor of the user)
-    """The worker gave no verdict; the message says why, in words for a report."""
+MEMORY_BYTES = 4 << 30
+SOURCE = str(Path(__file__).parents[2])
 
 
 class Worker:
     """One process. `compare` must not be called from two threads at once."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "forkpoint.tasks.grading_worker"]
+        path = os.pathsep.join(filter(None, (SOURCE, os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-c", "from forkpoint.tasks.workers import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             encoding="ascii",
-            env=_environment(),
+            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        if "ready" not in self._reply(START_SECONDS):
-            raise WorkerFailure("the grading process did not start")
 
-    def compare(self, gold: str, answer: str, deadline: float) -> bool:
-        """Whether two normalised answers are the same. A late worker is killed."""
-        assert self.process.stdin is not None
-        request = {"gold": gold, "answer": answer, "seconds": deadline}
+    def compare(self, gold: str, answer: str, deadline: float) -> tuple[bool, str | None]:
+        """See `Pool.compare`."""
+        assert self.process.stdin
+        assert self.process.stdout
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.write(json.dumps([gold, answer, deadline]) + "\n")
             self.process.stdin.flush()
+            line = self.process.stdout.readline()
         except OSError:
+            line = ""
+        except BaseException:  # interrupted: its late reply would be taken for the next request's
             self.kill()
-            raise WorkerFailure("the grading process died") from None
-        reply = self._reply(deadline)
-        if "error" in reply:
-            raise WorkerFailure(str(reply["error"]))
-        return bool(reply["same"])
+            raise
+        if line.endswith("\n"):
+            same, error = json.loads(line)
+            return same, error
+        self.kill()
+        late = self.process.returncode == -signal.SIGALRM
+        return False, f"no verdict within {deadline:g} s" if late else "the grading process died"
 
     def alive(self) -> bool:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                with contextlib.suppress(OSError):  # the rest of a request that nobody will read
-                    pipe.close()
-
-    def _reply(self, seconds: float) -> dict[str, object]:
-        assert self.process.stdout is not None
-        late = threading.Event()
-
-        def overrun() -> None:
-            late.set()
+        with contextlib.suppress(OSError), self.process:  # closes the pipes, where a request may be unread, and waits
             self.process.kill()
-
-        timer = threading.Timer(seconds, overrun)
-        timer.daemon = True
-        timer.start()
-        try:
-            line = self.process.stdout.readline()
-        finally:
-            timer.cancel()
-        if not line.endswith("\n"):
-            self.kill()
-            raise WorkerFailure(f"no verdict within {seconds:g} s" if late.is_set() else "the grading process died")
-        reply: dict[str, object] = json.loads(line)
-        return reply
 
 
 class Pool:
-    """At most `size` workers at work, started when first needed, and one spare.
-
-    The spare starts in the background, so that who comes after a worker was killed does not wait for a new
-    one.
-    """
+    """At most `size` workers at work, started when first needed, and a spare that takes the place of a killed one."""
 
     def __init__(self, size: int = MAX_WORKERS) -> None:
-        self._free = threading.BoundedSemaphore(size)
-        self._idle: deque[Worker] = deque()
-        self._starting_spare = threading.Lock()
+        self.size = size
+        self.start_over()
 
-    def compare(self, gold: str, answer: str, deadline: float) -> bool:
-        """Whether two normalised answers are the same. Raises WorkerFailure where there is no verdict.
+    def start_over(self) -> None:
+        """Forget all workers: those of its parent are not a forked child's."""
+        self._free, self._lock = threading.BoundedSemaphore(self.size), threading.Lock()
+        self.idle: deque[Worker] = deque()
 
-        The deadline counts from when a worker is free and has started.
+    def compare(self, gold: str, answer: str, deadline: float) -> tuple[bool, str | None]:
+        """Whether two cleaned answers are the same, and what kept it from being found.
+
+        The deadline, in seconds, counts from when a worker is free and has started.
         """
         with self._free:
-            worker = self._take()
-            if not self._idle and self._starting_spare.acquire(blocking=False):
-                threading.Thread(target=self._start_spare, daemon=True).start()
+            with self._lock:
+                alive = [worker for worker in self.idle if worker.alive()]
+                worker = alive.pop() if alive else Worker()
+                self.idle = deque(alive)
             try:
                 return worker.compare(gold, answer, deadline)
-            except BaseException as error:
-                # Interrupted while it works: its late answer would be taken for the next request's.
-                if not isinstance(error, WorkerFailure):
-                    worker.kill()
-                raise
             finally:
-                if worker.alive():
-                    self._idle.append(worker)
-
-    def _take(self) -> Worker:
-        for wait_for_spare in (True, False):
-            while self._idle:
-                with contextlib.suppress(IndexError):  # another thread took the last one
-                    worker = self._idle.pop()
+                with self._lock:
                     if worker.alive():
-                        return worker
-            if wait_for_spare:
-                with self._starting_spare:
-                    pass
-        return Worker()
-
-    def _start_spare(self) -> None:
-        try:
-            # Who needs a worker next meets the failure itself.
-            with contextlib.suppress(WorkerFailure, OSError):
-                self._idle.append(Worker())
-        finally:
-            self._starting_spare.release()
+                        self.idle.append(worker)
+                    if len(self.idle) < 2:
+                        self.idle.appendleft(Worker())
 
     def close(self) -> None:
         """End the idle workers."""
-        while self._idle:
-            self._idle.pop().kill()
+        while self.idle:
+            self.idle.pop().kill()
 
 
-_pool = Pool()
-
-
-def compare(gold: str, answer: str, deadline: float) -> bool:
-    """`Pool.compare` on the pool of this process."""
-    return _pool.compare(gold, answer, deadline)
-
-
-def _forget_workers() -> None:
-    """In a forked child: its parent's workers are not its own."""
-    global _pool
-    _pool = Pool()
-
-
-def _close_workers() -> None:
-    _pool.close()
-
-
-def _environment() -> dict[str, str]:
-    """Lets the worker find this very package, and keeps numeric libraries to one thread each."""
-    from forkpoint import __file__ as package
-
-    source = os.path.dirname(os.path.dirname(os.path.abspath(package)))
-    path = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH")) if p)
-    return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-
-
-atexit.register(_close_workers)
+POOL = Pool()
+atexit.register(POOL.close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(after_in_child=POOL.start_over)
+
+
+def serve() -> None:
+    """The worker: replies to each line `[gold, answer, seconds]` by `[same, error]`, until standard input ends."""
+    import resource
+
+    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # what libraries print goes nowhere
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    logging.disable(logging.CRITICAL)
+    from forkpoint.tasks.equivalence import equivalent
+
+    equivalent(r"\frac{1}{2}", "x+1")  # everything is loaded and built before the first deadline runs
+    for line in sys.stdin:
+        gold, answer, seconds = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+        try:
+            reply: list[bool | str | None] = [equivalent(gold, answer), None]
+        except Exception as error:
+            reply = [False, f"{type(error).__name__} while comparing"]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(reply), file=replies, flush=True)

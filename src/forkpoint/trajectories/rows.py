@@ -27,7 +27,7 @@ from forkpoint.types import (
 )
 
 if TYPE_CHECKING:
-    from forkpoint.engines.vocabulary import Vocabulary
+    from forkpoint.engines.loading import Vocabulary
 
 Row = dict[str, Any]
 SAMPLES, CRITICAL, SCORES = "samples.jsonl", "critical.jsonl", "scores.jsonl"  # what runs' directories hold

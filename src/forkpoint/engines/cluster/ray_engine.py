@@ -11,14 +11,12 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
-from forkpoint.engines.base import Engine
+from forkpoint.engines.base import Engine, Starts
 from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
-from forkpoint.engines.loading import first_line
-from forkpoint.engines.local.trunks import MAX_OWN
-from forkpoint.engines.quiet import output_into
+from forkpoint.engines.loading import first_line, output_into
+from forkpoint.engines.local.branches import MAX_OWN
 from forkpoint.sampling.limits import validate
 from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
 
@@ -40,20 +38,13 @@ class RayEngine(Engine):
     """
 
     def __init__(self, replicas: Sequence[Any]) -> None:
-        from forkpoint.engines.cluster.ray_workers import Facts, opened
-
         self.replicas = list(replicas)
-        self._settings = _common_settings(self.replicas)
-        facts: Facts = opened(_get(self.replicas[0].facts.remote()))
-        self.name, self.tokenizer, self.ends = facts.name, facts.tokenizer, facts.ends
-        self.vocab_size, self.most_top, self.context = facts.vocab_size, facts.most_top, facts.context
-        for warning in facts.warnings:
+        # those of each replica; their number changes no results, so that a run may go on with another number
+        self.settings = _common_settings(self.replicas)
+        ((facts, warnings),) = _answers([self.replicas[0].facts.remote()])
+        self.name, self.tokenizer, self.ends, self.vocab_size, self.most_top, self.context = facts
+        for warning in warnings:
             log.warning("%s", warning)
-
-    @property
-    def settings(self) -> Mapping[str, str | int | None]:
-        """Those of each replica; their number changes no results, so that a run may go on with another number."""
-        return self._settings
 
     def map(self, work: Callable[[Engine, T], R], items: Sequence[T]) -> Iterator[R]:
         """See `Engine.map`. Raises what a replica does, and FailedError where one died again and again."""
@@ -63,10 +54,10 @@ class RayEngine(Engine):
         from ray import cloudpickle
         from ray.data import ActorPoolStrategy
 
-        from forkpoint.engines.cluster.ray_workers import Feeder, opened, said
+        from forkpoint.engines.cluster.ray_workers import Feeder, cause_of, opened
 
-        packed = [{"item": cloudpickle.dumps(item)} for item in items]
-        dataset = ray.data.from_items(packed, override_num_blocks=len(packed))
+        pickled = [{"item": cloudpickle.dumps(item)} for item in items]
+        dataset = ray.data.from_items(pickled, override_num_blocks=len(pickled))
         dataset.context.enable_progress_bars = False
         dataset.context.execution_options.preserve_order = True
         answers = dataset.map(
@@ -80,37 +71,35 @@ class RayEngine(Engine):
                 for answer in table["answer"].to_pylist():
                     yield opened(answer)
         except ray.exceptions.RayError as error:
-            raise FailedError(f"Ray could not go on: {said(error)}") from error
+            raise FailedError(f"Ray could not go on: {cause_of(error)}") from error
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.generate`. Raises UserError for an empty or too long prefix and for repeated keys."""
         check_requests(self, requests, sampling)
-        parts = [requests[part] for part in self._chunks([r.prefix for r in requests])]
-        return _each(self.map(partial(_generate, sampling=sampling), parts))
+        parts = [requests[part] for part in self.chunks([r.prefix for r in requests])]
+        return _each(self.map(lambda engine, part: list(engine.generate(part, sampling)), parts))
 
     def score(
-        self,
-        sequences: Sequence[TokenIds],
-        *,
-        top: int = 0,
-        sampling: Sampling | None = None,
-        starts: Sequence[int] | None = None,
+        self, sequences: Sequence[TokenIds], *, top: int = 0, sampling: Sampling | None = None, starts: Starts = None
     ) -> Iterator[Scored]:
         """See `Engine.score`. Raises UserError for an empty or too long sequence, a start or a top out of range."""
-        begins = check_scoring(self, sequences, top, sampling, starts)
-        parts = [(sequences[part], begins[part]) for part in self._chunks(sequences)]
-        return _each(self.map(partial(_score, top=top, sampling=sampling), parts))
+        starts = check_scoring(self, sequences, top, sampling, starts)
+        parts = [(sequences[part], starts[part]) for part in self.chunks(sequences)]
+
+        def score(engine: Engine, part: tuple[Sequence[TokenIds], Sequence[int]]) -> list[Scored]:
+            return list(engine.score(part[0], top=top, sampling=sampling, starts=part[1]))
+
+        return _each(self.map(score, parts))
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.beam_search`."""
         validate(sampling)
         for request in requests:
             check_sequence(self, request.prefix, request.key, sampling.max_tokens)
-        parts = [requests[part] for part in self._chunks([r.prefix for r in requests])]
-        work = partial(_beam_search, num_beams=num_beams, sampling=sampling)
-        return _each(self.map(work, parts))
+        parts = [requests[part] for part in self.chunks([r.prefix for r in requests])]
+        return _each(self.map(lambda engine, part: list(engine.beam_search(part, num_beams, sampling)), parts))
 
-    def _chunks(self, prefixes: Sequence[TokenIds]) -> list[slice]:
+    def chunks(self, prefixes: Sequence[TokenIds]) -> list[slice]:
         return list(chunks(prefixes, max(LEAST_CHUNK, -(-len(prefixes) // (CHUNKS_EACH * len(self.replicas))))))
 
 
@@ -131,8 +120,8 @@ def load_ray(load: Callable[[], Engine], replicas: int, *, gpus_each: int) -> En
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     share, cpus = resources(nodes, replicas, gpus_each)
     actor = ray.remote(Replica).options(max_restarts=RESTARTS, max_task_retries=RETRIES, **share)
-    packed, threads = cloudpickle.dumps(load), os.environ.get("OMP_NUM_THREADS", str(cpus))
-    handles = [actor.remote(packed, threads) for _ in range(replicas)]
+    arguments = cloudpickle.dumps(load), os.environ.get("OMP_NUM_THREADS", str(cpus))
+    handles = [actor.remote(*arguments) for _ in range(replicas)]
     waiting = ray.wait([h.here.remote() for h in handles], num_returns=replicas, timeout=PLACING_SECONDS)[1]
     if waiting:
         raise UserError(
@@ -153,7 +142,7 @@ def join() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else Ray Data's own actors are warned of on stderr
     address = os.environ.get("RAY_ADDRESS")
-    _check_address(address)
+    check_address(address)
     alone = {} if address else {"include_dashboard": False}
     try:
         with output_into(os.devnull):  # what its C++ writes, of any log level
@@ -165,7 +154,7 @@ def join() -> None:
         raise UserError(f"no Ray cluster could be {where}: {first_line(error)}{hint}") from error
 
 
-def _check_address(address: str | None) -> None:
+def check_address(address: str | None) -> None:
     """UserError where nothing listens at HOST:PORT; Ray itself would try for minutes, without a word."""
     host, colon, port = (address or "").rpartition(":")
     if not (colon and host and port.isdecimal()) or "://" in host:
@@ -215,10 +204,8 @@ def _on_one_trunk(a: TokenIds, b: TokenIds) -> bool:
 
 def _common_settings(replicas: Sequence[Any]) -> Mapping[str, str | int | None]:
     """The settings of all replicas; loads them all. UserError where they differ, since then results would too."""
-    from forkpoint.engines.cluster.ray_workers import opened
-
-    first, *others = [opened(settings) for settings in _get([replica.settings.remote() for replica in replicas])]
-    for other in others:
+    first, *more = _answers([replica.settings.remote() for replica in replicas])
+    for other in more:
         for key in first:
             if other[key] != first[key]:
                 hint = "; give --memory_gib" if key == "memory_bytes" else ""
@@ -226,40 +213,19 @@ def _common_settings(replicas: Sequence[Any]) -> Mapping[str, str | int | None]:
     return dict(first)
 
 
-def _get(refs: Any) -> Any:
+def _answers(refs: Sequence[Any]) -> list[Any]:
     """The answers of replicas, awaited."""
     import ray
 
-    from forkpoint.engines.cluster.ray_workers import said
+    from forkpoint.engines.cluster.ray_workers import cause_of, opened
 
     try:
-        return ray.get(refs)
+        return [opened(answer) for answer in ray.get(refs)]
     except ray.exceptions.RayError as error:
-        raise FailedError(f"a replica could not be started: {said(error)}") from error
+        raise FailedError(f"a replica could not be started: {cause_of(error)}") from error
 
 
 def _each(parts: Iterator[Sequence[T]]) -> Iterator[T]:
     """The results of all parts; once this is closed, the work on further ones stops."""
     for part in parts:
         yield from part
-
-
-def _generate(engine: Engine, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:
-    return list(engine.generate(requests, sampling))
-
-
-def _score(
-    engine: Engine,
-    part: tuple[Sequence[TokenIds], Sequence[int]],
-    *,
-    top: int,
-    sampling: Sampling | None,
-) -> list[Scored]:
-    sequences, starts = part
-    return list(engine.score(sequences, top=top, sampling=sampling, starts=starts))
-
-
-def _beam_search(
-    engine: Engine, requests: Sequence[Request], *, num_beams: int, sampling: Sampling
-) -> list[Completion]:
-    return list(engine.beam_search(requests, num_beams, sampling))

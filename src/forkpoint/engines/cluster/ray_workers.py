@@ -14,8 +14,7 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -25,20 +24,7 @@ from forkpoint.engines.base import Engine
 from forkpoint.types import FailedError, UserError
 
 log = logging.getLogger("forkpoint")
-Load = Callable[[], Engine]
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What an engine says of itself, and the warnings that loading it gave."""
-
-    name: str
-    tokenizer: Any
-    ends: tuple[int, ...]
-    vocab_size: int
-    most_top: int
-    context: int | None
-    warnings: tuple[str, ...]
+FACTS = ("name", "tokenizer", "ends", "vocab_size", "most_top", "context")
 
 
 class Replica:
@@ -49,42 +35,38 @@ class Replica:
         self._load = load
         self._work: tuple[bytes, Callable[[Engine, Any], Any]] | None = None
         self._claims: dict[str, str] = {}
-        self._warnings = _Warnings()
+        self._warnings: list[str] = []
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine itself."""
-        log.addHandler(self._warnings)
+        """The engine itself. What loading it warns of is kept for the driver."""
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self._warnings.append(record.getMessage())  # type: ignore[method-assign]
+        log.addHandler(handler)
         try:
-            load: Load = pickle.loads(self._load)
+            load: Callable[[], Engine] = pickle.loads(self._load)
             return load()
         finally:
-            log.removeHandler(self._warnings)
+            log.removeHandler(handler)
 
     def here(self) -> None:
-        """Says that the process runs."""
+        """Returns once the process runs."""
 
     def claim(self, run: str, feeder: str) -> bool:
-        """Whether this replica is the feeder's in this map: it is of the first that asks."""
+        """Whether this replica is the feeder's in this map: the first that asks gets it."""
         return self._claims.setdefault(run, feeder) == feeder
 
     def settings(self) -> bytes:
         """The engine's settings."""
-        return answer(lambda: dict(self.engine.settings))
+        return packed(lambda: dict(self.engine.settings))
 
     def facts(self) -> bytes:
-        """What the engine says of itself."""
-        return answer(self._facts)
+        """The engine's attributes, as `FACTS` names them, and the warnings that loading it gave."""
+        return packed(lambda: (tuple(getattr(self.engine, name) for name in FACTS), self._warnings))
 
     def run(self, work: bytes, item: bytes) -> bytes:
         """work(engine, item)."""
-        return answer(lambda: self._unpickled(work)(self.engine, pickle.loads(item)))
-
-    def _facts(self) -> Facts:
-        one = self.engine
-        return Facts(
-            one.name, one.tokenizer, one.ends, one.vocab_size, one.most_top, one.context, tuple(self._warnings.given)
-        )
+        return packed(lambda: self._unpickled(work)(self.engine, pickle.loads(item)))
 
     def _unpickled(self, work: bytes) -> Callable[[Engine, Any], Any]:
         """The work, unpickled once for all items of a map."""
@@ -106,55 +88,40 @@ class Feeder:
                 break
 
     def __call__(self, row: Mapping[str, bytes]) -> dict[str, bytes]:
-        """{"item"} to {"answer"}; the answer says so where the replica died on every attempt."""
+        """{"item"} to {"answer"}, which is a FailedError where the replica died on every attempt."""
         try:
             return {"answer": ray.get(self.replica.run.remote(self.work, row["item"]))}
         except ray.exceptions.RayError as error:
-            return {"answer": answer(partial(_give_up, error))}
+            words = f"a replica died on each attempt at an item of work: {cause_of(error)}"
+            return {"answer": _pickled(FailedError, words)}
 
 
-def _give_up(error: Exception) -> None:
-    raise FailedError(f"a replica died on each attempt at an item of work: {said(error)}")
-
-
-class _Warnings(logging.Handler):
-    """Keeps what is logged, for the driver to say."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.given: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.given.append(record.getMessage())
-
-
-def answer(do: Callable[[], Any]) -> bytes:
+def packed(do: Callable[[], Any]) -> bytes:
     """What do() returns or raises, as bytes for `opened`."""
     try:
-        return bytes(cloudpickle.dumps(("value", do(), "")))
-    except UserError as error:
-        return bytes(cloudpickle.dumps(("wrong", str(error), "")))
-    except FailedError as error:
-        return bytes(cloudpickle.dumps(("gave up", str(error), "")))
+        return _pickled(None, do())
+    except (UserError, FailedError) as error:
+        return _pickled(UserError if isinstance(error, UserError) else FailedError, str(error))
     except Exception as error:
-        return bytes(cloudpickle.dumps(("failed", f"{type(error).__name__}: {error}", traceback.format_exc())))
+        return _pickled(RuntimeError, f"a replica failed: {type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _pickled(kind: type[Exception] | None, value: Any, trace: str = "") -> bytes:
+    return bytes(cloudpickle.dumps((kind, value, trace)))
 
 
 def opened(answer: bytes) -> Any:
-    """The value of an answer. Raises the UserError or FailedError of a replica, RuntimeError for all else it raised."""
+    """The value of an answer. Raises the UserError or FailedError of a replica, RuntimeError for any other error."""
     kind, value, trace = pickle.loads(answer)
-    if kind == "value":
+    if kind is None:
         return value
-    if kind == "wrong":
-        raise UserError(value)
-    if kind == "gave up":
-        raise FailedError(value)
-    failure = RuntimeError(f"a replica failed: {value}")
-    failure.add_note(f"In the replica:\n{trace}")
+    failure = kind(value)
+    if trace:
+        failure.add_note(f"In the replica:\n{trace}")
     raise failure
 
 
-def said(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """The line of one of Ray's errors that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

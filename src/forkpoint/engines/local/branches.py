@@ -1,25 +1,89 @@
-"""The state of live branches between steps: which request sits in which slot, what it was fed and what it wrote.
+"""Requests as branches of shared trunks, and what live branches have written. Plain Python and numpy, no model.
 
-Plain numpy on the host; knows nothing of the model.
+A trunk is a token sequence whose keys and values are computed once. A request becomes a branch of it: it sees the
+trunk's first `depth` tokens and is fed its few `own` tokens one a step (always at least one, whose logits give the
+first generated token).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
-from forkpoint.engines.local.trunks import MAX_OWN, Branch, response_of
 from forkpoint.sampling.draw import key_hash
+from forkpoint.text import StopCheck
+from forkpoint.types import Completion, FinishReason, Request, TokenIds
+
+MAX_OWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What a finished branch wrote."""
+class Branch:
+    """A request as it hangs on its trunk: `trunk[:depth] + own` is its prefix."""
 
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    gaps: tuple[float, ...]
+    request: Request
+    depth: int
+    own: TokenIds
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A trunk and the branches that leave it."""
+
+    trunk: TokenIds
+    branches: tuple[Branch, ...]
+
+
+def _prefix_hashes(tokens: TokenIds) -> list[int]:
+    """A rolling hash of every prefix, the empty one first."""
+    return list(accumulate(tokens, lambda value, token: (value * 1_000_003 + token + 1) % ((1 << 61) - 1), initial=0))
+
+
+def group_requests(requests: Sequence[Request]) -> list[Group]:
+    """Requests gathered on as few trunks as MAX_OWN allows, large groups and long trunks first.
+
+    The longest prefixes become trunks; every other request joins the deepest trunk that holds all but at most
+    MAX_OWN tokens of its prefix. The result depends only on the requests and their order.
+    """
+    trunks: list[TokenIds] = []
+    members: list[list[Branch]] = []
+    home: dict[tuple[int, int], int] = {}  # (length, hash) of a trunk's prefix -> the trunk
+    hashes_of: dict[TokenIds, list[int]] = {}
+    for request in sorted(requests, key=lambda r: -len(r.prefix)):
+        prefix = request.prefix
+        hashes = hashes_of.get(prefix) or hashes_of.setdefault(prefix, _prefix_hashes(prefix))
+        for depth in range(len(prefix) - 1, max(-1, len(prefix) - 1 - MAX_OWN), -1):
+            index = home.get((depth, hashes[depth]))
+            if index is not None and trunks[index][:depth] == prefix[:depth]:
+                break
+        else:
+            index, depth = len(trunks), len(prefix) - 1
+            trunks.append(prefix[:depth])
+            members.append([])
+            for length in range(depth + 1):
+                home.setdefault((length, hashes[length]), index)
+        members[index].append(Branch(request, depth, prefix[depth:]))
+    groups = [Group(trunk, tuple(branches)) for trunk, branches in zip(trunks, members, strict=True)]
+    return sorted(groups, key=lambda g: (-len(g.branches).bit_length(), -len(g.trunk)))
+
+
+def by_size(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups apart by the power of two that their number of branches lies under, in order.
+
+    Branches meet their trunks in a grid of [trunks, most branches of one]; so at least half of it is in use.
+    """
+    sizes: dict[int, list[Group]] = {}
+    for group in groups:
+        sizes.setdefault(len(group.branches).bit_length(), []).append(group)
+    return list(sizes.values())
+
+
+def response_of(request: Request, generated: Sequence[int]) -> list[int]:
+    """The tokens of a request's whole response: those already written, then the generated ones."""
+    return [*request.prefix[len(request.prefix) - request.written :], *generated]
 
 
 class Slots:
@@ -29,33 +93,28 @@ class Slots:
 
     def __init__(self, n_slots: int, max_tokens: int, seed: int) -> None:
         self.seed = seed
-        self.branches: list[Branch | None] = [None] * n_slots
+        self.requests = [Request("", ())] * n_slots
         self.live = np.zeros(n_slots, dtype=bool)
-        self.fed = np.zeros(n_slots, dtype=np.int64)  # tokens fed so far, own ones included
-        self.n_own = np.ones(n_slots, dtype=np.int64)
-        self.room = np.zeros(n_slots, dtype=np.int64)  # tokens that may still be written when a branch starts
+        self.fed, self.n_own, self.room = np.zeros((3, n_slots), dtype=np.int64)  # `fed` counts own tokens, too
         self.own = np.zeros((n_slots, MAX_OWN), dtype=np.int64)
         self.hashes = np.zeros(n_slots, dtype=np.uint64)
         self.tokens = np.zeros((n_slots, max_tokens), dtype=np.int64)
-        self.logprobs = np.zeros((n_slots, max_tokens), dtype=np.float32)
-        self.gaps = np.zeros((n_slots, max_tokens), dtype=np.float32)
+        self.logprobs, self.gaps = np.zeros((2, n_slots, max_tokens), dtype=np.float32)
 
     def __len__(self) -> int:
-        return len(self.branches)
+        return len(self.requests)
 
-    def place(self, slot: int, branch: Branch) -> None:
+    def place(self, slot: int, request: Request, own: TokenIds) -> None:
         """Put a fresh branch into an empty slot."""
-        self.branches[slot] = branch
-        self.live[slot] = True
-        self.fed[slot] = 0
-        self.n_own[slot] = len(branch.own)
-        self.room[slot] = self.tokens.shape[1] - branch.request.written
-        self.own[slot, : len(branch.own)] = branch.own
-        self.hashes[slot] = key_hash(self.seed, branch.request.key)
+        self.requests[slot] = request
+        self.live[slot], self.fed[slot], self.n_own[slot] = True, 0, len(own)
+        self.room[slot] = self.tokens.shape[1] - request.written
+        self.own[slot, : len(own)] = own
+        self.hashes[slot] = key_hash(self.seed, request.key)
 
     def keep(self, slots: list[int]) -> None:
-        """Drop all slots but the given ones, which are renumbered in that order."""
-        self.branches = [self.branches[slot] for slot in slots]
+        """Drop all other slots; these are renumbered in their order."""
+        self.requests = [self.requests[slot] for slot in slots]
         for name in self._ARRAYS:
             setattr(self, name, getattr(self, name)[slots])
 
@@ -72,25 +131,10 @@ class Slots:
         writing = np.flatnonzero(self.live & (self.fed >= self.n_own))
         return writing, (self.fed - self.n_own)[writing]
 
-    def key(self, slot: int) -> str:
-        """The key of the request in a slot."""
-        branch = self.branches[slot]
-        assert branch is not None
-        return branch.request.key
-
-    def response(self, slot: int) -> list[int]:
-        """The tokens of a slot's response so far, those that its request brought along included."""
-        branch = self.branches[slot]
-        assert branch is not None
-        return response_of(branch.request, self.tokens[slot, : self.fed[slot] - self.n_own[slot] + 1].tolist())
-
-    def take(self, slot: int, count: int) -> tuple[Branch, Written]:
-        """Empty a slot; returns its branch and the first `count` tokens it wrote."""
-        branch = self.branches[slot]
-        assert branch is not None
-        self.branches[slot], self.live[slot] = None, False
-        return branch, Written(
-            tuple(self.tokens[slot, :count].tolist()),
-            tuple(self.logprobs[slot, :count].tolist()),
-            tuple(self.gaps[slot, :count].tolist()),
-        )
+    def finish(self, slot: int, count: int, reason: FinishReason, stops: StopCheck) -> Completion:
+        """Empty a slot; its branch wrote `count` tokens."""
+        self.live[slot] = False
+        request = self.requests[slot]
+        tokens, logprobs, gaps = (a[slot, :count].tolist() for a in (self.tokens, self.logprobs, self.gaps))
+        text = stops.text(response_of(request, tokens))
+        return Completion(request.key, tuple(tokens), tuple(logprobs), tuple(gaps), text, reason)

@@ -1,4 +1,4 @@
-"""Decoding of many requests as branches of shared trunks: admission, one step for all, finishing, compaction.
+"""Decoding of many requests: as branches of shared trunks, or, for other models, in plain batches of equal lengths.
 
 Slots are refilled as branches finish; when nothing waits any more, finished branches are compacted away. Running out
 of memory halves the number of slots and starts the unfinished branches again: their tokens do not depend on it.
@@ -9,22 +9,26 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from forkpoint.engines.local.branches import Slots, Written
-from forkpoint.engines.local.memory import PREFILL_TOKENS, is_out_of_memory, live_branches
+from forkpoint.engines.local.branches import Branch, Group, Slots, by_size, group_requests, response_of
+from forkpoint.engines.local.memory import PREFILL_TOKENS, half_after, in_halves, live_branches
+from forkpoint.engines.local.scoring import only_rows
 from forkpoint.engines.local.token_choice import choose
 from forkpoint.engines.local.trunk_attention import TrunkCache, compute_trunks, trunk_step
-from forkpoint.engines.local.trunks import Branch, Group, by_size, group_requests, response_of
 from forkpoint.text import StopCheck
-from forkpoint.types import Completion, FinishReason, Request, Sampling, UserError
+from forkpoint.types import Completion, Request, Sampling
 
 REFILL_SHARE = 0.25  # admit new branches once this share of the slots is empty
 COMPACT_BELOW = 0.75  # drop empty slots once fewer than this share is live and nothing waits
+STATES = ("past_key_values", "cache_params")  # what transformers calls the state, by family
 
 
 class TrunkDecoder:
@@ -36,26 +40,21 @@ class TrunkDecoder:
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Completions as they finish; trunks with about as many branches each are decoded together."""
-        for alike in by_size(group_requests(requests)):
-            yield from self._run(alike)
+        for groups in by_size(group_requests(requests)):
+            yield from self._run(groups)
 
     def _run(self, groups: list[Group]) -> Iterator[Completion]:
         waiting = {branch.request.key: branch.request for group in groups for branch in group.branches}
-        limit: int | None = None
+        limit = len(waiting)
         while waiting:
-            n_slots = live_branches(self.model, groups, self.sampling.max_tokens, self.budget)
-            limit = n_slots if limit is None else min(limit, n_slots)
+            limit = min(limit, live_branches(self.model, groups, self.sampling.max_tokens, self.budget))
             try:
                 for done in self._decode(groups, limit):
                     del waiting[done.key]
                     yield done
                 return
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if limit == 1:
-                    raise UserError(f"memory ran out on a single response: {str(error).splitlines()[0]}") from error
-                limit = limit // 2
+                limit = half_after(error, limit, "response")
             groups = group_requests(list(waiting.values()))
             gc.collect()  # what the failed step held
             if self.model.device.type == "cuda":
@@ -67,40 +66,47 @@ class TrunkDecoder:
         trunks = Trunks(self.model, groups, longest_own + self.sampling.max_tokens)
         slots = Slots(n_slots, self.sampling.max_tokens, self.sampling.seed)
         while queue or slots.live.any():
-            empty = np.flatnonzero(~slots.live)
+            empty = np.flatnonzero(~slots.live).tolist()
             if queue and len(empty) >= max(1, REFILL_SHARE * len(slots)):
-                self._admit(queue, trunks, slots, empty.tolist())
+                chosen = [queue.popleft() for _ in range(min(len(empty), len(queue)))]
+                trunks.admit(empty[: len(chosen)], chosen, slots)
+                for slot, (_, branch) in zip(empty, chosen, strict=False):
+                    slots.place(slot, branch.request, branch.own)
             elif not queue and slots.live.sum() < COMPACT_BELOW * len(slots):
-                keep = sorted(np.flatnonzero(slots.live).tolist(), key=lambda slot: trunks.row_of_slot[slot])
-                slots.keep(keep)
-                trunks.keep(keep)
-            yield from self._step(trunks.cache, slots)
+                kept = sorted(np.flatnonzero(slots.live).tolist(), key=lambda slot: trunks.row_of_slot[slot])
+                slots.keep(kept)
+                trunks.keep(kept)
+            fed = torch.as_tensor(slots.next_tokens(), device=self.model.device)
+            logits = trunk_step(self.model, trunks.cache, fed)
+            finished, completions = write(logits, slots, self.sampling, self.stops)
+            if finished:
+                trunks.cache.retire(finished)
+            yield from completions
 
-    def _admit(self, queue: deque[tuple[int, Branch]], trunks: Trunks, slots: Slots, empty: list[int]) -> None:
-        chosen = [queue.popleft() for _ in range(min(len(empty), len(queue)))]
-        trunks.admit(empty[: len(chosen)], chosen, slots)
-        for slot, (_, branch) in zip(empty, chosen, strict=False):
-            slots.place(slot, branch)
 
-    def _step(self, cache: TrunkCache, slots: Slots) -> Iterator[Completion]:
-        tokens = torch.as_tensor(slots.next_tokens(), device=self.model.device)
-        logits = trunk_step(self.model, cache, tokens)
-        writing, number = slots.advance()
-        if not len(writing):
-            return
-        picked = choose(
-            _rows(logits, writing), self.sampling, slots.hashes[writing], number, lambda i: slots.key(int(writing[i]))
-        )
-        slots.tokens[writing, number] = picked.tokens
-        slots.logprobs[writing, number] = picked.logprobs
-        slots.gaps[writing, number] = picked.gaps
-        ended = self.stops.ended(picked.tokens, lambda i: slots.response(int(writing[i])))
-        finished = ended | (number + 1 == slots.room[writing])
-        if finished.any():
-            cache.retire(writing[finished].tolist())
-        for i in np.flatnonzero(finished):
-            branch, written = slots.take(int(writing[i]), int(number[i]) + 1)
-            yield completion(branch.request, written, "stop" if ended[i] else "length", self.stops)
+def write(
+    logits: Float[Tensor, "slots V"], slots: Slots, sampling: Sampling, stops: StopCheck
+) -> tuple[list[int], list[Completion]]:
+    """Choose a token for each live slot that was fed all its own; returns the slots that end, emptied."""
+    writing, number = slots.advance()
+    if not len(writing):
+        return [], []
+    rows = logits if len(writing) == len(logits) else logits[torch.as_tensor(writing, device=logits.device)]
+    picked = choose(rows, sampling, slots.hashes[writing], number, lambda i: slots.requests[writing[i]].key)
+    slots.tokens[writing, number] = picked.tokens
+    slots.logprobs[writing, number] = picked.logprobs
+    slots.gaps[writing, number] = picked.gaps
+
+    def response(i: int) -> list[int]:
+        slot = int(writing[i])
+        return response_of(slots.requests[slot], slots.tokens[slot, : number[i] + 1].tolist())
+
+    ended = stops.ended(picked.tokens, response)
+    finished = np.flatnonzero(ended | (number + 1 == slots.room[writing]))
+    completions = [
+        slots.finish(int(writing[i]), int(number[i]) + 1, "stop" if ended[i] else "length", stops) for i in finished
+    ]
+    return writing[finished].tolist(), completions
 
 
 class Trunks:
@@ -109,40 +115,38 @@ class Trunks:
     def __init__(self, model: PreTrainedModel, groups: list[Group], most_columns: int) -> None:
         self.model, self.groups = model, groups
         self.cache = TrunkCache(model.device, most_columns)
-        self.rows: list[int | None] = []  # row -> the group whose trunk it holds
+        self.rows: list[int] = []  # row -> the group whose trunk it holds
         self.row_of_slot: dict[int, int] = {}
 
     def admit(self, new_slots: list[int], chosen: list[tuple[int, Branch]], slots: Slots) -> None:
         """Hang the chosen branches on their trunks, computing those that are not there yet."""
         used = {self.row_of_slot[slot] for slot in np.flatnonzero(slots.live).tolist()}
-        row_of = {group: row for row, group in enumerate(self.rows) if group is not None}
+        row_of = {group: row for row, group in enumerate(self.rows)}
         wanted = list(dict.fromkeys(group for group, _ in chosen))
-        keep = used | {row_of[g] for g in wanted if g in row_of}
-        reusable = [row for row in range(len(self.rows)) if row not in keep]
+        kept = used | {row_of[g] for g in wanted if g in row_of}
+        reusable = [row for row in range(len(self.rows)) if row not in kept]
         fresh = [group for group in wanted if group not in row_of]
         for group in fresh:
-            if reusable:
-                row = reusable.pop()
-            else:
-                row = len(self.rows)
-                self.rows.append(None)
+            if not reusable:
+                reusable.append(len(self.rows))
+                self.rows.append(group)
+            row_of[group] = row = reusable.pop()
             self.rows[row] = group
-            row_of[group] = row
         self._compute(fresh, row_of)
-        for slot, (group, _) in zip(new_slots, chosen, strict=True):
-            self.row_of_slot[slot] = row_of[group]
-        self.cache.place(new_slots, [row_of[g] for g, _ in chosen], [branch.depth for _, branch in chosen], len(slots))
+        rows = [row_of[group] for group, _ in chosen]
+        self.row_of_slot |= dict(zip(new_slots, rows, strict=True))
+        self.cache.place(new_slots, rows, [branch.depth for _, branch in chosen], len(slots))
 
     def _compute(self, fresh: list[int], row_of: dict[int, int]) -> None:
         fresh = sorted(fresh, key=lambda g: -len(self.groups[g].trunk))
         while fresh:
-            width = max(1, len(self.groups[fresh[0]].trunk))
-            batch, fresh = fresh[: max(1, PREFILL_TOKENS // width)], fresh[max(1, PREFILL_TOKENS // width) :]
+            size = max(1, PREFILL_TOKENS // max(1, len(self.groups[fresh[0]].trunk)))
+            batch, fresh = fresh[:size], fresh[size:]
             computed = compute_trunks(self.model, [self.groups[g].trunk for g in batch])
             self.cache.store_trunks([row_of[g] for g in batch], computed, len(self.rows))
 
     def keep(self, slots: list[int]) -> None:
-        """Drop all slots but the given ones, and the trunks that none of them needs."""
+        """Drop all other slots, and the trunks that none of these needs."""
         self.cache.keep_branches(slots)
         rows = [self.row_of_slot[slot] for slot in slots]
         kept = sorted(set(rows))
@@ -153,11 +157,42 @@ class Trunks:
         self.row_of_slot = {i: renumber[row] for i, row in enumerate(rows)}
 
 
-def _rows(logits: Tensor, rows: np.ndarray) -> Tensor:
-    return logits if len(rows) == len(logits) else logits[torch.as_tensor(rows, device=logits.device)]
+@torch.inference_mode()
+def decode_plainly(
+    model: PreTrainedModel, stops: StopCheck, sampling: Sampling, requests: Sequence[Request], budget: int
+) -> Iterator[Completion]:
+    """Completions batch by batch, longest prefixes first, where a trunk does not fit the model.
+
+    All rows of a batch have one length at every step: no padding reaches the model, and any cache that transformers
+    has, recurrent states included, works. Prompts of many lengths therefore make small batches.
+    """
+    ordered = sorted(requests, key=lambda r: -len(r.prefix))
+    for _, group in groupby(ordered, key=lambda r: len(r.prefix)):
+        rows = list(group)
+        trunks = [Group(r.prefix[:-1], (Branch(r, len(r.prefix) - 1, r.prefix[-1:]),)) for r in rows]
+        size = live_branches(model, trunks, sampling.max_tokens, budget)
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        yield from in_halves(batches, lambda batch: _decode_batch(model, stops, sampling, batch), "response")
 
 
-def completion(request: Request, written: Written, reason: FinishReason, stops: StopCheck) -> Completion:
-    """What a finished branch wrote, as the caller gets it."""
-    text = stops.text(response_of(request, written.tokens))
-    return Completion(request.key, written.tokens, written.logprobs, written.gaps, text, reason)
+def _decode_batch(
+    model: PreTrainedModel, stops: StopCheck, sampling: Sampling, requests: Sequence[Request]
+) -> list[Completion]:
+    slots = Slots(len(requests), sampling.max_tokens, sampling.seed)
+    for slot, request in enumerate(requests):
+        slots.place(slot, request, request.prefix[-1:])
+    fed = torch.tensor([r.prefix for r in requests], device=model.device)
+    state: dict[str, Any] = {}
+    completions: list[Completion] = []
+    while slots.live.any():
+        out = _plain_step(model, fed, state)
+        completions += write(out.logits[0], slots, sampling, stops)[1]
+        fed = torch.as_tensor(slots.next_tokens(), device=model.device)[:, None]
+        state = {name: out[name] for name in STATES if out.get(name) is not None}
+    return completions
+
+
+def _plain_step(model: PreTrainedModel, ids: Int64[Tensor, "B T"], state: dict[str, Any]) -> Any:
+    """The model's output, with the logits [1, B, V] of the last positions only."""
+    with only_rows(model, torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1):
+        return model(input_ids=ids, use_cache=True, **state)

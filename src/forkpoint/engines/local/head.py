@@ -5,7 +5,7 @@ Shapes: B sequences, T positions, n rows (wanted positions of a batch), H hidden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class Head:
         return self.finish(products_with_rows(hidden, self.weight[first:last], bias))
 
     def finish(self, products: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
-        """Logits from hidden states times matrix: scaled, then capped."""
+        """Logits from products: scaled, then capped."""
         logits = products if self.scale == 1 else products * self.scale
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
@@ -46,13 +46,8 @@ class Head:
             gradient *= 1 - (logits / self.cap) ** 2
         return gradient if self.scale == 1 else gradient.mul_(self.scale)
 
-    @property
-    def widest(self) -> int:
-        """Tokens in the largest of the `parts`."""
-        return min(VOCAB_CHUNK, self.weight.shape[0])
-
     def parts(self) -> list[tuple[int, int]]:
-        """The vocabulary in runs of VOCAB_CHUNK tokens."""
+        """The vocabulary in runs of at most VOCAB_CHUNK tokens."""
         size = self.weight.shape[0]
         return [(first, min(first + VOCAB_CHUNK, size)) for first in range(0, size, VOCAB_CHUNK)]
 
@@ -83,7 +78,7 @@ def head_of(model: PreTrainedModel) -> Head:
     with in_eval_mode(model):
         own, ours = probe_logits(model, tuple(range(len(IDS)))), head.all_logits(hidden_at(model, ids, rows))
         allowed = TOLERANCE if own.dtype == torch.float32 else tolerance(model)
-    if distance(ours, own) > allowed:  # weights of NaN are for others to name
+    if distance(ours, own) > allowed:  # NaN passes: its sentence comes later
         raise UserError(
             f"the logits of {type(model).__name__} are not its hidden states times its output matrix, "
             "with a known scale or cap, so they cannot be computed in blocks"
@@ -92,12 +87,7 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def hidden_at(
-    model: PreTrainedModel,
-    ids: Int64[Tensor, "B T"],
-    rows: Int64[Tensor, " n"],
-    *,
-    call: Callable[..., Any] | None = None,
-    **inputs: Tensor,
+    model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Tensor, " n"], *, call: Any = None, **inputs: Tensor
 ) -> Float[Tensor, "n H"]:
     """What reaches the output matrix at rows of the flattened [B*T] positions of right-padded sequences.
 
@@ -105,10 +95,10 @@ def hidden_at(
     """
     kept: list[Tensor] = []
 
-    def keep(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = inputs[0].flatten(0, 1)
+    def keep(_: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = arguments[0].flatten(0, 1)
         kept.append(hidden[rows])
-        return (hidden[None, :1], *inputs[1:])  # one row of logits, which nobody reads
+        return (hidden[None, :1], *arguments[1:])  # one row of logits, which nobody reads
 
     with forward_lock:
         handle = model.get_output_embeddings().register_forward_pre_hook(keep)

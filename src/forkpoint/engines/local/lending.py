@@ -19,8 +19,7 @@ def lent(model: PreTrainedModel, tokenizer: Any = None) -> Iterator[None]:
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     pad = None if tokenizer is None else tokenizer.pad_token
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # between TRL, PEFT and transformers, not the user's
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # among TRL, PEFT and transformers
             yield
     finally:
         for name in set(vars(model)) - attributes:

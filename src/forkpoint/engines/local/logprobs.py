@@ -22,6 +22,9 @@ from forkpoint.engines.local.products import products_with_rows
 BLOCK_ELEMENTS = 2**23  # logits of one block, float32: 32 MiB
 LEAST = torch.finfo(torch.float32).min
 LEAST_ROWS = 128  # of a block, however large the vocabulary: the matrix is read once a block
+Hidden = Float[Tensor, "n H"]
+Targets = Int64[Tensor, " n"]
+Column = Float[Tensor, " n"]
 
 
 def current(head: Head, model: PreTrainedModel) -> Head:
@@ -30,33 +33,26 @@ def current(head: Head, model: PreTrainedModel) -> Head:
     return replace(head, weight=layer.weight, bias=getattr(layer, "bias", None))
 
 
-def token_logprobs(hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+def token_logprobs(hidden: Hidden, head: Head, targets: Targets) -> Column:
     """log π(target | ·) of each row, float32, with gradients for the hidden states and the head's parameters."""
-    logprobs: Tensor = _rows(hidden, head.weight, head.bias, targets, head, None, None)[0]
+    logprobs: Tensor = _apply(hidden, head.weight, head.bias, targets, head, None, None)[0]
     return logprobs
 
 
 def token_logprobs_and_kl(
-    hidden: Float[Tensor, "n H"],
-    head: Head,
-    targets: Int64[Tensor, " n"],
-    reference_hidden: Float[Tensor, "n H"],
-    reference_head: Head,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    hidden: Hidden, head: Head, targets: Targets, reference_hidden: Hidden, reference_head: Head
+) -> tuple[Column, Column, Column]:
     """log π_θ(target), KL(π_ref ‖ π_θ) over the vocabulary, and log π_ref(target), of each row.
 
     The first two have gradients for π_θ; the reference has none.
     """
-    rows: tuple[Tensor, Tensor, Tensor] = _rows(
-        hidden, head.weight, head.bias, targets, head, reference_hidden.detach(), reference_head
-    )
+    reference = reference_hidden.detach(), reference_head
+    rows: tuple[Tensor, Tensor, Tensor] = _apply(hidden, head.weight, head.bias, targets, head, *reference)
     return rows
 
 
 @torch.no_grad()
-def token_losses_and_entropy(
-    hidden: Float[Tensor, "n H"], head: Head, targets: Int64[Tensor, " n"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+def token_losses_and_entropy(hidden: Hidden, head: Head, targets: Targets) -> tuple[Column, Column]:
     """−log π(target | ·) and the entropy −Σ_v π log π of each row, in nats, float32, without gradients."""
     matrix = _Matrix(head)
     losses, entropy = hidden.new_empty(2, len(hidden), dtype=torch.float32).unbind()
@@ -73,14 +69,17 @@ def token_losses_and_entropy(
 
 
 class _Rows(torch.autograd.Function):
-    """Outputs logprobs, kl, reference logprobs [n] each; the last two are zeros without a reference."""
+    """Outputs logprobs, kl, reference logprobs [n] each; the last two are zeros without a reference.
+
+    The weight and bias are the head's: autograd looks for tensors among the arguments only.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
-        bias: Tensor | None,
+        _: Tensor | None,
         targets: Tensor,
         head: Head,
         reference_hidden: Tensor | None,
@@ -94,10 +93,10 @@ class _Rows(torch.autograd.Function):
             logs = policy.logits(hidden[rows]).log_softmax(-1)
             out[0, rows] = logs.gather(-1, own)[:, 0]
             if reference is not None and reference_hidden is not None:
-                others = reference.logits(reference_hidden[rows]).log_softmax(-1)
-                out[2, rows] = others.gather(-1, own)[:, 0]
-                shares = others.exp()  # a token of probability 0 adds nothing, though its logarithm be infinite
-                out[1, rows] = (shares * (others - logs)).masked_fill_(shares == 0, 0).sum(-1)
+                expected = reference.logits(reference_hidden[rows]).log_softmax(-1)
+                out[2, rows] = expected.gather(-1, own)[:, 0]
+                shares = expected.exp()  # a token of probability 0 adds nothing, though its logarithm be infinite
+                out[1, rows] = (shares * (expected - logs)).masked_fill_(shares == 0, 0).sum(-1)
         ctx.save_for_backward(hidden, weight, targets, reference_hidden)
         ctx.policy, ctx.reference = policy, reference
         logprobs, kl, reference_logprobs = out.unbind()
@@ -121,8 +120,8 @@ class _Rows(torch.autograd.Function):
             gradient = logits.softmax(-1).mul_((d_kl[rows] - d_logprobs[rows])[:, None])
             gradient.scatter_add_(-1, targets[rows, None], d_logprobs[rows, None])
             if ctx.reference is not None:
-                others = ctx.reference.logits(reference_hidden[rows]).softmax(-1)
-                gradient.addcmul_(others, d_kl[rows, None], value=-1)
+                shares = ctx.reference.logits(reference_hidden[rows]).softmax(-1)
+                gradient.addcmul_(shares, d_kl[rows, None], value=-1)
             gradient = policy.head.unfinish(gradient, logits).to(policy.weight.dtype)
             if d_hidden is not None:
                 d_hidden[rows] = (gradient @ policy.weight).to(hidden.dtype)
@@ -130,11 +129,11 @@ class _Rows(torch.autograd.Function):
                 d_weight += gradient.T @ states.to(gradient.dtype)
             if d_bias is not None:
                 d_bias += gradient.sum(0)
-        return d_hidden, _as(weight, d_weight), _as(weight, d_bias), None, None, None, None
+        rounded = (None if gradient is None else gradient.to(weight.dtype) for gradient in (d_weight, d_bias))
+        return d_hidden, *rounded, None, None, None, None
 
 
-def _as(weight: Tensor, gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else gradient.to(weight.dtype)
+_apply: Any = _Rows.apply
 
 
 class _Matrix:
@@ -154,6 +153,3 @@ class _Matrix:
 def _blocks(n: int, vocabulary: int) -> list[slice]:
     size = max(LEAST_ROWS, BLOCK_ELEMENTS // vocabulary)
     return [slice(at, min(at + size, n)) for at in range(0, n, size)]
-
-
-_rows: Any = _Rows.apply

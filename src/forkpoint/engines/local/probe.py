@@ -49,11 +49,10 @@ def tolerance(model: PreTrainedModel) -> float:
         signs = torch.arange(out.numel(), device=out.device).view(out.shape) % 2 * 2 - 1
         return (out * (1 + torch.finfo(out.dtype).eps * signs)).to(out.dtype)
 
-    positions = (3, 5)
-    own = probe_logits(model, positions)
+    own = probe_logits(model, (3, 5))
     handle = model.get_input_embeddings().register_forward_hook(nudge)
     try:
-        nudged = probe_logits(model, positions)
+        nudged = probe_logits(model, (3, 5))
     finally:
         handle.remove()
     return min(MOST_IN_HALF, max(TOLERANCE, 2 * distance(nudged, own)))
@@ -62,7 +61,7 @@ def tolerance(model: PreTrainedModel) -> float:
 def is_refusal(error: Exception) -> bool:
     """Whether a model's code may raise this because it takes no such mask, position, cache or attention.
 
-    A RuntimeError is one of shapes, unless memory or the device is what it tells of.
+    A RuntimeError is one of shapes, unless it names memory or the device.
     """
     if type(error) is RuntimeError:
         return not is_out_of_memory(error) and "CUDA" not in str(error)

@@ -1,14 +1,12 @@
 """Matrix products in float32 of factors in half precision: the factors stay as they are stored, no sum is rounded.
 
-In bfloat16 a logit near 20 is a multiple of 0.125, and a score of the attention is as coarse.
-
 Shapes: n rows, H hidden size, V vocabulary, v a part of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -59,23 +57,18 @@ def products_with_rows(
 
 @contextmanager
 def float32_logits(model: PreTrainedModel) -> Iterator[None]:
-    """The model's logits in float32 for as long as the context lasts, which holds `forward_lock`.
-
-    An output layer that is no plain matrix, as of a quantised model, stays as it is.
-    """
+    """The model's logits in float32, unless its output layer is no plain matrix; the caller holds `forward_lock`."""
     layer = model.get_output_embeddings()
-    with ExitStack() as changed:
-        if type(layer) is torch.nn.Linear and layer.weight.dtype in HALF:
-            changed.enter_context(_wide_linear(layer))
+    half = type(layer) is torch.nn.Linear and layer.weight.dtype in HALF
+    with _wide_linear(layer) if half else nullcontext():
         yield
 
 
 @contextmanager
 def float32_activations(model: PreTrainedModel) -> Iterator[None]:
-    """A model in half precision computes in float32, with the weights as they are, for as long as the context lasts.
+    """A model in half precision computes in float32 as `model.float()` would, widening one module's weights at a time.
 
-    Its hidden states are then those of `model.float()`, but only one module's weights are widened at a time. For passes
-    without gradients; the context must not be entered by two threads.
+    For passes without gradients; the context must not be entered by two threads.
     """
     with ExitStack() as changed:
         for module in model.modules() if model.dtype in HALF else ():
@@ -114,10 +107,10 @@ def _wide_parameters(module: torch.nn.Module) -> Iterator[None]:
     def restore(*_: Any) -> None:
         module._parameters.update(own)
 
-    handles = module.register_forward_pre_hook(widen), module.register_forward_hook(restore, always_call=True)
+    before, after = module.register_forward_pre_hook(widen), module.register_forward_hook(restore, always_call=True)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        before.remove()
+        after.remove()
         restore()

@@ -7,7 +7,6 @@ prompts, and whatever a model does to its logits afterwards (soft-capping, scali
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from forkpoint.engines.local.memory import LOGITS_COPIES, is_out_of_memory
+from forkpoint.engines.local.memory import LOGITS_COPIES, in_halves
 from forkpoint.engines.local.products import float32_logits
 from forkpoint.engines.local.token_choice import row_facts
 from forkpoint.engines.local.trunk_attention import forward_lock
@@ -38,10 +37,6 @@ class Stretch:
     first: int
     last: int
 
-    @property
-    def rows(self) -> int:
-        return self.last - self.first + 1
-
 
 @torch.inference_mode()
 def score_sequences(
@@ -55,16 +50,18 @@ def score_sequences(
     """A `Scored` for each sequence, in order; rows before `starts[i]` stay NaN. Out of memory halves the batches."""
     fitting = rows_that_fit(model, budget)
     for batch in padded_batches(sequences, starts, fitting):
-        work = deque(
+        firsts = {i: range(starts[i], len(sequences[i]) + 1, fitting) for i in batch}
+        work = [
             Stretch(sequences[i], first, min(first + fitting - 1, len(sequences[i])))
             for i in batch
-            for first in range(starts[i], len(sequences[i]) + 1, fitting)
-        )
-        parts = iter(_score_stretches(model, work, top, sampling))
+            for first in firsts[i]
+        ]
+        size = len(work) if len(work) == len(batch) else 1  # the stretches of a long sequence one by one
+        passes = [work[at : at + size] for at in range(0, len(work), size)]
+        parts = in_halves(passes, lambda stretches: _score_batch(model, stretches, top, sampling), "sequence")
         for i in batch:
-            columns = [next(parts) for _ in range(starts[i], len(sequences[i]) + 1, fitting)]
-            whole = [np.concatenate(column) for column in zip(*columns, strict=True)]
-            yield padded(starts[i], len(sequences[i]), whole)
+            columns = zip(*(next(parts) for _ in firsts[i]), strict=True)
+            yield padded(starts[i], len(sequences[i]), [np.concatenate(column) for column in columns])
 
 
 def rows_that_fit(model: PreTrainedModel, budget: int) -> int:
@@ -92,29 +89,9 @@ def padded_batches(sequences: Sequence[TokenIds], starts: Sequence[int], fitting
         yield batch
 
 
-def _score_stretches(
-    model: PreTrainedModel, work: deque[Stretch], top: int, sampling: Sampling | None
-) -> list[list[np.ndarray]]:
-    """Columns for each stretch, in order: all stretches of short sequences at once, those of a long one by one."""
-    together = len(work) if len({id(s.tokens) for s in work}) == len(work) else 1
-    pending = deque(list(work)[start : start + together] for start in range(0, len(work), together))
-    done: list[list[np.ndarray]] = []
-    while pending:
-        part = pending.popleft()
-        try:
-            done += _score_batch(model, part, top, sampling)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(part) == 1:
-                raise UserError(f"memory ran out on a single sequence: {str(error).splitlines()[0]}") from error
-            pending.extendleft([part[len(part) // 2 :], part[: len(part) // 2]])
-    return done
-
-
 @contextmanager
 def only_rows(model: PreTrainedModel, rows: Int64[Tensor, " n"]) -> Iterator[None]:
-    """Let only the given rows of the flattened [B*T] hidden states reach the output head, which gives float32."""
+    """Only these rows of the flattened [B*T] hidden states reach the output head, which gives float32."""
 
     def select(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].flatten(0, 1)[rows][None], *inputs[1:])
@@ -138,6 +115,7 @@ def logits_at(model: PreTrainedModel, ids: Int64[Tensor, "B T"], rows: Int64[Ten
 def _score_batch(
     model: PreTrainedModel, batch: Sequence[Stretch], top: int, sampling: Sampling | None
 ) -> list[list[np.ndarray]]:
+    """The columns of each stretch."""
     width = max(len(s.tokens) for s in batch)
     ids = torch.tensor([[*s.tokens, *[PAD] * (width - len(s.tokens))] for s in batch])
     rows = torch.cat([torch.arange(s.first - 1, s.last) + b * width for b, s in enumerate(batch)])
@@ -145,7 +123,7 @@ def _score_batch(
     targets = torch.cat([torch.tensor([*s.tokens, PAD][s.first : s.last + 1]) for s in batch])
     logits = logits_at(model, ids.to(model.device), rows.to(model.device)).float()
     table = describe(logits, targets.to(model.device)[:, None], top, sampling)
-    ends = np.cumsum([s.rows for s in batch])[:-1]
+    ends = np.cumsum([s.last - s.first + 1 for s in batch])[:-1]
     return [list(part) for part in zip(*(np.split(column, ends) for column in table), strict=True)]
 
 
@@ -157,10 +135,9 @@ def describe(
     if not bool(torch.isfinite(facts.log_z).all()):
         raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
     logprobs = (logits.gather(-1, targets) - facts.log_z).squeeze(-1)
+    top_ids = facts.best[:, :0]
     if top:  # the argmax first, so that of equals it is the one that greedy decoding takes
         top_ids = logits.scatter(-1, facts.best, float("inf")).topk(top, -1).indices
-    else:
-        top_ids = facts.best[:, :0]
     top_logprobs = logits.gather(-1, top_ids) - facts.log_z
     if sampling is None:
         policy, top_policy = torch.full_like(logprobs, math.nan), torch.full_like(top_logprobs, math.nan)
@@ -173,9 +150,9 @@ def describe(
 
 def padded(start: int, length: int, part: list[np.ndarray]) -> Scored:
     """Columns of rows start..length of one sequence, with the rows before them filled in as undefined."""
-    logprobs, entropy, gaps, policy, top_ids, top_logprobs, top_policy = (
+    scored = Scored(*(
         np.concatenate([np.full((start, *c.shape[1:]), -1 if c.dtype.kind == "i" else np.nan, c.dtype), c])
         for c in part
-    )
-    logprobs[length] = policy[length] = np.nan
-    return Scored(logprobs, entropy, gaps, policy, top_ids, top_logprobs, top_policy)
+    ))  # fmt: skip
+    scored.logprobs[length] = scored.policy[length] = np.nan
+    return scored

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int64, UInt64
 from torch import Tensor
 
 from forkpoint.sampling.draw import inverse_cdf, uniforms
-from forkpoint.sampling.gaps import row_blocks
 from forkpoint.sampling.processors import policy_logits
+from forkpoint.sampling.truncations import row_blocks
 from forkpoint.types import Sampling, UserError
 
 LEAST = torch.finfo(torch.float32).min
@@ -29,18 +29,16 @@ class Picked:
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
-    """What rows of logits say: the argmax (the first, if several) [n, 1], log Σ exp [n, 1], p(top1) - p(top2) [n], and
-    the entropy in nats [n].
-    """
+    """What n rows of logits hold."""
 
-    best: Tensor
-    log_z: Tensor
-    gaps: Tensor
-    entropy: Tensor
+    best: Tensor  # [n, 1], the argmax, of several the first
+    log_z: Tensor  # [n, 1], log Σ exp
+    gaps: Tensor  # [n], p(top1) - p(top2)
+    entropy: Tensor  # [n], in nats
 
 
 def row_facts(logits: Float[Tensor, "n V"], *, with_entropy: bool) -> RowFacts:
-    """The facts of float32 logits, in blocks of rows that fit a core's cache; the entropy (else empty) where asked for.
+    """The facts of float32 logits, in blocks of rows that fit a core's cache; an empty entropy unless asked for.
 
     A row with NaN or without a finite maximum gets a log_z that is not finite.
     """
@@ -54,10 +52,9 @@ def _block_facts(logits: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor, Te
     weights = below.exp()
     z = weights.sum(-1, keepdim=True)
     log_z = z.log()
+    entropy = log_z[:0, 0]
     if with_entropy:  # log z - Σ p below, where a weight of 0 adds nothing, even for a logit of -inf
         entropy = log_z.squeeze(-1) - torch.linalg.vecdot(weights, below.clamp_(min=LEAST)) / z.squeeze(-1)
-    else:
-        entropy = log_z[:0, 0]
     second = weights.scatter_(-1, best, 0.0).amax(-1)
     return best, first + log_z, (1.0 - second) / z.squeeze(-1), entropy
 
@@ -77,16 +74,15 @@ def choose(
     if logits.device.type == "mps":  # has no float64, which the draw needs
         logits = logits.cpu()
     facts = row_facts(logits, with_entropy=False)
-    log_z = facts.log_z
-    if not bool(torch.isfinite(log_z).all()):
-        bad = int((~torch.isfinite(log_z)).flatten().nonzero()[0])
+    broken = ~torch.isfinite(facts.log_z)
+    if bool(broken.any()):
+        row = int(broken.flatten().nonzero()[0])
         raise UserError(
-            f"the model's logits for request {key_of(bad)!r} are NaN or infinite at generated token {int(steps[bad])}: "
+            f"the model's logits for request {key_of(row)!r} are NaN or infinite at generated token {int(steps[row])}: "
             "its weights or its precision are broken"
         )
-    if sampling.temperature == 0:
-        tokens = facts.best
-    else:
+    tokens = facts.best
+    if sampling.temperature > 0:
         tokens = inverse_cdf(policy_logits(logits, sampling), uniforms(hashes, steps))[:, None]
-    logprobs = logits.gather(-1, tokens) - log_z
+    logprobs = logits.gather(-1, tokens) - facts.log_z
     return Picked(tokens.squeeze(-1).cpu().numpy(), logprobs.squeeze(-1).cpu().numpy(), facts.gaps.cpu().numpy())

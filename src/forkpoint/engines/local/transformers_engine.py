@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from forkpoint.engines.base import Engine
+from forkpoint.engines.base import Engine, Starts
 from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
 from forkpoint.engines.loading import first_line
-from forkpoint.engines.local.decoding_loop import TrunkDecoder
+from forkpoint.engines.local.decoding_loop import TrunkDecoder, decode_plainly
 from forkpoint.engines.local.memory import default_budget
-from forkpoint.engines.local.plain_batches import decode_plainly
 from forkpoint.engines.local.probe import IDS, distance, is_refusal, probe_logits, tolerance
 from forkpoint.engines.local.scoring import score_sequences
 from forkpoint.engines.local.trunk_attention import TrunkCache, compute_trunks, forward_lock, trunk_step
 from forkpoint.sampling.limits import validate
 from forkpoint.text import StopCheck, end_ids
-from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
+from forkpoint.types import Completion, FinishReason, Request, Sampling, Scored, TokenIds, UserError
 
 log = logging.getLogger("forkpoint")
 
@@ -41,22 +40,17 @@ class TransformersEngine(Engine):
         self.memory_bytes = default_budget(model) if memory_bytes is None else memory_bytes
         self.ends = end_ids(model, tokenizer)
         config = model.config.get_text_config(decoder=True)
-        self.vocab_size: int = config.vocab_size
-        self.most_top = self.vocab_size
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.vocab_size = self.most_top = config.vocab_size
+        self.context = getattr(config, "max_position_embeddings", None)
         self.trunk_refusal = why_no_trunk(model)
         if self.trunk_refusal:
             log.warning("%s is decoded in plain batches, which is slower: %s", name, self.trunk_refusal)
-
-    @property
-    def settings(self) -> Mapping[str, str | int | None]:
-        """What else but the name decides the last bits of this engine's results."""
-        return {
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": self.model.device.type,
-            "attn_implementation": self.model.config._attn_implementation,
-            "commit": getattr(self.model.config, "_commit_hash", None),
-            "parameters": self.model.num_parameters(),
+        self.settings = {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": model.device.type,
+            "attn_implementation": model.config._attn_implementation,
+            "commit": getattr(model.config, "_commit_hash", None),
+            "parameters": model.num_parameters(),
             "memory_bytes": self.memory_bytes,
             "decoding": "plain batches" if self.trunk_refusal else "trunks",  # a resumed run does not mix them
         }
@@ -70,16 +64,11 @@ class TransformersEngine(Engine):
         return TrunkDecoder(self.model, stops, sampling, self.memory_bytes).run(requests)
 
     def score(
-        self,
-        sequences: Sequence[TokenIds],
-        *,
-        top: int = 0,
-        sampling: Sampling | None = None,
-        starts: Sequence[int] | None = None,
+        self, sequences: Sequence[TokenIds], *, top: int = 0, sampling: Sampling | None = None, starts: Starts = None
     ) -> Iterator[Scored]:
         """See `Engine.score`. Raises UserError for an empty or too long sequence, a start or a top out of range."""
-        begins = check_scoring(self, sequences, top, sampling, starts)
-        return score_sequences(self.model, sequences, begins, top, sampling, self.memory_bytes)
+        starts = check_scoring(self, sequences, top, sampling, starts)
+        return score_sequences(self.model, sequences, starts, top, sampling, self.memory_bytes)
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.beam_search`: transformers' own beam search, one request at a time."""
@@ -93,40 +82,33 @@ class TransformersEngine(Engine):
     def _best_beam(self, request: Request, num_beams: int, sampling: Sampling, stops: StopCheck) -> Completion:
         prefix = torch.tensor([request.prefix], device=self.model.device)
         pad = self.tokenizer.pad_token_id
-        settings = GenerationConfig(
-            num_beams=num_beams,
-            do_sample=False,
-            max_new_tokens=sampling.max_tokens,
-            eos_token_id=list(self.ends) or None,
-            pad_token_id=next(iter(self.ends), 0) if pad is None else pad,
-            stop_strings=list(sampling.stop) or None,
-        )
+        options = {
+            "num_beams": num_beams,
+            "do_sample": False,
+            "max_new_tokens": sampling.max_tokens,
+            "eos_token_id": list(self.ends) or None,
+            "pad_token_id": next(iter(self.ends), 0) if pad is None else pad,
+            "stop_strings": list(sampling.stop) or None,
+        }
         with forward_lock:
             own, self.model.generation_config = self.model.generation_config, GenerationConfig()
             try:  # without the model's own penalties and temperatures, which generate would add
                 out = self.model.generate(
                     prefix,
                     attention_mask=torch.ones_like(prefix),
-                    generation_config=settings,
+                    generation_config=GenerationConfig(**options),
                     tokenizer=self.tokenizer,
                 )
             finally:
                 self.model.generation_config = own
-        return self._beam_completion(request, out[0, prefix.shape[1] :].tolist(), stops)
-
-    def _beam_completion(self, request: Request, tokens: list[int], stops: StopCheck) -> Completion:
+        tokens = out[0, prefix.shape[1] :].tolist()
         ended = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         kept = tuple(tokens if ended is None else tokens[: ended + 1])
         n = len(request.prefix)
         (scored,) = self.score([(*request.prefix, *kept)], starts=[n])
-        return Completion(
-            request.key,
-            kept,
-            tuple(scored.logprobs[n:-1].tolist()),
-            tuple(scored.gaps[n:-1].tolist()),
-            stops.text(kept),
-            "stop" if ended is not None or stops.stopped(kept) else "length",
-        )
+        logprobs, gaps = tuple(scored.logprobs[n:-1].tolist()), tuple(scored.gaps[n:-1].tolist())
+        reason: FinishReason = "stop" if ended is not None or stops.stopped(kept) else "length"
+        return Completion(request.key, kept, logprobs, gaps, stops.text(kept), reason)
 
 
 @torch.inference_mode()

@@ -1,9 +1,8 @@
 """Attention of many branches over shared trunks, as a transformers attention function.
 
-One decoding step feeds one token a branch. Its query meets the keys of its trunk (computed once for all branches of
-that trunk) up to where the branch left it, and the keys of the branch's own suffix; one softmax runs over both.
-Works for every model that goes through the transformers attention interface: grouped queries, sliding windows,
-logit soft-capping and attention sinks are honoured, anything else unknown is refused.
+One decoding step feeds one token a branch. Its query meets the keys of its trunk up to where the branch left it, and
+the keys of the branch's own suffix; one softmax runs over both. Works for models of the transformers attention
+interface: grouped queries, sliding windows, soft-capping and sinks are honoured, anything else is refused.
 
 Shapes: N branches (flat), G trunks, B = most branches a trunk has, H query heads, K key heads, R = H // K, T trunk
 width, S suffix width, D head dimension.
@@ -24,6 +23,7 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from forkpoint.engines.local.products import HALF, float32_logits, product
 
 IMPLEMENTATION = "forkpoint_trunk"
+BRANCH_COLUMNS = ("depth", "length", "trunk_of", "live")
 LEAST_CAPACITY = 32  # columns of a suffix at first; doubled when they are full
 # options that say nothing about one decoding step in evaluation mode
 _HARMLESS_OPTIONS = {
@@ -54,17 +54,13 @@ class TrunkCache:
         self.trunk_values: dict[int, Tensor] = {}
         self.suffix_keys: dict[int, Tensor] = {}  # layer -> [N, K, S, D]
         self.suffix_values: dict[int, Tensor] = {}
-        self.depth = torch.empty(0, dtype=torch.long, device=device)
-        self.length = torch.empty(0, dtype=torch.long, device=device)
-        self.trunk_of = torch.empty(0, dtype=torch.long, device=device)
+        self.depth, self.length, self.trunk_of = torch.empty(3, 0, dtype=torch.long, device=device).unbind()
         self.live = torch.empty(0, dtype=torch.bool, device=device)
         self.windows: set[int] = set()  # sliding windows that layers asked for
         self._stale = True  # whether the grid must be laid out again
         self._trunk_bias: dict[int | None, Tensor | None] = {}  # by window
         self.width = 1  # suffix columns in use this step
         self.capacity = 0
-
-    # ---- trunks -------------------------------------------------------------------------------------------------
 
     def store_trunks(self, rows: list[int], computed: DynamicCache, n_rows: int) -> None:
         """Keep freshly computed trunks in the given rows, widening the store to `n_rows` rows where needed."""
@@ -73,17 +69,13 @@ class TrunkCache:
         index = torch.tensor(rows, device=self.device)
         for layer, entry in enumerate(computed.layers):
             for store, new in ((self.trunk_keys, entry.keys), (self.trunk_values, entry.values)):
-                old = store.get(layer)
-                width = max(new.shape[2], old.shape[2] if old is not None else 0)
-                if old is None or old.shape[0] < n_rows or old.shape[2] < width:
-                    grown = new.new_zeros(n_rows, new.shape[1], width, new.shape[3])
-                    if old is not None:
-                        grown[: old.shape[0], :, : old.shape[2]] = old
-                    store[layer] = old = grown
+                old = store.get(layer, new[:0])
+                if old.shape[0] < n_rows or old.shape[2] < new.shape[2]:
+                    old = store[layer] = _grown(old, n_rows, max(new.shape[2], old.shape[2]))
                 old[index, :, : new.shape[2]] = new
 
     def keep_trunks(self, rows: list[int]) -> None:
-        """Drop all trunks but the given rows, which are renumbered in that order."""
+        """Drop all other trunks; these rows are renumbered in their order."""
         index = torch.tensor(rows, device=self.device)
         for store in (self.trunk_keys, self.trunk_values):
             for layer, tensor in store.items():
@@ -93,15 +85,11 @@ class TrunkCache:
         self.trunk_of = renumber[self.trunk_of]
         self._stale = True
 
-    # ---- branches -----------------------------------------------------------------------------------------------
-
     def place(self, slots: list[int], trunks: list[int], depths: list[int], n_slots: int) -> None:
         """Start fresh branches in the given slots, widening to `n_slots` slots where needed."""
-        grow = n_slots - self.depth.shape[0]
-        if grow > 0:
-            self.depth, self.length, self.trunk_of, self.live = (
-                torch.cat([old, old.new_zeros(grow)]) for old in (self.depth, self.length, self.trunk_of, self.live)
-            )
+        if (more := n_slots - self.depth.shape[0]) > 0:
+            for name in BRANCH_COLUMNS:
+                setattr(self, name, torch.nn.functional.pad(getattr(self, name), (0, more)))
             self._resize_suffixes(n_slots, self.capacity)
         index = torch.tensor(slots, device=self.device)
         self.trunk_of[index] = torch.tensor(trunks, device=self.device)
@@ -111,7 +99,7 @@ class TrunkCache:
         self._stale = True
 
     def retire(self, slots: list[int]) -> None:
-        """Let empty slots take no columns and not grow: they run along until they are refilled or dropped."""
+        """Empty slots take no columns and do not grow until they are refilled or dropped."""
         index = torch.tensor(slots, device=self.device)
         self.depth[index] = 0
         self.length[index] = 0
@@ -119,11 +107,10 @@ class TrunkCache:
         self._trunk_bias.clear()
 
     def keep_branches(self, slots: list[int]) -> None:
-        """Drop all branches but those in the given slots, which are renumbered in that order."""
+        """Drop all other branches; those of these slots are renumbered in their order."""
         index = torch.tensor(slots, device=self.device)
-        self.depth, self.length, self.trunk_of, self.live = (
-            old[index] for old in (self.depth, self.length, self.trunk_of, self.live)
-        )
+        for name in BRANCH_COLUMNS:
+            setattr(self, name, getattr(self, name)[index])
         self._stale = True
         for store in (self.suffix_keys, self.suffix_values):
             for layer, tensor in store.items():
@@ -132,12 +119,8 @@ class TrunkCache:
     def _resize_suffixes(self, n_slots: int, capacity: int) -> None:
         for store in (self.suffix_keys, self.suffix_values):
             for layer, old in store.items():
-                new = old.new_zeros(n_slots, old.shape[1], capacity, old.shape[3])
-                new[: old.shape[0], :, : old.shape[2]] = old
-                store[layer] = new
+                store[layer] = _grown(old, n_slots, capacity)
         self.capacity = capacity
-
-    # ---- one step -----------------------------------------------------------------------------------------------
 
     def begin_step(self) -> Tensor:
         """Make room for one more token a branch and lay out the masks; returns the positions [N, 1] of the tokens."""
@@ -162,16 +145,12 @@ class TrunkCache:
         self._per_trunk = int(counts.max())
         first = torch.cumsum(counts, 0) - counts
         trunk = self.trunk_of[order]
-        cell = torch.empty_like(order)
-        rank = torch.arange(n, device=self.device) - first[trunk]
-        cell[order] = trunk * self._per_trunk + rank
-        self._in_order = n == n_trunks * self._per_trunk and bool(
-            torch.equal(cell, torch.arange(n, device=self.device))
-        )
-        self._cell = cell
-        self._branch = torch.zeros(n_trunks * self._per_trunk, dtype=torch.long, device=self.device)
-        self._branch[cell] = torch.arange(n, device=self.device)
         self._rows = torch.arange(n, device=self.device)
+        self._cell = torch.empty_like(order)
+        self._cell[order] = trunk * self._per_trunk + self._rows - first[trunk]
+        self._in_order = n == n_trunks * self._per_trunk and torch.equal(self._cell, self._rows)
+        self._branch = torch.zeros(n_trunks * self._per_trunk, dtype=torch.long, device=self.device)
+        self._branch[self._cell] = self._rows
         self._trunk_bias.clear()
         self._stale = False
 
@@ -193,22 +172,20 @@ class TrunkCache:
     def _biases(self, layer: int, window: int | None) -> tuple[Tensor | None, Tensor | None]:
         """What to add to the scores over the trunks [G, 1, 1, B, T] and the suffixes [N, 1, 1, S]; None for nothing."""
         if window not in self._trunk_bias:
-            trunk_columns = torch.arange(self.trunk_keys[layer].shape[2], device=self.device)
-            seen = trunk_columns[None] < self.depth[:, None]
+            columns = torch.arange(self.trunk_keys[layer].shape[2], device=self.device)
+            seen = columns[None] < self.depth[:, None]
             if window is not None:
-                seen &= (self.depth + self.length)[:, None] - trunk_columns[None] < window
+                seen &= (self.depth + self.length)[:, None] - columns[None] < window
             cells = seen if self._in_order else seen[self._branch]
-            bias = _as_bias(cells.view(-1, self._per_trunk, cells.shape[1]))
-            self._trunk_bias[window] = None if bias is None else bias[:, None, None]
+            self._trunk_bias[window] = _as_bias(cells.view(-1, self._per_trunk, cells.shape[1]))
         if window is None and self._even:
             self._suffix_bias[window] = None
         if window not in self._suffix_bias:
-            suffix_columns = torch.arange(self.width, device=self.device)
-            seen = suffix_columns[None] <= self.length[:, None]
+            columns = torch.arange(self.width, device=self.device)
+            seen = columns[None] <= self.length[:, None]
             if window is not None:
-                seen &= self.length[:, None] - suffix_columns[None] < window
-            bias = _as_bias(seen)
-            self._suffix_bias[window] = None if bias is None else bias[:, None, None]
+                seen &= self.length[:, None] - columns[None] < window
+            self._suffix_bias[window] = _as_bias(seen)
         return self._trunk_bias[window], self._suffix_bias[window]
 
     def attend(
@@ -269,36 +246,35 @@ class TrunkCache:
         return self.suffix_keys[layer][:, :, : self.width], self.suffix_values[layer][:, :, : self.width]
 
 
+def _grown(old: Tensor, rows: int, columns: int) -> Tensor:
+    """[n, K, c, D] with zeros after its rows and columns."""
+    new = old.new_zeros(rows, old.shape[1], columns, old.shape[3])
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new
+
+
 def _as_bias(seen: Tensor) -> Tensor | None:
-    """0 where seen and -inf elsewhere, float32; None where everything is seen."""
+    """0 where seen and -inf elsewhere, float32, with two axes after the first; None where everything is seen."""
     if bool(seen.all()):
         return None
-    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
 
 
 def _attention_function(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **options: Any,
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """The transformers attention interface's view of TrunkCache.attend."""
+    """`TrunkCache.attend` for the transformers attention interface."""
     cache = _active.get()
     if cache is None or attention_mask is not None:
         raise CannotShareError("trunk attention runs inside a trunk step and makes its own mask")
-    if unknown := {name for name, given in options.items() if given is not None} - _HARMLESS_OPTIONS:
+    scaling, window, softcap, sinks = (options.pop(n, None) for n in ("scaling", "sliding_window", "softcap", "s_aux"))
+    if unknown := {name for name, value in options.items() if value is not None} - _HARMLESS_OPTIONS:
         raise CannotShareError(f"attention options {sorted(unknown)}")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if sliding_window is not None:
-        cache.windows.add(sliding_window)
+    if window is not None:
+        cache.windows.add(window)
     layer: Any = module.layer_idx
-    return cache.attend(int(layer), query, key, value, scale, sliding_window, softcap, s_aux), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return cache.attend(int(layer), query, key, value, scale, window, softcap, sinks), None
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention_function)

@@ -24,7 +24,7 @@ except ImportError as error:
     raise UserError("--engine openai needs the openai package: pip install 'forkpoint[openai]'") from error
 
 RETRIES = 8  # pauses of 0.5, 1, 2, 4 and then 8 seconds: a server has half a minute to come back
-AT_FIRST: Any = {"max_retries": 2, "timeout": 120.0}  # a wrong address shall be told at once
+AT_FIRST: Any = {"max_retries": 2, "timeout": 120.0}  # a wrong address is reported at once
 TIMEOUT = Timeout(3600.0, connect=10.0)  # a long response in a busy server's queue takes its time
 ASK_AGAIN = frozenset({408, 409, 429})  # beside 5xx; every other 4xx says that the request itself is wrong
 LONGEST_MESSAGE = 300
@@ -68,20 +68,20 @@ class CompletionsServer:
 
     def get(self, address: str, options: Any = AT_FIRST) -> Any:
         """What is at a path under the server's address, or at an address of its own."""
-        return _soon(self._answer(self._client.get(address, cast_to=object, options=options))).result()
+        return self._send(self._client.get(address, cast_to=object, options=options)).result()
 
     def complete(self, body: Mapping[str, Any]) -> Any:
         """The answer to one small completion, to learn what the server can do."""
-        return _soon(self._complete(body, AT_FIRST)).result()
+        return self._post(body, AT_FIRST).result()
 
     def complete_each(self, bodies: Iterable[Mapping[str, Any]], at_once: int) -> Iterator[tuple[int, Any]]:
-        """Each body's number and answer as they come, `at_once` of them in flight; closing it cancels what is."""
+        """Each body's number and answer as they come, `at_once` of them in flight; closing it cancels these."""
         waiting = enumerate(bodies)
         live: dict[Future[Any], int] = {}
         try:
             while True:
                 for i, body in itertools.islice(waiting, at_once - len(live)):
-                    live[_soon(self._complete(body, {"max_retries": RETRIES}))] = i
+                    live[self._post(body, {"max_retries": RETRIES})] = i
                 if not live:
                     return
                 done = next(iter(wait(live, return_when=FIRST_COMPLETED).done))
@@ -90,18 +90,21 @@ class CompletionsServer:
             for future in live:
                 future.cancel()
 
-    def _complete(self, body: Mapping[str, Any], options: Any) -> Coroutine[Any, Any, Any]:
+    def _post(self, body: Mapping[str, Any], options: Any) -> Future[Any]:
         whole = {"model": self.model, **body}
-        return self._answer(self._client.post("/completions", cast_to=object, body=whole, options=options))
+        return self._send(self._client.post("/completions", cast_to=object, body=whole, options=options))
 
-    async def _answer(self, call: Coroutine[Any, Any, object]) -> Any:
-        try:
-            return await call
-        except OpenAIError as error:
-            raise self._failure(error) from None
+    def _send(self, call: Coroutine[Any, Any, object]) -> Future[Any]:
+        async def answer() -> object:
+            try:
+                return await call
+            except OpenAIError as error:
+                raise self._failure(error) from None
+
+        return asyncio.run_coroutine_threadsafe(answer(), _loop())
 
     def _public(self, words: str) -> str:
-        """What the server or the client said, without secrets, not too long."""
+        """A message without secrets, not too long."""
         shown = without_secrets(words, *self._secrets)
         return shown if len(shown) <= LONGEST_MESSAGE else shown[:LONGEST_MESSAGE] + "..."
 
@@ -116,10 +119,8 @@ class CompletionsServer:
             return UserError(f"the server at {self.url} does not accept the key in OPENAI_API_KEY ({status})")
         if status in ASK_AGAIN or status >= 500:
             pause = error.response.headers.get("retry-after")
-            asked = f", and asks to come back after {pause} seconds" if pause else ""
-            return ServerError(
-                f"the server at {self.url} fails, however often it is asked: {message} ({status}){asked}"
-            )
+            wish = f", and asks to come back after {pause} seconds" if pause else ""
+            return ServerError(f"the server at {self.url} fails, however often it is asked: {message} ({status}){wish}")
         return RefusedError(self.url, status, message)
 
 
@@ -129,10 +130,6 @@ def _message(error: APIError) -> str:
     while isinstance(body, Mapping):  # {"error": {"message": "..."}}, {"detail": "..."}, {"message": "..."}
         body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), None)
     return " ".join(str(body or error.message).split())
-
-
-def _soon(call: Coroutine[Any, Any, Any]) -> Future[Any]:
-    return asyncio.run_coroutine_threadsafe(call, _loop())
 
 
 @cache

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from forkpoint.engines.base import Engine
+from forkpoint.engines.base import Engine, Starts
 from forkpoint.engines.checks import check_requests, check_scoring
-from forkpoint.engines.remote.named_rows import check_nameable, scored_rows
-from forkpoint.engines.remote.openai_answers import Answer, question, read
+from forkpoint.engines.loading import Vocabulary, load_vocabulary
+from forkpoint.engines.remote import served
 from forkpoint.engines.remote.openai_calls import CompletionsServer, ServerError
-from forkpoint.engines.remote.openai_probe import Abilities, abilities, check_top_n_sigma
-from forkpoint.engines.remote.served import check_served, in_order, policy_arguments, request_seed, served_completion
-from forkpoint.engines.vocabulary import Vocabulary, load_vocabulary
+from forkpoint.engines.remote.openai_protocol import Abilities, Answer, abilities, check_top_n_sigma, question, read
 from forkpoint.redaction import without_secrets
 from forkpoint.text import StopCheck
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
@@ -29,107 +27,84 @@ class OpenAIEngine(Engine):
     seed, but its logits, as to their last bits, on what else it does at the time.
     """
 
-    def __init__(self, server: CompletionsServer, vocabulary: Vocabulary, able: Abilities, concurrency: int) -> None:
-        self._server, self._able, self._concurrency = server, able, concurrency
+    def __init__(self, server: CompletionsServer, vocabulary: Vocabulary, skills: Abilities, concurrency: int) -> None:
+        self._server, self._concurrency, self._no_scores = server, concurrency, skills.no_scores
         self.name, self.tokenizer = vocabulary.name, vocabulary.tokenizer
         self.ends, self.vocab_size = vocabulary.ends, vocabulary.vocab_size
-        room = able.context or vocabulary.context
-        self.context: int | None = room - 1 if room else None  # it always generates a token, also to score
-        self.most_top = able.most_top
-        self._cuts = False  # whether the server is known to have top_n_sigma
-        self._settings: dict[str, str | int | None] = {
+        context = skills.context or vocabulary.context
+        self.context = context - 1 if context else None  # it always generates a token, also to score
+        self.most_top = skills.most_top
+        self._knows_sigma = False  # whether the server was seen to have top_n_sigma
+        self.settings = {  # not its address, at which a run may move
             "engine": "openai",
             "served_model": server.model,
-            "server": able.owner,
-            "version": able.version,
+            "server": skills.owner,
+            "version": skills.version,
             "commit": vocabulary.commit,
-            "most_top": able.most_top,
+            "most_top": skills.most_top,
         }
-
-    @property
-    def settings(self) -> Mapping[str, str | int | None]:
-        """What else but the name decides this engine's results; not its address, at which a run may move."""
-        return self._settings
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.generate`. Raises UserError as the checks do, ServerError where the server fails for good."""
-        check_served(sampling)
+        served.check_served(sampling)
         check_requests(self, requests, sampling)
-        if requests and _cuts(sampling) and not self._cuts:
+        if requests and served.sigma_arguments(sampling) and not self._knows_sigma:
             check_top_n_sigma(self._server, requests[0].prefix[:1])
-            self._cuts = True
+            self._knows_sigma = True
         return self._generate(requests, sampling)
 
     def _generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
-        asked = (self._question(request, sampling) for request in requests)
-        for i, answer in self._server.complete_each(asked, self._concurrency):
-            request, told = requests[i], read(answer, NAMED, self._server.url)
-            self._check_whole(told, request.key, sampling.max_tokens - request.written)
-            gaps = [told.gap(j) for j in range(len(told.token_ids))]
-            ended = told.reason == "stop"
-            yield served_completion(request, told.token_ids, told.logprobs, gaps, ended=ended, stops=stops)
+        questions = (self._question(request, sampling) for request in requests)
+        for i, reply in self._server.complete_each(questions, self._concurrency):
+            request, answer = requests[i], read(reply, NAMED, self._server.url)
+            self._check_whole(answer, request.key, sampling.max_tokens - request.written)
+            yield served.served_completion(request, answer.named(), ended=answer.reason == "stop", stops=stops)
 
     def score(
-        self,
-        sequences: Sequence[TokenIds],
-        *,
-        top: int = 0,
-        sampling: Sampling | None = None,
-        starts: Sequence[int] | None = None,
+        self, sequences: Sequence[TokenIds], *, top: int = 0, sampling: Sampling | None = None, starts: Starts = None
     ) -> Iterator[Scored]:
-        """See `Engine.score`, and `named_rows` for entropies and policies where not all tokens are named."""
-        begins = check_scoring(self, sequences, top, sampling, starts)
-        if sampling is not None:
-            check_nameable(sampling, self.most_top, self.vocab_size, self.name)
-        echo = [begin < len(sequence) for begin, sequence in zip(begins, sequences, strict=True)]
-        if any(echo) and self._able.no_scores:
-            raise UserError(f"the server at {self._server.url} cannot score given tokens: {self._able.no_scores}")
-        return in_order(self._score(sequences, begins, echo, top, sampling))
+        """See `Engine.score`, and `served` for entropies and policies where not all tokens are named."""
+        starts = check_scoring(self, sequences, top, sampling, starts)
+        served.check_nameable(sampling, self.most_top, self.vocab_size, self.name)
+        if self._no_scores and any(start < len(sequence) for start, sequence in zip(starts, sequences, strict=True)):
+            raise UserError(f"the server at {self._server.url} cannot score given tokens: {self._no_scores}")
+        return served.in_order(self._score(sequences, starts, top, sampling))
 
     def _score(
-        self,
-        sequences: Sequence[TokenIds],
-        begins: Sequence[int],
-        echo: Sequence[bool],
-        top: int,
-        sampling: Sampling | None,
+        self, sequences: Sequence[TokenIds], starts: Sequence[int], top: int, sampling: Sampling | None
     ) -> Iterator[tuple[int, Scored]]:
-        asked = (
+        echo = [start < len(sequence) for start, sequence in zip(starts, sequences, strict=True)]
+        questions = (
             question(sequence, 1, self.most_top, temperature=0.0, **({"echo": True} if echoed else {}))
             for sequence, echoed in zip(sequences, echo, strict=True)
         )
         at_once = min(self._concurrency, SCORED_AT_ONCE) if any(echo) else self._concurrency
-        for i, answer in self._server.complete_each(asked, at_once):
-            told, tokens = read(answer, self.most_top, self._server.url), sequences[i]
-            if list(told.token_ids[:-1]) != (list(tokens) if echo[i] else []):
+        for i, reply in self._server.complete_each(questions, at_once):
+            answer, tokens = read(reply, self.most_top, self._server.url), sequences[i]
+            if list(answer.token_ids[:-1]) != (list(tokens) if echo[i] else []):
                 raise ServerError(f"the server at {self._server.url} scored other tokens than those it was sent")
-            rows = [told.named(j) for j in range(begins[i] if echo[i] else 0, len(told.token_ids))]
-            yield i, scored_rows(tokens, begins[i], rows, self.vocab_size, top, sampling)
-
-    def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
-        """Refused: servers end and score beams in ways of their own, or have none."""
-        raise UserError("beam search runs with --engine transformers only")
+            rows = answer.named(starts[i] if echo[i] else 0)
+            yield i, served.scored_rows(tokens, starts[i], rows, self.vocab_size, top, sampling)
 
     def _question(self, request: Request, sampling: Sampling) -> dict[str, Any]:
-        more = policy_arguments(sampling)
+        more = served.policy_arguments(sampling)
         if sampling.temperature > 0:
-            more["seed"] = request_seed(sampling, request.key)
+            more["seed"] = served.request_seed(sampling, request.key)
         if sampling.stop:
             more["stop"] = list(sampling.stop)
-        if _cuts(sampling):
-            more["vllm_xargs"] = {"top_n_sigma": sampling.top_n_sigma}
+        if sigma := served.sigma_arguments(sampling):
+            more["vllm_xargs"] = sigma
         room = sampling.max_tokens - request.written
         return question(request.prefix, room, NAMED, stop_token_ids=list(self.ends), **more)
 
-    def _check_whole(self, told: Answer, key: str, room: int) -> None:
+    def _check_whole(self, answer: Answer, key: str, room: int) -> None:
         """ServerError for a response that the server broke off."""
-        if told.reason not in ("stop", "length"):
-            raise ServerError(f"the server at {self._server.url} ended {key} with {told.reason!r}, not as a response")
-        if told.reason == "length" and len(told.token_ids) < room:
-            raise ServerError(
-                f"the server at {self._server.url} broke {key} off after {len(told.token_ids)} of {room} tokens"
-            )
+        url, n = self._server.url, len(answer.token_ids)
+        if answer.reason not in ("stop", "length"):
+            raise ServerError(f"the server at {url} ended {key} with {answer.reason!r}, not as a response")
+        if answer.reason == "length" and n < room:
+            raise ServerError(f"the server at {url} broke {key} off after {n} of {room} tokens")
 
 
 def load_openai(
@@ -157,11 +132,6 @@ def load_openai(
     vocabulary = load_vocabulary(model, revision=revision, trust_remote_code=trust_remote_code)
     server = CompletionsServer(base_url, served_model or model, key)
     try:
-        able = abilities(server, vocabulary)
+        return OpenAIEngine(server, vocabulary, abilities(server, vocabulary), concurrency)
     except ServerError as error:
         raise UserError(str(error)) from None
-    return OpenAIEngine(server, vocabulary, able, concurrency)
-
-
-def _cuts(sampling: Sampling) -> bool:
-    return sampling.top_n_sigma > 0 and sampling.temperature > 0

@@ -1,29 +1,55 @@
-"""Between forkpoint and engines that sample by themselves (vLLM, servers): what is asked, and what came back."""
+"""Between forkpoint and engines that sample by themselves (vLLM, servers): what is asked, and what came back.
+
+A server names of each distribution the likeliest tokens with their log-probabilities. What lies outside of them is
+known as a whole only. It is spread evenly over the unnamed tokens, which leaves what is stated of named tokens exact
+and makes the entropy an upper bound. For the policy it is spread so that the unnamed tokens get the most they can have,
+but for the rounding of the log-probabilities: below temperature 1 over as few as can hold it without being likelier
+than the least named.
+
+Shapes: n rows, V vocabulary.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from forkpoint.engines.local.trunks import response_of
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from forkpoint.engines.local.branches import response_of
+from forkpoint.engines.local.scoring import describe, padded
 from forkpoint.sampling.draw import key_hash
 from forkpoint.sampling.limits import validate
 from forkpoint.text import StopCheck
-from forkpoint.types import Completion, Request, Sampling, UserError
+from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
 
 T = TypeVar("T")
+PLAIN = Sampling()
 TEMPERATURES = 0.01, 2.0  # vLLM raises lower ones, and refuses higher ones
-SERVED = ("temperature", "top_k", "top_p", "min_p", "top_n_sigma")
+FROM_NAMED = ("temperature", "top_k", "top_p", "min_p")  # whose probabilities few named tokens tell
+SERVED = (*FROM_NAMED, "top_n_sigma")
+BLOCK = 2**23  # numbers in the rows that are filled in at once
+JUST_BELOW = 1e-6  # relative distance of the likeliest unnamed token from the least likely named one
+POLICY = [f.name in ("policy", "top_policy") for f in fields(Scored)]
+TINY = 1e-30
+
+
+def _beyond(sampling: Sampling, known: Sequence[str]) -> list[str]:
+    """The parts of a policy that are on and not known."""
+    names = [f.name for f in fields(Sampling) if f.name not in ("max_tokens", "stop", "seed", *known)]
+    return [name for name in names if getattr(sampling, name) != getattr(PLAIN, name)]
 
 
 def check_served(sampling: Sampling) -> None:
     """UserError for a policy out of range, or that vLLM samples otherwise than forkpoint, or not at all."""
     validate(sampling)
-    plain = Sampling()
-    policy = [f.name for f in fields(Sampling) if f.name not in ("max_tokens", "stop", "seed", *SERVED)]
-    if others := [name for name in policy if getattr(sampling, name) != getattr(plain, name)]:
-        raise UserError(f"{others[0]} is not sampled by this engine, which knows {', '.join(SERVED)}")
+    if unknown := _beyond(sampling, SERVED):
+        raise UserError(f"{unknown[0]} is not sampled by this engine, which knows {', '.join(SERVED)}")
     least, most = TEMPERATURES
     if sampling.temperature and not least <= sampling.temperature <= most:
         raise UserError(
@@ -34,11 +60,25 @@ def check_served(sampling: Sampling) -> None:
         raise UserError(f"min_p and {other} do not go together on vLLM, which applies min_p before {other}")
 
 
+def check_nameable(sampling: Sampling | None, most_top: int, vocab_size: int, name: str) -> None:
+    """UserError for a sampling whose probabilities do not follow from the `most_top` likeliest tokens."""
+    if sampling is not None and most_top < vocab_size and (unknown := _beyond(sampling, FROM_NAMED)):
+        raise UserError(
+            f"probabilities under {unknown[0]} depend on all {vocab_size} tokens, of which {name} names at most "
+            f"{most_top}; use temperature, top_k, top_p or min_p, or let it name all"
+        )
+
+
 def policy_arguments(sampling: Sampling) -> dict[str, Any]:
     """What of a policy differs from plain sampling at temperature 1, under vLLM's names."""
-    names = ("temperature",) if sampling.temperature == 0 else ("temperature", "top_k", "top_p", "min_p")
-    chosen = {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(Sampling(), name)}
+    names = FROM_NAMED[:1] if sampling.temperature == 0 else FROM_NAMED
+    chosen = {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(PLAIN, name)}
     return {"temperature": 1.0} | chosen
+
+
+def sigma_arguments(sampling: Sampling) -> dict[str, float] | None:
+    """What forkpoint's plugin of vLLM is asked; None where top-nσ is off."""
+    return {"top_n_sigma": sampling.top_n_sigma} if sampling.top_n_sigma > 0 and sampling.temperature > 0 else None
 
 
 def request_seed(sampling: Sampling, key: str) -> int:
@@ -57,26 +97,72 @@ def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
             following += 1
 
 
-def served_completion(
-    request: Request,
-    token_ids: Sequence[int],
-    logprobs: Sequence[float],
-    gaps: Sequence[float],
-    *,
-    ended: bool,
-    stops: StopCheck,
-) -> Completion:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The likeliest tokens of a distribution with their natural log-probabilities, and one more that may be among them.
+
+    `own` is the sequence's own token, or any where the sequence has none.
+    """
+
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+    own: int
+    own_logprob: float
+
+
+def served_completion(request: Request, rows: Sequence[Named], *, ended: bool, stops: StopCheck) -> Completion:
     """What came back for a request, cut after the token that completes a stop string of the whole response.
 
-    A server looks for stop strings in the new tokens alone, and one that begins in the request's written tokens is not
-    there. `ended` says that the response ended by itself.
+    A server looks for stop strings in the new tokens alone, and misses one that begins in the request's written tokens.
+    `ended` says that the response ended by itself. Each row names at least two tokens.
     """
-    n = len(token_ids)
-    response = response_of(request, tuple(token_ids))
-    if first := stops.first_end(response, len(response) - n):
-        n, ended = first, True
-    kept = tuple(token_ids[:n])
+    response = response_of(request, [row.own for row in rows])
+    if first := stops.first_end(response, len(response) - len(rows)):
+        rows, ended = rows[:first], True
+    tokens = tuple(row.own for row in rows)
+    tops = [sorted(row.logprobs, reverse=True)[:2] for row in rows]
     return Completion(
-        request.key, kept, tuple(logprobs[:n]), tuple(gaps[:n]), stops.text(response_of(request, kept)),
-        "stop" if ended else "length",
+        request.key, tokens, tuple(row.own_logprob for row in rows), tuple(math.exp(a) - math.exp(b) for a, b in tops),
+        stops.text(response_of(request, tokens)), "stop" if ended else "length",
     )  # fmt: skip
+
+
+def scored_rows(
+    tokens: TokenIds, start: int, rows: Sequence[Named], vocab_size: int, top: int, sampling: Sampling | None
+) -> Scored:
+    """The `Scored` of a sequence from the named tokens of rows start..len(tokens)."""
+    targets = torch.tensor([*tokens, 0][start:])[:, None]
+    size = max(1, BLOCK // vocab_size)
+
+    def columns(first: int, dense: bool) -> list[np.ndarray]:
+        full = torch.stack([filled(row, vocab_size, dense=dense) for row in rows[first : first + size]])
+        return describe(full, targets[first : first + size], top, sampling)
+
+    parts = []
+    for first in range(0, len(rows), size):
+        part = columns(first, False)
+        if sampling is not None and 0 < sampling.temperature < 1:
+            dense = columns(first, True)
+            part = [b if policy else a for policy, a, b in zip(POLICY, part, dense, strict=True)]
+        parts.append(part)
+    return padded(start, len(tokens), [np.concatenate(column) for column in zip(*parts, strict=True)])
+
+
+def filled(row: Named, vocab_size: int, *, dense: bool) -> Float[Tensor, " V"]:
+    """Log-probabilities of all tokens; those that are not named evenly, or `dense`, over as few as can hold them."""
+    ids, logprobs = torch.tensor(row.ids), torch.tensor(row.logprobs, dtype=torch.float32)
+    full = torch.full((vocab_size,), -math.inf)
+    full[ids] = logprobs
+    full[row.own] = row.own_logprob
+    unnamed = torch.isneginf(full).nonzero().flatten()
+    rest = 1.0 - float(full.double().exp().sum())
+    if rest <= 0 or not len(unnamed):
+        return full
+    most = float(logprobs.min()) - JUST_BELOW
+    if dense:
+        whole = min(int(rest / math.exp(most)), len(unnamed) - 1)  # as likely as can be, and one with what remains
+        full[unnamed[:whole]] = most
+        full[unnamed[whole]] = min(math.log(max(rest - whole * math.exp(most), TINY)), most)
+    else:
+        full[unnamed] = min(math.log(rest / len(unnamed)), most)
+    return full

@@ -20,8 +20,8 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import LogitsProcessor as ForV1Runner
 from vllm.v1.sample.logits_processor import process_dict_updates
 
-from forkpoint.sampling.gaps import live_sigma, row_blocks
 from forkpoint.sampling.limits import check
+from forkpoint.sampling.truncations import live_sigma, row_blocks
 from forkpoint.types import UserError
 
 try:
@@ -40,9 +40,9 @@ _OFF = math.inf  # so many standard deviations under the maximum, every logit is
 
 
 class VllmTopNSigma(ForV1Runner, ForV2Runner):  # type: ignore[misc]
-    """Top-nσ (arXiv 2411.07641) per request; the mask is that of `forkpoint.sampling.gaps.top_n_sigma`.
+    """Top-nσ (arXiv 2411.07641) per request; the mask is that of `forkpoint.sampling.top_n_sigma`.
 
-    A row without a finite maximum stays as it is, where `gaps` raises: one request must not end the server.
+    A row without a finite maximum stays as it is, where that raises: one request must not end the server.
     After a temperature T (V1) the limit of a soft ban is 1e4 under the scaled maximum, so 1e4·T before it.
     """
 
@@ -76,25 +76,23 @@ class VllmTopNSigma(ForV1Runner, ForV2Runner):  # type: ignore[misc]
         """`logits` with what top-nσ cuts at -inf, in place; V2 gives `ctx`, which says whose rows they are."""
         if ctx is None:
             if self._of_row:
-                _cut(logits, self._n[:, None])
+                cut(logits, self._n[:, None])
         elif np.isfinite(self._of_slot[ctx.idx_mapping_np]).any():
-            _cut(logits, self._n[ctx.expanded_idx_mapping, None])
+            cut(logits, self._n[ctx.expanded_idx_mapping, None])
         return logits
-
-    # V1
 
     def is_argmax_invariant(self) -> bool:
         """True: the maximum is always kept."""
         return True
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """V1: follow the rows of the batch."""
         changed = process_dict_updates(self._of_row, batch_update, lambda params, _prompt, _output: _asked(params))
         if batch_update and self._of_row and (changed or len(self._n) != batch_update.batch_size):
             self._n = self._on_device([self._of_row.get(row, _OFF) for row in range(batch_update.batch_size)])
 
-    # V2
-
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """V2: fill a slot; whether the request asks for top-nσ."""
         n = _asked(sampling_params)
         self._of_slot[req_idx] = _OFF if n is None else n
         self._written = False
@@ -115,8 +113,8 @@ def _asked(params: SamplingParams) -> float | None:
     return n if n is not None and n > 0 and params.temperature > 0 else None
 
 
-def _cut(logits: Float32[Tensor, "rows V"], n: Float[Tensor, "rows 1"]) -> None:
-    """`gaps.top_n_sigma` in place, with a row's own n, and without a look at values from the host.
+def cut(logits: Float32[Tensor, "rows V"], n: Float[Tensor, "rows 1"]) -> None:
+    """`top_n_sigma` in place, with a row's own n, and without a look at values from the host.
 
     Where a row's maximum is not finite, σ is NaN; so is n·σ where n = inf meets σ = 0. Nothing is less than NaN.
     """

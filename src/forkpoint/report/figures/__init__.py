@@ -1,1 +1,1 @@
-"""Charts as SVG text, drawn by matplotlib: one file a chart."""
+"""Charts as SVG text, drawn by matplotlib."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +13,33 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from forkpoint.evaluation.logit_study import DISTANCE, HISTOGRAM, KEPT, SORTED, SUMMARY, Table, read_table
 from forkpoint.files import read_json, whole_file, write_whole
-from forkpoint.report.figures.drawing import plain_axes, saved, svg_text
+from forkpoint.jsonl import Row
+from forkpoint.report.figures.drawing import legend_above, plain_axes, saved, svg_text
 from forkpoint.sampling.analysis import parse_sampler
 from forkpoint.types import UserError
 
 COLUMN = 3.3  # inches, one column of a paper in two
 DPI = 400
-_LEGEND_LINE = 0.13  # inches that each line of a legend adds to a figure
+LEGEND_LINE = 0.13  # inches that each line of a legend adds to a figure
 # Told apart with any colour blindness (at least 18 apart in CIELAB under Machado's simulations), and by shape in grey.
 LINES = (
     ("#1b6ca8", "o", "-"), ("#d98c2b", "s", "--"), ("#004d40", "^", "-."), ("#c94f7c", "D", ":"),
     ("#56b4e9", "v", "-"), ("#332288", "P", "--"), ("#1a1a1a", "X", "-."), ("#661100", "*", ":"),
 )  # fmt: skip
-_BULK, _KEPT, _MEAN, _FAINT = "#b9cbdb", "#1b6ca8", "#1a1a1a", "#d9d9d9"
+_BULK, _KEPT, _MEAN, _FAINT, _ACCENT = "#b9cbdb", "#1b6ca8", "#1a1a1a", "#d9d9d9", "#d98c2b"
 _MARKS = {"first": ("o", "first"), "uncertain": ("^", "most uncertain"), "certain": ("s", "most certain")}
 _NAMES = {
     "top_n_sigma": "top-nσ", "min_p_first": "min-p before T", "p_less": "p-less", "min_k": "min-k", "top_k": "top-k",
     "top_p": "top-p", "min_p": "min-p", "top_h": "top-H", "typical_p": "typical", "epsilon_cutoff": "epsilon",
     "eta_cutoff": "eta",
 }  # fmt: skip
-_STYLE = {
+STYLE = {
     "font.size": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5,
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4,
     "ytick.minor.width": 0.4, "xtick.major.size": 2.5, "ytick.major.size": 2.5, "xtick.minor.size": 1.5,
     "ytick.minor.size": 1.5, "legend.handlelength": 2.8, "legend.columnspacing": 1.2, "legend.handletextpad": 0.5,
-    "legend.frameon": False, "axes.grid.axis": "y", "grid.color": _FAINT,
+    "axes.grid.axis": "y", "grid.color": _FAINT,
 }  # fmt: skip
-
-
-def draw_logits(run: Path) -> list[Path]:
-    """Write every figure of a finished run beside its tables, as SVG and PNG (400 dpi); returns the files."""
-    written = []
-    for name in figure_names(read_json(run / SUMMARY)):
-        figure = _figure(run, name)
-        with mpl.rc_context(_STYLE):
-            written += [run / f"{name}.svg", run / f"{name}.png"]
-            write_whole(written[-2], svg_text(figure) + "\n")
-            with whole_file(written[-1]) as file:
-                file.write(saved(figure, "png", DPI))
-    return written
-
-
-def figure_names(summary: Mapping[str, Any]) -> list[str]:
-    """The names of a run's figures: kept, distance, and for each chosen position histogram-P and sorted-P."""
-    chosen = [one["position"] for one in summary["chosen"]]
-    return ["kept", "distance", *(f"{kind}-{position}" for position in chosen for kind in ("histogram", "sorted"))]
-
-
-def logits_svg(run: Path, name: str) -> str:
-    """One of a finished run's figures as an <svg> element; the same tables give the same text."""
-    figure = _figure(run, name)
-    with mpl.rc_context(_STYLE):
-        return svg_text(figure)
-
-
-def _figure(run: Path, name: str) -> Figure:
-    """The figure of that name, from the run's tables."""
-    summary = read_json(run / SUMMARY)
-    kind, _, at = name.partition("-")
-    with mpl.rc_context(_STYLE):
-        if kind == "kept":
-            return kept_figure(read_table(run / KEPT), summary["vocabulary"])
-        if kind == "distance":
-            return distance_figure(read_table(run / DISTANCE), summary["chosen"])
-        position = int(at)
-        if kind == "sorted":
-            return sorted_figure(_by_position(read_table(run / SORTED))[position], summary["samplers"])
-        one = next(one for one in summary["chosen"] if one["position"] == position)
-        sigmas = [n for spec in summary["samplers"] if (n := parse_sampler(spec).top_n_sigma) > 0]
-        return histogram_figure(_by_position(read_table(run / HISTOGRAM))[position], one, sigmas or [1.0])
 
 
 def check_drawable(samplers: Sequence[str]) -> None:
@@ -90,27 +48,81 @@ def check_drawable(samplers: Sequence[str]) -> None:
         raise UserError(f"a figure tells at most {len(LINES)} samplers apart, but {len(samplers)} were given")
 
 
-def histogram_figure(table: Table, facts: Mapping[str, Any], sigmas: Sequence[float]) -> Figure:
+def draw_logits(run: Path) -> list[Path]:
+    """Write every figure of a finished run beside its tables, as SVG and PNG (400 dpi); returns the files."""
+    written = []
+    for name in figure_names(read_json(run / SUMMARY)):
+        with mpl.rc_context(STYLE):
+            figure = _figure(run, name)
+            written += [run / f"{name}.svg", run / f"{name}.png"]
+            write_whole(written[-2], svg_text(figure) + "\n")
+            with whole_file(written[-1]) as file:
+                file.write(saved(figure, "png", DPI))
+    return written
+
+
+def figure_names(summary: Row) -> list[str]:
+    """The names of a run's figures: kept, distance, and for each chosen position histogram-P and sorted-P."""
+    positions = [chosen["position"] for chosen in summary["chosen"]]
+    return ["kept", "distance", *(f"{kind}-{position}" for position in positions for kind in ("histogram", "sorted"))]
+
+
+def logits_svg(run: Path, name: str) -> str:
+    """One of a finished run's figures as an <svg> element; the same tables give the same text."""
+    with mpl.rc_context(STYLE):
+        return svg_text(_figure(run, name))
+
+
+def _figure(run: Path, name: str) -> Figure:
+    """The figure of that name, from the run's tables."""
+    summary = read_json(run / SUMMARY)
+    kind, _, position = name.partition("-")
+    if kind == "kept":
+        return kept_figure(read_table(run / KEPT), summary["vocabulary"])
+    if kind == "distance":
+        return distance_figure(read_table(run / DISTANCE), summary["chosen"])
+    rows = read_table(run / (SORTED if kind == "sorted" else HISTOGRAM))
+    table = [row for row in rows if row["position"] == int(position)]
+    if kind == "sorted":
+        return sorted_figure(table, summary["samplers"])
+    facts = next(chosen for chosen in summary["chosen"] if chosen["position"] == int(position))
+    sigmas = [n for spec in summary["samplers"] if (n := parse_sampler(spec).top_n_sigma) > 0]
+    return histogram_figure(table, facts, sigmas or [1.0])
+
+
+def _panels(height: float, rows: int = 1, **layout: Any) -> tuple[Figure, list[Any]]:
+    """A figure of one column's width and its panels; the first one has lines across, beneath what it shows."""
+    figure = Figure(figsize=(COLUMN, height), layout="constrained")
+    panels = [*figure.subplots(rows, squeeze=False, **layout).flat]
+    plain_axes(panels[0])
+    panels[0].set_axisbelow(True)
+    return figure, panels
+
+
+def _counted(axes: Any) -> None:
+    """A logarithmic axis that writes counts."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.minorticks_off()
+
+
+def histogram_figure(table: Table, facts: Row, sigmas: Sequence[float]) -> Figure:
     """One step's logits with their mean, maximum and the lines of top-nσ; `facts` holds maximum, mean and sigma."""
     maximum, mean, sigma = facts["maximum"], facts["mean"], facts["sigma"]
-    figure = Figure(figsize=(COLUMN, 2.1), layout="constrained")
-    axes = figure.subplots()
-    low, high = ([row[end] for row in table] for end in ("low", "high"))
-    counts, widths = [row["count"] for row in table], [h - b for b, h in zip(low, high, strict=True)]
+    figure, [axes] = _panels(2.1)
+    low, counts = [row["low"] for row in table], [row["count"] for row in table]
+    widths = [row["high"] - row["low"] for row in table]
     axes.bar(low, counts, widths, align="edge", color=_BULK, edgecolor="white", lw=0.3, zorder=2)
     axes.axvline(mean, color=_MEAN, lw=1, zorder=3, label=f"mean = {_number(mean)}")
     for n, (_, _, dashes) in zip(sorted(set(sigmas)), LINES[1:], strict=False):
         label = f"M − {'' if n == 1 else f'{n:g}'}σ = {_number(maximum - n * sigma)}"
-        axes.axvline(maximum - n * sigma, color=LINES[1][0], lw=1.2, ls=dashes, zorder=3, label=label)
+        axes.axvline(maximum - n * sigma, color=_ACCENT, lw=1.2, ls=dashes, zorder=3, label=label)
     axes.axvline(maximum, color=_KEPT, lw=1.2, zorder=3, label=f"maximum M = {_number(maximum)}")
-    axes.set(xlabel="logit", ylabel="tokens", yscale="log", ylim=(0.6, 1.6 * max(counts)))
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-    axes.minorticks_off()
-    plain_axes(axes)
-    axes.set_axisbelow(True)
+    _counted(axes)
+    axes.set(xlabel="logit", ylabel="tokens", ylim=(0.6, 1.6 * max(counts)))
     if sigma > 0:
         _sigma_axis(axes, maximum, sigma)
-    _legend_above(figure, handlelength=2, columnspacing=0.9)
+    legend_above(figure, LEGEND_LINE, handlelength=2, columnspacing=0.9)
     return figure
 
 
@@ -128,13 +140,12 @@ def _sigma_axis(axes: Any, maximum: float, sigma: float) -> None:
 
 def sorted_figure(table: Table, samplers: Sequence[str]) -> Figure:
     """The most probable tokens with their probabilities, and which of them each sampler keeps at temperature 1."""
-    figure = Figure(figsize=(COLUMN, 2.1 + 0.13 * len(samplers)), layout="constrained")
-    ratios = (1.45, 0.13 * len(samplers))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+    below = 0.13 * len(samplers)
+    figure, [upper, lower] = _panels(2.1 + below, 2, sharex=True, height_ratios=(1.45, below))
     ranks, probabilities = ([row[name] for row in table] for name in ("rank", "probability"))
     upper.vlines(ranks, min(probabilities) / 3, probabilities, color=_BULK, lw=1)
     upper.plot(ranks, probabilities, "o", color=_KEPT, ms=3)
-    ring: dict[str, Any] = {"mfc": "none", "mec": LINES[1][0], "mew": 1.2, "ms": 6.5, "ls": "none"}
+    ring: dict[str, Any] = {"mfc": "none", "mec": _ACCENT, "mew": 1.2, "ms": 6.5, "ls": "none"}
     for row in table:
         if row["taken"]:
             upper.plot([row["rank"]], [row["probability"]], "o", label="token of the response", **ring)
@@ -142,14 +153,10 @@ def sorted_figure(table: Table, samplers: Sequence[str]) -> Figure:
     upper.yaxis.set_major_locator(LogLocator(numticks=6))
     upper.minorticks_off()
     upper.tick_params(bottom=False)
-    plain_axes(upper)
-    upper.set_axisbelow(True)
-    for line, spec in enumerate(samplers):
-        for full in (True, False):
-            at = [row["rank"] for row in table if bool(row[spec]) == full]
-            lower.plot(
-                at, [line] * len(at), "s", mfc=_KEPT if full else "none", mec=_KEPT if full else _BULK, mew=0.5, ms=4
-            )
+    for y, spec in enumerate(samplers):
+        for kept, fill, edge in ((True, _KEPT, _KEPT), (False, "none", _BULK)):
+            x = [row["rank"] for row in table if bool(row[spec]) == kept]
+            lower.plot(x, [y] * len(x), "s", mfc=fill, mec=edge, mew=0.5, ms=4)
     lower.set_yticks(range(len(samplers)), [sampler_label(spec) for spec in samplers])
     lower.set(ylim=(len(samplers) - 0.4, -0.6), xlim=(0.3, len(ranks) + 0.7))
     texts = [token_label(row["token"], int(row["token_id"])) for row in table]
@@ -157,14 +164,13 @@ def sorted_figure(table: Table, samplers: Sequence[str]) -> Figure:
     lower.tick_params(length=0)
     lower.spines[:].set_visible(False)
     lower.set_xlabel("most probable tokens (filled: kept at T = 1)")
-    _legend_above(figure)
+    legend_above(figure, LEGEND_LINE)
     return figure
 
 
 def kept_figure(table: Table, vocabulary: int) -> Figure:
     """The mean number of tokens that each sampler keeps, against the temperature, and the vocabulary's size."""
-    figure = Figure(figsize=(COLUMN, 2.1), layout="constrained")
-    axes = figure.subplots()
+    figure, [axes] = _panels(2.1)
     samplers = list(dict.fromkeys(row["sampler"] for row in table))
     for i, (spec, (color, marker, dashes)) in enumerate(zip(samplers, LINES, strict=False)):
         rows = [row for row in table if row["sampler"] == spec]
@@ -176,36 +182,27 @@ def kept_figure(table: Table, vocabulary: int) -> Figure:
     temperatures = sorted({row["temperature"] for row in table})
     if len(temperatures) == 1:
         axes.set_xticks(temperatures)
-    positions = int(table[0]["positions"])
-    axes.set(
-        xlabel="temperature",
-        ylabel="tokens kept (mean)" if positions > 1 else "tokens kept",
-        yscale="log",
-        ylim=(0.85, 1.3 * vocabulary),
-    )
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-    axes.minorticks_off()
-    plain_axes(axes)
-    axes.set_axisbelow(True)
-    _legend_above(figure)
+    _counted(axes)
+    ylabel = "tokens kept (mean)" if table[0]["positions"] > 1 else "tokens kept"
+    axes.set(xlabel="temperature", ylabel=ylabel, ylim=(0.85, 1.3 * vocabulary))
+    legend_above(figure, LEGEND_LINE)
     return figure
 
 
-def distance_figure(table: Table, chosen: Sequence[Mapping[str, Any]]) -> Figure:
+def distance_figure(table: Table, chosen: Sequence[Row]) -> Figure:
     """The maximum's distance from the mean along each response, the chosen positions of the first one marked."""
-    figure = Figure(figsize=(COLUMN, 1.9), layout="constrained")
-    axes = figure.subplots()
+    figure, [axes] = _panels(1.9)
     names = list(dict.fromkeys(row["problem_id"] for row in table))
     for name in names:
         rows = [row for row in table if row["problem_id"] == name]
-        first = name == names[0]
-        at, distance = [row["position"] for row in rows], [row["distance"] for row in rows]
-        axes.plot(at, distance, color=_KEPT if first else _BULK, lw=1 if first else 0.7, zorder=3 if first else 2)
+        color, width, order = (_KEPT, 1, 3) if name == names[0] else (_BULK, 0.7, 2)
+        at, distances = [row["position"] for row in rows], [row["distance"] for row in rows]
+        axes.plot(at, distances, color=color, lw=width, zorder=order)
     mean = sum(row["distance"] for row in table) / len(table)
     axes.axhline(mean, color=_MEAN, lw=0.8, ls="--", zorder=2.5, label=f"mean = {mean:.1f}")
+    style: dict[str, Any] = {"color": _ACCENT, "mec": "white", "mew": 0.5, "ms": 5, "zorder": 4}
     for one in chosen:
         marker, label = _MARKS[one["named"][0]] if one["named"] else ("D", f"position {one['position']}")
-        style: dict[str, Any] = {"color": LINES[1][0], "mec": "white", "mew": 0.5, "ms": 5, "zorder": 4}
         axes.plot([one["position"]], [one["distance"]], marker, label=label if len(chosen) <= 5 else None, **style)
     axes.set(xlabel="position in the response (tokens)", ylabel="(maximum − mean) / σ")
     axes.set_ylim(0, 1.06 * max(row["distance"] for row in table) or 1)
@@ -213,21 +210,8 @@ def distance_figure(table: Table, chosen: Sequence[Mapping[str, Any]]) -> Figure
     margin = max(0.5, 0.03 * last)
     axes.set_xlim(-margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    plain_axes(axes)
-    axes.set_axisbelow(True)
-    _legend_above(figure, handlelength=1.6, columnspacing=1)
+    legend_above(figure, LEGEND_LINE, handlelength=1.6, columnspacing=1)
     return figure
-
-
-def _legend_above(figure: Figure, **style: float) -> None:
-    """What the axes' lines mean, above them, in as many columns as the figure is wide."""
-    entries = sum(len(axes.get_legend_handles_labels()[1]) for axes in figure.axes)
-    for columns in range(min(entries, 5), 0, -1):
-        legend = figure.legend(loc="outside upper left", ncols=columns, **style)
-        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
-            figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * -(-entries // columns))
-            return
-        legend.remove()
 
 
 def sampler_label(spec: str) -> str:
@@ -241,23 +225,12 @@ def sampler_label(spec: str) -> str:
 
 def token_label(text: str, token_id: int, longest: int = 10) -> str:
     """A token as a tick: spaces and line ends visible, long ones cut, and its id where the font cannot show it."""
-    shown = text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+    visible = text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
     glyphs = get_font(findfont(FontProperties()))
-    if not shown.isprintable() or not all(glyphs.get_char_index(ord(c)) for c in shown):
+    if not visible.isprintable() or not all(glyphs.get_char_index(ord(c)) for c in visible):
         return f"#{token_id}"
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
-
-
-def _by_position(table: Table) -> dict[int, Table]:
-    found: dict[int, Table] = {}
-    for row in table:
-        found.setdefault(int(row["position"]), []).append(row)
-    return found
+    return visible if len(visible) <= longest else visible[: longest - 1] + "…"
 
 
 def _number(value: float) -> str:
     return f"{value:.1f}".replace("-", "−")
-
-
-def _plain(value: float, _: int | None = None) -> str:
-    return f"{value:,.0f}"

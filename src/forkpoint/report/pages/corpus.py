@@ -2,58 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from forkpoint.jsonl import list_of, text
+from forkpoint.jsonl import Row, list_of, text
 from forkpoint.lab import CORPUS, MODEL_DIR
-from forkpoint.report.content import Page, Row, Table, Tokens, finished, percent
+from forkpoint.report.content import Page, Table, Tokens
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
-Summary = dict[str, Any]
+FILES = (SUMMARY, CORPUS)
 SHOWN = 50  # documents
 
 
-def page(run: Path) -> Page:
-    """What summary.json and corpus.jsonl hold. UserError where one is missing or broken, with the line."""
-    summary = finished(run, SUMMARY, CORPUS)
-    shown = page_of_summary(summary)
-    rows = partial(_rows, run / CORPUS, summary["kinds"])
-    return Page(
-        shown.title,
-        shown.lines,
-        shown.sections,
-        Tokens(rows, CORPUS, "document", "first documents", entries="documents"),
-    )
-
-
-def page_of_summary(summary: Summary) -> Page:
-    """The sentence and tables of what `lab corpus` wrote."""
-    files = summary["files"]
-    noisy = files[CORPUS]
+def page(summary: Row, run: Path | None = None) -> Page:
+    """What `lab corpus` wrote, and corpus.jsonl."""
+    files, noisy = summary["files"], summary["files"][CORPUS]
     clean, *noise = summary["kinds"]
     share = 1 - noisy["tokens_by_kind"][clean] / noisy["tokens"]
-    line = (
-        f"{CORPUS} holds {noisy['tokens']:,} tokens, {percent(share)} of them noise ({', '.join(noise)}); "
-        f"seed {summary['seed']}"
-    )
-    rows = [(name, f"{file['documents']:,}", f"{file['tokens']:,}") for name, file in files.items()]
+    line = f"{CORPUS} holds {noisy['tokens']:,} tokens, {share:.1%} of them noise ({', '.join(noise)}); "
+    sizes = [(name, f"{file['documents']:,}", f"{file['tokens']:,}") for name, file in files.items()]
     kinds = [
-        (kind, f"{noisy['documents_by_kind'][kind]:,}", f"{tokens:,}", percent(tokens / noisy["tokens"]))
+        (kind, f"{noisy['documents_by_kind'][kind]:,}", f"{tokens:,}", f"{tokens / noisy['tokens']:.1%}")
         for kind, tokens in noisy["tokens_by_kind"].items()
     ]
-    return Page("The lab's corpus with noise", [line], [
-        Table("Files", ("file", "documents", "tokens"), rows),
+    sections = [
+        Table("Files", ("file", "documents", "tokens"), sizes),
         Table(f"Kinds of tokens in {CORPUS}", ("kind", "documents", "tokens", "share"), kinds),
-    ])  # fmt: skip
+    ]
+    rows = partial(_rows, kinds=summary["kinds"])
+    tokens = Tokens.of(run, CORPUS, rows, "document", "first documents", "", "documents")
+    return Page("The lab's corpus with noise", [f"{line}seed {summary['seed']}"], sections, tokens)
 
 
-def _rows(path: Path, kinds: list[str]) -> Iterator[Row]:
+def _rows(path: Path, kinds: Sequence[str]) -> Iterator[Row]:
     """The first documents; a token that is no noise has none."""
     from transformers import AutoTokenizer
 

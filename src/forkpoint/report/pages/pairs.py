@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from forkpoint.jsonl import checked_text, column, shares, text, tokens_of
+from forkpoint.jsonl import Row, checked_text, column, shares, text, tokens_of
 from forkpoint.pairs.pair_files import PAIRS
-from forkpoint.report.content import Page, Row, Table, Tokens, cut_off_hint, cut_off_words, finished, number, percent
+from forkpoint.report.content import Page, Table, Tokens, cut_off_hint, cut_off_words, number
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.trajectories.rows import SUMMARY
 
-Summary = dict[str, Any]
+FILES = (SUMMARY, PAIRS)
 WORDS = {
     "no_correct": "no right response",
     "no_wrong": "no wrong response",
@@ -34,45 +33,42 @@ WORDS = {
     "empty_response": "a response that says nothing",
     "bad_row": "in no form that can be read (--skip-bad)",
 }
+ORIGINS = {
+    "samples": "{samples:,} responses to {questions:,} questions, {correct:,} right{cut_off_words}",
+    "forks": "{alternatives:,} other tokens at {positions:,} positions of {trajectories:,} responses",
+    "trl": "{rows:,} rows",
+}
 
 
-def page(run: Path) -> Page:
-    """What pairs.jsonl and summary.json hold. UserError where one is missing or broken, with the line."""
-    summary = finished(run, SUMMARY, PAIRS)
-    shown = page_of_summary(summary)
-    rows = partial(_rows, run / PAIRS, forks=summary["source"] == "forks")
-    return Page(shown.title, shown.lines, shown.sections, Tokens(rows, PAIRS, entry="pair", entries="pairs"))
-
-
-def page_of_summary(summary: Summary) -> Page:
-    """The sentences and the table of what the functions of `forkpoint.pairs.pair_building` return."""
-    counts = summary["dropped"]
-    dropped = [(what, WORDS[reason], n) for what, reasons in counts.items() for reason, n in reasons.items() if n]
-    rows = [(*words, f"{n:,}") for *words, n in dropped]
+def page(summary: Row, run: Path | None = None) -> Page:
+    """What the functions of `forkpoint.pairs.pair_building` return, and pairs.jsonl."""
+    rows = [
+        (of, WORDS[reason], f"{n:,}")
+        for of, reasons in summary["dropped"].items()
+        for reason, n in reasons.items() if n
+    ]  # fmt: skip
     sections = [Table("Not in a pair", ("of", "reason", "number"), rows, left=2)] if rows else []
-    return Page(f"Preference pairs for {summary['model']}", _lines(summary), sections)
+    pairs = partial(_rows, forks=summary["source"] == "forks")
+    tokens = Tokens.of(run, PAIRS, pairs, "response", "responses", "pair", "pairs")
+    return Page(f"Preference pairs for {summary['model']}", _lines(summary), sections, tokens)
 
 
-def _lines(summary: Summary) -> list[str]:
+def _lines(summary: Row) -> list[str]:
     counts = summary["counts"]
-    origin = {
-        "samples": "{samples:,} responses to {questions:,} questions, {correct:,} right{cut_off}",
-        "forks": "{alternatives:,} other tokens at {positions:,} positions of {trajectories:,} responses",
-        "trl": "{rows:,} rows",
-    }[summary["source"]].format(**counts | {"cut_off": cut_off_words(counts.get("cut_off"))})
+    cut_off = counts.get("cut_off")
+    origin = ORIGINS[summary["source"]].format(**counts, cut_off_words=cut_off_words(cut_off))
     tokens = ", ".join(f"{name} {n['mean']:.1f} (at most {n['most']:,})" for name, n in summary["tokens"].items())
     lines = [f"{counts['pairs']:,} pairs of {origin}, for {summary['model']}", f"tokens on average: {tokens}"]
-    lines += cut_off_hint(("", counts.get("cut_off"), counts.get("samples", 0)))
+    lines += cut_off_hint(("", cut_off, counts.get("samples", 0)))
     if weights := summary["rejected_weights"]:
         lines.append(
             f"weights of {weights['tokens']:,} rejected tokens: mean {number(weights['mean'])}, "
-            f"{percent(weights['share_above_half'])} above one half"
+            f"{weights['share_above_half']:.1%} above one half"
         )
     if summary["source"] == "forks":
-        weight = summary["weight"]
+        mean, least, most = (number(summary["weight"][name]) for name in ("mean", "least", "most"))
         lines.append(
-            f"gain in success: mean {number(weight['mean'])}, from {number(weight['least'])} to "
-            f"{number(weight['most'])}; at {counts['positions_with_pairs']:,} positions of "
+            f"gain in success: mean {mean}, from {least} to {most}; at {counts['positions_with_pairs']:,} positions of "
             f"{counts['trajectories_with_pairs']:,} responses"
         )
     if moved := counts.get("shortened_prompts"):
@@ -86,6 +82,10 @@ def _rows(path: Path, *, forks: bool) -> Iterator[Row]:
         name = text(row, "id", where)
         prompt = checked_text(column(row, "prompt", where), f"{where}: column 'prompt'", blank=True)
         sides = {side: tokens_of(row, where, f"{side}_ids", f"{side}_tokens") for side in ("chosen", "rejected")}
+        note = ""
+        if forks:
+            (_, [chosen]), (_, [rejected]) = sides.values()
+            note = f"{chosen!r} in place of {rejected!r} raises the success by {number(row['weight'])}"
         for side, (ids, tokens) in sides.items():
             weights = row.get("rejected_weights") if side == "rejected" else None
             if weights is not None:
@@ -93,11 +93,5 @@ def _rows(path: Path, *, forks: bool) -> Iterator[Row]:
             yield {
                 "id": f"{name}/{side}", "group": name, "label": side, "question": prompt,
                 "token_ids": ids, "tokens": tokens, "weight": weights, "picked": weights is not None,
-                "note": _gain(row, sides) if forks and side == "chosen" else "",
+                "note": note if side == "chosen" else "",
             }  # fmt: skip
-
-
-def _gain(row: Row, sides: dict[str, tuple[list[int], list[str]]]) -> str:
-    """What a token at a fork is better by than the response's own."""
-    (_, [chosen]), (_, [rejected]) = sides["chosen"], sides["rejected"]
-    return f"{chosen!r} in place of {rejected!r} raises the success by {number(row['weight'])}"

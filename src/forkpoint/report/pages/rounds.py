@@ -4,62 +4,55 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from forkpoint.report.content import Chart, Page, Table, count, cut_off_hint, finished, percent
-from forkpoint.report.figures.rounds_figure import rounds_svg
+from forkpoint.jsonl import Row
+from forkpoint.report.content import Chart, Page, Table, count, cut_off_hint
+from forkpoint.report.figures.charts import rounds_svg
 from forkpoint.training.heldout_eval import ks
 from forkpoint.trajectories.rows import SUMMARY
 
-Summary = dict[str, Any]
+FILES = (SUMMARY,)
 
 
-def page(run: Path) -> Page:
-    """What summary.json holds. UserError where it is missing or broken."""
-    return page_of_summary(finished(run, SUMMARY))
-
-
-def page_of_summary(summary: Summary) -> Page:
-    """The sentences, the table and the chart of what `tune_in_rounds` returns."""
-    chart = Chart(
-        "On held-out problems, after each round", partial(rounds_svg, {summary["filter"]["kind"]: summary}),
-        "Bands: 95% intervals. Round 0 is the model before any tuning.", wide=True,
-    )  # fmt: skip
-    return Page(f"Rounds: {summary['model']} on {summary['task']}", _lines(summary), [_table(summary), chart])
-
-
-def _lines(summary: Summary) -> list[str]:
+def page(summary: Row, run: Path | None = None) -> Page:
+    """What `tune_in_rounds` returns."""
     rule = summary["filter"]
-    how = {
+    filters = {
         "none": "no filter",
         "example": f"the {100 * rule['keep_quantile']:g}% least likely right responses",
         "token": f"tokens of a probability up to {rule['max_token_probability']:g}",
     }
     lines = [
-        f"tuned on its own right responses: {how[rule['kind']]}",
+        f"tuned on its own right responses: {filters[rule['kind']]}",
         f"rounds {summary['rounds']}, n {summary['n']}, eval_n {summary['eval_n']}, prompt {summary['prompt']}, "
         f"temperature {summary['sampling']['temperature']:g}, seed {summary['sampling']['seed']}",
-    ]
-    lines += cut_off_hint(*(
-        (f"round {row['round']}{what}, ", row[key].get("cut_off"), row[key].get("samples", 0))
-        for row in summary["results"]
-        for key, what in (("samples", ""), ("held_out", " on held-out problems"))
-        if key in row
-    ))  # fmt: skip
-    return [*lines, summary["stopped"]] if summary["stopped"] else lines
+        *cut_off_hint(*(
+            (f"round {row['round']}{where}, ", row[key].get("cut_off"), row[key].get("samples", 0))
+            for row in summary["results"]
+            for key, where in (("samples", ""), ("held_out", " on held-out problems"))
+            if key in row
+        )),
+    ]  # fmt: skip
+    if summary["stopped"]:
+        lines.append(summary["stopped"])
+    chart = Chart(
+        "On held-out problems, after each round", partial(rounds_svg, {rule["kind"]: summary}),
+        "Bands: 95% intervals. Round 0 is the model before any tuning.", wide=True,
+    )  # fmt: skip
+    return Page(f"Rounds: {summary['model']} on {summary['task']}", lines, [_table(summary), chart])
 
 
-def _table(summary: Summary) -> Table:
+def _table(summary: Row) -> Table:
     """A row a round: what it was tuned on, and the figures on the held-out problems."""
     k = ks(summary["eval_n"])[-1]
-    columns = (
-        "round", "right", "cut off", "tuned on", "tokens", "greedy", "sampled", f"pass@{k}", "answers", "responses",
-        "cut off",
-    )  # fmt: skip
     rows = [
         (str(row["round"]), *_tuned_on(row.get("samples")), *_figures(row.get("held_out"), k))
         for row in summary["results"]
     ]
+    columns = (
+        "round", "right", "cut off", "tuned on", "tokens", "greedy", "sampled", f"pass@{k}", "answers", "responses",
+        "cut off",
+    )  # fmt: skip
     note = (
         f"right, cut off: of the samples; tokens: with loss. greedy, sampled, pass@{k}: on held-out problems, 95% "
         f"interval. answers, responses: how many of {summary['eval_n']} differ. cut off, last: of the held-out samples."
@@ -67,24 +60,20 @@ def _table(summary: Summary) -> Table:
     return Table("What each round was tuned on, and what came of it", columns, rows, left=0, note=note)
 
 
-def _tuned_on(samples: Summary | None) -> list[str]:
+def _tuned_on(samples: Row | None) -> list[str]:
     if samples is None:
         return [""] * 4
-    right = samples["samples"] - samples["wrong"]
-    return [
-        percent(right / samples["samples"]),
-        count(samples.get("cut_off")),
-        f"{samples['trained']:,}",
-        f"{samples['tokens'] - samples['masked_tokens']:,}",
-    ]
+    right = (samples["samples"] - samples["wrong"]) / samples["samples"]
+    tokens = samples["tokens"] - samples["masked_tokens"]
+    return [f"{right:.1%}", count(samples.get("cut_off")), f"{samples['trained']:,}", f"{tokens:,}"]
 
 
-def _figures(held_out: Summary | None, k: int) -> list[str]:
+def _figures(held_out: Row | None, k: int) -> list[str]:
     if held_out is None:
         return [""] * 6
     cells = []
     for name in ("greedy_accuracy", "sampled_accuracy", f"pass@{k}"):
         low, high = held_out[f"{name}_ci95"]
-        cells.append(f"{percent(held_out[name])} ({100 * low:.0f} to {100 * high:.0f})")
+        cells.append(f"{held_out[name]:.1%} ({100 * low:.0f} to {100 * high:.0f})")
     distinct = (f"{held_out[name]:.2f}" for name in ("distinct_answers", "distinct_responses"))
     return [*cells, *distinct, count(held_out.get("cut_off"))]

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from forkpoint.report.content import Chart, Page, Table, Tokens, finished, number
-from forkpoint.report.figures.distribution import ALL, Counts, counts_of, distribution_svg
-from forkpoint.report.pages.documents import document_rows
+from forkpoint.jsonl import Row
+from forkpoint.report.content import Chart, Page, Table, Tokens, number
+from forkpoint.report.figures.charts import ALL, Counts, counts_of, distribution_svg
+from forkpoint.report.viewer import token_rows
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.store import SCORES, STORE, Store, open_store
 
+FILES = (STORE,)
 SHARDS = 16  # that the scores' spread is taken from, about a million tokens each
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
-def page(run: Path) -> Page:
-    """What a finished store holds. UserError where it is none, or a file is missing."""
-    facts = finished(run, STORE)
-    store = open_store(run, check=False)
-    sections = _spread(store) if store.has_scores else []
-    tokens = None
-    if (run / DOCUMENTS).is_file():
-        tokens = Tokens(partial(document_rows, run / DOCUMENTS), DOCUMENTS, "row", "first rows", entries="rows")
-    shown = page_of_summary(facts)
-    return Page(shown.title, shown.lines, sections, tokens)
-
-
-def page_of_summary(facts: Mapping[str, Any]) -> Page:
-    """The sentence of what `score_corpus` returns: how much the store holds."""
+def page(facts: Row, run: Path | None = None) -> Page:
+    """What `score_corpus` returns, and the store."""
     context = facts["context"]
     reference = facts["reference"]["model"] if facts["reference"] else "nobody: only tokenised"
     line = (
@@ -40,25 +28,27 @@ def page_of_summary(facts: Mapping[str, Any]) -> Page:
         f"({context['documents']}, at most {context['length']:,} tokens), {facts['tokens']:,} tokens, "
         f"{facts['counted_tokens']:,} of them predicted, shards: {len(facts['shards']):,}; scored by {reference}"
     )
-    return Page(f"Store of {facts['source'].get('data', 'a corpus')}", [line])
+    store = open_store(run, check=False) if run else None
+    sections = spread(store) if store and store.has_scores else []
+    tokens = Tokens.of(run, DOCUMENTS, token_rows, "row", "first rows", "", "rows")
+    return Page(f"Store of {facts['source'].get('data', 'a corpus')}", [line], sections, tokens)
 
 
-def _spread(store: Store) -> list[Table | Chart]:
+def spread(store: Store) -> list[Table | Chart]:
     """The distribution of each score over the tokens of some shards, evenly spaced."""
-    last = len(store.shards) - 1
-    some = sorted({round(i) for i in np.linspace(0, last, min(SHARDS, last + 1))})
+    n = len(store.shards)
+    some = sorted({round(i) for i in np.linspace(0, n - 1, min(SHARDS, n))})
     counts: dict[str, Counts] = {
-        name: np.sum([counts_of(store.values(i, name)) for i in some], axis=0) for name in SCORES
+        name.replace("_", " "): np.sum([counts_of(store.values(i, name)) for i in some], axis=0) for name in SCORES
     }
-    if not all(np.any(found) for found in counts.values()):
+    if not all(own.any() for own in counts.values()):
         return []
     note = "A rule keeps the low end of a score: with a ratio of 0.5, what is below the 50% column."
-    if len(some) <= last:
-        note = f"Of {len(some)} shards of {last + 1:,}, evenly spaced. {note}"
-    named = {name.replace("_", " "): found for name, found in counts.items()}
+    if len(some) < n:
+        note = f"Of {len(some)} shards of {n:,}, evenly spaced. {note}"
     columns = ("score", "mean", *(f"{100 * q:.0f}%" for q in QUANTILES), "largest")
-    rows = [(name, *map(number, _summary(found))) for name, found in named.items()]
-    drawn = {name: {"tokens": found} for name, found in named.items()}
+    rows = [(name, *map(number, _summary(own))) for name, own in counts.items()]
+    drawn = {name: {"tokens": own} for name, own in counts.items()}
     return [
         Chart("How the scores are spread", partial(distribution_svg, drawn), wide=True),
         Table("Scores in nats", columns, rows, note=note),
@@ -67,9 +57,8 @@ def _spread(store: Store) -> list[Table | Chart]:
 
 def _summary(counts: Counts) -> list[float]:
     """Mean, quantiles and largest of what was counted."""
-    seen = np.flatnonzero(counts)
-    values, times = ALL[seen], counts[seen]
-    order = np.argsort(values)
-    values, ends = values[order], times[order].cumsum()
+    order = np.argsort(ALL)
+    order = order[counts[order] > 0]
+    values, ends = ALL[order], counts[order].cumsum()
     at = np.searchsorted(ends, [q * ends[-1] for q in QUANTILES])
-    return [float(values @ times[order] / ends[-1]), *map(float, values[at]), float(values[-1])]
+    return [float(values @ counts[order] / ends[-1]), *map(float, values[at]), float(values[-1])]
