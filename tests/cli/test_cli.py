@@ -121,7 +121,7 @@ def test_training_arguments_are_options_in_the_same_parse(tmp_path):
     (["eval", "--limt", "3"], "did you mean --limit"),
     (["eval", "--dtype", "float33"], "dtype must be auto"),
     (["eval", "--memory-gib", "0"], "memory_gib must be above 0"),
-    (["eval", "--strategy", "cot-decoding:k=100000", "--limit", "1"], "vocabulary"),
+    (["eval", "--strategy", "cot-decoding:k=100000", "--limit", "1"], "names at most"),
     (["eval", "--task", "jsonl", "--data", "BROKEN.JSONL"], "broken.jsonl line 1"),
     (["eval", "--prompt", "palin"], "did you mean 'plain'"),
     (["eval", "--model", "./nowhere"], "not a model directory"),
