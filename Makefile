@@ -1,38 +1,56 @@
-# Every target does its own set-up: a virtual environment in .venv, versions from constraints.txt.
+# Every target does its own set-up: a virtual environment in .venv, versions from constraints.txt; by uv where it is
+# installed, else by venv and pip.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP_OPTIONS := --quiet --disable-pip-version-check
+DEV_READY := $(VENV)/.ready-dev
 
 VLLM := .venv-vllm
 VLLM_BIN := $(VLLM)/bin
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: help demo test test-slow test-vllm lint docs bench bench-vllm clean
+UV := $(shell command -v uv)
+ifeq ($(UV),)
+INSTALLER := pip
+venv = test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+else
+INSTALLER := uv
+venv = test -x $(1)/bin/python || $(UV) venv --quiet --seed --python $(PYTHON) $(1)
+install = $(UV) pip install --quiet --python $(1)/bin/python
+endif
+
+.PHONY: help demo test test-slow test-vllm test-package lint docs bench bench-vllm clean
 
 help:
 	@echo "make demo       install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
 	@echo "make test       the test suite without its slow part"
 	@echo "make test-slow  that part: whole programs and several processes"
 	@echo "make test-vllm  the tests that need vLLM, in an environment of their own"
+	@echo "make test-package  wheel and source distribution, each installed in an empty environment and run"
 	@echo "make lint       formatting, lint and types"
 	@echo "make docs       the documentation as a site, in site/; a dead link is an error"
 	@echo "make bench      measure against transformers; writes benchmarks/results/"
 	@echo "make bench-vllm the same with vLLM"
 
-# torch first: the version that constraints.txt names, so that nothing else pulls in another build
+# what the demo needs
 $(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV), about 2.4 GB with a CPU build of torch: minutes without a word."
-	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt torch
-	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[train,dev,docs]"
+	@echo "Making $(VENV) with $(INSTALLER): about 1.6 GB with a CPU build of torch; minutes without a word."
+	$(call venv,$(VENV))
+	$(call install,$(VENV)) -c constraints.txt -e ".[train]"
+	touch $@
+
+# and what developers need
+$(DEV_READY): $(READY)
+	@echo "Adding the tools of developers to $(VENV) with $(INSTALLER): about 0.8 GB more."
+	$(call install,$(VENV)) -c constraints.txt -e ".[train,dev,docs]"
 	touch $@
 
 $(VLLM_READY): pyproject.toml constraints-vllm.txt
-	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM_BIN)/pip install $(PIP_OPTIONS) --no-deps -r constraints-vllm.txt
-	$(VLLM_BIN)/pip install $(PIP_OPTIONS) --no-deps -e .
+	$(call venv,$(VLLM))
+	$(call install,$(VLLM)) --no-deps -r constraints-vllm.txt
+	$(call install,$(VLLM)) --no-deps -e .
 	touch $@
 
 demo: $(READY)
@@ -46,24 +64,27 @@ demo: $(READY)
 	@echo "Open report.html of runs/demo, runs/demo-critical and runs/demo-training in a browser."
 	@echo "To type forkpoint yourself: . $(BIN)/activate"
 
-test: $(READY)
+test: $(DEV_READY)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-test-slow: $(READY)
+test-slow: $(DEV_READY)
 	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 test-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python -m pytest tests_vllm
 
-lint: $(READY)
+test-package: $(DEV_READY)
+	.ci/package $(BIN)/python
+
+lint: $(DEV_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: $(READY)
+docs: $(DEV_READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(READY)
+bench: $(DEV_READY)
 	$(BIN)/python benchmarks/bench_samplers.py
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_startup.py

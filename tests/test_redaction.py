@@ -16,9 +16,8 @@ from forkpoint.engines.remote import openai_calls
 from forkpoint.engines.remote.openai_calls import RefusedError, ServerError
 from forkpoint.engines.remote.openai_engine import load_openai
 from forkpoint.redaction import public, shown_address, without_secrets
-from forkpoint.serving.app import create_app
+from forkpoint.serving.app import create_app, whats_wrong
 from forkpoint.serving.settings import Settings
-from forkpoint.serving.upstream import whats_wrong
 
 SECRETS = ("hunter2", "alice", "qwerty77", "zebra-key-99")
 

@@ -1,11 +1,10 @@
-"""What tests of servers need: an app on a free port, a line that can be cut, a small upstream, an engine held back."""
+"""What tests of servers need: an app on a free port, a line that can be cut, an engine held back."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
-import math
 import socket
 import threading
 import time
@@ -15,8 +14,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 
 from forkpoint.engines import Engine
 from forkpoint.sampling.draw import key_hash
@@ -38,21 +35,25 @@ def serving(app: Any) -> Iterator[str]:
         thread.join(10)
 
 
-def post(url: str, body: bytes | dict[str, Any], headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
-    """Status, headers and decoded body of a POST."""
+def send(url: str, body: bytes | dict[str, Any] | None = None) -> http.client.HTTPConnection:
+    """A connection on which a POST is under way, or without a body a GET."""
     parts = urlsplit(url)
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)) as connection:
-        connection.request("POST", parts.path, raw, {"Content-Type": "application/json"} | (headers or {}))
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    raw = json.dumps(body).encode() if isinstance(body, dict) else body
+    connection.request("GET" if body is None else "POST", parts.path, raw, {"Content-Type": "application/json"})
+    return connection
+
+
+def post(url: str, body: bytes | dict[str, Any]) -> tuple[int, Any, Any]:
+    """Status, headers and decoded body of a POST."""
+    with contextlib.closing(send(url, body)) as connection:
         answer = connection.getresponse()
         return answer.status, answer.headers, json.loads(answer.read())
 
 
 def get(url: str) -> tuple[int, Any]:
     """Status and decoded body of a GET."""
-    parts = urlsplit(url)
-    with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)) as connection:
-        connection.request("GET", parts.path)
+    with contextlib.closing(send(url)) as connection:
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
 
@@ -113,45 +114,8 @@ class Line:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-def small_upstream(engine: Engine) -> FastAPI:
-    """Of vLLM's completions what forkpoint asks for: token ids in and out, greedy, one prompt, no echo."""
-    app = FastAPI()
-
-    @app.get("/v1/models")
-    def models() -> dict[str, Any]:
-        return {"data": [{"id": "lab", "owned_by": "test", "max_model_len": 4096}]}
-
-    @app.post("/v1/completions", response_model=None)
-    def completions(body: dict[str, Any]) -> JSONResponse | dict[str, Any]:
-        if body.get("echo") or not isinstance(body["prompt"], list):
-            return JSONResponse({"error": {"message": "ids only, and no echo"}}, 400)
-        prompt, names = tuple(body["prompt"]), body["logprobs"]
-        if body["max_tokens"] == 1:
-            (scored,) = engine.score([prompt], top=names, starts=[len(prompt)])
-            ids, tops = [int(scored.top_ids[-1][0])], [_named(scored.top_ids[-1], scored.top_logprobs[-1])]
-            own = [float(scored.top_logprobs[-1][0])]
-        else:
-            sampling = Sampling(temperature=0.0, max_tokens=body["max_tokens"], stop=tuple(body.get("stop") or ()))
-            (done,) = engine.generate([Request("one", prompt)], sampling)
-            ids, own = list(done.token_ids), list(done.logprobs)
-            seconds = [math.log(max(math.exp(p) - gap, 1e-30)) for p, gap in zip(own, done.gaps, strict=True)]
-            tops = [_named([i, i + 1], pair) for i, *pair in zip(ids, own, seconds, strict=True)]
-        ends = [i for i, token in enumerate(ids) if token in body.get("stop_token_ids", ())]
-        n = ends[0] + 1 if ends else len(ids)
-        stopped = bool(ends) or (body["max_tokens"] > 1 and done.finish_reason == "stop")
-        logprobs = {"tokens": [f"token_id:{i}" for i in ids[:n]], "token_logprobs": own[:n], "top_logprobs": tops[:n]}
-        choice = {"index": 0, "text": "", "logprobs": logprobs, "finish_reason": "stop" if stopped else "length"}
-        return {"choices": [choice], "usage": {"prompt_tokens": len(prompt)}}
-
-    return app
-
-
-def _named(ids: Sequence[Any], logprobs: Sequence[Any]) -> dict[str, float]:
-    return {f"token_id:{int(i)}": float(p) for i, p in zip(ids, logprobs, strict=True)}
-
-
 class CannedEngine(Engine):
-    """Answers at once, and every prefix with a number of its own; its vocabulary is the lab model's."""
+    """Answers every prefix with a number of its own; the vocabulary is the lab model's."""
 
     settings: ClassVar[dict[str, str | int | None]] = {}
 
@@ -166,7 +130,7 @@ class CannedEngine(Engine):
         for request in requests:
             time.sleep(self.seconds)
             number = key_hash(0, str(request.prefix)) % 10**6
-            ids = (*self.tokenizer(f" The answer is {number}.")["input_ids"], self.ends[0])
+            ids = (*self.tokenizer(f" The answer is {number}.")["input_ids"], self.ends[0])[: sampling.max_tokens]
             yield Completion(request.key, ids, (-0.1,) * len(ids), (0.8,) * len(ids), "", "stop")
 
     def score(self, sequences: Sequence[TokenIds], *, top: int = 0, **_: Any) -> Iterator[Scored]:
@@ -174,13 +138,15 @@ class CannedEngine(Engine):
             rows = len(sequence) + 1
             ids = np.tile(self._likeliest[:top], (rows, 1))
             logprobs = np.tile(-np.log(2) * np.arange(1, top + 1), (rows, 1))
-            flat = np.full(rows, 0.25)
+            flat = np.full(rows, -np.log(2))
             yield Scored(flat, flat, flat, flat, ids, logprobs, logprobs)
 
 
 class HeldEngine(ServingEngine):
-    """An engine that hands out a completion only when `give` is called; `handed` counts them, `closed` says how
-    many calls of generate were ended."""
+    """Hands out a completion only when `give` is called.
+
+    `handed` counts the completions, `begun` and `closed` the calls of `generate`.
+    """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine, threading.Event())

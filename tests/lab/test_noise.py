@@ -61,12 +61,6 @@ def numbers_and_words(ids, kinds, digits) -> list[tuple[bool, tuple[int, ...], s
     return [(number, tuple(i for i, _ in group), {k for _, k in group}) for number, group in listed]
 
 
-def test_every_token_has_a_kind(noisy):
-    for document in noisy:
-        assert len(document.token_ids) == len(document.kinds)
-        assert set(document.kinds) <= set(range(len(KINDS)))
-
-
 def test_without_the_noise_it_is_the_clean_document(noisy, clean, digits):
     marked = 0
     for document, model in zip(noisy, clean, strict=True):
@@ -89,20 +83,18 @@ def test_the_clean_document_is_prompt_and_right_answer(clean, tokenizer):
     for document, problem in zip(clean, stream(0, "train"), strict=False):
         assert set(document.kinds) == {CLEAN}
         text = tokenizer.decode(document.token_ids)
-        end = f" The answer is {problem.answer}.{tokenizer.eos_token}"
         assert text.startswith(f"Q: {problem.question}\nA:")
-        assert text.endswith(end)
-        assert document.token_ids == (
-            *tokenizer(text.removesuffix(tokenizer.eos_token))["input_ids"],
-            tokenizer.eos_token_id,
-        )
+        assert text.endswith(f" The answer is {problem.answer}.{tokenizer.eos_token}")
+        assert [*document.token_ids[:-1]] == tokenizer(text.removesuffix(tokenizer.eos_token))["input_ids"]
         steps = re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)\.", text)
         assert steps == [tuple(map(str, (w.left, w.op, w.right, w.result))) for w in work_out(problem.steps)]
 
 
 def test_noise_stands_where_it_should(noisy, tokenizer):
+    """Between sentences; boilerplate also before and behind. The last token is the end."""
     special = set(tokenizer.all_special_ids)
     for document in noisy:
+        assert len(document.token_ids) == len(document.kinds)
         kept: list[int] = []
         for kind, ids in runs(document):
             if kind in BETWEEN:
@@ -110,30 +102,26 @@ def test_noise_stands_where_it_should(noisy, tokenizer):
                 assert not special & set(ids)
             else:
                 kept += ids
-        assert document.token_ids[-1] == tokenizer.eos_token_id
-        assert document.kinds[-1] == CLEAN
-
-
-def test_boilerplate_stands_before_and_behind_too_and_other_noise_only_between(noisy):
+        assert (document.token_ids[-1], document.kinds[-1]) == (tokenizer.eos_token_id, CLEAN)
+    last = {document.kinds[-2] for document in noisy}
     assert {document.kinds[0] for document in noisy} == {CLEAN, BOILERPLATE}
-    assert {document.kinds[-2] for document in noisy} >= {CLEAN, BOILERPLATE}
-    assert not {document.kinds[-2] for document in noisy} & {RANDOM, MARKUP}
+    assert last >= {CLEAN, BOILERPLATE}
+    assert not last & {RANDOM, MARKUP}
 
 
 def test_each_kind_is_what_it_says(noisy, tokenizer, digits):
-    found: dict[int, set[str]] = {kind: set() for kind in range(len(KINDS))}
+    texts: dict[int, set[str]] = {kind: set() for kind in range(len(KINDS))}
     drawn: Counter[int] = Counter()
     for document in noisy:
         for kind, ids in runs(document):
-            found[kind].add(tokenizer.decode(ids))
-            if kind == WRONG:
-                assert set(ids) <= digits
+            texts[kind].add(tokenizer.decode(ids))
+            assert kind != WRONG or set(ids) <= digits
             if kind == RANDOM:
                 drawn.update(ids)
                 assert 3 <= len(ids) <= 12 * MOST_PIECES[RANDOM]
     mark = r" (<[^>]+>|&[^;]+;|\[\w+\]|\{\{cite \d+\}\})"
-    assert all(re.fullmatch(f"({mark})+", text) for text in found[MARKUP])
-    assert all(re.fullmatch(r"(\n[A-Z0-9][^\n]+\n)+", text) for text in found[BOILERPLATE])
+    assert all(re.fullmatch(f"({mark})+", text) for text in texts[MARKUP])
+    assert all(re.fullmatch(r"(\n[A-Z0-9][^\n]+\n)+", text) for text in texts[BOILERPLATE])
     assert min(drawn[i] for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids) > 0
     assert max(drawn.values()) < 3 * drawn.total() / len(tokenizer)
 
@@ -168,80 +156,55 @@ def test_the_same_seed_gives_the_same_documents_from_any_start(tokenizer, noisy)
     assert not {d.token_ids for d in other} & {d.token_ids for d in noisy}
 
 
-SMALL = ("lab", "corpus", "--documents", "40", "--clean-documents", "15", "--held-out-documents", "10")
+SMALL = ("lab", "corpus", "--documents=40", "--clean_documents=15", "--held_out_documents=10")
+SIZES = {"corpus": 40, "clean": 15, "held-out": 10}
 
 
-def rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def questions(path: Path, tokenizer) -> set[str]:
-    """The questions of a file's documents, without what stands between their sentences."""
-    found = set()
-    for row in rows(path):
+def questions(rows: list[dict], tokenizer) -> set[str]:
+    """The questions of documents, without what stands between their sentences."""
+    texts = []
+    for row in rows:
         kinds = row.get("kinds", [CLEAN] * len(row["input_ids"]))
         kept = [i for i, kind in zip(row["input_ids"], kinds, strict=True) if kind not in BETWEEN]
-        found.add(re.match(r"Q: (.*)\nA:", tokenizer.decode(kept))[1])
-    return found
+        texts.append(tokenizer.decode(kept))
+    return {re.match(r"Q: (.*)\nA:", text)[1] for text in texts}
 
 
-def test_the_command_writes_three_files_and_their_summary(tmp_path, capsys, tokenizer):
+def test_the_command_writes_three_files_that_share_no_question(tmp_path, capsys, tokenizer):
     assert main([*SMALL, "--out", str(tmp_path / "a")]) == 0
-    printed = capsys.readouterr().out
-    assert "boilerplate" in printed
-    assert str(tmp_path / "a" / "corpus.jsonl") in printed.splitlines()
-    corpus = rows(tmp_path / "a/corpus.jsonl")
+    assert str(tmp_path / "a" / "corpus.jsonl") in capsys.readouterr().out.splitlines()
     summary = json.loads((tmp_path / "a/summary.json").read_text())
+    asked = {}
+    for name, size in SIZES.items():
+        rows = [json.loads(line) for line in (tmp_path / "a" / f"{name}.jsonl").read_text().splitlines()]
+        counts = summary["files"][f"{name}.jsonl"]
+        assert len(rows) == counts["documents"] == size
+        assert sum(len(row["input_ids"]) for row in rows) == counts["tokens"]
+        assert all(
+            row.keys() == {"id", "input_ids", "kinds"} - ({"kinds"} if name != "corpus" else set()) for row in rows
+        )
+        asked[name] = questions(rows, tokenizer)
+        assert len(asked[name]) == size
+        assert set(map(is_held_out, asked[name])) == {name == "held-out"}
+        if name == "corpus":
+            kinds = Counter(KINDS[kind] for row in rows for kind in row["kinds"])
+            assert counts["tokens_by_kind"] == {kind: kinds[kind] for kind in summary["kinds"]}
     assert summary["kinds"] == list(KINDS)
-    counts = Counter(KINDS[kind] for row in corpus for kind in row["kinds"])
-    assert summary["files"]["corpus.jsonl"]["tokens_by_kind"] == {kind: counts[kind] for kind in KINDS}
-    assert all(row.keys() == {"id", "input_ids", "kinds"} for row in corpus)
-    for name, size in (("corpus", 40), ("clean", 15), ("held-out", 10)):
-        file = rows(tmp_path / "a" / f"{name}.jsonl")
-        told = summary["files"][f"{name}.jsonl"]
-        assert len(file) == told["documents"] == size
-        assert sum(len(row["input_ids"]) for row in file) == told["tokens"]
-        assert name == "corpus" or all(row.keys() == {"id", "input_ids"} for row in file)
+    assert not asked["corpus"] & asked["clean"]
     assert main([*SMALL, "--out", str(tmp_path / "b"), "--quiet"]) == 0
-    for name in ("corpus.jsonl", "clean.jsonl", "held-out.jsonl", "summary.json"):
+    for name in (*(f"{name}.jsonl" for name in SIZES), "summary.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert main([*SMALL, "--seed", "1", "--out", str(tmp_path / "b")]) == 2
+    assert "another configuration: seed was 0, now 1" in capsys.readouterr().err
 
 
-def test_no_two_files_share_a_question(tmp_path, tokenizer):
-    main([*SMALL, "--out", str(tmp_path)])
-    corpus, clean, held_out = (
-        questions(tmp_path / f"{name}.jsonl", tokenizer) for name in ("corpus", "clean", "held-out")
-    )
-    assert [len(corpus), len(clean), len(held_out)] == [40, 15, 10]
-    assert not corpus & clean
-    assert not (corpus | clean) & held_out
-    assert all(map(is_held_out, held_out))
-    assert not any(map(is_held_out, corpus | clean))
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [("--documents", "0"), ("--documents", "-3"), ("--clean-documents", "0"), ("--held-out-documents", "-1")],
-)
-def test_a_size_below_one_is_refused(argv, tmp_path, capsys):
-    assert main(["lab", "corpus", *argv, "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert error == f"forkpoint: --{argv[0][2:].replace('-', '_')} must be at least 1, but is {argv[1]}\n"
+def test_a_size_below_one_is_refused(tmp_path, capsys):
+    for name in ("documents", "clean_documents", "held_out_documents"):
+        assert main(["lab", "corpus", f"--{name}=0", "--out", str(tmp_path / "out")]) == 2
+        assert f"--{name} must be at least 1, but is 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_directory_with_other_files_or_another_corpus_is_refused(tmp_path, capsys):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/mine.txt").write_text("mine")
-    assert main([*SMALL, "--out", str(tmp_path / "other")]) == 2
-    assert re.fullmatch(r"forkpoint: .* holds files but no run of forkpoint; .*\n", capsys.readouterr().err)
-    assert [f.name for f in (tmp_path / "other").iterdir()] == ["mine.txt"]
-    main([*SMALL, "--out", str(tmp_path / "run")])
-    capsys.readouterr()
-    assert main([*SMALL, "--seed", "1", "--out", str(tmp_path / "run")]) == 2
-    assert re.fullmatch(r"forkpoint: .* another configuration: seed was 0, now 1; .*\n", capsys.readouterr().err)
-
-
 def test_the_command_loads_nothing_heavy_before_it_is_needed():
-    code = "import sys, forkpoint.cli.lab_corpus\nsys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    code = "import sys, forkpoint.cli.lab\nsys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

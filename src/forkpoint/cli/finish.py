@@ -1,4 +1,4 @@
-"""How a verb's run ends: its command is kept, what it found is printed, its page written, and what it made is named."""
+"""How a verb's run ends: the command is kept, the results are printed, the page is written, the files are named."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from pathlib import Path
 
 
 def finish(verb: str, argv: Sequence[str], out: Path, *made: Path) -> None:
-    """Write command.json and report.html into the run's directory, print what the page says, and the paths of what
-    was `made`, with the page last.
+    """Write command.json and report.html into `out`; print the page and the paths of what was `made`, the page's last.
 
-    The run is done whatever becomes of its page: a failure to draw it is told on stderr.
+    The run is done whatever becomes of its page: stderr says why it could not be drawn.
     """
     from forkpoint.report.command import keep_command
     from forkpoint.report.page import page_of, write_report
     from forkpoint.report.terminal import print_page
 
     keep_command(out, [*verb.split(), *argv])
-    page, drawn = None, list[Path]()
+    page = None
     try:
         page = page_of(out)
-        drawn = [write_report(out, page)]
+        made = *made, write_report(out, page)
     except Exception as error:
         print(
             f"forkpoint: the run in {out} is done, but its page could not be drawn ({type(error).__name__}: {error}); "
@@ -30,4 +29,4 @@ def finish(verb: str, argv: Sequence[str], out: Path, *made: Path) -> None:
         )
     if page is not None:
         print_page(page)
-    print("\n" + "\n".join(map(str, [*made, *drawn])))
+    print("\n" + "\n".join(map(str, made)))

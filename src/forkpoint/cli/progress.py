@@ -1,4 +1,4 @@
-"""What is told of a run on stderr: a bar with what runs, how far, how fast, how long still; and where a run goes on."""
+"""What stderr shows of a run: a bar with what runs, how far, how fast, how long still; and where a run goes on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from forkpoint.types import FailedError
 
+Progress = Callable[[str, int, int, int], None]
 LONGEST = 24  # of what runs, so that the numbers beside it stand whole in 80 columns
 
 
 @contextmanager
-def progress_bar(quiet: bool, out: Path) -> Iterator[Callable[[str, int, int, int], None] | None]:
+def progress_bar(quiet: bool, out: Path) -> Iterator[Progress | None]:
     """A callback (label, done, total, tokens) that moves a bar; None when quiet.
 
     Where stderr is no terminal it says once what an earlier start of the run has done. What stops the run in `out`
@@ -26,7 +27,7 @@ def progress_bar(quiet: bool, out: Path) -> Iterator[Callable[[str, int, int, in
             with _bar() as show:
                 yield show
         else:
-            yield _Kept()
+            yield _say_what_was_kept()
 
 
 @contextmanager
@@ -39,41 +40,39 @@ def noted(out: Path) -> Iterator[None]:
         raise
 
 
-class _Kept:
-    """Says once what was done before: all that is told before the first tokens of this start."""
+def _say_what_was_kept() -> Progress:
+    """Says once what was done before: the last report before the first tokens of this start."""
+    kept = ""
+    has_begun = False
 
-    def __init__(self) -> None:
-        self._said = ""
-        self._is_told = False
-
-    def __call__(self, label: str, done: int, total: int, tokens: int) -> None:
+    def show(label: str, done: int, total: int, tokens: int) -> None:
+        nonlocal kept, has_begun
         if not tokens:
-            self._said = f"forkpoint: {done:,} of {total:,} are done already ({label})"
-        elif not self._is_told:
-            self._is_told = True
-            if self._said:
-                print(self._said, file=sys.stderr, flush=True)
+            kept = f"forkpoint: {done:,} of {total:,} are done already ({label})"
+        elif not has_begun:
+            has_begun = True
+            if kept:
+                print(kept, file=sys.stderr, flush=True)
+
+    return show
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, int, int, int], None]]:
+def _bar() -> Iterator[Progress]:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
     from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(None, table_column=Column(ratio=1)),
-        MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(None, table_column=Column(ratio=1)),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None, rate="")
 
         def show(label: str, done: int, total: int, tokens: int) -> None:

@@ -1,7 +1,7 @@
 """`forkpoint run RECIPE`: several verbs in a row from one file; what is done is skipped.
 
-Each stage is a process of its own, so that its memory is free before the next one starts. What was started and what is
-done stands in recipe.json.
+Each stage is a process of its own, so that its memory is free before the next one starts. recipe.json says what was
+started and what is done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -23,7 +24,8 @@ from pathlib import Path
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import parse
 from forkpoint.cli.progress import noted
-from forkpoint.files import only_process, to_json, write_whole
+from forkpoint.cli.verbs import RESUMING
+from forkpoint.files import only_process, to_json, writable, write_whole
 from forkpoint.recipe import RECORDS, Recipe, RecipeVerb, Record, StageStep, plan, read_recipe, read_records
 from forkpoint.redaction import public, without_secrets
 from forkpoint.types import UserError
@@ -31,6 +33,7 @@ from forkpoint.types import UserError
 FORKPOINT = [sys.executable, "-P", "-m", "forkpoint"]  # -P: no module of the working directory is taken for a library
 SECONDS_TO_STOP = 10  # that an interrupted stage has before it is killed
 SIGNAL_WHEN_PARENT_ENDS = 1  # PR_SET_PDEATHSIG of prctl(2)
+DONE = {"skip": "done before", "run": "done", "resume": "done, resumed", "redo": "done again"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class RecipeOptions:
     """no progress bars"""
 
 
+OPTIONS = RecipeOptions
+BARE = ("recipe", "the recipe, a YAML file")
+
+
 def recipe_of(options: RecipeOptions) -> Recipe:
     """The recipe that the options name, checked. UserError for anything wrong with it."""
     recipe = read_recipe(options.recipe, _verb, quiet=options.quiet)
@@ -58,72 +65,64 @@ def recipe_of(options: RecipeOptions) -> Recipe:
 
 def parse_options(argv: list[str]) -> RecipeOptions:
     """The options of these arguments."""
-    return parse("run", RecipeOptions, argv, positional=("recipe", "the recipe, a YAML file"))
+    return parse("run", RecipeOptions, argv, positional=BARE)
 
 
 def run(argv: list[str]) -> None:
     """Parse the arguments, read the recipe, run what is left of it, print what came of it."""
     options = parse_options(argv)
     recipe = recipe_of(options)
-    from forkpoint.cli.run_tables import print_plan, said_of
-
     if options.dry_run:
-        print_plan(recipe, _steps(recipe, _Progress(recipe)))
+        _print_plan(recipe, _Progress(recipe).steps())
         return
-    try:
-        recipe.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the output directory {recipe.out} cannot be used: {error.strerror}") from error
+    writable(recipe.out)
     with only_process(recipe.out), noted(recipe.out):
         progress = _Progress(recipe)
-        steps = _steps(recipe, progress)
+        steps = progress.steps()
         _clear(recipe, steps, progress)
         progress.save()  # the recipe may have other stages than before
         for number, step in enumerate(steps, 1):
             if step.action != "skip":
                 _do(step, f"{number} of {len(steps)}", recipe, progress)
-        print(said_of(steps))
+        counts = Counter(DONE[step.action] for step in steps)
+        print(", ".join(f"{count} {what}" for what, count in counts.items()))
         finish("run", argv, recipe.out)
 
 
 def _verb(name: str) -> RecipeVerb:
     """What a recipe must know of a verb. UserError for one that is unknown or cannot be a stage."""
     from forkpoint.cli import find_verb, load_verb
-    from forkpoint.cli.verbs import RESUMING
 
     verb, rest = find_verb(name.split())
     if rest:
         raise UserError(f"unknown verb {name!r}: did you mean {verb!r}?")
     loaded = load_verb(verb)
-    options = getattr(loaded, "OPTIONS", None)
-    if options is None:
+    names = frozenset(field.name for field in fields(loaded.OPTIONS))
+    if verb == "run" or "out" not in names:
         raise UserError(f"the verb {name!r} cannot be a stage of a recipe")
-    names = frozenset(field.name for field in fields(options))
-    check = getattr(loaded, "parse_options", partial(parse, verb, options))
+    check = getattr(loaded, "parse_options", partial(parse, verb, loaded.OPTIONS))
     return RecipeVerb(names - {"out"}, check, verb in RESUMING)
 
 
 class _Progress:
-    """What recipe.json says of each stage that was started."""
+    """recipe.json: what is known of each stage that was started."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.path, self.name = recipe.out / RECORDS, recipe.name
-        self.verbs = {stage.name: stage.verb for stage in recipe.stages}
+        self.recipe, self.path = recipe, recipe.out / RECORDS
         self.records: dict[str, Record] = {}
         if self.path.exists():
-            self._read()
-        elif recipe.out.exists() and any(not p.name.startswith(".") for p in _entries(recipe.out)):
-            raise UserError(
-                f"{recipe.out} holds files but no run of a recipe; choose an empty or new directory with --out"
-            )
+            name, _, self.records = read_records(self.path)
+            if name != recipe.name:
+                raise UserError(f"{recipe.out} holds a run of the recipe {name!r}, not {recipe.name!r}; "
+                                "choose another directory with --out")  # fmt: skip
+        elif recipe.out.exists() and any(not path.name.startswith(".") for path in recipe.out.iterdir()):
+            raise UserError(f"{recipe.out} holds files but no run of a recipe; "
+                            "choose an empty or new directory with --out")  # fmt: skip
 
-    def _read(self) -> None:
-        name, _, self.records = read_records(self.path)
-        if name != self.name:
-            raise UserError(
-                f"{self.path.parent} holds a run of the recipe {name!r}, not {self.name!r}; "
-                "choose another directory with --out"
-            )
+    def steps(self) -> list[StageStep]:
+        """What to do with each stage of the recipe."""
+        present = [stage.name for stage in self.recipe.stages if os.path.lexists(self.recipe.out / stage.name)]
+        return plan(self.recipe, self.records, present)
 
     def set(self, stage: str, record: Record) -> None:
         """Keep what is known of a stage; it is on disk when this returns."""
@@ -131,23 +130,29 @@ class _Progress:
         self.save()
 
     def save(self) -> None:
+        """Write recipe.json."""
+        verbs = {stage.name: stage.verb for stage in self.recipe.stages}
         stages = {name: asdict(record) for name, record in self.records.items()}
-        write_whole(self.path, to_json({"recipe": self.name, "verbs": self.verbs, "stages": stages}, indent=2) + "\n")
+        content = {"recipe": self.recipe.name, "verbs": verbs, "stages": stages}
+        write_whole(self.path, to_json(content, indent=2) + "\n")
 
 
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return list(directory.iterdir())
-    except OSError as error:
-        raise UserError(f"the output directory {directory} cannot be used: {error.strerror}") from error
+def _print_plan(recipe: Recipe, steps: Sequence[StageStep]) -> None:
+    """What would happen with each stage, and the command of each that would run."""
+    from forkpoint.report.content import Table
+    from forkpoint.report.terminal import print_table
+
+    rows = [
+        (step.stage.name, step.stage.verb, step.action + (f", because {step.why}" if step.action == "redo" else ""))
+        for step in steps
+    ]
+    print_table(Table(f"{recipe.name} in {recipe.out}", ("stage", "verb", "what would happen"), rows, left=3))
+    for step in steps:
+        if step.action != "skip":
+            print(without_secrets(f"forkpoint {shlex.join(step.stage.arguments(recipe.out))}"))
 
 
-def _steps(recipe: Recipe, progress: _Progress) -> list[StageStep]:
-    present = [stage.name for stage in recipe.stages if os.path.lexists(recipe.out / stage.name)]
-    return plan(recipe, progress.records, present)
-
-
-def _clear(recipe: Recipe, steps: list[StageStep], progress: _Progress) -> None:
+def _clear(recipe: Recipe, steps: Sequence[StageStep], progress: _Progress) -> None:
     """Remove the directories of stages to be redone; what a killed removal leaves is removed by the next run.
 
     Stages that the recipe no longer has keep theirs, but would be redone if they came back: what they were made of is
@@ -175,11 +180,8 @@ def _do(step: StageStep, number: str, recipe: Recipe, progress: _Progress) -> No
     """Run a stage. UserError if it was refused, exit code 1 if it failed."""
     stage = step.stage
     arguments = stage.arguments(recipe.out)
-    print(
-        f"forkpoint run: stage {stage.name} ({number}): {without_secrets(shlex.join(arguments))}",
-        file=sys.stderr,
-        flush=True,
-    )
+    command = without_secrets(shlex.join(arguments))
+    print(f"forkpoint run: stage {stage.name} ({number}): {command}", file=sys.stderr, flush=True)
     record = Record(stage.verb, public(stage.options))
     progress.set(stage.name, record)
     start = time.monotonic()

@@ -61,41 +61,34 @@ OPTIONS = ServeOptions
 def run(argv: list[str]) -> None:
     """Check the options, take the port, ask the upstream what it can do, and serve until interrupted."""
     options = parse("serve", ServeOptions, argv)
-    check(options)
+    upstream, model = _check(options)
     try:
         from forkpoint.engines.remote.openai_engine import load_openai
-        from forkpoint.serving.app import create_app
-        from forkpoint.serving.running import serve_until_stopped
+        from forkpoint.serving.app import create_app, serve_until_stopped, whats_wrong
     except ModuleNotFoundError as error:
         raise UserError(f"serve needs the package {error.name}: pip install 'forkpoint[serve]'") from None
     from forkpoint.serving.settings import Settings
-    from forkpoint.serving.upstream import whats_wrong
 
-    assert options.upstream is not None, "checked before"
-    assert options.model is not None, "checked before"
-    upstream = options.upstream
-    listening = listen(options.host, options.port)
+    listening = _listen(options.host, options.port)
     engine = load_openai(
-        options.model, upstream, served_model=options.served_model, concurrency=options.concurrency,
+        model, upstream, served_model=options.served_model, concurrency=options.concurrency,
         revision=options.revision, trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
     settings = Settings(
         max_tokens=options.max_tokens, most_paths=options.max_paths, running=options.running, waiting=options.waiting,
         keep_alive=options.keep_alive, key=os.environ.get(KEY) or None, upstream=lambda: whats_wrong(upstream),
     )  # fmt: skip
-    log_requests(options.quiet)
+    _log_requests(options.quiet)
     if options.host not in LOCAL and settings.key is None:
         print(f"forkpoint: anyone who reaches {options.host} may use this server; set {KEY} for a key", file=sys.stderr)
     host, port = listening.getsockname()[:2]
-    print(
-        f"forkpoint: http://{f'[{host}]' if ':' in host else host}:{port}/v1 answers for {shown_address(upstream)}",
-        flush=True,
-    )
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    print(f"forkpoint: {address} answers for {shown_address(upstream)}", flush=True)
     serve_until_stopped(create_app(engine, settings), listening, GRACE)
 
 
-def check(options: ServeOptions) -> None:
-    """Raise UserError for what is missing or out of range."""
+def _check(options: ServeOptions) -> tuple[str, str]:
+    """Upstream and model. UserError for what is missing or out of range."""
     if options.upstream is None:
         raise UserError("serve needs the server that generates: --upstream http://HOST:PORT/v1")
     if options.model is None:
@@ -107,9 +100,10 @@ def check(options: ServeOptions) -> None:
         raise UserError(f"--keep_alive must be above 0, but is {options.keep_alive}")
     if not 0 <= options.port < 2**16:
         raise UserError(f"--port must be between 0 and 65535, but is {options.port}")
+    return options.upstream, options.model
 
 
-def listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises UserError where the address is taken or none of this machine's."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -126,7 +120,7 @@ class PublicFormatter(logging.Formatter):
         return without_secrets(super().format(record))
 
 
-def log_requests(quiet: bool) -> None:
+def _log_requests(quiet: bool) -> None:
     """forkpoint's own log on stderr, a line a request unless quiet; other libraries keep theirs to themselves."""
     handler = logging.StreamHandler()
     handler.setFormatter(PublicFormatter("%(asctime)s %(message)s"))

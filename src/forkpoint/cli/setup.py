@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +22,24 @@ from forkpoint.cli.options import (
     TaskOptions,
 )
 from forkpoint.files import CONFIG, to_json
-from forkpoint.types import Problem, Request, Sampling
+from forkpoint.types import Problem, Request, Sampling, UserError
 
 if TYPE_CHECKING:
     from forkpoint.engines import Engine
 
-
-def max_tokens_of(task: str, asked: int | None) -> int:
-    """The longest response: as asked for, or by task."""
-    from forkpoint.tasks import task_spec
-
-    return task_spec(task).max_tokens if asked is None else asked
-
-
+# which engines an option is for, where that is not all of them
+TAKEN_BY = {
+    **dict.fromkeys(("device", "attn_implementation"), ("transformers",)),
+    **dict.fromkeys(("dtype", "memory_gib"), ("transformers", "vllm")),
+    **dict.fromkeys(("tensor_parallel_size", "engine_args"), ("vllm",)),
+    **dict.fromkeys(("base_url", "served_model", "concurrency"), ("openai",)),
+    **dict.fromkeys(("replicas", "inner"), ("ray",)),
+}
 # options that change nothing in a run
 NO_CONFIGURATION = ("out", "quiet", "export", "push", "private", "part", "inspect", "batch_tokens")
+LARGE = 5_000  # responses, beyond which sampling takes long on a small machine
+PROBED, PROBE_TOKENS = 128, 16  # responses, and tokens of each, by which the time of sampling is estimated
+LONG = 60  # seconds of sampling, below which nothing need be said
 
 
 def loading_settings(options: LoadingOptions) -> dict[str, Any]:
@@ -48,13 +53,6 @@ def model_settings(options: ModelOptions) -> dict[str, Any]:
     return loading_settings(options) | {"name": options.model, "revision": options.revision}
 
 
-def engine_of(options: EngineOptions) -> Engine:
-    """The engine that the options name."""
-    from forkpoint.cli.engines import load
-
-    return load(options)
-
-
 def local_engine_of(options: LocalOptions) -> Engine:
     """The transformers engine, in this process."""
     from forkpoint.engines import load_engine
@@ -63,15 +61,67 @@ def local_engine_of(options: LocalOptions) -> Engine:
     return load_engine(settings.pop("name"), memory_gib=options.memory_gib, **settings)
 
 
+def engine_of(options: EngineOptions) -> Engine:
+    """The engine that the options name. UserError where an option is another engine's, or out of range."""
+    engine_args = _checked_arguments(options)
+    hub: dict[str, Any] = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
+    if options.engine == "vllm":
+        from forkpoint.engines.remote.vllm_engine import load_vllm
+
+        return load_vllm(
+            options.model, dtype=options.dtype, memory_gib=options.memory_gib,
+            tensor_parallel_size=options.tensor_parallel_size, engine_args=engine_args, **hub,
+        )  # fmt: skip
+    if options.engine == "openai":
+        from forkpoint.engines.remote.openai_engine import load_openai
+
+        assert options.base_url is not None, "checked before"
+        names: dict[str, Any] = {"served_model": options.served_model, "concurrency": options.concurrency}
+        return load_openai(options.model, options.base_url, **names, **hub)
+    if options.engine == "ray":
+        from forkpoint.engines.cluster.ray_engine import load_ray
+
+        plain = EngineOptions(**{field.name: getattr(options, field.name) for field in fields(EngineOptions)})
+        replica = replace(plain, engine=options.inner, replicas=1, inner="transformers")
+        gpus = options.tensor_parallel_size if options.inner == "vllm" else int(options.device != "cpu")
+        return load_ray(partial(engine_of, replica), options.replicas, gpus_each=gpus)
+    return local_engine_of(options)
+
+
+def _checked_arguments(options: EngineOptions) -> dict[str, Any]:
+    """The value of --engine_args. UserError for it, for an option of another engine, and for counts below 1."""
+    used = {options.engine, options.inner} if options.engine == "ray" else {options.engine}
+    for name, takers in TAKEN_BY.items():
+        if getattr(options, name) != getattr(EngineOptions(), name) and not used & set(takers):
+            engines = " and ".join(takers)
+            raise UserError(f"--{name} is an option of --engine {engines}, but the engine is {options.engine}")
+    for name in ("tensor_parallel_size", "concurrency", "replicas"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, but is {getattr(options, name)}")
+    if options.engine == "openai" and options.base_url is None:
+        raise UserError("--engine openai needs the server's address: --base_url http://HOST:PORT/v1")
+    try:
+        arguments = json.loads(options.engine_args or "{}")
+    except ValueError as error:
+        raise UserError(f"--engine_args is not valid JSON: {error}") from None
+    if not isinstance(arguments, dict):
+        raise UserError(f"--engine_args must be a JSON object of names and values, but is {options.engine_args}")
+    return arguments
+
+
 def problems_of(options: TaskOptions) -> list[Problem]:
     """The task's problems."""
     from forkpoint.tasks import load_problems
 
-    return load_problems(
-        options.task, data=options.data, split=options.split, limit=options.limit, kind=options.kind,
-        question_column=options.question_column, answer_column=options.answer_column,
-        options_column=options.options_column,
-    )  # fmt: skip
+    names = ("data", "split", "limit", "kind", "question_column", "answer_column", "options_column")
+    return load_problems(options.task, **{name: getattr(options, name) for name in names})
+
+
+def max_tokens_of(task: str, asked: int | None) -> int:
+    """The longest response: as asked for, or by task."""
+    from forkpoint.tasks import task_spec
+
+    return task_spec(task).max_tokens if asked is None else asked
 
 
 def problems_apart(options: TaskOptions, questions: set[str]) -> list[Problem]:
@@ -86,21 +136,13 @@ def sampling_of(options: SamplingOptions, task: str) -> Sampling:
     from forkpoint.sampling.limits import validate
     from forkpoint.tasks import stop_strings
 
+    names = ("temperature", "top_p", "top_k", "min_p", "top_n_sigma", "seed")
     sampling = Sampling(
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        min_p=options.min_p,
-        top_n_sigma=options.top_n_sigma,
+        **{name: getattr(options, name) for name in names}, stop=stop_strings(options.prompt),
         max_tokens=max_tokens_of(task, options.max_tokens),
-        stop=stop_strings(options.prompt),
-        seed=options.seed,
-    )
+    )  # fmt: skip
     validate(sampling)
     return sampling
-
-
-LARGE = 5_000  # responses, beyond which sampling takes long on a small machine
 
 
 def announce_sampling(
@@ -111,9 +153,7 @@ def announce_sampling(
     `each`: responses to a problem; `rollouts`: most of them from each wrong response.
     """
     count = n_problems * each
-    if count * max(1, rollouts) <= LARGE or getattr(options, limit) is not None:
-        return
-    if options.quiet or (out / CONFIG).exists():
+    if count * max(1, rollouts) <= LARGE or getattr(options, limit) is not None or not _is_new(options, out):
         return
     more = f", and up to {rollouts:,} rollouts from each wrong one" if rollouts else ""
     responses = f"{each:,} {'response' if each == 1 else 'responses'} to each of {n_problems:,} problems"
@@ -123,23 +163,13 @@ def announce_sampling(
     )
 
 
-PROBED, PROBE_TOKENS = 128, 16  # responses, and tokens of each, by which the time of sampling is estimated
-LONG = 60  # seconds of sampling, below which nothing need be said
-
-
 def announce_time(
-    verb: str,
-    options: RunOptions,
-    out: Path,
-    engine: Engine,
-    problems: Sequence[Problem],
-    prompt: str,
-    sampling: Sampling,
-    each: int,
-) -> None:
+    verb: str, options: RunOptions, out: Path, engine: Engine, problems: Sequence[Problem], prompt: str,
+    sampling: Sampling, each: int,
+) -> None:  # fmt: skip
     """Say on stderr how long a new run in `out` may sample, if that is long, by a probe of the first responses."""
     count = len(problems) * each
-    if options.quiet or (out / CONFIG).exists() or count <= PROBED:
+    if count <= PROBED or not _is_new(options, out):
         return
     from forkpoint.tasks import render_prompt
     from forkpoint.trajectories.rows import check_prompts
@@ -153,16 +183,17 @@ def announce_time(
         tokens = sum(len(c.token_ids) for c in engine.generate(probe, replace(sampling, max_tokens=length)))
     seconds = (time.monotonic() - begun) * count * sampling.max_tokens / tokens
     if seconds > LONG:
+        duration = f"{seconds / 3600:,.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} minutes"
         print(
             f"forkpoint: {verb} is about to sample {count:,} responses of at most {sampling.max_tokens:,} tokens: at "
-            f"the pace of the first {PROBE_TOKENS} tokens of {PROBED}, {_duration(seconds)} at most",
+            f"the pace of the first {PROBE_TOKENS} tokens of {PROBED}, {duration} at most",
             file=sys.stderr,
         )
 
 
-def _duration(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:,.1f} hours" if hours >= 2 else f"{seconds / 60:.0f} minutes"
+def _is_new(options: RunOptions, out: Path) -> bool:
+    """Whether the run in `out` has yet to begin, and may speak of it."""
+    return not options.quiet and not (out / CONFIG).exists()
 
 
 def default_directory(verb: str, options: RunOptions, more: Mapping[str, Any] | None = None) -> Path:

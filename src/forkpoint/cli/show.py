@@ -1,9 +1,10 @@
-"""`forkpoint show DIR`: a finished run in the terminal."""
+"""`forkpoint show DIR`: a finished run in the terminal; `forkpoint report DIR`: its page drawn again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from forkpoint.cli.options import parse
@@ -32,17 +33,35 @@ class ShowOptions:
     """responses, at most"""
 
 
-def parse_options(argv: list[str]) -> ShowOptions:
+@dataclass(frozen=True)
+class ReportOptions:
+    """Draw report.html of a finished run again, and print its path."""
+
+    run: Path
+
+
+BARE = ("run", "the run's directory")
+
+
+def report(argv: list[str]) -> None:
+    """Write report.html into the run's directory and print its path."""
+    options = parse("report", ReportOptions, argv, positional=BARE)
+    from forkpoint.report import write_report
+
+    print(write_report(options.run))
+
+
+def parse_show(argv: list[str]) -> ShowOptions:
     """The options. UserError for what is wrong whatever the run."""
-    options = parse("show", ShowOptions, argv, positional=("run", "the run's directory"))
+    options = parse("show", ShowOptions, argv, positional=BARE)
     if options.limit < 0:
         raise UserError(f"limit must be at least 0, but is {options.limit}")
     return options
 
 
-def run(argv: list[str]) -> None:
+def show(argv: list[str]) -> None:
     """Parse the arguments and print."""
-    options = parse_options(argv)
+    options = parse_show(argv)
     from forkpoint.report import page_of
     from forkpoint.report.page import as_written
     from forkpoint.report.terminal import print_page, print_responses, wide_console
@@ -80,3 +99,9 @@ def _rows(page: Page, options: ShowOptions) -> list[Mapping[str, Any]]:
     if options.score is not None:
         raise UserError(f"no score {options.score!r} here: there is {', '.join(known) or 'none'}")
     return rows
+
+
+VERBS = {
+    "show": SimpleNamespace(OPTIONS=ShowOptions, BARE=BARE, parse_options=parse_show, run=show),
+    "report": SimpleNamespace(OPTIONS=ReportOptions, BARE=BARE, run=report),
+}

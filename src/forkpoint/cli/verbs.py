@@ -36,11 +36,11 @@ GROUPS = {
     "tools": {
         "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
         "show": ("forkpoint.cli.show", "show a finished run in the terminal: its tables, its responses in colours"),
-        "report": ("forkpoint.cli.report", "draw the page of a finished run again"),
-        "lab corpus": ("forkpoint.cli.lab_corpus", "make the lab's corpus with noise, for selective language modeling"),
-        "lab train": ("forkpoint.cli.lab_train", "train the embedded lab model from nothing"),
+        "report": ("forkpoint.cli.show", "draw the page of a finished run again"),
+        "lab corpus": ("forkpoint.cli.lab", "make the lab's corpus with noise, for selective language modeling"),
+        "lab train": ("forkpoint.cli.lab", "train the embedded lab model from nothing"),
         "doctor": ("forkpoint.cli.doctor", "say what is installed, what is missing, and what to do about it"),
-        "completion": ("forkpoint.cli.completion", "print what makes bash, zsh or fish complete verbs and options"),
+        "completion": ("forkpoint.cli.completion", "print what makes bash, zsh, fish or tcsh complete"),
     },
 }
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}

@@ -27,7 +27,7 @@ DIRECT = ((" The answer is {answer}.", 3), (" {answer}", 1))
 
 
 def draw_slips(rng: random.Random, problem: LabProblem) -> tuple[int, ...]:
-    """One slip per step, mostly zero; drawn again where a written result would fall below zero."""
+    """One slip a step, mostly zero; drawn again where a written result would fall below zero."""
     while True:
         slips = tuple(rng.choice(SLIPS) if rng.random() < SLIP_PROBABILITY else 0 for _ in problem.steps)
         if all(w.result >= 0 for w in work_out(problem.steps, slips)):
@@ -36,19 +36,18 @@ def draw_slips(rng: random.Random, problem: LabProblem) -> tuple[int, ...]:
 
 def worked_text(problem: LabProblem, worked: list[WorkedStep], opening: str, link: str) -> str:
     """A worked answer: the opening, a sentence a step, and the result of the last step as the answer."""
-    parts = [opening.format(start=problem.start)]
+    text = opening.format(start=problem.start)
     for i, w in enumerate(worked):
-        before = f" {link}" if link and i else ""
-        parts.append(f"{before} {w.left} {w.op} {w.right} = {w.result}.")
-    return "".join(parts) + f" The answer is {worked[-1].result}."
+        text += f"{f' {link}' if link and i else ''} {w.left} {w.op} {w.right} = {w.result}."
+    return f"{text} The answer is {worked[-1].result}."
 
 
 def answer_text(rng: random.Random, problem: LabProblem) -> str:
     """One answer as the corpus writes it, direct or worked."""
     if rng.random() < DIRECT_SHARE:
-        template = rng.choices([t for t, _ in DIRECT], [w for _, w in DIRECT])[0]
+        template, _ = rng.choices(DIRECT, [weight for _, weight in DIRECT])[0]
         return template.format(answer=problem.answer)
-    opening, link, _ = rng.choices(OPENINGS, [w for *_, w in OPENINGS])[0]
+    opening, link, _ = rng.choices(OPENINGS, [weight for *_, weight in OPENINGS])[0]
     return worked_text(problem, work_out(problem.steps, draw_slips(rng, problem)), opening, link)
 
 

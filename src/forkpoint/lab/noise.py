@@ -1,17 +1,14 @@
 """The lab's corpus for selective language modeling: worked problems with noise whose token positions are known.
 
-A document is a list of pieces (kind, token ids). Each piece is tokenised by itself and the ids are put one after the
-other, so that the kind of every token is exact. Without its noise a document is the lab's plain prompt and a worked
-answer without slips. Four kinds of noise come into a document, each independently with its PROBABILITY:
+A document is a list of pieces (kind, token ids), each tokenised by itself, so that the kind of every token is exact.
+Without noise a document is the lab's plain prompt and a worked answer without slips. Four kinds of noise come into a
+document, each independently with its PROBABILITY:
 
     random        runs of tokens drawn uniformly from the vocabulary, between sentences
     markup        tags, entities and wiki marks with varying numbers, between sentences
     boilerplate   what surrounds a text on a page, before it, after it and between its sentences
-    wrong         every number of the text that is not the one that the text without slips has in its place: the result
-                  of a slip, what later steps carry on of it, and a wrong final answer, with all of their digits. A
-                  number that comes out right in spite of an earlier slip is clean, as are all the words
-
-Pure, apart from the tokenizer that is handed in. Knows nothing of models, files or selection.
+    wrong         every number in whose place the text without slips has another: the result of a slip, what later steps
+                  carry on of it, and a wrong final answer, with all digits; the words are clean
 """
 
 from __future__ import annotations
@@ -42,16 +39,10 @@ MARKUP_TEXTS = (
 )  # fmt: skip
 MARKUP_NUMBERS = (1, 99)
 BOILERPLATE_TEXTS = (
-    "Copyright {year} {site}.",
-    "All rights reserved.",
-    "Subscribe to our newsletter.",
-    "Home | About | Page {n}",
-    "Sign in to {site}.",
-    "Share this with {n} friends.",
-    "We use cookies.",
-    "{n} comments on {site}.",
+    "Copyright {year} {site}.", "All rights reserved.", "Subscribe to our newsletter.", "Home | About | Page {n}",
+    "Sign in to {site}.", "Share this with {n} friends.", "We use cookies.", "{n} comments on {site}.",
     "Next page: {n}",
-)
+)  # fmt: skip
 SITES = ("Sumpost", "Mathlink", "Quizbox", "Edunet")
 YEARS = (2005, 2025)
 PAGES = (1, 99)
@@ -66,7 +57,10 @@ Opening = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class NoisyDocument:
-    """A document and the kind of each of its tokens, as an index into KINDS; both have the same length."""
+    """A document and the kind of each token, as an index into KINDS; both have the same length.
+
+    id="lab/train/0/7", token_ids=(50, 27, ..., 0), kinds=(0, 0, ..., 0)
+    """
 
     id: str
     token_ids: TokenIds
@@ -79,24 +73,24 @@ def noisy_documents(seed: int, tokenizer: Any, split: str = "train", start: int 
     Document i is a function of (seed, split, i), and without its noise it is document i of `clean_documents`. The last
     token of every document is the tokenizer's end-of-sequence token.
     """
-    encode = encoder(tokenizer)
+    encode = _encoder(tokenizer)
     special = set(tokenizer.all_special_ids)
     vocabulary = [i for i in range(len(tokenizer)) if i not in special]
     for name, problem, rng in _problems(seed, split, start):
-        opening = draw_opening(rng)
-        exact = document_text(problem, opening)
-        written = wrong_text(rng, problem, opening) if rng.random() < PROBABILITY[WRONG] else exact
-        noise = [(kind, noise_ids(rng, kind, encode, vocabulary)) for kind in noise_kinds(rng)]
-        pieces = put_between(rng, sentence_pieces(written, exact, encode), noise)
+        opening = _draw_opening(rng)
+        exact = _text(problem, opening)
+        written = _wrong_text(rng, problem, opening) if rng.random() < PROBABILITY[WRONG] else exact
+        noise = [(kind, _noise_ids(rng, kind, encode, vocabulary)) for kind in _noise_kinds(rng)]
+        pieces = _put_between(rng, _sentence_pieces(written, exact, encode), noise)
         yield _document(name, [*pieces, (CLEAN, (tokenizer.eos_token_id,))])
 
 
 def clean_documents(seed: int, tokenizer: Any, split: str = "train", start: int = 0) -> Iterator[NoisyDocument]:
     """The documents of `noisy_documents` without their noise: every kind is CLEAN, every number right."""
-    encode = encoder(tokenizer)
+    encode = _encoder(tokenizer)
     for name, problem, rng in _problems(seed, split, start):
-        exact = document_text(problem, draw_opening(rng))
-        pieces = itertools.chain.from_iterable(sentence_pieces(exact, exact, encode))
+        exact = _text(problem, _draw_opening(rng))
+        pieces = itertools.chain.from_iterable(_sentence_pieces(exact, exact, encode))
         yield _document(name, [*pieces, (CLEAN, (tokenizer.eos_token_id,))])
 
 
@@ -111,33 +105,33 @@ def _document(name: str, pieces: list[Piece]) -> NoisyDocument:
     return NoisyDocument(name, ids, tuple(kind for kind, tokens in pieces for _ in tokens))
 
 
-def encoder(tokenizer: Any) -> Encode:
+def _encoder(tokenizer: Any) -> Encode:
     """Text to token ids, without special tokens; the pieces of the corpus recur, so they are remembered."""
     return lru_cache(maxsize=2**16)(lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
 
 
-def draw_opening(rng: random.Random) -> Opening:
+def _draw_opening(rng: random.Random) -> Opening:
     """One of the corpus's openings, and the word that goes with it before each later step."""
     opening, link, _ = rng.choices(OPENINGS, [weight for *_, weight in OPENINGS])[0]
     return opening, link
 
 
-def document_text(problem: LabProblem, opening: Opening, slips: tuple[int, ...] | None = None) -> str:
+def _text(problem: LabProblem, opening: Opening, slips: tuple[int, ...] | None = None) -> str:
     """The plain prompt and a worked answer, without slips or with these."""
     return f"Q: {problem.question}\nA:" + worked_text(problem, work_out(problem.steps, slips), *opening)
 
 
-def wrong_text(rng: random.Random, problem: LabProblem, opening: Opening) -> str:
+def _wrong_text(rng: random.Random, problem: LabProblem, opening: Opening) -> str:
     """The text with at least one slip in its steps, or with nothing wrong but the final answer."""
     if rng.random() < ONLY_THE_LAST:
         slip = rng.choice([slip for slip in SLIPS if problem.answer + slip >= 0])
-        return document_text(problem, opening).removesuffix(f"{problem.answer}.") + f"{problem.answer + slip}."
+        return _text(problem, opening).removesuffix(f"{problem.answer}.") + f"{problem.answer + slip}."
     while not any(slips := draw_slips(rng, problem)):
         pass
-    return document_text(problem, opening, slips)
+    return _text(problem, opening, slips)
 
 
-def sentence_pieces(written: str, exact: str, encode: Encode) -> list[list[Piece]]:
+def _sentence_pieces(written: str, exact: str, encode: Encode) -> list[list[Piece]]:
     """The pieces of each sentence of `written`: words, and numbers, WRONG where `exact` has another one there."""
     return [
         [
@@ -149,20 +143,18 @@ def sentence_pieces(written: str, exact: str, encode: Encode) -> list[list[Piece
     ]
 
 
-def noise_kinds(rng: random.Random) -> list[int]:
+def _noise_kinds(rng: random.Random) -> list[int]:
     """The kinds of the pieces that go between a document's sentences, in their order."""
-    kinds = [
-        kind
-        for kind in MOST_PIECES
-        if rng.random() < PROBABILITY[kind]
-        for _ in range(rng.randint(1, MOST_PIECES[kind]))
-    ]
+    kinds: list[int] = []
+    for kind, most in MOST_PIECES.items():
+        if rng.random() < PROBABILITY[kind]:
+            kinds += [kind] * rng.randint(1, most)
     rng.shuffle(kinds)
     return kinds
 
 
-def noise_ids(rng: random.Random, kind: int, encode: Encode, vocabulary: Sequence[int]) -> TokenIds:
-    """One piece of noise; `vocabulary` is the ids that RANDOM draws from."""
+def _noise_ids(rng: random.Random, kind: int, encode: Encode, vocabulary: Sequence[int]) -> TokenIds:
+    """One piece of noise; RANDOM draws from the ids of `vocabulary`."""
     if kind == RANDOM:
         return tuple(rng.choices(vocabulary, k=rng.randint(*RANDOM_LENGTHS)))
     if kind == MARKUP:
@@ -171,7 +163,7 @@ def noise_ids(rng: random.Random, kind: int, encode: Encode, vocabulary: Sequenc
     return encode(f"\n{text.format(site=rng.choice(SITES), year=rng.randint(*YEARS), n=rng.randint(*PAGES))}\n")
 
 
-def put_between(rng: random.Random, sentences: list[list[Piece]], noise: list[Piece]) -> list[Piece]:
+def _put_between(rng: random.Random, sentences: list[list[Piece]], noise: list[Piece]) -> list[Piece]:
     """The sentences' pieces with each piece of noise between two of them; BOILERPLATE also before and after."""
     gaps: list[list[Piece]] = [[] for _ in range(len(sentences) + 1)]
     for kind, tokens in noise:

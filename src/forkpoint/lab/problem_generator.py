@@ -13,6 +13,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from forkpoint.types import Problem, UserError
 
@@ -23,18 +24,20 @@ DEFAULT_TEST_SIZE = 1000
 LARGEST_VALUE = 300
 
 NAMES = (
-    "Ada", "Ben", "Cleo", "Dev", "Emil", "Fay", "Gus", "Hana", "Ivan", "Jun",
-    "Kofi", "Lena", "Mia", "Nils", "Omar", "Pia", "Rosa", "Sam", "Tom", "Zoe",
+    "Ada", "Ben", "Cleo", "Dev", "Emil", "Fay", "Gus", "Hana", "Ivan", "Jun", "Kofi", "Lena", "Mia", "Nils", "Omar",
+    "Pia", "Rosa", "Sam", "Tom", "Zoe",
 )  # fmt: skip
 ITEMS = (
-    "apples", "beads", "books", "buttons", "cards", "coins", "eggs", "keys",
-    "marbles", "nuts", "pens", "plums", "shells", "stamps", "stones", "tickets",
+    "apples", "beads", "books", "buttons", "cards", "coins", "eggs", "keys", "marbles", "nuts", "pens", "plums",
+    "shells", "stamps", "stones", "tickets",
 )  # fmt: skip
-ADD_EVENTS = ("{n} buys {x} more.", "{o} gives {n} {x} {i}.", "{n} finds {x} {i}.")
-TAKE_EVENTS = ("{n} loses {x} of them.", "{n} gives {x} {i} to {o}.", "{n} sells {x} {i}.")
+EVENTS = {
+    "add": ("{n} buys {x} more.", "{o} gives {n} {x} {i}.", "{n} finds {x} {i}."),
+    "take": ("{n} loses {x} of them.", "{n} gives {x} {i} to {o}.", "{n} sells {x} {i}."),
+    "pack": ("{n} buys {k} boxes with {m} {i} each.", "{k} friends give {n} {m} {i} each."),
+    "share": ("{n} gives {k} friends {m} {i} each.", "{n} sells {k} bags with {m} {i} each."),
+}
 TIMES_EVENTS = {2: "Then the number of {i} doubles.", 3: "Then the number of {i} triples."}
-PACK_EVENTS = ("{n} buys {k} boxes with {m} {i} each.", "{k} friends give {n} {m} {i} each.")
-SHARE_EVENTS = ("{n} gives {k} friends {m} {i} each.", "{n} sells {k} bags with {m} {i} each.")
 QUESTIONS = ("How many {i} does {n} have now?", "How many {i} does {n} have in the end?")
 
 
@@ -81,11 +84,6 @@ class WorkedStep:
     result: int
 
 
-def compute(left: int, op: str, right: int) -> int:
-    """The exact result of one step."""
-    return {"+": left + right, "-": left - right, "*": left * right}[op]
-
-
 def work_out(steps: tuple[Step, ...], slips: tuple[int, ...] | None = None) -> list[WorkedStep]:
     """The steps with their values; `slips[i]` is added to the result of step i and carried on by the later steps."""
     worked: list[WorkedStep] = []
@@ -95,7 +93,7 @@ def work_out(steps: tuple[Step, ...], slips: tuple[int, ...] | None = None) -> l
 
     for i, step in enumerate(steps):
         left, right = value(step.left), value(step.right)
-        exact = compute(left, step.op, right)
+        exact = {"+": left + right, "-": left - right, "*": left * right}[step.op]
         worked.append(WorkedStep(left, step.op, right, exact + (slips[i] if slips else 0)))
     return worked
 
@@ -110,40 +108,30 @@ def _opening(rng: random.Random, level: int) -> tuple[str, int, list[Step], int]
     """The first sentence, its number, its steps (none or one), and the value that the chain starts from."""
     start = rng.randint(3, 40)
     if level > 1 and rng.random() < 0.3:
+        other = f"{{o}} has {start} {{i}}. {{n}} has"
         if rng.random() < 0.5:
             more = rng.randint(2, 30)
-            return (
-                f"{{o}} has {start} {{i}}. {{n}} has {more} more than {{o}}.",
-                start,
-                [Step(start, "+", more)],
-                start + more,
-            )
+            return f"{other} {more} more than {{o}}.", start, [Step(start, "+", more)], start + more
         times = rng.randint(2, 3)
-        return (
-            f"{{o}} has {start} {{i}}. {{n}} has {times} times as many.",
-            start,
-            [Step(start, "*", times)],
-            start * times,
-        )
+        return f"{other} {times} times as many.", start, [Step(start, "*", times)], start * times
     return f"{{n}} has {start} {{i}}.", start, [], start
 
 
 def _event(rng: random.Random, value: int, done: int, room: int) -> tuple[str, list[Step]]:
     """One event and its steps: `value` is the quantity so far, `done` the steps before, `room` how many may follow."""
     here: Operand = Ref(done - 1) if done else value
-    kind = rng.choice(
-        ("add", "take", "times", "pack", "share") if room > 1 else ("add", "add", "take", "take", "times")
-    )
+    one_step, two_steps = ("add", "add", "take", "take", "times"), ("add", "take", "times", "pack", "share")
+    kind = rng.choice(two_steps if room > 1 else one_step)
+    op = "+" if kind in ("add", "pack") else "-"
     if kind == "times":
         by = rng.choice((2, 3))
         return TIMES_EVENTS[by], [Step(here, "*", by)]
     if kind in ("pack", "share"):
         k, m = rng.randint(2, 5), rng.randint(2, 8)
-        text = rng.choice(PACK_EVENTS if kind == "pack" else SHARE_EVENTS).replace("{k}", str(k)).replace("{m}", str(m))
-        return text, [Step(k, "*", m), Step(here, "+" if kind == "pack" else "-", Ref(done))]
+        text = rng.choice(EVENTS[kind]).replace("{k}", str(k)).replace("{m}", str(m))
+        return text, [Step(k, "*", m), Step(here, op, Ref(done))]
     x = rng.randint(2, 30)
-    text = rng.choice(ADD_EVENTS if kind == "add" else TAKE_EVENTS).replace("{x}", str(x))
-    return text, [Step(here, "+" if kind == "add" else "-", x)]
+    return rng.choice(EVENTS[kind]).replace("{x}", str(x)), [Step(here, op, x)]
 
 
 def _draw(rng: random.Random, level: int) -> LabProblem | None:
@@ -185,13 +173,10 @@ def stream(seed: int, split: str, level: int | None = None) -> Iterator[LabProbl
             yield problem
 
 
-def load_problems(
-    split: str = "test", limit: int | None = None, seed: int = 0, level: int | None = None
-) -> list[Problem]:
+def load_problems(split: str = "test", limit: int | None = None, seed: int = 0) -> list[Problem]:
     """The first `limit` (default 1000) problems of a split as task problems with stable ids."""
-    source = stream(seed, split, level)
     count = DEFAULT_TEST_SIZE if limit is None else limit
     return [
         Problem(id=f"lab/{split}/{seed}/{i}", question=p.question, answer=str(p.answer), kind="number")
-        for i, p in zip(range(count), source, strict=False)
+        for i, p in enumerate(islice(stream(seed, split), count))
     ]

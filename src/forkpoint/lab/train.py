@@ -1,10 +1,11 @@
 """How the embedded lab model is made: `forkpoint lab train` runs exactly this.
 
 A Llama-architecture model of about 0.9M parameters learns next-token prediction on the lab corpus, one document a
-row, from random initialisation; tokens of the question weigh QUESTION_WEIGHT, those of the answer 1. LABEL_SMOOTHING
-stands for the noise of real text: it gives every token a small chance everywhere, and so logits the shape that they
-have in large models, a narrow bulk with a few outliers about ten standard deviations above. Everything is derived from
-the seed and the number of steps.
+row; tokens of the question weigh QUESTION_WEIGHT, those of the answer 1. LABEL_SMOOTHING stands for the noise of real
+text: every token has a small chance everywhere, which gives logits the shape that they have in large models, a narrow
+bulk with a few outliers about ten standard deviations above. Everything follows from the seed and the number of steps.
+
+The tokenizer is byte-level BPE that keeps every digit a token of its own, so that any text can be encoded.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from forkpoint.lab.corpus import documents
-from forkpoint.lab.tokenizer import train_tokenizer
 
+EOS, PAD = "<|end|>", "<|pad|>"
 QUESTION_WEIGHT = 0.1
 LABEL_SMOOTHING = 1e-3
 TOKENIZER_DOCUMENTS = 20_000
@@ -47,22 +52,33 @@ class LabRecipe:
     seed: int = 0
 
 
+def train_tokenizer(recipe: LabRecipe) -> PreTrainedTokenizerFast:
+    """A tokenizer of the corpus; it puts no token around a text by itself."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocab_size, special_tokens=[EOS, PAD], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    texts = (q + a for q, a in itertools.islice(documents(recipe.seed), TOKENIZER_DOCUMENTS))
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
 def build_model(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """The untrained model."""
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+        vocab_size=len(tokenizer), hidden_size=recipe.hidden_size, intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
+        max_position_embeddings=4096, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
     return LlamaForCausalLM(config)
 
 
@@ -80,26 +96,18 @@ def batches(recipe: LabRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[t
         chunks = [rows[i : i + recipe.batch_documents] for i in range(0, len(rows), recipe.batch_documents)]
         rng.shuffle(chunks)
         for chunk in chunks:
-            width = max(len(q) + len(a) + 1 for q, a in chunk)
-            fill = [width - len(q) - len(a) - 1 for q, a in chunk]
-            ids = [[*q, *a, eos, *[pad] * f] for (q, a), f in zip(chunk, fill, strict=True)]
-            weights = [
-                [*[QUESTION_WEIGHT] * len(q), *[1.0] * (len(a) + 1), *[0.0] * f]
-                for (q, a), f in zip(chunk, fill, strict=True)
-            ]
-            yield torch.tensor(ids), torch.tensor(weights)
+            ids = [torch.tensor([*q, *a, eos]) for q, a in chunk]
+            weights = [torch.tensor([QUESTION_WEIGHT] * len(q) + [1.0] * (len(a) + 1)) for q, a in chunk]
+            yield pad_sequence(ids, True, pad), pad_sequence(weights, True)
 
 
 def build_optimizers(recipe: LabRecipe, model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings and norms; "peak" holds each one's learning rate."""
+    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if all(p is not m for m in matrices)]
-    muon = torch.optim.Muon(
-        [{"params": matrices, "peak": recipe.matrix_learning_rate}], weight_decay=recipe.weight_decay
-    )
-    adamw = torch.optim.AdamW(
-        [{"params": others, "peak": recipe.other_learning_rate}], betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    rest = [p for p in model.parameters() if all(p is not m for m in matrices)]
+    decay = recipe.weight_decay
+    muon = torch.optim.Muon(matrices, lr=recipe.matrix_learning_rate, weight_decay=decay)
+    adamw = torch.optim.AdamW(rest, lr=recipe.other_learning_rate, betas=(0.9, 0.98), weight_decay=decay)
     return [muon, adamw]
 
 
@@ -111,47 +119,36 @@ def schedule(recipe: LabRecipe, step: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def train_step(
-    model: LlamaForCausalLM,
-    optimizers: list[torch.optim.Optimizer],
-    share: float,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-) -> float:
-    """One step at a share of the peak learning rates; returns the batch's weighted mean loss per token (nats)."""
+def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The weighted mean loss per token of a batch (nats); ids and weights are [B, T]."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(ids[:, :-1], use_cache=False).logits
     losses = cross_entropy(
         logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none", label_smoothing=LABEL_SMOOTHING
     )
     weight = weights[:, 1:].flatten()
-    loss = (losses * weight).sum() / weight.sum()
-    model.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = share * group["peak"]
-        optimizer.step()
-    return loss.item()
+    return (losses * weight).sum() / weight.sum()
 
 
-def train_lab_model(
-    out: Path, recipe: LabRecipe, report: Callable[[str], None] = print
-) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def train_lab_model(out: Path, recipe: LabRecipe, report: Callable[[str], None]) -> None:
     """Train the lab model from nothing and save it with its tokenizer as safetensors in `out`."""
-    texts = (q + a for q, a in itertools.islice(documents(recipe.seed), TOKENIZER_DOCUMENTS))
-    tokenizer = train_tokenizer(texts, recipe.vocab_size)
+    tokenizer = train_tokenizer(recipe)
     model = build_model(recipe, tokenizer).train()
     optimizers = build_optimizers(recipe, model)
+    schedulers = [LambdaLR(optimizer, partial(schedule, recipe)) for optimizer in optimizers]
     started, tokens, recent = time.monotonic(), 0, 0.0
     for step, (ids, weights) in enumerate(itertools.islice(batches(recipe, tokenizer), recipe.steps)):
-        loss = train_step(model, optimizers, schedule(recipe, step), ids, weights)
-        recent = loss if step == 0 else 0.95 * recent + 0.05 * loss
+        loss = loss_of(model, ids, weights)
+        model.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+        recent = loss.item() if step == 0 else 0.95 * recent + 0.05 * loss.item()
         tokens += ids.numel()
         if step % 100 == 99 or step == recipe.steps - 1:
             seconds = time.monotonic() - started
             report(f"step {step + 1}/{recipe.steps}  loss {recent:.4f}  {tokens / seconds:,.0f} tokens/s")
     model.eval().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    return model, tokenizer

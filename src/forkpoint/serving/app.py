@@ -11,27 +11,33 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
+from types import FrameType
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from forkpoint.engines import Engine
-from forkpoint.serving import errors, responses, streaming
+from forkpoint.engines.remote.openai_calls import CompletionsServer
+from forkpoint.serving import errors, responses
 from forkpoint.serving.errors import ApiError
 from forkpoint.serving.jobs import Job, job_of, served_strategy
 from forkpoint.serving.requests import Body, ChatBody, CompletionBody, read_body
-from forkpoint.serving.responses import CHAT, COMPLETION, CompletionShape
 from forkpoint.serving.settings import READY_MADE, Settings
-from forkpoint.serving.work import Abandoned, ServingEngine, WorkPool
+from forkpoint.serving.work import Abandoned, Piece, ServingEngine, WorkPool
+from forkpoint.types import FailedError, UserError
 
 log = logging.getLogger("forkpoint.serving")
-Payload = list[dict[str, Any]]
-"""A whole response as its only element, or the chunks of a stream."""
+ONCE: Any = {"max_retries": 0, "timeout": 3.0}  # seconds
 
 
 def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (frozen)
@@ -43,19 +49,24 @@ def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # n
         yield
         pool.close()
 
-    app = FastAPI(title="forkpoint serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    errors.install(app)
+    app = FastAPI(
+        title="forkpoint serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
+        exception_handlers=errors.HANDLERS,
+    )  # fmt: skip
     app.state.pool = pool
     app.add_middleware(KeyCheck, key=settings.key)
     started = int(time.time())
 
+    def described(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": started, "owned_by": "forkpoint", "root": engine.name}
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(name, engine, started) for name in READY_MADE]}
+        return {"object": "list", "data": [described(name) for name in READY_MADE]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        return _model(served_strategy(name).spec, engine, started)
+        return described(served_strategy(name).spec)
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -65,52 +76,31 @@ def create_app(engine: Engine, settings: Settings = Settings()) -> FastAPI:  # n
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        return await answer(request, CompletionBody, COMPLETION)
+        return await answer(request, CompletionBody)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        return await answer(request, ChatBody, CHAT)
+        return await answer(request, ChatBody)
 
-    async def answer(request: Request, kind: type[Body], shape: CompletionShape) -> Response:
+    async def answer(request: Request, kind: type[Body]) -> Response:
         began = time.monotonic()
         try:
             raw = await _read(request, settings.most_bytes)
-            body, job = await asyncio.to_thread(_understand, engine, kind, raw, settings)
-            piece = pool.start(lambda abandoned: _payload(ServingEngine(engine, abandoned), job, body, shape))
+            job = await asyncio.to_thread(lambda: job_of(engine, read_body(kind, raw), settings))
+            piece = pool.start(lambda abandoned: responses.payload(ServingEngine(engine, abandoned), job))
         except ApiError as error:
             log.info("%s refused, %d: %s", request.url.path, error.status, error.message)
             raise
-        result: asyncio.Future[Payload] = piece.result
-        result.add_done_callback(lambda done: _log(request, body, job, done, time.monotonic() - began))
-        if not body.stream:
-            return JSONResponse((await _unless_gone(request, result, piece.abandon))[0])
-        await asyncio.wait({result}, timeout=settings.keep_alive)  # a failure this early has a status of its own
-        if result.done():
-            result.result()
-        stream = _abandoning(streaming.events(result, settings.keep_alive), piece.abandon)
-        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        piece.result.add_done_callback(lambda done: _log(request, job, done, time.monotonic() - began))
+        if not job.body.stream:
+            return JSONResponse((await _unless_gone(request, piece))[0])
+        await asyncio.wait({piece.result}, timeout=settings.keep_alive)  # a failure this early has a status of its own
+        if piece.result.done():
+            piece.result.result()
+        events = responses.events(piece, settings.keep_alive)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     return app
-
-
-def _understand(engine: Engine, kind: type[Body], raw: bytes, settings: Settings) -> tuple[Body, Job]:
-    body = read_body(kind, raw)
-    return body, job_of(engine, body, settings)
-
-
-def _payload(engine: Engine, job: Job, body: Body, shape: CompletionShape) -> Payload:
-    """Solve a job. In a thread of the pool."""
-    outcomes = job.strategy.solve(engine, job.cases)
-    choices = responses.choices_of(job, outcomes, with_texts=body.return_paths)
-    usage = responses.usage_of(job, outcomes)
-    if not body.stream:
-        return [responses.whole(shape, body.model, choices, usage)]
-    wanted = usage if body.stream_options and body.stream_options.include_usage else None
-    return list(streaming.chunks(shape, body.model, choices, wanted, engine.tokenizer))
-
-
-def _model(name: str, engine: Engine, created: int) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": created, "owned_by": "forkpoint", "root": engine.name}
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -123,18 +113,18 @@ async def _read(request: Request, most: int) -> bytes:
     return bytes(raw)
 
 
-async def _unless_gone(request: Request, result: asyncio.Future[Payload], abandon: Callable[[], None]) -> Payload:
-    """The result; abandoned when the client is gone before."""
-    left = asyncio.create_task(_gone(request))
-    first: set[asyncio.Future[Any]] = {result, left}
+async def _unless_gone(request: Request, piece: Piece) -> list[dict[str, Any]]:
+    """The piece's result; the piece is abandoned when the client is gone before."""
+    gone = asyncio.create_task(_gone(request))
+    either: set[asyncio.Future[Any]] = {piece.result, gone}
     try:
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not piece.result.done():
             raise ApiError(499, "the client left before its answer was there")
-        return result.result()
+        return list(piece.result.result())
     finally:
-        left.cancel()
-        abandon()  # does nothing to what is done
+        gone.cancel()
+        piece.abandon()  # does nothing to what is done
 
 
 async def _gone(request: Request) -> None:
@@ -142,21 +132,13 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _abandoning(stream: AsyncIterator[str], abandon: Callable[[], None]) -> AsyncIterator[str]:
-    try:
-        async for event in stream:
-            yield event
-    finally:
-        abandon()
-
-
-def _log(request: Request, body: Body, job: Job, done: asyncio.Future[Payload], seconds: float) -> None:
+def _log(request: Request, job: Job, done: asyncio.Future[Any], seconds: float) -> None:
     """One line a request that reached the engine."""
     error = None if done.cancelled() else done.exception()
     left = done.cancelled() or isinstance(error, Abandoned)
-    said = "the client left" if left else "done" if error is None else str(error) or type(error).__name__
+    end = "the client left" if left else "done" if error is None else str(error) or type(error).__name__
     log.info(
-        "%s %s, %d prompt tokens, %.2f s: %s", request.url.path, job.strategy.spec, job.prompt_tokens, seconds, said
+        "%s %s, %d prompt tokens, %.2f s: %s", request.url.path, job.strategy.spec, job.prompt_tokens, seconds, end
     )
 
 
@@ -167,10 +149,55 @@ class KeyCheck:
         self._app, self._wanted = app, key and f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._wanted or scope["path"] == "/health":
-            return await self._app(scope, receive, send)
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if hmac.compare_digest(given, self._wanted):
-            return await self._app(scope, receive, send)
-        error = ApiError(401, "this server wants its key: Authorization: Bearer KEY", code="invalid_api_key")
-        return await error.response()(scope, receive, send)
+        answers: ASGIApp = self._app
+        if scope["type"] == "http" and self._wanted and scope["path"] != "/health":
+            sent = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(sent, self._wanted):
+                message = "this server wants its key: Authorization: Bearer KEY"
+                answers = ApiError(401, message, code="invalid_api_key").response()
+        await answers(scope, receive, send)
+
+
+def whats_wrong(url: str) -> str | None:
+    """None where the server at `url` (http://HOST:PORT/v1) lists its models, else why it does not, in one sentence."""
+    try:
+        _upstream(url).get("/models", ONCE)
+    except (UserError, FailedError) as error:
+        return str(error)
+    return None
+
+
+@cache
+def _upstream(url: str) -> CompletionsServer:
+    return CompletionsServer(url, "", os.environ.get("OPENAI_API_KEY", "").strip())
+
+
+def serve_until_stopped(app: FastAPI, listening: socket.socket, grace: float) -> None:
+    """Serve until SIGINT or SIGTERM; then for `grace` seconds more, or to a second signal, what is under way."""
+    after = int(grace) + 5  # seconds, for bodies that never end
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=after)
+    DrainingServer(config, app, grace).run(sockets=[listening])
+
+
+class DrainingServer(uvicorn.Server):
+    """Uvicorn's, but instead of cancelling work it answers 503 to each request that waits for it."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace: float) -> None:
+        super().__init__(config)
+        self._app, self._grace, self._dropped = app, grace, False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end, the second ends what is under way, a third ends at once."""
+        loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            timer = threading.Timer(self._grace, lambda: loop.call_soon_threadsafe(self._drop))
+            timer.daemon = True
+            timer.start()
+        elif not self._dropped:
+            loop.call_soon_threadsafe(self._drop)
+            return
+        super().handle_exit(sig, frame)
+
+    def _drop(self) -> None:
+        self._dropped = True
+        self._app.state.pool.close()

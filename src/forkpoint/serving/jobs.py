@@ -31,11 +31,11 @@ _one_at_a_time = threading.Lock()  # Hugging Face's tokenizers may refuse a seco
 
 @dataclass(frozen=True)
 class Job:
-    """What one request asks for. A strategy solves its cases; each gives `choices` choices."""
+    """What one request asks for: its body, cases, and the strategy that solves them."""
 
+    body: Body
     strategy: Strategy
     cases: tuple[Case, ...]
-    choices: int
 
     @property
     def prompt_tokens(self) -> int:
@@ -46,7 +46,8 @@ def job_of(engine: Engine, body: Body, settings: Settings) -> Job:
     """The job of a body. Raises ApiError: 404 for a strategy that is none, 400 for all else."""
     strategy = _counted(served_strategy(body.model), body.n)
     prompts = _prompts(engine, body)
-    paths = len(prompts) * paths_of(strategy)
+    positions = parse_position(str(strategy.options["position"]))[1] if strategy.name == "cot-decoding" else 1
+    paths = len(prompts) * strategy.n_paths() * max(1, positions)
     if paths > settings.most_paths:
         raise bad(f"the request asks for {paths} paths, but this server decodes at most {settings.most_paths} for one")
     k = int(strategy.options.get("k", 1))
@@ -55,7 +56,7 @@ def job_of(engine: Engine, body: Body, settings: Settings) -> Job:
     try:
         strategy = strategy.with_defaults(
             **body.policy(), stop=body.stop, seed=secrets.randbits(48) if body.seed is None else body.seed,
-            max_tokens=body.length() or _room(engine, [ids for _, ids in prompts], settings.max_tokens),
+            max_tokens=body.length() or _room(engine, max(len(ids) for _, ids in prompts), settings.max_tokens),
         )  # fmt: skip
         for _, ids in prompts:
             check_sequence(engine, ids, "the prompt", strategy.sampling.max_tokens)
@@ -65,39 +66,28 @@ def job_of(engine: Engine, body: Body, settings: Settings) -> Job:
         Case(_case_id(ids, i), ids, body.answer_kind, tuple(body.options), question)
         for i, (question, ids) in enumerate(prompts)
     ]
-    return Job(strategy, tuple(cases), int(strategy.options["n"]) if strategy.name == "sample" else 1)
+    return Job(body, strategy, tuple(cases))
 
 
 def served_strategy(spec: str) -> Strategy:
     """The strategy that `model` names. Raises a 404 with the parser's sentence, or for one that is not served."""
-    if len(spec) > LONGEST_SPEC:
-        raise ApiError(
-            404, f"a model name has at most {LONGEST_SPEC} characters", param="model", code="model_not_found"
-        )
     try:
+        if len(spec) > LONGEST_SPEC:
+            raise UserError(f"a model name has at most {LONGEST_SPEC} characters")
         strategy = parse_strategy(spec)
+        if strategy.name not in SERVED:
+            raise UserError(f"{strategy.name} is not served; there are {', '.join(SERVED)}")
     except UserError as error:
-        raise ApiError(404, str(error), param="model", code="model_not_found") from None
-    if strategy.name not in SERVED:
-        sentence = f"{strategy.name} is not served; there are {', '.join(SERVED)}"
-        raise ApiError(404, sentence, param="model", code="model_not_found")
+        raise ApiError(404, str(error), "model", "model_not_found") from None
     return strategy
-
-
-def paths_of(strategy: Strategy) -> int:
-    """How many paths a strategy decodes for a prompt, at most."""
-    positions = parse_position(str(strategy.options["position"]))[1] if strategy.name == "cot-decoding" else 1
-    return strategy.n_paths() * max(1, positions)
 
 
 def _counted(strategy: Strategy, n: int | None) -> Strategy:
     """The strategy that gives n choices: draws of `sample`; the others give one answer."""
+    if n is None or n == (strategy.options["n"] if strategy.name == "sample" else 1):
+        return strategy
     if strategy.name != "sample":
-        if n not in (None, 1):
-            raise bad(f"n must be 1 for {strategy.name}, which gives one answer; return_paths shows every path", "n")
-        return strategy
-    if n is None or n == strategy.options["n"]:
-        return strategy
+        raise bad(f"n must be 1 for {strategy.name}, which gives one answer; return_paths shows every path", "n")
     if any(part.partition("=")[0].strip() == "n" for part in strategy.spec.partition(":")[2].split(",")):
         raise bad(f"n is {n}, but the model's name says n={strategy.options['n']}", "n")
     return strategy.with_option("n", str(n))
@@ -107,8 +97,8 @@ def _prompts(engine: Engine, body: Body) -> list[tuple[str, TokenIds]]:
     """Each prompt's question and its token ids."""
     with _one_at_a_time:
         if isinstance(body, ChatBody):
-            asked = [m.content for m in body.messages if m.role == "user"]
-            return [(asked[-1] if asked else "", chat_ids(engine.tokenizer, body.messages))]
+            questions = ["", *(m.content for m in body.messages if m.role == "user")]
+            return [(questions[-1], _chat_ids(engine.tokenizer, body.messages))]
         assert isinstance(body, CompletionBody)
         return [
             (prompt, encode(prompt, engine.tokenizer)) if isinstance(prompt, str) else (_text(engine, prompt), prompt)
@@ -121,7 +111,7 @@ def _text(engine: Engine, ids: TokenIds) -> str:
     return decode(engine.tokenizer, ids) if known else ""  # refused later, with a sentence
 
 
-def chat_ids(tokenizer: Any, messages: Sequence[Message]) -> TokenIds:
+def _chat_ids(tokenizer: Any, messages: Sequence[Message]) -> TokenIds:
     """A conversation as token ids, by the tokenizer's own chat template. Raises a 400 where that refuses it."""
     plain = [{"role": m.role.replace("developer", "system"), "content": m.content} for m in messages]
     try:
@@ -131,8 +121,8 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message]) -> TokenIds:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _room(engine: Engine, prompts: Sequence[TokenIds], wanted: int) -> int:
-    left = engine.context - max(map(len, prompts)) if engine.context else wanted
+def _room(engine: Engine, prompt_tokens: int, wanted: int) -> int:
+    left = engine.context - prompt_tokens if engine.context else wanted
     return max(1, min(wanted, left))
 
 

@@ -10,7 +10,7 @@ import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import from_json
 
 from forkpoint.serving.errors import bad
 from forkpoint.types import AnswerKind, TokenIds
@@ -19,28 +19,15 @@ B = TypeVar("B", bound="Body")
 
 # fields that are taken at these values alone; there they change nothing
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty", "top_logprobs"), (0,)),
+    **dict.fromkeys(("repetition_penalty", "best_of"), (1,)),
+    **dict.fromkeys(("logprobs", "echo"), (False,)),
+    **dict.fromkeys(("tools", "functions"), ([],)),
+    **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
+    "logit_bias": ({},), "suffix": ("",), "parallel_tool_calls": (True, False), "modalities": (["text"],),
     "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-}
+}  # fmt: skip
 IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}  # for books and caches
-
-
-def _wrong(sentence: str) -> PydanticCustomError:
-    return PydanticCustomError("value", "{sentence}", {"sentence": sentence})
 
 
 def _is_ids(value: Any) -> bool:
@@ -48,41 +35,33 @@ def _is_ids(value: Any) -> bool:
 
 
 def _prompts(value: Any) -> list[str | TokenIds]:
-    if isinstance(value, str):
-        return [value]
-    if _is_ids(value):
-        return [tuple(value)]
-    if isinstance(value, list) and value and all(isinstance(p, str) for p in value):
-        return list(value)
-    if isinstance(value, list) and value and all(_is_ids(p) for p in value):
-        return [tuple(p) for p in value]
-    raise _wrong("must be a text, a list of texts, a list of token ids, or a list of such lists, and not empty")
+    prompts = value if isinstance(value, list) and not _is_ids(value) else [value]
+    if prompts and (all(isinstance(prompt, str) for prompt in prompts) or all(map(_is_ids, prompts))):
+        return [prompt if isinstance(prompt, str) else tuple(prompt) for prompt in prompts]
+    raise ValueError("must be a text, a list of texts, a list of token ids, or a list of such lists, and not empty")
 
 
 def _stops(value: Any) -> tuple[str, ...]:
     stops = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or len(stops) > 16 or not all(isinstance(s, str) and s for s in stops):
-        raise _wrong("must be a text or a list of at most 16 texts, none of them empty")
+        raise ValueError("must be a text or a list of at most 16 texts, none of them empty")
     return tuple(stops)
 
 
 def _content(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise _wrong("must be a text or a list of text parts")
-    texts = []
-    for part in value:
+    parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        raise ValueError("must be a text or a list of text parts")
+    for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
-            raise _wrong(f"takes parts of type text only, but one is {str(kind)[:40]!r}")
-        texts.append(part["text"])
-    return "".join(texts)
+            raise ValueError(f"takes parts of type text only, but one is {str(kind)[:40]!r}")
+    return "".join(part["text"] for part in parts)
 
 
 def _none(value: Any) -> None:
     if value:
-        raise _wrong("is not supported here")
+        raise ValueError("is not supported here")
 
 
 class StreamOptions(BaseModel):
@@ -157,33 +136,24 @@ def read_body(kind: type[B], raw: bytes) -> B:
     except ValueError as error:
         raise bad(f"the body is not valid JSON: {error}") from None
     if not isinstance(data, dict):
-        raise bad(f"the body must be a JSON object, but is {_kind(data)}")
+        raise bad(f"the body must be a JSON object, but is {json.dumps(data)[:40]}")
     for name, neutral in NEUTRAL.items():
         value = data.pop(name, None)
-        if value is not None and not any(_same(value, v) for v in neutral):
+        # 0 and 0.0 are equal, 0 and false are not
+        if value is not None and not any(
+            value == v and isinstance(value, bool) == isinstance(v, bool) for v in neutral
+        ):
             allowed = " or ".join(["absent", *(json.dumps(v) for v in neutral)])
             raise bad(f"{name} is not supported here; it must be {allowed}", name, "unsupported_parameter")
     try:
         return kind.model_validate({k: v for k, v in data.items() if k not in IGNORED and v is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:100]
-        raise bad(_sentence(where, first["type"], first["msg"]), where or None) from None
-
-
-def _sentence(where: str, kind: str, message: str) -> str:
-    if kind == "missing":
-        return f"the field {where} is missing"
-    if kind == "extra_forbidden":
-        return f"there is no field {where} here"
-    return f"{where} {message}" if kind == "value" else f"{where}: {message[:1].lower()}{message[1:]}"
-
-
-def _same(value: Any, other: Any) -> bool:
-    """Whether two JSON values are equal; 0 and 0.0 are, 0 and false are not."""
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
-
-
-def _kind(value: Any) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
+        where, message = ".".join(map(str, first["loc"]))[:100], first["msg"]
+        sentences = {
+            "missing": f"the field {where} is missing",
+            "extra_forbidden": f"there is no field {where} here",
+            "value_error": f"{where} {message.removeprefix('Value error, ')}",
+        }
+        sentence = sentences.get(first["type"], f"{where}: {message[:1].lower()}{message[1:]}")
+        raise bad(sentence, where or None) from None

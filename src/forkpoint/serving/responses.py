@@ -1,30 +1,30 @@
-"""Outcomes as OpenAI's responses, with what forkpoint knows beside them: confidence, answer, votes, paths."""
+"""Outcomes as OpenAI's responses, whole or as server-sent events, with confidence, answer, votes and paths beside."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import math
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from forkpoint.decoding.outcome import Outcome, Path
+from forkpoint.engines import Engine
+from forkpoint.serving.errors import ApiError, failed
 from forkpoint.serving.jobs import Job
+from forkpoint.serving.requests import Body, ChatBody
+from forkpoint.serving.work import Piece
+from forkpoint.text import decode_with_offsets
 
+log = logging.getLogger("forkpoint.serving")
+KEEP_ALIVE = ": the strategy is at work\n\n"
+DONE = "data: [DONE]\n\n"
 
-@dataclass(frozen=True)
-class CompletionShape:
-    """What differs between the two kinds of completions."""
-
-    prefix: str
-    object: str
-    chunk: str
-    chat: bool
-
-
-COMPLETION = CompletionShape("cmpl", "text_completion", "text_completion", False)
-CHAT = CompletionShape("chatcmpl", "chat.completion", "chat.completion.chunk", True)
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,55 +33,104 @@ class CompletionChoice:
 
     index: int
     path: Path
-    extension: dict[str, Any]
+    extension: Json
+
+    def as_json(self, finish_reason: str | None = None, **content: Any) -> Json:
+        """The choice with this content; with a finish reason it is the last, or only, part and has the extension."""
+        end = {"forkpoint": self.extension} if finish_reason else {}
+        return {"index": self.index, **content, "logprobs": None, "finish_reason": finish_reason, **end}
 
 
-def choices_of(job: Job, outcomes: Sequence[Outcome], *, with_texts: bool) -> list[CompletionChoice]:
-    """The choices of a job: the chosen path of each prompt, or every draw of `sample`."""
-    single = [one for outcome in outcomes for one in (_draws(outcome) if job.strategy.name == "sample" else [outcome])]
+def payload(engine: Engine, job: Job) -> list[Json]:
+    """The job solved: a whole response as the only element, or the chunks of a stream."""
+    body, outcomes = job.body, job.strategy.solve(engine, job.cases)
+    prompted, generated = job.prompt_tokens, sum(outcome.tokens_generated for outcome in outcomes)
+    usage = {"prompt_tokens": prompted, "completion_tokens": generated, "total_tokens": prompted + generated}
+    choices = _choices(job, outcomes)
+    if body.stream:
+        wanted = body.stream_options is not None and body.stream_options.include_usage
+        return list(_chunks(body, choices, usage if wanted else None, engine.tokenizer))
     return [
-        CompletionChoice(i, outcome.paths[outcome.chosen], _extension(job, outcome, with_texts))
-        for i, outcome in enumerate(single)
+        {**_head(body), "choices": [_whole(choice, isinstance(body, ChatBody)) for choice in choices], "usage": usage}
     ]
 
 
-def head(shape: CompletionShape, model: str, *, chunk: bool = False) -> dict[str, Any]:
+def _choices(job: Job, outcomes: Sequence[Outcome]) -> list[CompletionChoice]:
+    """The choices of a job: the chosen path of each prompt, or every draw of `sample`."""
+    if job.strategy.name == "sample":
+        outcomes = [
+            replace(outcome, paths=(path,), chosen=0, tokens_generated=len(path.token_ids))
+            for outcome in outcomes
+            for path in outcome.paths
+        ]
+    return [
+        CompletionChoice(i, outcome.paths[outcome.chosen], _extension(job, outcome))
+        for i, outcome in enumerate(outcomes)
+    ]
+
+
+async def events(piece: Piece, every: float) -> AsyncIterator[str]:
+    """The events of a stream whose chunks are still being made; a comment every `every` seconds until they are.
+
+    The status line is long sent when this fails, so a failure is an event, as OpenAI's servers write it.
+    """
+    try:
+        while not (await asyncio.wait({piece.result}, timeout=every))[0]:
+            yield KEEP_ALIVE
+        for chunk in piece.result.result():
+            yield _event(chunk)
+    except ApiError as error:
+        yield _event(error.body())
+    except Exception:
+        log.exception("a stream failed")
+        yield _event(failed().body())
+    finally:
+        piece.abandon()
+    yield DONE
+
+
+def _chunks(body: Body, choices: Sequence[CompletionChoice], usage: Json | None, tokenizer: Any) -> Iterator[Json]:
+    """The chunks of a finished response, choice after choice, and the usage in one of its own where it is wanted."""
+    first, chat = _head(body, ".chunk"), isinstance(body, ChatBody)
+    more = {} if usage is None else {"usage": None}
+    for choice in choices:
+        parts = [choice.as_json(delta={"role": "assistant", "content": ""})] if chat else []
+        for piece in pieces_of(choice.path, tokenizer):
+            parts.append(choice.as_json(delta={"content": piece}) if chat else choice.as_json(text=piece))
+        end: Json = {"delta": {}} if chat else {"text": ""}
+        parts.append(choice.as_json(choice.path.finish_reason, **end))
+        yield from ({**first, "choices": [part], **more} for part in parts)
+    if usage is not None:
+        yield {**first, "choices": [], "usage": usage}
+
+
+def pieces_of(path: Path, tokenizer: Any) -> Iterator[str]:
+    """The text of a path, cut where the tokens are."""
+    text, begin = path.text, 0
+    for _, end in decode_with_offsets(tokenizer, path.token_ids)[1]:
+        if piece := text[begin:end]:
+            yield piece
+            begin += len(piece)
+    if begin < len(text):
+        yield text[begin:]
+
+
+def _whole(choice: CompletionChoice, chat: bool) -> Json:
+    text, reason = choice.path.text, choice.path.finish_reason
+    if chat:
+        return choice.as_json(reason, message={"role": "assistant", "content": text, "refusal": None})
+    return choice.as_json(reason, text=text)
+
+
+def _head(body: Body, chunk: str = "") -> Json:
     """The fields that every response, and every chunk of a stream, begins with."""
-    kind = shape.chunk if chunk else shape.object
-    return {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+    prefix, kind = (
+        ("chatcmpl", f"chat.completion{chunk}") if isinstance(body, ChatBody) else ("cmpl", "text_completion")
+    )
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": body.model}
 
 
-def whole(
-    shape: CompletionShape, model: str, choices: Sequence[CompletionChoice], usage: dict[str, int]
-) -> dict[str, Any]:
-    """A response that is no stream."""
-    return {**head(shape, model), "choices": [_choice(shape, c) for c in choices], "usage": usage}
-
-
-def usage_of(job: Job, outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Tokens of the prompts, and all tokens generated, those of paths that were not chosen included."""
-    generated = sum(outcome.tokens_generated for outcome in outcomes)
-    return {
-        "prompt_tokens": job.prompt_tokens,
-        "completion_tokens": generated,
-        "total_tokens": job.prompt_tokens + generated,
-    }
-
-
-def _choice(shape: CompletionShape, choice: CompletionChoice) -> dict[str, Any]:
-    text = choice.path.text
-    said = {"message": {"role": "assistant", "content": text, "refusal": None}} if shape.chat else {"text": text}
-    return {
-        "index": choice.index, **said, "logprobs": None, "finish_reason": choice.path.finish_reason,
-        "forkpoint": choice.extension,
-    }  # fmt: skip
-
-
-def _draws(outcome: Outcome) -> list[Outcome]:
-    return [replace(outcome, paths=(p,), chosen=0, tokens_generated=len(p.token_ids)) for p in outcome.paths]
-
-
-def _extension(job: Job, outcome: Outcome, with_texts: bool) -> dict[str, Any]:
+def _extension(job: Job, outcome: Outcome) -> Json:
     chosen = outcome.paths[outcome.chosen]
     return {
         "strategy": job.strategy.spec,
@@ -89,7 +138,7 @@ def _extension(job: Job, outcome: Outcome, with_texts: bool) -> dict[str, Any]:
         "confidence": _finite(chosen.confidence),
         "chosen": outcome.chosen,
         "votes": {answer: _finite(weight) for answer, weight in outcome.votes.items()},
-        "paths": [_path(path, with_texts) for path in outcome.paths],
+        "paths": [_path(path, job.body.return_paths) for path in outcome.paths],
         "cut_off": sum(path.finish_reason == "length" for path in outcome.paths),
         "chosen_tokens": len(chosen.token_ids),
         "generated_tokens": outcome.tokens_generated,
@@ -97,7 +146,7 @@ def _extension(job: Job, outcome: Outcome, with_texts: bool) -> dict[str, Any]:
     }
 
 
-def _path(path: Path, with_text: bool) -> dict[str, Any]:
+def _path(path: Path, with_text: bool) -> Json:
     short = {"answer": path.answer, "confidence": _finite(path.confidence), "dropped": path.dropped}
     if not with_text:
         return short
@@ -106,3 +155,7 @@ def _path(path: Path, with_text: bool) -> dict[str, Any]:
 
 def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
+
+
+def _event(data: Json) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"

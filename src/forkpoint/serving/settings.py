@@ -1,18 +1,14 @@
-"""What a server is set to do; and how much it takes on."""
+"""What a server is set to do, and how much it takes on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# what GET /v1/models lists; `model` takes any other options of these strategies, too
 READY_MADE = (
-    "greedy",
-    "cot-decoding",
-    "cot-decoding:k=10,aggregate=true",
-    "self-consistency:n=10,temperature=0.7",
-    "sample",
-)
-"""The strategies that GET /v1/models lists; `model` takes any other options of theirs, too."""
+    "greedy", "cot-decoding", "cot-decoding:k=10,aggregate=true", "self-consistency:n=10,temperature=0.7", "sample",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

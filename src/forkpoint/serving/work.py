@@ -1,8 +1,7 @@
-"""Where strategies run: a bounded pool of threads, and an engine that can be told to stop.
+"""Where strategies run: a bounded pool of threads, and an engine that can be stopped.
 
-A request waits for a thread, and then holds it until its strategy is done. Who comes when all places to wait are taken
-is told to come again. Work that nobody waits for any more is dropped: at once while it waits for a thread, else
-before the next completion that the engine hands out.
+A request waits for a thread, then holds it until its strategy is done. Work that nobody waits for any more is dropped:
+at once while it waits for a thread, else before the next completion that the engine hands out.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from forkpoint.engines import Engine
@@ -30,7 +28,7 @@ class Abandoned(Exception):  # noqa: N818 (nobody's error)
 
 
 class ServingEngine(Engine):
-    """An engine's work for one request: until `abandoned` is set, and with its errors told apart.
+    """An engine's work for one request, until `abandoned` is set, with its errors told apart.
 
     What an engine refuses before it starts is the request's fault (400). What it raises while it works is not (502),
     unless an upstream says that the request is wrong.
@@ -46,16 +44,9 @@ class ServingEngine(Engine):
         """See `Engine.generate`."""
         return self._each(lambda: self._engine.generate(requests, sampling))
 
-    def score(
-        self,
-        sequences: Sequence[TokenIds],
-        *,
-        top: int = 0,
-        sampling: Sampling | None = None,
-        starts: Sequence[int] | None = None,
-    ) -> Iterator[Scored]:
+    def score(self, sequences: Sequence[TokenIds], **options: Any) -> Iterator[Scored]:
         """See `Engine.score`."""
-        return self._each(lambda: self._engine.score(sequences, top=top, sampling=sampling, starts=starts))
+        return self._each(lambda: self._engine.score(sequences, **options))
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.beam_search`."""
@@ -83,41 +74,31 @@ class ServingEngine(Engine):
             raise Abandoned
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Piece:
-    """One piece of work: what the thread tells, what the event loop waits for, and whether anybody still does."""
+    """One piece of work, its result in the event loop, and whether anybody still waits for that."""
 
-    told: Future[Any]
+    work: Callable[[threading.Event], Any]
     result: asyncio.Future[Any]
-    abandoned: threading.Event
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    has_thread: bool = False
 
     def abandon(self) -> None:
-        """Nobody waits any more."""
+        """Nobody waits any more; does nothing to what is done."""
         self.abandoned.set()
-        self.told.cancel()  # does nothing once it runs
-
-    def settle(self) -> None:
-        """Hand on what the thread told, in the event loop."""
-        if self.result.done():
-            return
-        if self.told.cancelled():
-            self.result.cancel()
-        elif error := self.told.exception():
-            self.result.set_exception(error)
-        else:
-            self.result.set_result(self.told.result())
+        self.result.cancel()
 
 
 class WorkPool:
     """At most `running` pieces of work at a time, each in a thread, and `waiting` more in line.
 
-    The threads are daemons: a process that ends does not wait for an upstream's answer. Its methods are for the thread
+    The threads are daemons: a process that ends does not wait for an upstream's answer. The methods are for the thread
     of the event loop.
     """
 
     def __init__(self, running: int, waiting: int) -> None:
         self._most_running, self._most = running, running + waiting
-        self._line: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._unfinished: set[Piece] = set()
         self._threads = 0
         self._closed = False
@@ -125,29 +106,17 @@ class WorkPool:
     def start(self, work: Callable[[threading.Event], Any]) -> Piece:
         """Let `work(abandoned)` be done. Raises ApiError (503) where all places are taken."""
         if self._closed:
-            raise stopping()
+            raise _stopping()
         if len(self._unfinished) >= self._most:
-            raise ApiError(
-                503, f"{self._most} requests are being answered or waiting; come again later",
-                code="overloaded", headers={"Retry-After": "5"},
-            )  # fmt: skip
-        loop = asyncio.get_running_loop()
-        piece = Piece(Future(), loop.create_future(), threading.Event())
+            message = f"{self._most} requests are being answered or waiting; come again later"
+            raise ApiError(503, message, code="overloaded", headers={"Retry-After": "5"})
+        piece = Piece(work, asyncio.get_running_loop().create_future())
+        piece.result.add_done_callback(lambda _: None if piece.has_thread else self._unfinished.discard(piece))
         self._unfinished.add(piece)
-
-        def finish() -> None:
-            self._unfinished.discard(piece)
-            piece.settle()
-
-        def finished(_: Future[Any]) -> None:  # in the thread, or where it was cancelled
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-                loop.call_soon_threadsafe(finish)
-
-        piece.told.add_done_callback(finished)
         if self._threads < self._most_running:
             self._threads += 1
             threading.Thread(target=self._run, name=f"forkpoint-serve-{self._threads}", daemon=True).start()
-        self._line.put((piece.told, lambda: work(piece.abandoned)))
+        self._line.put(piece)
         return piece
 
     def counts(self) -> dict[str, int]:
@@ -157,24 +126,36 @@ class WorkPool:
         return {"running": running, "waiting": unfinished - running}
 
     def close(self) -> None:
-        """Drop all work and take no more: who waits for it is told that the server stops."""
+        """Drop all work and take no more: each request that waits is answered that the server stops."""
         self._closed = True
         for piece in list(self._unfinished):
             if not piece.result.done():
-                piece.result.set_exception(stopping())
+                piece.result.set_exception(_stopping())
             piece.abandon()
 
     def _run(self) -> None:
+        """What each thread does."""
         while True:
-            told, work = self._line.get()
-            if told.set_running_or_notify_cancel():
-                try:
-                    told.set_result(work())
-                except BaseException as error:
-                    told.set_exception(error)
-            del told, work  # while it waits it keeps nobody's answer
+            piece = self._line.get()
+            piece.has_thread = True
+            value, error = None, None
+            try:
+                value = None if piece.abandoned.is_set() else piece.work(piece.abandoned)
+            except BaseException as raised:
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                piece.result.get_loop().call_soon_threadsafe(self._settle, piece, value, error)
+            del piece, value, error  # while it waits it keeps nobody's answer
+
+    def _settle(self, piece: Piece, value: Any, error: BaseException | None) -> None:
+        self._unfinished.discard(piece)
+        if piece.result.done():
+            return
+        if error is None:
+            piece.result.set_result(value)
+        else:
+            piece.result.set_exception(error)
 
 
-def stopping() -> ApiError:
-    """What a server says that goes down."""
+def _stopping() -> ApiError:
     return ApiError(503, "this server is stopping", code="stopping", headers={"Retry-After": "30"})

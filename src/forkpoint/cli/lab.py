@@ -1,0 +1,132 @@
+"""`forkpoint lab corpus` and `forkpoint lab train`: the lab's corpora with noise, and the embedded model made again."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forkpoint.cli.options import RunOptions, Verb
+from forkpoint.cli.progress import progress_bar
+from forkpoint.files import SUMMARY, claimed, to_json, write_whole
+from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT, MODEL_DIR
+from forkpoint.types import Progress, UserError
+
+if TYPE_CHECKING:
+    from forkpoint.lab.noise import NoisyDocument
+
+SIZES = ("documents", "clean_documents", "held_out_documents")
+DOCUMENTS_PER_REPORT = 500  # between two moves of the progress bar
+
+
+@dataclass
+class LabCorpusOptions(RunOptions):
+    """Make the lab's corpus with noise, for selective language modeling.
+
+    Writes corpus.jsonl (documents with noise, and the kind of every token), clean.jsonl (for a reference model),
+    held-out.jsonl (clean, of the test split), summary.json, and report.html, a page about them, in the tokens of the
+    embedded model. No two documents share a question.
+    """
+
+    documents: int = 60_000
+    """documents with noise"""
+    clean_documents: int = 6_000
+    """documents without noise, about other questions"""
+    held_out_documents: int = 1_000
+    """documents without noise, about questions of the test split"""
+    seed: int = 0
+    """seed of the problems and of the noise"""
+
+
+@dataclass
+class LabTrainOptions:
+    """Train the lab's tokenizer and model from nothing, with the recipe of the shipped one."""
+
+    out: Path = Path("runs/lab-model")
+    """directory for the model and its tokenizer"""
+    steps: int | None = None
+    """optimizer steps (default: the shipped model's)"""
+    seed: int = 0
+    """seed of the corpus, the initial weights and the order of batches"""
+
+
+def train(options: LabTrainOptions, out: Path) -> None:
+    """Train, reporting on stderr, and print where the model is."""
+    from forkpoint.lab.train import LabRecipe, train_lab_model
+
+    recipe = LabRecipe(seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
+    train_lab_model(out, recipe, lambda line: print(line, file=sys.stderr, flush=True))
+    print(out)
+
+
+def check_training(options: LabTrainOptions) -> None:
+    """UserError for no steps, and for a directory that holds files."""
+    if options.steps is not None and options.steps < 1:
+        raise UserError(f"--steps must be at least 1, but is {options.steps}")
+    if options.out.exists() and any(options.out.iterdir()):
+        raise UserError(f"{options.out} is not empty; choose another directory with --out")
+
+
+def write_corpora(options: LabCorpusOptions, out: Path) -> list[Path]:
+    """Write the three files and their summary."""
+    from transformers import AutoTokenizer
+
+    from forkpoint.lab.noise import KINDS, clean_documents, noisy_documents
+
+    tokenizer, seed, first = AutoTokenizer.from_pretrained(MODEL_DIR), options.seed, options.clean_documents
+    sources = {  # clean and noisy ones are of one stream of distinct questions: no question is in both
+        CORPUS: (noisy_documents(seed, tokenizer, start=first), options.documents),
+        CLEAN_CORPUS: (clean_documents(seed, tokenizer), options.clean_documents),
+        HELD_OUT: (clean_documents(seed, tokenizer, split="test"), options.held_out_documents),
+    }
+    identity = {"verb": "lab corpus", **{name: getattr(options, name) for name in SIZES}, "seed": seed}
+    with claimed(out, identity), progress_bar(options.quiet, out) as progress:
+        files = {
+            name: _write_corpus(out / name, islice(source, size), size, KINDS, progress)
+            for name, (source, size) in sources.items()
+        }
+        summary = {"verb": "lab corpus", "seed": seed, "kinds": KINDS, "files": files}
+        write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
+    return [out / CORPUS]
+
+
+def check_sizes(options: LabCorpusOptions) -> None:
+    """UserError for a corpus without documents."""
+    for name in SIZES:
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, but is {getattr(options, name)}")
+
+
+def _write_corpus(
+    path: Path, documents: Iterable[NoisyDocument], size: int, kinds: Sequence[str], progress: Progress | None
+) -> dict[str, Any]:
+    """Write `size` documents, a line each, and return how many documents and tokens they are, in all and by kind."""
+    tokens: Counter[int] = Counter()
+    having: Counter[int] = Counter()
+
+    def lines() -> Iterator[str]:
+        for done, document in enumerate(documents, 1):
+            tokens.update(document.kinds)
+            having.update(set(document.kinds))
+            if progress and (done % DOCUMENTS_PER_REPORT == 0 or done == size):
+                progress(path.name, done, size, tokens.total())
+            of_noise = {"kinds": document.kinds} if path.name == CORPUS else {}
+            yield to_json({"id": document.id, "input_ids": document.token_ids, **of_noise}) + "\n"
+
+    write_whole(path, lines())
+    return {
+        "documents": size,
+        "tokens": tokens.total(),
+        "tokens_by_kind": {name: tokens[code] for code, name in enumerate(kinds)},
+        "documents_by_kind": {name: having[code] for code, name in enumerate(kinds)},
+    }
+
+
+VERBS: dict[str, Verb[Any]] = {
+    "lab corpus": Verb("lab corpus", LabCorpusOptions, write_corpora, check_sizes),
+    "lab train": Verb("lab train", LabTrainOptions, train, check_training),
+}
