@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -97,18 +96,14 @@ def settings(steps: int) -> dict[str, Any]:
 
 def ours(model: Any, pairs: list[Any], steps: int, _: str) -> Any:
     """forkpoint's trainer, the reference's log-probabilities precomputed."""
-    from transformers import TrainingArguments
-
-    from forkpoint.losses.methods import objective
-    from forkpoint.pairs.pair import Pair
-    from forkpoint.training.preference_trainer import PreferenceTrainer
-    from forkpoint.training.reference_logprobs import with_reference
+    from forkpoint import Pair, PreferenceConfig, PreferenceTrainer
 
     made = [Pair(str(i), *map(tuple, pair), "", "", "") for i, pair in enumerate(pairs)]
+    more = {"lr_scheduler_type": "linear", "warmup_steps": 0, "train_sampling_strategy": "random"}
+    args = PreferenceConfig(method="dpo", per_device_eval_batch_size=PAIRS, **settings(steps), **more)
     with tempfile.TemporaryDirectory() as cache:
-        examples = with_reference(model, made, batch_size=PAIRS, shared=True, cache=Path(cache))
-    arguments = TrainingArguments(remove_unused_columns=False, **settings(steps))
-    return PreferenceTrainer(model, arguments, examples, objective("dpo"))
+        os.environ["XDG_CACHE_HOME"] = cache
+        return PreferenceTrainer(model, args, made)
 
 
 def trl(model: Any, pairs: list[Any], steps: int, way: str) -> Any:

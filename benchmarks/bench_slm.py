@@ -25,7 +25,7 @@ from typing import Any
 import machine
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, LlamaConfig, Trainer
 
 from forkpoint.engines.loading import load_pretrained
 from forkpoint.engines.local.head import Head, head_of
@@ -36,10 +36,10 @@ from forkpoint.scores.corpora import Document
 from forkpoint.scores.reference_losses import score_corpus
 from forkpoint.scores.row_losses import batch_of, row_losses
 from forkpoint.scores.store import Store, open_store
+from forkpoint.training.configs import SelectiveConfig
 from forkpoint.training.selective_trainer import SelectiveTrainer
-from forkpoint.training.sft import IGNORED
-from forkpoint.training.store_batches import Rows, collate
-from forkpoint.weights.rules import NONE, Rule
+from forkpoint.training.store_batches import IGNORED, Rows, collate
+from forkpoint.weights.rules import UNIFORM
 
 STEPS, ROUNDS = 4, 5
 TOKENS, VOCABULARY, HIDDEN, RATIO = 8192, 151_936, 1024, 0.6
@@ -68,17 +68,17 @@ def documents(tokenizer: Any, count: int) -> Iterator[Document]:
         yield Document(document.id, None, document.token_ids)
 
 
-def trainer(model: Any, store: Store, rule: Rule, rows: int, out: str) -> SelectiveTrainer:
+def trainer(model: Any, store: Store, rule: str, rows: int, out: str) -> SelectiveTrainer:
     """A selective trainer of STEPS steps that keeps nothing."""
-    return SelectiveTrainer(model, arguments(rows, out), store, rule)
+    return SelectiveTrainer(model, arguments(rows, out, rule), store)
 
 
-def arguments(rows: int, out: str) -> TrainingArguments:
+def arguments(rows: int, out: str, rule: str = UNIFORM) -> SelectiveConfig:
     """A short training."""
-    return TrainingArguments(
+    return SelectiveConfig(
         output_dir=out, max_steps=STEPS, per_device_train_batch_size=rows, learning_rate=1e-5, save_strategy="no",
-        report_to="none", disable_tqdm=True, remove_unused_columns=False, use_cpu=True, dataloader_pin_memory=False,
-        logging_steps=STEPS, seed=1,
+        use_cpu=True, dataloader_pin_memory=False, logging_steps=STEPS, seed=1, rule=rule, ratio=RATIO,
+        include_num_input_tokens_seen="no", train_sampling_strategy="random",
     )  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def training_steps(name: str, model: Any, store: Store, rows: int) -> dict[str, 
     """Seconds of a training of STEPS steps."""
     with tempfile.TemporaryDirectory() as out:
         tasks = {
-            "slm": lambda: trainer(model, store, Rule("excess_loss", RATIO), rows, out).train,
-            "clm": lambda: trainer(model, store, Rule(NONE), rows, out).train,
+            "slm": lambda: trainer(model, store, "excess_loss", rows, out).train,
+            "clm": lambda: trainer(model, store, UNIFORM, rows, out).train,
             "transformers": lambda: plain_trainer(model, store, rows, out).train,
         }
         seconds = in_turn(tasks)

@@ -36,14 +36,14 @@ from forkpoint.engines import load_engine
 from forkpoint.evaluation.statistics import holm, paired_difference
 from forkpoint.files import to_json, write_whole
 from forkpoint.lab.problem_generator import load_problems
-from forkpoint.losses.methods import objective
 from forkpoint.pairs.fork_pairs import choose_fork_pairs
 from forkpoint.pairs.pair import Pair
 from forkpoint.pairs.pair_choice import choose_pairs
 from forkpoint.pairs.pair_files import make_pair
 from forkpoint.pairs.pair_sources import read_forks, read_weights
+from forkpoint.training.configs import PreferenceConfig
 from forkpoint.training.models import load_trainable
-from forkpoint.training.preference_run import Training, train
+from forkpoint.training.preference_run import train
 from forkpoint.trajectories.rows import load_trajectories, sample_trajectories
 from forkpoint.types import Problem, Sampling
 
@@ -110,13 +110,12 @@ class Lab:
             arguments = {"num_train_epochs": 3.0, "per_device_train_batch_size": 8, "warmup_steps": 0.1,
                          "lr_scheduler_type": "cosine", "logging_steps": 10, "save_strategy": "no",
                          "train_sampling_strategy": "group_by_length"}  # fmt: skip
-            arguments |= {key: value for key, value in values.items() if key != "beta"}
-            loss = None if name == "sft" else objective(name.partition(",")[0], values["beta"])
+            arguments |= values | {"gamma": values.get("beta", 1.0), "method": name.partition(",")[0], "seed": seed}
             out = OUT / f".work-{os.getpid()}"
             shutil.rmtree(out, ignore_errors=True)
             pairs = self.pairs(name, seed)
             started = time.perf_counter()
-            summary = train(model, tokenizer, pairs, Training(loss, arguments, seed=seed), out, name="lab")
+            summary = train(model, tokenizer, pairs, PreferenceConfig(**arguments), out, name="lab")
             facts["training_seconds"] += time.perf_counter() - started
             facts["training_tokens"] += round(summary["tokens_in_an_epoch"] * arguments["num_train_epochs"])
             facts |= {"history": summary["history"], "pairs": len(pairs)}

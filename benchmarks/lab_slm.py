@@ -50,11 +50,12 @@ from forkpoint.scores.corpora import read_corpus
 from forkpoint.scores.reference_losses import score_corpus
 from forkpoint.scores.row_losses import row_losses
 from forkpoint.scores.store import ScoredRow, Store, open_store, write_facts, write_shard
-from forkpoint.training.selective_run import Pretraining, pretrain
+from forkpoint.training.configs import SelectiveConfig
+from forkpoint.training.selective_run import pretrain
 from forkpoint.training.store_batches import Rows, collate
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling
-from forkpoint.weights.rules import NONE, Rule, select
+from forkpoint.weights.rules import UNIFORM, Rule, select
 
 OUT = Path("runs/lab-slm")
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "lab-slm.svg"
@@ -77,7 +78,7 @@ class Method:
 
 
 METHODS = {
-    "CLM": Method(Rule(NONE)),
+    "CLM": Method(Rule(UNIFORM)),
     **{f"SLM {ratio:.0%}": Method(Rule("excess_loss", ratio)) for ratio in (0.3, 0.5, 0.6, 0.7)},
     "SLM 60%, small reference": Method(Rule("excess_loss", 0.6), "small"),
     "self-reference, loss 70%": Method(Rule("reference_loss", 0.7), "self"),
@@ -85,10 +86,10 @@ METHODS = {
     "self-reference, 70% and 70%": Method(Rule("intersection", 0.7), "self"),
     "self-reference, 50% or 50%": Method(Rule("union", 0.5), "self"),
     "random 60%": Method(Rule("random", 0.6)),
-    "oracle": Method(Rule(NONE), "oracle"),
-    "CLM, from nothing": Method(Rule(NONE), from_nothing=True),
+    "oracle": Method(Rule(UNIFORM), "oracle"),
+    "CLM, from nothing": Method(Rule(UNIFORM), from_nothing=True),
     "SLM 50%, from nothing": Method(Rule("excess_loss", 0.5), from_nothing=True),
-    "oracle, from nothing": Method(Rule(NONE), "oracle", from_nothing=True),
+    "oracle, from nothing": Method(Rule(UNIFORM), "oracle", from_nothing=True),
 }
 CONTROLS = {
     "SLM 50%, from nothing": "CLM, from nothing",
@@ -205,12 +206,11 @@ def result(name: str, seed: int) -> dict[str, Any]:
         "learning_rate": RATE_FROM_NOTHING if method.from_nothing else RATE, "per_device_train_batch_size": BATCH,
         "num_train_epochs": 1.0, "warmup_steps": 0.1, "lr_scheduler_type": "cosine", "save_strategy": "no",
         "train_sampling_strategy": "group_by_length", "logging_steps": 1 / POINTS, "eval_strategy": "steps",
-        "eval_steps": 1 / POINTS, "per_device_eval_batch_size": 64,
+        "eval_steps": 1 / POINTS, "per_device_eval_batch_size": 64, "seed": seed, "rule": method.rule.score,
+        "ratio": method.rule.ratio,
     }  # fmt: skip
     started = time.perf_counter()
-    summary = pretrain(
-        model, tokenizer, store, Pretraining(method.rule, arguments, seed=seed), out, evaluated=held_out, name="lab"
-    )
+    summary = pretrain(model, tokenizer, store, SelectiveConfig(**arguments), out, eval_store=held_out, name="lab")
     seconds = time.perf_counter() - started
     shutil.rmtree(out)
     curve = [[0, before]]
@@ -241,7 +241,7 @@ def accuracies(model: Any, tokenizer: Any) -> dict[str, list[float]]:
 def judged(method: Method, model: Any, seed: int) -> dict[str, float]:
     """Of the tokens of some documents: how many of the selected ones are clean (precision), how many of the clean ones
     are selected (recall), and the share of each kind that is. Ranked as in training, by the trained model."""
-    if method.rule.score == NONE:
+    if method.rule.score == UNIFORM:
         return {}
     store, head = open_store(OUT / f"store-{method.reference}-{seed}"), head_of(model)
     kinds = list(itertools.islice(all_kinds(OUT / f"corpus-{seed}"), JUDGED))

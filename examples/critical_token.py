@@ -13,12 +13,10 @@ import json
 from pathlib import Path
 
 import forkpoint
-from forkpoint.report import write_report
-from forkpoint.tasks import TASKS, stop_strings
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="lab", help="lab, a model directory or a Hub id")
-parser.add_argument("--task", default="lab", choices=[name for name in TASKS if name != "jsonl"])
+parser.add_argument("--task", default="lab", choices=[name for name in forkpoint.TASKS if name != "jsonl"])
 parser.add_argument("--prompt", default="cot", choices=["plain", "cot", "few-shot", "chat"])
 parser.add_argument("--limit", type=int, default=12, help="number of problems")
 parser.add_argument("--out", type=Path, default=Path("runs/critical-token"))
@@ -26,7 +24,8 @@ options = parser.parse_args()
 
 engine = forkpoint.load_engine(options.model)
 problems = forkpoint.load_problems(options.task, limit=options.limit)
-sampling = forkpoint.Sampling(max_tokens=TASKS[options.task].max_tokens, stop=stop_strings(options.prompt))
+longest, stop = forkpoint.TASKS[options.task].max_tokens, forkpoint.stop_strings(options.prompt)
+sampling = forkpoint.Sampling(max_tokens=longest, stop=stop)
 search = forkpoint.CriticalConfig(sampling=sampling, prompt=options.prompt)
 summary = forkpoint.find_critical(engine, problems, search, options.out, task=options.task)
 
@@ -46,4 +45,4 @@ print("in its place:")
 there = [other for other in row["alternatives"] if other["position"] == at]
 for other in sorted(there, key=lambda other: -other["success"] * other["n"])[:3]:
     print(f"  {other['token']!r:8} right in {other['success']:.0%} of {other['n']} rollouts")
-print("page:", write_report(options.out))
+print("page:", forkpoint.write_report(options.out))

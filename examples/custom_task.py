@@ -11,7 +11,6 @@ import argparse
 import random
 
 import forkpoint
-from forkpoint.types import Problem
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="lab", help="lab, a model directory or a Hub id")
@@ -19,7 +18,7 @@ parser.add_argument("--limit", type=int, default=60, help="number of problems")
 options = parser.parse_args()
 
 
-def coins_problem(number: int) -> Problem:
+def coins_problem(number: int) -> forkpoint.Problem:
     """Problem `number`: the same one in every run. Its kind says how answers are read and compared."""
     draw = random.Random(number)
     coins, more, spent = draw.randint(10, 60), draw.randint(5, 30), draw.randint(2, 9)
@@ -27,7 +26,7 @@ def coins_problem(number: int) -> Problem:
         f"Mia has {coins} coins. Mia buys {more} more. Mia loses {spent} of them. "
         "Then the number of coins doubles. How many coins does Mia have now?"
     )
-    return Problem(f"coins/{number}", question, str(2 * (coins + more - spent)), kind="number")
+    return forkpoint.Problem(f"coins/{number}", question, str(2 * (coins + more - spent)), kind="number")
 
 
 problems = [coins_problem(number) for number in range(options.limit)]

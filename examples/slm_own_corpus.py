@@ -17,13 +17,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import forkpoint
-from forkpoint.lab.corpus import documents
-from forkpoint.scores.context import Context
-from forkpoint.scores.corpora import read_corpus
-from forkpoint.scores.reference_losses import score_corpus
-from forkpoint.scores.store import open_store
-from forkpoint.training.selective_run import Pretraining, pretrain
-from forkpoint.weights.rules import Rule, select
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", help="the corpus; by default a small one is made")
@@ -35,24 +28,27 @@ if options.data is None:
     options.out.mkdir(parents=True, exist_ok=True)
     options.data, lint = str(options.out / "corpus.jsonl"), itertools.cycle(["<br>", "[edit]", "We use cookies."])
     texts = [
-        question.replace(". ", f". {next(lint)} ") + answer for question, answer in itertools.islice(documents(0), 240)
+        f"Q: {p.question.replace('. ', f'. {next(lint)} ')}\nA: The answer is {p.answer}."
+        for p in forkpoint.load_problems("lab", split="train", limit=240)
     ]
     Path(options.data).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
 
 reference = forkpoint.load_engine(options.reference)
 model, tokenizer = reference.model, reference.tokenizer
-context = Context(length=256, stride=256)
-score_corpus(read_corpus(options.data), tokenizer, options.out / "store", context, model=model)
+context = forkpoint.Context(length=256, stride=256)
+corpus = forkpoint.read_corpus(options.data)
+forkpoint.score_corpus(corpus, tokenizer, options.out / "store", context, model=model)
 
-store, rule = open_store(options.out / "store"), Rule("reference_loss", ratio=0.7)
+store, rule = forkpoint.open_store(options.out / "store"), forkpoint.Rule("reference_loss", ratio=0.7)
 ids, loss = store[0].row.ids[1:], torch.tensor(store[0].scores["reference_loss"][1:])  # nothing predicts the first one
-kept = select(
-    {"reference_loss": loss, "chance": torch.rand(len(ids))}, rule, torch.zeros(len(ids), dtype=torch.long)
-).kept
+columns, together = {"reference_loss": loss, "chance": torch.rand(len(ids))}, torch.zeros(len(ids), dtype=torch.long)
+kept = forkpoint.select(columns, rule, together).kept
 for keep, group in itertools.groupby(zip(ids, kept.tolist(), strict=True), key=lambda pair: pair[1]):
     print("kept:    " if keep else "left out:", repr(tokenizer.decode([token for token, _ in group])))
 
 trained = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
-settings = Pretraining(rule, {"learning_rate": options.learning_rate, "num_train_epochs": 2, "logging_steps": 15})
-for entry in pretrain(trained, tokenizer, store, settings, options.out / "training")["history"]:
+args = forkpoint.SelectiveConfig(
+    rule="reference_loss", ratio=0.7, learning_rate=options.learning_rate, num_train_epochs=2, logging_steps=15
+)
+for entry in forkpoint.pretrain(trained, tokenizer, store, args, options.out / "training")["history"]:
     print(f"step {entry['step']}: loss {entry['loss']:.2f} where kept, {entry['selection/share']:.0%} of the tokens")

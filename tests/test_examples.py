@@ -13,19 +13,21 @@ import pytest
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-LONGEST = 60  # lines of an example
+LONGEST = 100  # lines of an example
 SHOWN = {  # of each example what its output must hold; numbers leave room for another machine's rounding
     "top_n_sigma_generate": (r"^ +3\.0 +[0-5] +6[0-4]$",),
     "cot_decoding": (r"^greedy answer: +31$", r"^CoT-decoding answer: 25$"),
     "critical_token": (r">>>.+<<<", r"^critical token: '", r"after it [0-4]%$", r"right in (9\d|100)% of"),
     "slm_own_corpus": (r"^left out: '<br>'$", r"^step 60: loss"),
-    "cdpo_own_pairs": (r"^rejected:  2 \* 5 = 11\.", r"^  token   8  '1' +weight 0\.[89]", r"^step 24: margin"),
+    "cdpo_own_pairs": (r"^rejected: 21 \* 3 = 73\.", r"^  token   8  '7' +weight 0\.[89]", r"^step 40: margin"),
+    "rounds": (r"^    2 +\d+ +\d",),
     "custom_task": (r"^greedy +\d", r"^cot-decoding:k=10 minus greedy: \+[4-9]\d\.\d points, p = "),
 }
 LEFT = {  # the files that it promises
     "critical_token": "runs/critical-token/report.html",
     "slm_own_corpus": "runs/own-slm/training/model/model.safetensors",
     "cdpo_own_pairs": "runs/own-cdpo/training/model/model.safetensors",
+    "rounds": "runs/rounds-example/round-2/model/model.safetensors",
 }
 
 

@@ -12,7 +12,7 @@ from forkpoint.evaluation.lm_eval_run import evaluate_tasks
 from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks
 from forkpoint.evaluation.logit_study import LogitsConfig, study_logits
 from forkpoint.tasks import extract
-from forkpoint.training.adapters import check_modules
+from forkpoint.training.models import check_modules
 from forkpoint.trajectories.rows import load_trajectories
 from forkpoint.types import Problem, Sampling, UserError
 

@@ -121,7 +121,7 @@ def plain_selection(tokens, rule, groups):
     kept = set()
     for group in groups:
         own = [tokens[i] for i in group]
-        if rule.score == "none":
+        if rule.score == "uniform":
             found = set(range(len(own)))
         elif rule.score in ("union", "intersection"):
             loss = best(own, "reference_loss", rule.ratio)

@@ -67,7 +67,7 @@ def results(out, processes):
     for name, (rule, micro, accumulate) in CASES.items():
         model = tiny_llama(1)
         trainer = trainer_for(
-            model, store, out, rule, evaluated=store, per_device_train_batch_size=micro * 2 // processes,
+            model, store, out, rule, eval_dataset=store, per_device_train_batch_size=micro * 2 // processes,
             gradient_accumulation_steps=accumulate, max_steps=2, per_device_eval_batch_size=3,
         )  # fmt: skip
         trainer.train()
@@ -80,11 +80,11 @@ def order_after_resume(store, out, processes):
     """The rows of whole steps, from the second one of a second epoch on."""
     settings = {
         "train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 8 // processes, "max_steps": 8,
-        "save_strategy": "steps", "save_steps": 4,
+        "save_strategy": "steps", "save_steps": 4, "save_total_limit": 9,
     }  # fmt: skip
     out = out / f"of-{processes}"
-    trainer_for(tiny_llama(1), store, out, Rule("none"), **settings).train()
-    trainer = trainer_for(tiny_llama(1), store, out, Rule("none"), **settings)
+    trainer_for(tiny_llama(1), store, out, Rule("uniform"), **settings).train()
+    trainer = trainer_for(tiny_llama(1), store, out, Rule("uniform"), **settings)
     steps = seen(trainer, "index", out / "checkpoint-4")
     if processes == 2:
         steps = [a + b for a, b in zip(*gather_object([steps]), strict=True)]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from forkpoint.losses import preference as losses
-from forkpoint.losses.methods import objective
+from forkpoint.losses.language_modeling import weighted_nll
+from forkpoint.losses.methods import METHODS, PAPERS, objective
 from forkpoint.types import UserError
 
 W, L = torch.tensor([0.5, -1.0]), torch.tensor([-0.5, 2.0])
@@ -30,6 +31,19 @@ def test_values():
     assert losses.fork_dpo(W, L, torch.tensor([0.5, 0.0]), 1.0).tolist() == pytest.approx([0.5 * softplus(-1.0), 0.0])
 
 
+def test_language_modeling_over_weighted_tokens():
+    """The divisor is the number of tokens that count; without any the loss is 0."""
+    logprobs, weights = torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([1.0, 0.5, 0.0])
+    assert float(weighted_nll(logprobs, weights, (weights != 0).sum())) == 1.0
+    assert float(weighted_nll(logprobs, torch.ones(3), torch.tensor(3))) == -float(logprobs.mean())
+    assert float(weighted_nll(logprobs, torch.zeros(3), torch.tensor(0))) == 0.0
+
+
+def test_every_method_has_its_loss_and_paper():
+    assert losses.LOSSES.keys() == {*METHODS}
+    assert PAPERS.keys() == {*METHODS, "sft", "clm", "slm"}
+
+
 def test_tdpo2_has_no_gradient_through_the_chosen_kl():
     kw, kl = torch.tensor([1.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
     losses.tdpo2(W[:1], L[:1], kw, kl, 0.1, 0.5).sum().backward()
@@ -47,7 +61,7 @@ def test_a_certain_loss_does_not_overflow():
 
 def test_constants_are_the_papers_unless_given():
     assert (objective("critical-dpo").beta, objective("dpo").beta) == (1.0, 0.1)
-    assert (objective("rpo").alpha, objective("tdpo2").alpha, objective("tdpo1").alpha) == (1.0, 0.5, None)
+    assert (objective("rpo").alpha, objective("tdpo2").alpha, objective("tdpo1").alpha) == (1.0, 0.5, 0.0)
     assert objective("tdpo2", 0.3, 0.0) == objective("tdpo2", alpha=0.0, beta=0.3)
 
 

@@ -1,10 +1,27 @@
-"""Made-up pairs and tiny models in float64."""
+"""Made-up pairs, tiny models in float64, and a cache of their own."""
 
 from __future__ import annotations
+
+import gc
 
 import pytest
 from made_up_pairs import made_up_pairs
 from tiny_models import build_model, tiny_config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections():
+    """A training begins with a garbage collection, most of whose time goes to what the imports left."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ from forkpoint.training.contrast_run import ContrastConfig, estimate, read_refer
 from forkpoint.trajectories.rows import load_trajectories, sample_trajectories, trajectory_row
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
-SETTINGS = ContrastConfig(n=6, sampling=Sampling(max_tokens=100), tuning=TuningConfig(epochs=2, batch_size=4))
+SETTINGS = ContrastConfig(
+    n=6, sampling=Sampling(max_tokens=100), tuning=TuningConfig(num_train_epochs=2, per_device_train_batch_size=4)
+)
 COMMAND = ["contrast", "--train_limit=12", "--n=6", "--max_tokens=100", "--num_train_epochs=2",
            "--per_device_train_batch_size=4"]  # fmt: skip
 
@@ -126,7 +128,9 @@ def test_the_scores_say_what_the_adapters_say(lab, finished):
 def test_the_loss_is_of_the_given_tokens_and_of_the_response_alone(lab, training, tmp_path):
     """Before its first step an adapter changes nothing: the first loss is the base model's own, token by token."""
     responses = sample_trajectories(lab, training[:5], Sampling(max_tokens=100), n=1, prompt="cot")
-    facts = tune_adapter(lab.model, lab.tokenizer, responses, TuningConfig(batch_size=5), tmp_path / "adapter")
+    facts = tune_adapter(
+        lab.model, lab.tokenizer, responses, TuningConfig(per_device_train_batch_size=5), tmp_path / "adapter"
+    )
     scored = lab.score(
         [(*r.prompt_ids, *r.token_ids) for r in responses], starts=[len(r.prompt_ids) for r in responses]
     )
@@ -143,7 +147,9 @@ def test_tuning_leaves_the_model_as_it_was_and_is_repeatable(lab, training, tmp_
     attributes, settings = set(vars(model)), dict(vars(model.config))
     pad = lab.tokenizer.pad_token
     for out in (tmp_path / "a", tmp_path / "b"):
-        tune_adapter(model, lab.tokenizer, responses, TuningConfig(batch_size=2, learning_rate=1e-2), out)
+        tune_adapter(
+            model, lab.tokenizer, responses, TuningConfig(per_device_train_batch_size=2, learning_rate=1e-2), out
+        )
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert set(vars(model)) == attributes
     assert vars(model.config) == settings
@@ -164,7 +170,7 @@ def test_other_names_of_layers(tokenizer, tmp_path):
     opt = build_model(tiny_config(tokenizer, OPTConfig, ffn_dim=48, word_embed_proj_dim=32))
     with pytest.raises(UserError, match="name the ones to adapt with --lora_target_modules, of fc1, fc2, k_proj"):
         adapters.check_tuning(TuningConfig(), opt)
-    assert len(adapters.check_tuning(TuningConfig(modules=("fc1", "fc2")), opt)) == 4
+    assert len(adapters.check_tuning(TuningConfig(lora_target_modules=("fc1", "fc2")), opt)) == 4
 
 
 class StopError(Exception):
@@ -202,11 +208,10 @@ def test_kill_9_loses_nothing(finished, critical, tmp_path):
     command = [*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(tmp_path / "out")]
     killer = (
         "import os, sys\nfrom forkpoint.training import contrast_run as contrast\nfrom forkpoint.cli import main\n"
-        "tune = contrast._Work.tune\n"
-        "def killed(work, name, responses):\n"
-        "    if name == 'negative': work.units.progress = lambda *_: os.kill(os.getpid(), 9)\n"
-        "    return tune(work, name, responses)\n"
-        "contrast._Work.tune = killed\n"
+        "tune = contrast.tune_adapter\n"
+        "def killed(*args):\n"
+        "    return tune(*args[:5], args[5] if args[4].name == 'positive' else lambda *_: os.kill(os.getpid(), 9))\n"
+        "contrast.tune_adapter = killed\n"
         "main(sys.argv[1:])"
     )
     process = subprocess.run([sys.executable, "-c", killer, *command], capture_output=True, env={**os.environ})
@@ -215,20 +220,6 @@ def test_kill_9_loses_nothing(finished, critical, tmp_path):
     assert not (tmp_path / "out/negative").exists()
     assert main(command) == 0
     assert contents(tmp_path / "out") == contents(finished[0])
-
-
-def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, critical, capsys):
-    out, summary = finished
-    command = [*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(out)]
-    before = contents(out)
-    assert main(command) == 0
-    assert contents(out) == before
-    printed = capsys.readouterr().out
-    assert f"{summary['sets']['samples']} samples of 12 questions" in printed
-    for scorer in ("lowest s", "lowest probability", "highest entropy", "random"):
-        assert scorer in printed
-    assert main([*command, "--contrast_beta", "2"]) == 2
-    assert "beta was 1.0, now 2.0" in capsys.readouterr().err
 
 
 def test_samples_may_be_given_and_their_wrong_ones_are_scored(lab, finished, tmp_path):
@@ -244,88 +235,6 @@ def test_samples_may_be_given_and_their_wrong_ones_are_scored(lab, finished, tmp
     assert not (other / "samples.jsonl").exists()
 
 
-def test_the_problems_to_score_are_left_out_of_the_training_ones(lab, critical, tmp_path):
-    """With one split for both, training takes the first problems that are not scored."""
-    out = tmp_path / "out"
-    scored = {row["problem_id"] for row in rows_of(critical)}
-    common = ["--limit", "12", "--trajectories", str(critical), "--train-split", "test", "--num_train_epochs", "1"]
-    common += ["--out", str(out)]
-    assert main([*COMMAND, *common]) == 0
-    sampled = list(dict.fromkeys(row["problem_id"] for row in rows_of(out / "samples.jsonl")))
-    assert sampled == [p.id for p in load_problems(limit=40) if p.id not in scored][:12]
-
-
-def refused(capsys, *argv: str) -> str:
-    """The one sentence with which a command is refused."""
-    assert main(list(argv)) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("forkpoint: ")
-    assert len(err.strip().splitlines()) == 1
-    return err
-
-
-def altered(path: Path, out: Path, **changes) -> Path:
-    """A file of rows with the first one changed."""
-    first, *others = rows_of(path)
-    out.write_text("".join(json.dumps(row) + "\n" for row in [{**first, **changes}, *others]))
-    return out
-
-
-def test_wrong_input_is_one_sentence(capsys, critical, finished, tmp_path):
-    out, file = str(tmp_path / "out"), tmp_path / "rows.jsonl"
-    common = [*COMMAND, "--limit", "12", "--out", out]
-    samples = rows_of(finished[0] / "samples.jsonl")
-    for correct, message in ((True, "are correct, so there is nothing to tune the negative"), (False, "none of the")):
-        file.write_text("".join(json.dumps(row) + "\n" for row in samples if row["correct"] == correct))
-        argv = [*COMMAND, "--samples", str(file), "--out", str(tmp_path / str(correct))]
-        assert message in refused(capsys, *argv)
-    tokens = ["x", *rows_of(critical)[0]["tokens"][1:]]
-    against = altered(critical, file, tokens=tokens)
-    assert "another tokenizer" in refused(capsys, *common, "--against", str(against))
-    against = altered(critical, file, critical_index=1000)
-    assert "line 1: critical_index is 1000" in refused(capsys, *common, "--against", str(against))
-    against = altered(critical, file, id="another")
-    both = ["--trajectories", str(critical), "--against", str(against)]
-    assert "'another' is not among" in refused(capsys, *common, *both)
-    against = altered(critical, file, token_ids=[5, 6, 7], critical_index=0)
-    assert "has other tokens than" in refused(capsys, *common, *both)
-    file.write_text('{"id": "x"}\n')
-    assert "line 1: expected a row of critical.jsonl" in refused(capsys, *common, "--against", str(file))
-    file.write_text(json.dumps(rows_of(critical)[-1]) + "\n")
-    assert "no trajectory of status critical" in refused(capsys, *common, "--against", str(file))
-    assert "cannot be read" in refused(capsys, *common, "--against", "/nowhere.jsonl")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("argv", "message"), [
-    (["--lora_r", "0"], "rank must be above 0"), (["--contrast_beta", "0"], "beta must be above 0"),
-    (["--n", "0"], "n must be at least 1"), (["--lora_target_modules", "up_prj"], "no linear layer 'up_prj'"),
-    (["--lora_target_modules", "lm_head"], "no linear layer 'lm_head'"), (["--learning-rate", "-1"], "learning_rate"),
-    (["--prompt", "palin"], "did you mean 'plain'"), (["--top-p", "2"], "top_p"),
-    (["--train-limt", "1"], "did you mean --train_limit"),
-    (["--max-tokens", "5000"], "reads at most"), (["--train-split", "tset"], "train and test"),
-])  # fmt: skip
-def test_a_mistake_is_one_sentence(capsys, tmp_path, argv, message):
-    assert message in refused(capsys, "contrast", "--train-limit", "2", "--out", str(tmp_path / "out"), *argv)
-    assert not (tmp_path / "out").exists()
-
-
-def test_missing_libraries_are_named(capsys, monkeypatch):
-    monkeypatch.setattr(adapters, "find_spec", lambda name: None if name in ("peft", "trl") else object())
-    assert 'peft and trl must be installed to tune adapters: pip install "forkpoint[train]"' in refused(
-        capsys, "contrast"
-    )
-
-
-def test_a_training_that_diverges_is_one_sentence(lab, training, tmp_path):
-    responses = sample_trajectories(lab, training[:4], Sampling(max_tokens=60), n=1, prompt="cot")
-    with pytest.raises(UserError, match="not finite"):
-        tune_adapter(
-            lab.model, lab.tokenizer, responses, TuningConfig(batch_size=1, learning_rate=1e30), tmp_path / "positive"
-        )
-    assert not (tmp_path / "positive").exists()
-
-
 def test_an_engine_without_a_model_here_is_refused(lab, training, tmp_path):
     class Elsewhere:
         name = "elsewhere"
@@ -339,16 +248,51 @@ def test_an_engine_without_a_model_here_is_refused(lab, training, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_scores_can_be_read_as_trajectories(lab, finished):
+def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, critical, capsys, tmp_path):
     out, _ = finished
-    read = load_trajectories(out / "scores.jsonl", load_problems(limit=12), lab)
-    assert [t.id for t in read] == [row["id"] for row in rows_of(out / "scores.jsonl")]
+    command, before = [*COMMAND, "--limit", "12", "--against", str(critical)], contents(out)
+    assert main([*command, "--out", str(out)]) == 0
+    assert contents(out) == before
+    for flags, message in ((["--n", "7"], "n was 6, now 7"), (["--n", "0"], "n must be at least 1")):
+        assert main([*command, "--out", str(out if "was" in message else tmp_path / "other"), *flags]) == 2
+        assert message in capsys.readouterr().err
 
 
-def test_help_imports_no_torch():
-    code = (
-        "import sys\nfrom forkpoint.cli import main\n"
-        "try: main(['contrast', '--help'])\n"
-        "except SystemExit: sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+def test_wrong_input_is_refused(lab, critical, finished, training, tmp_path):
+    """One set is empty; critical tokens are of other trajectories, or outside them, or of none."""
+    samples = load_trajectories(finished[0] / "samples.jsonl", training, lab)
+    for correct, message in ((True, "are correct, so"), (False, "none of the")):
+        some = [t for t in samples if t.correct == correct]
+        with pytest.raises(UserError, match=message):
+            estimate(lab, training, SETTINGS, tmp_path / str(correct), samples=some)
+    problems = load_problems("test", limit=12)
+    trajectories = load_trajectories(critical, problems, lab)
+    first, *others = rows_of(critical)
+    for change, message in (({"id": "another"}, "is not among"), ({"token_ids": [5, 6], "critical_index": 0}, "other")):
+        references = read_references(written(tmp_path / "rows.jsonl", [{**first, **change}, *others]), problems)
+        with pytest.raises(UserError, match=message):
+            estimate(lab, training, SETTINGS, tmp_path / "out", trajectories=trajectories, references=references)
+    for rows, message in (
+        ([{**first, "critical_index": 1000}], "critical_index is 1000"), ([{"id": "x"}], "expected a row"),
+        ([others[-1]], "no trajectory"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            read_references(written(tmp_path / "rows.jsonl", rows), problems)
+    assert not (tmp_path / "out").exists()
+
+
+def written(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(("tuning", "message"), [
+    ({"lora_r": 0}, "lora_r must be above 0"), ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+    ({"lora_target_modules": ("lm_head",)}, "no linear layer 'lm_head'"),
+    ({"learning_rate": 1e30, "per_device_train_batch_size": 1}, "not finite"),
+])  # fmt: skip
+def test_a_tuning_that_cannot_be_leaves_nothing(tuning, message, lab, training, tmp_path):
+    responses = sample_trajectories(lab, training[:4], Sampling(max_tokens=60), n=1, prompt="cot")
+    with pytest.raises(UserError, match=message):
+        tune_adapter(lab.model, lab.tokenizer, responses, TuningConfig(**tuning), tmp_path / "positive")
+    assert not (tmp_path / "positive").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.proportions import clustered_interval, wilson
-from forkpoint.training.heldout_eval import figures, ks, respond
+from forkpoint.training.heldout_eval import figures, respond
 from forkpoint.types import Sampling
 
 
@@ -55,10 +55,6 @@ def test_nothing_right_and_one_problem():
     assert found["sampled_accuracy"] == 0
     assert found["sampled_accuracy_ci95"][1] > 0.5
     assert figures([row(True, [True], 1, 1)])["correct_logprob_ci95"] is None
-
-
-def test_k_goes_as_far_as_the_samples():
-    assert [ks(n) for n in (1, 3, 4, 16, 63, 100)] == [[1], [1], [1, 4], [1, 4, 16], [1, 4, 16], [1, 4, 16, 64]]
 
 
 def test_responses_are_counted_by_what_they_say(lab):

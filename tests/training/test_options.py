@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-import pytest
+from tiny_models import build_model, tiny_config
 from transformers import TrainingArguments
 
-from forkpoint.cli.train import module_names
 from forkpoint.losses.methods import METHODS
-from forkpoint.training.arguments import NEEDS, REFUSED, TRL_ONLY
-from forkpoint.training.rates import RATES, with_rate
-from forkpoint.types import UserError
+from forkpoint.training.configs import NEEDS, RATES, REFUSED, TRL_ONLY, PreferenceConfig, prepared
 
 EFFECTIVE = (
     "per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs "
@@ -35,28 +32,17 @@ def test_every_field_is_effective_conditional_or_refused():
     assert sum(map(len, groups)) == len(names)
 
 
-@pytest.mark.parametrize(
-    ("given", "names"),
-    [
-        (["a,b"], ("a", "b")), (['["a", "b"]'], ("a", "b")), (["a", "b"], ("a", "b")),
-        (["a, b", "c", "a"], ("a", "b", "c")), ([], ()), (["all-linear"], ()),
-    ],
-)  # fmt: skip
-def test_names_of_layers_as_people_write_them(given, names):
-    assert module_names(given) == names
-
-
-@pytest.mark.parametrize("wrong", ["[1]", '{"a": 1}', "5"])
-def test_what_are_no_names_of_layers(wrong):
-    with pytest.raises(UserError, match="takes names of layers"):
-        module_names([wrong])
-
-
-def test_learning_rates_by_method_and_by_what_is_trained():
+def test_learning_rates_by_method_and_by_what_is_trained(tokenizer, tmp_path):
     assert set(RATES) == {*METHODS, "sft", "clm", "slm"}
+    model = build_model(tiny_config(tokenizer))
+
+    def rate(method, name="a/b", **more):
+        args = PreferenceConfig(method=method, **more)
+        return prepared(args, tmp_path, model, has_eval=False, name=name).learning_rate
+
     for method in METHODS:
-        assert with_rate({}, method, adapters=False, name="a/b") == {"learning_rate": 1e-6}  # TRL's DPOConfig
-        assert with_rate({}, method, adapters=True, name="a/b")["learning_rate"] in (2e-5, 4e-5)  # arXiv 2411.19943
-    assert with_rate({}, "sft", adapters=False, name="a/b") == {"learning_rate": 2e-5}  # TRL's SFTConfig
-    assert with_rate({"learning_rate": 0.5}, "dpo", adapters=True, name="lab") == {"learning_rate": 0.5}
-    assert with_rate({}, "dpo", adapters=False, name="lab")["learning_rate"] > 1e-5
+        assert rate(method) == 1e-6  # TRL's DPOConfig
+        assert rate(method, lora_r=2) in (2e-5, 4e-5)  # arXiv 2411.19943
+    assert rate("sft") == 2e-5  # TRL's SFTConfig
+    assert rate("dpo", "lab", lora_r=2, learning_rate=0.5) == 0.5
+    assert rate("dpo", "lab") > 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -11,7 +12,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from forkpoint.cli import main
@@ -21,9 +21,11 @@ from forkpoint.files import to_json
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.pairs.pair_choice import choose_pairs
 from forkpoint.pairs.pair_files import make_pair, pair_row
+from forkpoint.training import preference_run
+from forkpoint.training.configs import PreferenceConfig
 from forkpoint.training.reference_logprobs import cache_directory
 from forkpoint.trajectories.rows import sample_trajectories
-from forkpoint.types import Sampling
+from forkpoint.types import Sampling, UserError
 
 SHORT = (
     "--num_train_epochs=2",
@@ -45,13 +47,6 @@ def pairs(lab):
         )
         for right, wrong in choose_pairs(drawn).pairs
     ][:12]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -124,29 +119,6 @@ def test_fork_dpo_trains_on_single_tokens_by_weight(pairs, tmp_path):
     assert first["loss"] < 0.25 * 0.7  # ln 2 before training, times the weight
 
 
-@pytest.mark.parametrize("merge", [False, True])
-def test_adapters_alone_or_merged(merge, file, tmp_path):
-    flags = ("--lora_r=4", "--lora_target_modules=q_proj,up_proj", *(["--merge"] if merge else []))
-    assert train("dpo", file, tmp_path / "out", *flags) == 0
-    names = {p.name for p in (tmp_path / "out" / "model").iterdir()}
-    assert ("adapter_model.safetensors" in names) != merge
-    assert ("model.safetensors" in names) == merge
-    model = load_engine(str(tmp_path / "out" / "model")).model  # either way
-    tokens = torch.tensor([[5, 6, 7]])
-    again = AutoModelForCausalLM.from_pretrained(load_engine("lab").settings.get("path", lab_directory()))
-    if not merge:
-        again = PeftModel.from_pretrained(again, tmp_path / "out" / "model")
-        torch.testing.assert_close(model(tokens).logits, again(tokens).logits)
-    else:
-        assert not torch.allclose(model(tokens).logits, again(tokens).logits)
-
-
-def lab_directory():
-    from forkpoint.lab import MODEL_DIR
-
-    return str(MODEL_DIR)
-
-
 def test_reference_at_each_step_gives_the_same(file, tmp_path):
     assert train("dpo", file, tmp_path / "stored") == 0
     assert list(cache_directory().iterdir())
@@ -160,8 +132,6 @@ import json, os, signal, sys
 import peft, trl, forkpoint.training.preference_trainer, forkpoint.cli.train
 from forkpoint.cli import main
 from forkpoint.training import fit
-from forkpoint.training import run_directory as run
-from forkpoint.training import preference_run as training
 import transformers.trainer_callback as callbacks
 
 def stop():
@@ -182,10 +152,10 @@ def prepare(moment):
             stop()
         callbacks.TrainerState.save_to_json = torn
     elif moment == "model":
-        training.model_card = lambda *_: stop()
+        fit.model_card = lambda *_: stop()
     elif moment == "summary":
-        write_whole = run.write_whole
-        run.write_whole = lambda path, text: stop() if path.name == "summary.json" else write_whole(path, text)
+        write_whole = fit.write_whole
+        fit.write_whole = lambda path, text: stop() if path.name == "summary.json" else write_whole(path, text)
 
 for line in sys.stdin:
     moment, *argv = json.loads(line)
@@ -233,14 +203,6 @@ def test_kill_9_and_on_to_the_same_model(method, more, file, killed_at, tmp_path
         assert (out / "model" / name).stat().st_mode & 0o777 == 0o666 & ~umask()
 
 
-def test_a_finished_run_is_not_repeated_and_another_one_refused(file, tmp_path, monkeypatch, capsys):
-    assert train("dpo", file, tmp_path / "out") == 0
-    monkeypatch.setattr("forkpoint.training.preference_run._trainer", None)
-    assert train("dpo", file, tmp_path / "out") == 0
-    assert train("dpo", file, tmp_path / "out", "--weight_decay", "0.1") == 2
-    assert "another configuration: arguments.weight_decay was" in capsys.readouterr().err
-
-
 def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("beta: 0.3\nweight_decay: 0.02\nmax_steps: 3\nlora_target_modules: [q_proj]\nlora_r: 2\n")
@@ -248,7 +210,7 @@ def test_training_arguments_by_their_own_names_and_from_a_file(file, tmp_path):
     summary = summary_of(tmp_path / "out")
     assert (summary["beta"], summary["steps"]) == (0.3, 2)
     assert summary["lora"] == {
-        "rank": 2, "alpha": 32.0, "modules": ["q_proj"], "merge": False, "dropout": 0.0, "start": None
+        "lora_r": 2, "lora_alpha": 32.0, "lora_target_modules": ["q_proj"], "lora_dropout": 0.0, "merge": False
     }  # fmt: skip
     assert summary["arguments"] | {"weight_decay": 0.02, "adam_beta2": 0.98, "max_steps": 2} == summary["arguments"]
 
@@ -272,88 +234,6 @@ def test_held_out_pairs_are_judged_after_each_epoch(method, pairs, file, tmp_pat
         assert a["eval_loss"] == pytest.approx(b["eval_loss"], abs=1e-6)
 
 
-def no_weights(pairs):
-    return [replace(p, rejected_weights=None) for p in pairs]
-
-
-BAD = {
-    "no pairs": (["train", "dpo"], None, "train dpo needs --pairs"),
-    "unknown option": (["train", "dpo", "--leraning_rate=1"], None, "did you mean --learning_rate?"),
-    "unknown method": (["train", "ipo"], None, "train needs one of sft, dpo, rpo"),
-    "seed": (["train", "dpo", "--seed=-1"], "same", "the seed must be from 0"),
-    "batch": (["train", "dpo", "--per_device_train_batch_size=0"], "same", "must be at least 1, but is 0"),
-    "epochs": (["train", "dpo", "--num_train_epochs=0"], "same", "num_train_epochs must be above 0"),
-    "reports": (["train", "dpo", "--report_to=foo"], "same", "the training arguments do not go together"),
-    "order": (["train", "dpo", "--train_sampling_strategy=foo"], "same", "must be one of random, group_by_length"),
-    "sharded": (["train", "dpo", "--fsdp=full_shard"], "same", "asked for in a configuration of accelerate"),
-    "upload": (["train", "dpo", "--hub_model_id=x"], "same", "--hub_model_id is not offered: nothing is uploaded"),
-    "smoothing": (["train", "dpo", "--label_smoothing_factor=0.1"], "same", "--label_smoothing_factor does nothing"),
-    "TRL's smoothing": (["train", "dpo", "--label_smoothing=0.1"], "same", "no conservative or robust DPO"),
-    "TRL's reference": (["train", "dpo", "--ref_model=x"], "same", "the reference is --model as it is before"),
-    "no evaluation": (["train", "dpo", "--eval_steps=5"], "same", "does nothing without --eval_strategy steps"),
-    "no package": (["train", "dpo", "--optim=adamw_8bit"], "same", "install `bitsandbytes`"),
-    "no kernels": (["train", "dpo", "--use_liger_kernel"], "same", "needs the package liger-kernel"),
-    "no four bits": (["train", "dpo", "--load_in_4bit", "--lora_r=2"], "same", "needs the package bitsandbytes"),
-    "rate": (["train", "dpo", "--learning_rate=-1"], "same", "learning_rate must be at least 0, but is -1.0"),
-    "decay": (["train", "sft", "--weight_decay=-1"], "same", "weight_decay must be at least 0, but is -1.0"),
-    "schedule": (["train", "dpo", "--lr_scheduler_type=warmup_stable_decay"], "same", "num_decay_steps"),
-    "alpha of none": (["train", "dpo", "--lora_alpha=8"], "same", "--lora_alpha is about adapters"),
-    "alpha of TDPO1": (["train", "tdpo", "--variant=1", "--alpha=1"], "same", "tdpo1 has no alpha"),
-    "dropout": (["train", "dpo", "--lora_r=2", "--lora_dropout=0.1"], "same", "dpo takes no lora_dropout"),
-    "precision": (["train", "dpo", "--lora_r=2", "--dtype=float16"], "same", "loses small gradients"),
-    "saved precision": (["train", "sft", "--lora_r=2", "--save_dtype=float32"], "same", "about whole models"),
-    "all too long": (["train", "dpo", "--max_length=3"], "same", "every pair is too long: the shortest has"),
-    "modules": (["train", "dpo", "--lora_target_modules=q_proj"], "same", "--lora_target_modules is about adapters"),
-    "nowhere": (["train", "dpo", "--pairs=nowhere.jsonl"], None, "nowhere.jsonl does not exist"),
-    "no number": (["train", "dpo", "--weight_decay=much"], None, "--weight_decay invalid float"),
-    "combination": (["train", "dpo", "--eval_strategy=steps"], "same", "there is no held-out data (--eval_pairs"),
-    "best saved": (["train", "sft", "--save_strategy=best"], "same", "--save_strategy best needs held-out data"),
-    "best": (["train", "dpo", "--load_best_model_at_end"], "same", "but found - Evaluation strategy"),
-    "beta": (["train", "dpo", "--beta=0"], "same", "beta must be above 0, but is 0.0"),
-    "merge": (["train", "dpo", "--merge"], "same", "--merge is about adapters"),
-    "no such layer": (["train", "dpo", "--lora_r=2", "--lora_target_modules=q_proj,x"], "same", "no linear layer 'x'"),
-    "no weights": (["train", "critical-dpo"], no_weights, "has no rejected_weights, which critical-dpo needs"),
-    "whole responses": (["train", "fork-dpo"], "same", "but fork-dpo takes single tokens"),
-    "empty": (["train", "dpo"], lambda _: [], "holds no pair"),
-    "no model": (["train", "dpo", "--model=./nowhere"], "same", "./nowhere is not a model directory"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_sentence(name, pairs, file, tmp_path, capsys):
-    command, change, message = BAD[name]
-    if change is not None:
-        file = file if change == "same" else written(tmp_path / "pairs.jsonl", change(pairs))
-        command = [*command, "--pairs", str(file)]
-    assert main([*command, "--quiet", "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("flags", [["--bf16"], ["--activation_checkpointing"], ["--gradient_accumulation_steps=2"]])
-def test_ways_to_save_memory_train_the_same(flags, file, tmp_path):
-    """bf16 but for its rounding; the others to the last digits."""
-    short = [
-        "--max_steps=2",
-        "--per_device_train_batch_size=6",
-        "--train_sampling_strategy=random",
-        "--logging_steps=1",
-    ]
-    assert train("tdpo", file, tmp_path / "plain", *short) == 0
-    if flags[0].startswith("--gradient"):
-        short[1] = "--per_device_train_batch_size=3"
-    assert train("tdpo", file, tmp_path / "other", *short, *flags) == 0
-    first = summary_of(tmp_path / "other")["history"][0]
-    assert abs(first["rewards/chosen"]) < 1e-6  # policy and reference compute alike
-    assert first["kl/chosen"] < 1e-6
-    tolerance = 0.02 if flags == ["--bf16"] else 1e-5
-    for a, b in zip(*(summary_of(tmp_path / name)["history"] for name in ("plain", "other")), strict=True):
-        assert a["logps/chosen"] == pytest.approx(b["logps/chosen"], rel=tolerance)
-        assert a["rewards/margins"] == pytest.approx(b["rewards/margins"], abs=tolerance)
-
-
 def test_in_bfloat16_the_stored_reference_computes_alike(file, tmp_path, monkeypatch):
     seen = []
     logits = logprobs._Matrix.logits
@@ -368,3 +248,63 @@ def test_a_cache_that_cannot_be_written_is_a_warning(file, tmp_path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     with pytest.warns(UserWarning, match="could not be kept"):
         assert train("dpo", file, tmp_path / "out", "--max_steps=1") == 0
+
+
+def test_a_finished_run_is_not_repeated_and_another_one_refused(file, tmp_path, monkeypatch, capsys):
+    assert train("dpo", file, tmp_path / "out") == 0
+    monkeypatch.setattr("forkpoint.training.fit.fit", None)
+    assert train("dpo", file, tmp_path / "out") == 0
+    assert train("dpo", file, tmp_path / "out", "--weight_decay", "0.1") == 2
+    assert "another configuration: arguments.weight_decay was" in capsys.readouterr().err
+
+
+BAD = [
+    ("dpo", "--leraning_rate=1", "did you mean"), ("dpo", "--seed=-1", "seed"), ("dpo", "--max_steps=0", "max_steps"),
+    ("dpo", "--per_device_train_batch_size=0", "at least 1"), ("dpo", "--num_train_epochs=0", "above 0"),
+    ("dpo", "--report_to=foo", "do not go together"), ("dpo", "--train_sampling_strategy=foo", "one of random"),
+    ("dpo", "--fsdp=full_shard", "not offered"), ("dpo", "--label_smoothing_factor=0.1", "does nothing"),
+    ("dpo", "--eval_steps=5", "without --eval_strategy steps"), ("dpo", "--optim=adamw_8bit", "bitsandbytes"),
+    ("dpo", "--use_liger_kernel=true", "liger-kernel"), ("sft", "--weight_decay=-1", "at least 0"),
+    ("dpo", "--lr_scheduler_type=warmup_stable_decay", "num_decay_steps"), ("dpo", "--beta=0", "beta must be above 0"),
+    ("dpo", "--max_length=3", "every pair is too long"), ("dpo", "--eval_strategy=steps", "no held-out data"),
+    ("sft", "--save_strategy=best", "needs held-out data"), ("fork-dpo", "--seed=1", "takes single tokens"),
+    ("dpo", "--model=./nowhere", "is not a model directory"), ("dpo", "--pairs=nowhere.jsonl", "does not exist"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "flag", "message"), BAD)
+def test_bad_input_is_one_sentence(method, flag, message, file, tmp_path, capsys):
+    assert main(["train", method, "--pairs", str(file), "--quiet", "--out", str(tmp_path / "out"), flag]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_that_do_not_fit_are_refused(pairs, lab, tmp_path):
+    bare = [replace(p, rejected_weights=None) for p in pairs]
+    for some, more, message in (
+        (bare, {}, "has no rejected_weights"), ([], {}, "there are no pairs"),
+        (pairs, {"lora_r": 2, "lora_dropout": 0.1}, "takes no lora_dropout"),
+        (pairs, {"lora_r": 2, "lora_target_modules": ["x"]}, "no linear layer 'x'"),
+        ([replace(pairs[0], chosen_ids=())], {}, "empty prompt or response"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            preference_run.train(lab.model, lab.tokenizer, some, PreferenceConfig(**more), tmp_path / "out")
+
+
+def test_weights_of_sft_are_those_of_the_chosen_tokens(pairs, lab, tmp_path):
+    """Weights of 1 are TRL's own to the last bit; tokens of weight 0 are as good as unlabelled."""
+
+    def weights(some, name):
+        model, args = copy.deepcopy(lab.model), PreferenceConfig(method="sft", max_steps=2, learning_rate=1e-3)
+        preference_run.train(model, lab.tokenizer, some, args, tmp_path / name)
+        return (tmp_path / name / "model" / "model.safetensors").read_bytes()
+
+    def weighted(of):
+        return [replace(p, chosen_weights=tuple(of(t) for t in range(len(p.chosen_ids)))) for p in pairs]
+
+    plain = weights(pairs, "plain")
+    assert weights(weighted(lambda t: 1.0), "ones") == plain
+    halves = weights(weighted(lambda t: 0.5 * (t < 4)), "halves")
+    assert plain != halves != weights(weighted(lambda t: 1.0 * (t < 4)), "first")

@@ -6,35 +6,40 @@ import copy
 import dataclasses
 import math
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from made_up_pairs import made_up_pairs
 from naive import pair_loss
+from peft import LoraConfig
 from tiny_models import build_model, tiny_config
-from transformers import Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, MistralConfig, TrainingArguments
+from transformers import Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, MistralConfig
 
 from forkpoint.engines.local import logprobs
-from forkpoint.losses.methods import METHODS, objective
-from forkpoint.training import pair_logprobs as policy_module
-from forkpoint.training import preference_run as training
+from forkpoint.losses.methods import METHODS
+from forkpoint.pairs.pair_files import pair_row
+from forkpoint.training import pair_batches, preference_trainer
+from forkpoint.training.configs import PreferenceConfig
 from forkpoint.training.dropout import without_dropout
-from forkpoint.training.pair_batches import PairExample, collate
-from forkpoint.training.pair_logprobs import shares_prompts
+from forkpoint.training.pair_batches import collate, row_length, shares_prompts
+from forkpoint.training.preference_run import train
 from forkpoint.training.preference_trainer import PreferenceTrainer
-from forkpoint.training.reference_logprobs import row_length, with_reference
+from forkpoint.training.reference_logprobs import cache_directory, with_reference
 from forkpoint.types import UserError
 
 
-def trainer_for(model, pairs, tmp_path, method="dpo", *, reference=None, beta=0.7, alpha=None, examples=None, **args):
-    """A trainer of the method, with the reference's log-probabilities at hand unless a reference is given."""
+def trainer_for(model, pairs, tmp_path, method="dpo", *, reference=None, beta=0.7, precompute=False, **more):
+    """A trainer of the method; what is no setting goes to the trainer."""
+    options = {name: more.pop(name) for name in ("peft_config", "processing_class", "eval_dataset") if name in more}
     settings = {
-        "output_dir": str(tmp_path), "per_device_train_batch_size": 8, "remove_unused_columns": False,
-        "use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "max_grad_norm": 0.0,
-        "save_strategy": "no", "dataloader_pin_memory": False, "logging_nan_inf_filter": False,
+        "output_dir": str(tmp_path), "per_device_train_batch_size": 8, "use_cpu": True, "logging_steps": 1,
+        "max_grad_norm": 0.0, "save_strategy": "no", "dataloader_pin_memory": False, "warmup_steps": 0,
+        "learning_rate": 5e-5, "lr_scheduler_type": "linear", "train_sampling_strategy": "random", "seed": 42,
+        "precompute_ref_log_probs": precompute, "beta": beta, "gamma": beta,
     }  # fmt: skip
-    arguments = TrainingArguments(**(settings | args))
-    examples = examples or [PairExample(p, i) for i, p in enumerate(pairs)]
-    return PreferenceTrainer(model, arguments, examples, objective(method, beta, alpha), reference=reference)
+    args = PreferenceConfig(method=method, **(settings | more))
+    return PreferenceTrainer(model, args, pairs, ref_model=reference, **options)
 
 
 def loss_and_gradients(trainer, pairs):
@@ -45,7 +50,7 @@ def loss_and_gradients(trainer, pairs):
     with without_dropout(model):
         loss = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(float(len(pairs))))
         loss.backward()
-    return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters()}
+    return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def naive(method, model, reference, pairs, beta, alpha):
@@ -54,7 +59,7 @@ def naive(method, model, reference, pairs, beta, alpha):
     losses = [pair_loss(method, model, reference, p, beta, alpha, [1 - w for w in p.rejected_weights]) for p in pairs]
     loss = torch.stack(losses).mean()
     loss.backward()
-    return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters()}
+    return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def assert_close(ours, theirs, tolerance=1e-5):
@@ -88,7 +93,7 @@ def single(pair):
 
 CONFIGS = {
     "llama": (LlamaConfig, {}),
-    "tied": (LlamaConfig, {"tie_word_embeddings": True}),
+    "tied": (LlamaConfig, {"tie_word_embeddings": True, "attn_implementation": "eager"}),
     "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4}),
     "dropout": (LlamaConfig, {"attention_dropout": 0.5}),
     "granite": (GraniteConfig, {"logits_scaling": 3.0}),
@@ -108,12 +113,6 @@ def test_other_architectures_too(name, tokenizer, pairs, tmp_path):
     assert_close(loss_and_gradients(trainer, pairs), naive("tdpo1", model.eval(), reference, pairs, 0.7, 0.0))
 
 
-def test_eager_attention_shares_prompts_too(tokenizer, policy):
-    model = build_model(tiny_config(tokenizer, attn_implementation="eager"))
-    assert model.config._attn_implementation == "eager"
-    assert shares_prompts(model, 20)
-
-
 def test_only_attention_that_takes_masks_is_tried(tokenizer, monkeypatch):
     """Another kernel may break the device; and memory that runs out is not a model that shares no prompts."""
     model = build_model(tiny_config(tokenizer))
@@ -121,7 +120,7 @@ def test_only_attention_that_takes_masks_is_tried(tokenizer, monkeypatch):
     def failing(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(policy_module, "logprobs_of", failing)
+    monkeypatch.setattr(pair_batches, "logprobs_of", failing)
     with pytest.raises(torch.OutOfMemoryError):
         shares_prompts(model, 20)
     model.config._attn_implementation = "flash_attention_2"
@@ -130,13 +129,9 @@ def test_only_attention_that_takes_masks_is_tried(tokenizer, monkeypatch):
 
 def test_a_run_tries_once_whether_prompts_are_shared(tokenizer, pairs, tmp_path, monkeypatch):
     tried = []
-    monkeypatch.setattr(training, "shares_prompts", lambda model, longest: tried.append(longest) or True)
-    monkeypatch.setattr("forkpoint.training.preference_trainer.shares_prompts", None)  # would fail if called
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settings = training.Training(objective("dpo"), {"max_steps": 1})
-    training.train(
-        build_model(tiny_config(tokenizer)), tokenizer, pairs, settings, tmp_path / "out", evaluated=pairs[:2]
-    )
+    monkeypatch.setattr(preference_trainer, "shares_prompts", lambda model, longest: tried.append(longest) or True)
+    model = build_model(tiny_config(tokenizer))
+    train(model, tokenizer, pairs, PreferenceConfig(method="dpo", max_steps=1), tmp_path, eval_pairs=pairs[:2])
     assert tried == [max(map(row_length, pairs))]
 
 
@@ -165,16 +160,6 @@ def test_kl_where_a_model_gives_a_token_no_probability(dtype):
     assert bool(logprobs.token_logprobs_and_kl(reference_hidden, frozen, targets, hidden, head)[1].isposinf().all())
 
 
-def test_critical_dpo_with_scores_of_zero_is_dpo(policy, pairs, tmp_path):
-    plain = [dataclasses.replace(p, rejected_weights=(1.0,) * len(p.rejected_ids)) for p in pairs]
-    model, reference = policy
-    dpo, critical = (
-        loss_and_gradients(trainer_for(model, plain, tmp_path, method, reference=reference), plain)
-        for method in ("dpo", "critical-dpo")
-    )
-    assert_close(critical, dpo, 1e-12)
-
-
 def test_a_token_of_weight_zero_gives_no_gradient(policy, pairs, tmp_path):
     """The gradient is that of the loss without the token."""
     model, reference = policy
@@ -194,71 +179,91 @@ def test_a_token_of_weight_zero_gives_no_gradient(policy, pairs, tmp_path):
     assert any(float((more[name] - gradient).abs().max()) > 1e-4 for name, gradient in without.items())
 
 
+def test_both_sides_are_weighted_in_critical_dpo(policy, pairs, tmp_path):
+    """Chosen weights of 1 change no bit; with the sides exchanged, the margin changes its sign."""
+    model, reference = policy
+
+    def step(some):
+        trainer = trainer_for(model, some, tmp_path, "critical-dpo", reference=reference)
+        return *loss_and_gradients(trainer, some), float(trainer.sums["rewards/margins"][0][0])
+
+    plain, ones, halves = step(pairs), *(step([chosen_weighted(p, w) for p in pairs]) for w in (1.0, 0.5))
+    assert plain[0] == ones[0]
+    assert all(torch.equal(gradient, ones[1][name]) for name, gradient in plain[1].items())
+    exchanged = [
+        dataclasses.replace(p, chosen_ids=p.rejected_ids, rejected_ids=p.chosen_ids, chosen_weights=p.rejected_weights,
+                            rejected_weights=(0.5,) * len(p.chosen_ids)) for p in pairs
+    ]  # fmt: skip
+    assert step(exchanged)[2] == pytest.approx(-halves[2]) != pytest.approx(-plain[2])
+
+
+def chosen_weighted(pair, weight):
+    return dataclasses.replace(pair, chosen_weights=(weight,) * len(pair.chosen_ids))
+
+
 def test_stored_reference_equals_the_one_at_hand(policy, pairs, tmp_path):
     model, reference = policy
-    examples = with_reference(reference, pairs, batch_size=3, shared=True, cache=tmp_path)
-    stored = trainer_for(model, pairs, tmp_path, examples=examples)
+    stored = trainer_for(model, pairs, tmp_path, reference=reference, precompute=True)
+    assert stored.ref_model is None
     assert_close(loss_and_gradients(stored, pairs), naive("dpo", model, reference, pairs, 0.7, 0.0))
 
 
 def test_reference_is_kept_under_data_and_model(policy, pairs, tmp_path, monkeypatch):
     model, reference = policy
-    first = with_reference(reference, pairs, batch_size=3, shared=True, cache=tmp_path)
-    (file,) = tmp_path.iterdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = with_reference(reference, pairs, batch_size=3, shared=True)
+    (file,) = cache_directory().iterdir()
     monkeypatch.setattr("forkpoint.training.reference_logprobs._compute", None)  # would fail if called
-    again = with_reference(reference, pairs, batch_size=8, shared=False, cache=tmp_path)
+    again = with_reference(reference, pairs, batch_size=8, shared=False)
     for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a.reference_chosen, b.reference_chosen)
+        np.testing.assert_array_equal(a.ref_chosen, b.ref_chosen)
     stretched = copy.deepcopy(reference)
     stretched.config.rms_norm_eps = 0.1
     for other in (
-        (model, pairs),
-        (reference, pairs[::-1]),
-        (copy.deepcopy(reference).float(), pairs),
-        (stretched, pairs),
-    ):
+        (model, pairs), (reference, pairs[::-1]), (copy.deepcopy(reference).float(), pairs), (stretched, pairs),
+    ):  # fmt: skip
         with pytest.raises(TypeError):
-            with_reference(*other, batch_size=3, shared=True, cache=tmp_path)
+            with_reference(*other, batch_size=3, shared=True)
     monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file.write_bytes(file.read_bytes()[:-4])
-    restored = with_reference(reference, pairs, batch_size=3, shared=True, cache=tmp_path)
-    np.testing.assert_array_equal(restored[-1].reference_rejected, first[-1].reference_rejected)
+    restored = with_reference(reference, pairs, batch_size=3, shared=True)
+    np.testing.assert_array_equal(restored[-1].ref_rejected, first[-1].ref_rejected)
 
 
 def test_lora_takes_its_base_as_the_reference(policy, pairs, tmp_path):
-    from peft import LoraConfig, get_peft_model
-
     model, _ = policy
     base = copy.deepcopy(model)
-    torch.manual_seed(3)
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
-    adapted = adapted.double()
-    trainer = trainer_for(adapted, pairs, tmp_path, "tdpo1")
-    ours = loss_and_gradients_of_adapter(trainer, pairs)
-    theirs = naive_of_adapter(adapted, base, pairs)
+    adapters = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    trainer = trainer_for(model, pairs, tmp_path, "tdpo1", peft_config=adapters, seed=3)
+    assert trainer.ref_model is None
+    trainer.model.double()
+    ours, theirs = loss_and_gradients(trainer, pairs), naive("tdpo1", trainer.model, base, pairs, 0.7, 0.0)
     assert_close(ours, theirs)
     assert all("lora" in name for name in ours[1])
 
 
-def loss_and_gradients_of_adapter(trainer, pairs):
-    trainer.model.zero_grad()
-    batch = collate([trainer.train_dataset[i] for i in range(len(pairs))], trainer.shared)
-    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(float(len(pairs))))
-    loss.backward()
-    return float(loss.detach()), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
-
-
-def naive_of_adapter(adapted, base, pairs):
-    adapted.zero_grad()
-    loss = torch.stack([pair_loss("tdpo1", adapted, base, p, 0.7) for p in pairs]).mean()
-    loss.backward()
-    return float(loss.detach()), {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
+def test_data_sets_of_token_ids_or_of_text(policy, pairs, tokenizer, tmp_path):
+    """The loss of the same pairs; text as TRL takes it."""
+    model, reference = policy
+    rows = [pair_row(p) | {"prompt": None, "chosen": None, "rejected": None} for p in pairs]
+    data = datasets.Dataset.from_list([row for row in rows if row.pop("problem_id", None) is None])
+    options = {"reference": reference, "processing_class": tokenizer}
+    found = loss_and_gradients(trainer_for(model, data, tmp_path, "critical-dpo", **options), pairs)
+    assert found[0] == loss_and_gradients(trainer_for(model, pairs, tmp_path, "critical-dpo", **options), pairs)[0]
+    texts = datasets.Dataset.from_list([{"prompt": "2 + 2 =", "chosen": f" {n}", "rejected": " 5"} for n in (4, 3)])
+    trainer = trainer_for(model, texts, tmp_path, eval_dataset=texts, max_steps=1, **options)
+    ids = [*trainer.train_dataset[0].pair.prompt_ids, *trainer.train_dataset[0].pair.chosen_ids]
+    assert tokenizer.decode(ids) == "2 + 2 = 4" + tokenizer.eos_token
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+    for wrong in (texts, "pairs.jsonl"):
+        with pytest.raises(UserError):
+            trainer_for(model, wrong, tmp_path, reference=reference)
 
 
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
 def test_accumulation_does_not_matter(strategy, policy, tokenizer, tmp_path):
-    from made_up_pairs import made_up_pairs
-
     pairs = made_up_pairs(20, len(tokenizer), seed=5)  # two steps of 8 and one of 4
     states, histories = [], []
     for micro, accumulate in ((8, 1), (4, 2), (1, 8)):
@@ -289,8 +294,6 @@ def test_a_loss_that_is_no_number_names_its_pair(policy, pairs, tmp_path):
 
 
 def test_similar_lengths_come_together_and_every_pair_once(policy, tokenizer, tmp_path):
-    from made_up_pairs import made_up_pairs
-
     pairs = made_up_pairs(43, len(tokenizer), longest=40)
     trainer = trainer_for(policy[0], pairs, tmp_path, reference=policy[1], train_sampling_strategy="group_by_length")
     sampler = trainer._get_train_sampler()

@@ -78,7 +78,7 @@ def launch(workplace):
     """Runs the command line in two processes; returns their exit codes, and what they said."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     driver = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("launches.py"))], env=environment, text=True,
+        [sys.executable, str(Path(__file__).parents[1] / "helpers" / "launches.py")], env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
 

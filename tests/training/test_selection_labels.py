@@ -91,7 +91,7 @@ def test_all_tokens_at_a_ratio_of_1(store, tmp_path):
 
 
 def test_rules_that_read_the_trained_model_are_refused(store, tmp_path):
-    for name in ("excess_loss", "loss", "none"):
+    for name in ("excess_loss", "loss", "uniform"):
         with pytest.raises(UserError, match="knows its tokens before training"):
             export_labels(store, Rule(name), tmp_path / name)
 

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -21,27 +20,20 @@ from transformers import AutoTokenizer
 
 from forkpoint.engines.identity import vocabulary_digest
 from forkpoint.lab import MODEL_DIR
-from forkpoint.scores.checkpoint_losses import checkpoints_of
 from forkpoint.scores.store import open_store
-from forkpoint.training.models import Lora
-from forkpoint.training.selective_run import Pretraining, pretrain
+from forkpoint.training.configs import SelectiveConfig
+from forkpoint.training.selective_run import pretrain
 from forkpoint.types import UserError
-from forkpoint.weights.rules import Rule
 
 LENGTHS = (5, 16, 9, 12, 3, 16, 8, 11, 14, 6, 16, 7, 12, 10)
 ARGUMENTS = {
     "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2, "logging_steps": 3,
     "save_steps": 3, "learning_rate": 0.01, "eval_strategy": "steps", "eval_steps": 2,
 }  # fmt: skip
-EIGHT_STEPS = Pretraining(Rule("excess_loss", 0.6, warmup=0.5), ARGUMENTS, snapshots=5, seed=3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collections():
-    """A training begins with a garbage collection, most of whose time goes to what the imports left."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+def eight_steps(**more):
+    return SelectiveConfig(**(ARGUMENTS | {"ratio_warmup": 0.5, "snapshots": 5, "seed": 3} | more))
 
 
 def made(path, tokenizer, length=16, scored=True, vocabulary=None):
@@ -66,10 +58,10 @@ def whole(tokenizer, store, tmp_path_factory):
     return out
 
 
-def trained(store, out, tokenizer, training=EIGHT_STEPS, **more):
+def trained(store, out, tokenizer, args=None, **more):
     """The summary of a training of a new model, judged on the rows that it is trained on."""
     model = build_model(tiny_config(tokenizer), seed=1)
-    return pretrain(model, tokenizer, store, training, out, evaluated=store, **more)
+    return pretrain(model, tokenizer, store, args or eight_steps(), out, eval_store=store, **more)
 
 
 def names(path):
@@ -114,7 +106,6 @@ def killed_at(moment):
     import transformers.trainer_callback as callbacks
 
     from forkpoint.training import fit, models
-    from forkpoint.training import run_directory as run
 
     def stop():
         os.kill(os.getpid(), signal.SIGKILL)
@@ -135,7 +126,7 @@ def killed_at(moment):
 
         callbacks.TrainerState.save_to_json = torn
     elif moment == "summary":
-        run.write_whole = lambda *_: stop()
+        fit.write_whole = lambda *_: stop()
     else:  # while it is saved
         name, sort = {"snapshot": ".step-2.partial", "model": ".model.partial"}[moment], models.settle_config
         models.settle_config = lambda path: stop() if path.name == name else sort(path)
@@ -162,8 +153,10 @@ def killed_again_and_again(path, out):
 def test_kill_9_and_on_to_the_same_bytes(whole, store, tokenizer, tmp_path):
     """Each process gets a little further than the one before; checkpoints lie within epochs."""
     out = tmp_path / "killed"
-    places = os.pathsep.join(str(p) for p in (Path(__file__).parent, Path(__file__).parents[1]))
-    script = "import sys, pathlib, test_pretraining as t; t.killed_again_and_again(*map(pathlib.Path, sys.argv[1:]))"
+    tests = Path(__file__).parents[1]
+    source = os.environ.get("PYTHONPATH", "")
+    places = os.pathsep.join(map(str, (tests / "training", tests / "helpers", source)))
+    script = "import sys, pathlib, test_selective_run as t; t.killed_again_and_again(*map(pathlib.Path, sys.argv[1:]))"
     subprocess.run(
         [sys.executable, "-c", script, str(store.path), str(out)], check=True, timeout=120,
         env=os.environ | {"PYTHONPATH": places},
@@ -176,17 +169,16 @@ def test_kill_9_and_on_to_the_same_bytes(whole, store, tokenizer, tmp_path):
 
 
 def test_a_finished_run_is_not_repeated_and_another_one_refused(whole, store, tokenizer, monkeypatch):
-    monkeypatch.setattr("forkpoint.training.selective_run._trainer", None)
+    monkeypatch.setattr("forkpoint.training.fit.fit", None)
     assert trained(store, whole, tokenizer)["steps"] == 8
-    other = replace(EIGHT_STEPS, rule=Rule("excess_loss", 0.7, warmup=0.5))
     with pytest.raises(UserError, match=r"holds a run with another configuration: rule\.ratio was 0\.6, now 0\.7"):
-        trained(store, whole, tokenizer, other)
+        trained(store, whole, tokenizer, eight_steps(ratio=0.7))
 
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_adapters_alone_or_merged(merge, store, tokenizer, tmp_path):
-    training = replace(EIGHT_STEPS, lora=Lora(2, modules=("q_proj",), merge=merge), snapshots=2)
-    summary = trained(store, tmp_path / "out", tokenizer, training)
+    args = eight_steps(lora_r=2, lora_target_modules=["q_proj"], merge=merge, snapshots=2)
+    summary = trained(store, tmp_path / "out", tokenizer, args)
     losses = [row["eval_loss"] for row in summary["history"] if "eval_loss" in row]
     assert losses[-1] < losses[0]
     file = "model.safetensors" if merge else "adapter_model.safetensors"
@@ -203,33 +195,14 @@ def test_adapters_alone_or_merged(merge, store, tokenizer, tmp_path):
         assert changed == {f"model.layers.{i}.self_attn.q_proj.weight" for i in (0, 1)}
 
 
-def test_a_reference_model_in_place_of_scores(whole, store, tokenizer, tmp_path):
-    """It says what the store holds in half precision."""
-    bare = made(tmp_path / "store", tokenizer, scored=False)
-    reference = build_model(tiny_config(tokenizer), seed=2)
-    summary = trained(bare, tmp_path / "out", tokenizer, replace(EIGHT_STEPS, snapshots=0), reference=reference)
-    for a, b in zip(summary["history"], json.loads((whole / "summary.json").read_text())["history"], strict=True):
-        for name in ("loss", "eval_loss", "selection/share"):
-            assert a.get(name) == pytest.approx(b.get(name), abs=1e-3), name
-
-
-def test_a_training_that_selects_nothing_ends_with_the_model_it_began_with(store, tokenizer, tmp_path):
-    training = Pretraining(Rule("excess_loss", 0.01, scope="sequence"), ARGUMENTS)
-    history = trained(store, tmp_path / "out", tokenizer, training)["history"]
-    assert {row["loss"] for row in history if "loss" in row} == {0}
-    weights = load_file(tmp_path / "out" / "model" / "model.safetensors")
-    for name, tensor in build_model(tiny_config(tokenizer), seed=1).state_dict().items():
-        assert torch.equal(weights[name], tensor), name
-
-
 REFUSED = {
     "another tokenizer": ({"vocabulary": "another"}, {}, "was made with another tokenizer, made-up's"),
     "long rows": ({"length": 600}, {}, "has rows of 600 tokens, but the model reads at most 512"),
     "no scores": ({"scored": False}, {}, "the rule excess_loss needs a reference model's scores, but .* has none"),
-    "no such rule": ({}, {"rule": Rule("rho")}, "a selection rule must be one of excess_loss, .* but is 'rho'"),
-    "ratio": ({}, {"rule": Rule(ratio=0.0)}, r"ratio must be above 0 and at most 1, but is 0\.0"),
+    "no such rule": ({}, {"rule": "rho"}, "a selection rule must be one of uniform, .* but is 'rho'"),
+    "ratio": ({}, {"ratio": 0.0}, r"ratio must be above 0 and at most 1, but is 0\.0"),
     "one snapshot": ({}, {"snapshots": 1}, "snapshots must be 0 or at least 2"),
-    "no such layer": ({}, {"lora": Lora(2, modules=("x",))}, "the model has no linear layer 'x'"),
+    "no such layer": ({}, {"lora_r": 2, "lora_target_modules": ["x"]}, "the model has no linear layer 'x'"),
 }
 
 
@@ -238,7 +211,7 @@ def test_what_cannot_be_trained_is_one_sentence(name, tokenizer, tmp_path):
     of_store, of_training, message = REFUSED[name]
     other = made(tmp_path / "store", tokenizer, **of_store)
     with pytest.raises(UserError, match=message) as error:
-        trained(other, tmp_path / "out", tokenizer, replace(EIGHT_STEPS, **of_training))
+        trained(other, tmp_path / "out", tokenizer, eight_steps(**of_training))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -246,20 +219,9 @@ def test_what_cannot_be_trained_is_one_sentence(name, tokenizer, tmp_path):
 def test_a_model_or_reference_with_fewer_tokens_than_the_store_is_refused(store, tokenizer, tmp_path):
     small = build_model(tiny_config(tokenizer, vocab_size=100), seed=2)
     with pytest.raises(UserError, match=r"holds token id .*, but the model knows 0 to 99 only"):
-        pretrain(small, tokenizer, store, EIGHT_STEPS, tmp_path / "out", evaluated=store)
+        pretrain(small, tokenizer, store, eight_steps(), tmp_path / "out", eval_store=store)
     with pytest.raises(UserError, match=r"holds token id .*, but the reference model knows 0 to 99 only"):
-        trained(store, tmp_path / "out", tokenizer, reference=small)
-
-
-def test_snapshots_of_adapters_are_checkpoints_too(store, tokenizer, tmp_path):
-    trained(store, tmp_path / "out", tokenizer, replace(EIGHT_STEPS, lora=Lora(2), snapshots=2))
-    assert len(checkpoints_of([tmp_path / "out" / "snapshots"])) == 2
-
-
-def test_a_reference_that_reads_less_is_refused(store, tokenizer, tmp_path):
-    short = build_model(tiny_config(tokenizer, max_position_embeddings=8), seed=2)
-    with pytest.raises(UserError, match="has rows of 16 tokens, but the reference model reads at most 8"):
-        trained(store, tmp_path / "out", tokenizer, reference=short)
+        trained(store, tmp_path / "out", tokenizer, ref_model=small)
 
 
 def test_a_model_or_a_reference_that_is_broken_names_the_row(store, tokenizer, tmp_path):
@@ -267,8 +229,8 @@ def test_a_model_or_a_reference_that_is_broken_names_the_row(store, tokenizer, t
     for model in (broken, reference):
         with torch.no_grad():
             model.get_input_embeddings().weight[int(store[4].row.ids[0])] = math.nan
-    training = replace(EIGHT_STEPS, arguments=ARGUMENTS | {"train_sampling_strategy": "sequential", "eval_steps": 8})
+    args = eight_steps(train_sampling_strategy="sequential", eval_steps=8)
     with pytest.raises(UserError, match="the reference model's loss of a token in row 4 of the store is nan at step 2"):
-        trained(store, tmp_path / "reference", tokenizer, training, reference=reference)
+        trained(store, tmp_path / "reference", tokenizer, args, ref_model=reference)
     with pytest.raises(UserError, match="the loss of a token in row 4 of the store is nan at step 2"):
-        pretrain(broken, tokenizer, store, training, tmp_path / "model", evaluated=store)
+        pretrain(broken, tokenizer, store, args, tmp_path / "model", eval_store=store)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import gc
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -25,14 +25,12 @@ from made_up_stores import (
     plain_tokens,
     tiny_llama,
 )
-from transformers import TrainingArguments
+from tiny_models import build_model, tiny_config
 
 from forkpoint.engines.local import logprobs as training_logprobs
-from forkpoint.losses.methods import objective
 from forkpoint.pairs.pair import Pair
 from forkpoint.scores.store import open_store
-from forkpoint.training.order import ByLength
-from forkpoint.training.pair_batches import PairExample
+from forkpoint.training.configs import PreferenceConfig, SelectiveConfig
 from forkpoint.training.preference_trainer import PreferenceTrainer
 from forkpoint.training.selective_trainer import SelectiveTrainer
 from forkpoint.training.store_batches import Rows, collate
@@ -44,24 +42,21 @@ EIGHT = tuple(range(8))
 RULES = {name: Rule(name, 0.6, 0.7 if name in ("union", "intersection") else None) for name in NAMES}
 
 
+SETTINGS = {
+    "per_device_train_batch_size": 8, "use_cpu": True, "logging_steps": 1, "max_grad_norm": 0.0, "save_strategy": "no",
+    "dataloader_pin_memory": False, "train_sampling_strategy": "sequential", "optim": "sgd", "learning_rate": 0.05,
+    "warmup_steps": 0, "lr_scheduler_type": "linear",
+}  # fmt: skip
+
+
 def trainer_for(model, store, out, rule, **more):
-    """A trainer of the rule; what is no TrainingArguments goes to the trainer."""
-    others = {name: more.pop(name) for name in ("evaluated", "reference", "seed") if name in more}
-    settings = {
-        "output_dir": str(out), "per_device_train_batch_size": 8, "remove_unused_columns": False, "use_cpu": True,
-        "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "max_grad_norm": 0.0, "save_strategy": "no",
-        "dataloader_pin_memory": False, "logging_nan_inf_filter": False, "train_sampling_strategy": "sequential",
-        "optim": "sgd", "learning_rate": 0.05,
-    }  # fmt: skip
-    return SelectiveTrainer(model, TrainingArguments(**(settings | more)), store, rule, **others)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collections():
-    """A training begins with a garbage collection, most of whose time goes to what the imports left."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    """A trainer of the rule; what is no setting goes to the trainer."""
+    options = {name: more.pop(name) for name in ("eval_dataset", "ref_model", "processing_class") if name in more}
+    args = SelectiveConfig(
+        output_dir=str(out), rule=rule.score, ratio=rule.ratio, entropy_ratio=rule.entropy_ratio, scope=rule.scope,
+        ratio_warmup=rule.warmup, **(SETTINGS | more),
+    )  # fmt: skip
+    return SelectiveTrainer(model, args, store, **options)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +86,7 @@ def step(trainer, micro_batches):
     batches, count = trainer.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
     losses = [trainer.compute_loss(model, batch, num_items_in_batch=count) for batch in batches]
     sum(losses).backward()
-    selected = torch.cat([batch["selected"] for batch in batches]).tolist()
+    selected = (torch.cat([batch["weights"] for batch in batches]) != 0).tolist()
     return float(sum(losses).detach()), gradients(model), selected
 
 
@@ -135,12 +130,13 @@ def test_a_reference_at_hand_scores_as_the_stored_numbers_say(scope, models, sto
     model, reference = models
     for score in ("excess_loss", "intersection"):
         rule = dataclasses.replace(RULES[score], scope=scope)
-        asked = trainer_for(model, store, tmp_path, rule, reference=reference)
+        asked = trainer_for(model, store, tmp_path, rule, ref_model=reference)
         ours = step(asked, SPLITS[1])
         assert_same_step(ours, plain_step(model, store, rule, SPLITS[1], reference))
         assert_same_step(ours, step(trainer_for(model, store, tmp_path, rule), SPLITS[1]))
     batch = collate([Rows(store, 0)[i] for i in EIGHT])
-    for name, column in asked._reference_scores(batch).items():
+    scores = zip(("reference_loss", "reference_entropy"), asked._scores(reference, asked.ref_head, batch), strict=True)
+    for name, column in scores:
         torch.testing.assert_close(column, batch[name], rtol=2**-11, atol=1e-6)  # stored in half precision
     assert not any(p.requires_grad for p in reference.parameters())
 
@@ -159,7 +155,7 @@ def test_rules_rank_by_the_loss_without_dropout(scope, store, tmp_path):
         assert ours[0] != again[0]
 
 
-@pytest.mark.parametrize("score", ["none", "intersection", "excess_loss"])
+@pytest.mark.parametrize("score", ["uniform", "intersection", "excess_loss"])
 def test_only_selected_rows_reach_the_output_matrix(score, models, store, tmp_path, monkeypatch):
     """Where the selection is known; rules of the current loss see all rows of a single micro-batch."""
     met = []
@@ -175,23 +171,7 @@ def test_only_selected_rows_reach_the_output_matrix(score, models, store, tmp_pa
         assert sum(met) == forward + backward + (sum(selected) if ranked_first else 0)
 
 
-def test_a_micro_batch_without_a_selected_token_adds_nothing(models, store, tmp_path):
-    rule = Rule("reference_loss", 0.02)
-    trainer = trainer_for(models[0], store, tmp_path, rule)
-    split = (EIGHT[:3], EIGHT[3:4], EIGHT[4:])
-    ours = step(trainer, split)
-    assert sum(ours[2]) <= 2
-    assert_same_step(ours, plain_step(models[0], store, rule, split))
-
-
-def test_tied_embeddings_get_the_gradients_of_both_uses(models, store, tmp_path):
-    tied = tiny_llama(3, tie_word_embeddings=True)
-    for rule in (RULES["excess_loss"], RULES["intersection"]):
-        trainer = trainer_for(tied, store, tmp_path, rule)
-        assert_same_step(step(trainer, SPLITS[1]), plain_step(tied, store, rule, SPLITS[1]))
-
-
-@pytest.mark.parametrize("rule", [Rule("excess_loss", 1.0), Rule("intersection", 1.0), Rule("none")])
+@pytest.mark.parametrize("rule", [Rule("excess_loss", 1.0), Rule("intersection", 1.0), Rule("uniform")])
 def test_a_ratio_of_1_is_causal_language_modeling(rule, models, store, tmp_path):
     """As transformers computes it, whose labels count but for -100."""
     model, _ = models
@@ -240,19 +220,6 @@ def by_document(loss, entropy=lambda d, t: 1.0):
     return scores
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-def test_excess_loss_leaves_out_what_the_reference_cannot_predict(scope, models, tmp_path):
-    """Odd tokens are noise to one reference, even ones to another; each time it is the others that are trained on."""
-    rule = Rule("excess_loss", 0.5, scope=scope)
-    for noise in (0, 1):
-        marked = by_document(lambda d, t, noise=noise: 50.0 if t % 2 == noise else 0.0)
-        made = made_up_store(tmp_path / f"store-{noise}", made_up_documents([13] * 8), in_rows(13), scores=marked)
-        trainer = trainer_for(models[0], made, tmp_path, rule)
-        for split in ((EIGHT,), (EIGHT[:4], EIGHT[4:])):
-            selected = step(trainer, split)[2]
-            assert selected == [t % 2 != noise for _ in EIGHT for t in range(1, 13)]
-
-
 def trained(model, store, out, rule, micro=8, accumulate=1, **more):
     """Weights and what was logged after two steps of eight rows."""
     model = copy.deepcopy(model)
@@ -296,8 +263,9 @@ def test_two_processes_train_as_one(tmp_path):
     from slm_two_processes import CASES, results
 
     alone = results(tmp_path, 1)
-    script = Path(__file__).with_name("slm_two_processes.py")
-    places = os.pathsep.join(map(str, (script.parent, script.parents[1], *os.environ.get("PYTHONPATH", "").split(":"))))
+    tests = Path(__file__).parents[1]
+    script = tests / "helpers" / "slm_two_processes.py"
+    places = os.pathsep.join(map(str, (tests / "training", tests / "helpers", os.environ.get("PYTHONPATH", ""))))
     environment = os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment, timeout=120)
     together = torch.load(tmp_path / "results.pt", weights_only=True)
@@ -351,16 +319,6 @@ def limits(score, steps):
     return found
 
 
-def test_warming_up_the_share_falls_along_a_line(models, store, tmp_path):
-    quarters = [1.0, 0.875, 0.75, 0.625, 0.5, 0.5]
-    for warmup in (4, 4 / 6):
-        rule = Rule("reference_loss", 0.5, warmup=warmup)
-        _, rows = trained(models[0], store, tmp_path, rule, 8, max_steps=6, num_train_epochs=1)
-        counts = [len(plain_tokens(models[0], store, part)) for part in 2 * (EIGHT, range(8, 16), [16])]
-        expected = [math.floor(share * n + 0.5) / n for share, n in zip(quarters, counts, strict=True)]
-        assert [row["selection/share"] for row in rows] == pytest.approx(expected)
-
-
 def test_an_evaluation_is_the_mean_over_all_tokens(models, store, policy, tmp_path):
     """Of a store without scores, for any size of batches, of which the last one is smaller."""
     others = made_up_store(tmp_path / "others", made_up_documents((4, 11, 7, 2, 9), seed=5), in_rows(12))
@@ -368,22 +326,31 @@ def test_an_evaluation_is_the_mean_over_all_tokens(models, store, policy, tmp_pa
     expected = np.mean([float(t.loss.detach()) for t in tokens])
     for batch in (3, 16):
         trainer = trainer_for(
-            policy, store, tmp_path, RULES["excess_loss"], evaluated=others, per_device_eval_batch_size=batch
+            policy, store, tmp_path, RULES["excess_loss"], eval_dataset=others, per_device_eval_batch_size=batch
         )
         assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-6)
+        few = torch.utils.data.Subset(trainer.eval_dataset, [0, 3])
+        named = trainer.evaluate(few, metric_key_prefix="few")["few_loss"]
+        assert named == pytest.approx(trainer.predict(few).metrics["test_loss"], abs=1e-12)
         assert not trainer.sums
 
 
-def test_an_evaluation_under_another_name_is_exact_and_leaves_no_trace(models, store, policy, tmp_path):
-    trainer = trainer_for(copy.deepcopy(policy), store, tmp_path / "out", Rule(), evaluated=store,
-                          per_device_eval_batch_size=5)  # fmt: skip
-    wanted = trainer.evaluate()["eval_loss"]
-    assert trainer.evaluate(metric_key_prefix="held_out")["held_out_loss"] == pytest.approx(wanted, abs=1e-12)
-    rows = trainer.eval_dataset
-    few = torch.utils.data.Subset(rows, [0, 3])
-    named = trainer.evaluate(few, metric_key_prefix="few")["few_loss"]
-    assert named == pytest.approx(trainer.predict(few).metrics["test_loss"], abs=1e-12)
-    assert named != pytest.approx(wanted, abs=1e-3)
+def test_data_sets_of_token_ids_or_of_text(models, store, tokenizer, tmp_path):
+    """The rows are those of a store; text is tokenised."""
+    model, reference = models
+    rows = [store[i].row.ids.tolist() for i in range(4)]
+    data, rule = datasets.Dataset.from_list([{"input_ids": ids} for ids in rows]), Rule("excess_loss", 0.5)
+    options = {"ref_model": reference, "processing_class": tokenizer, "eval_dataset": data, "max_steps": 1}
+    trainer = trainer_for(copy.deepcopy(model), data, tmp_path, rule, **options)
+    assert [trainer.train_dataset[i].scored.row.ids.tolist()[: len(ids)] for i, ids in enumerate(rows)] == rows
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+    texts = datasets.Dataset.from_list([{"text": "One and two are three."}])
+    model = build_model(tiny_config(tokenizer))
+    assert len(trainer_for(model, texts, tmp_path, Rule("loss"), processing_class=tokenizer).train_dataset) == 1
+    for wrong in ("corpus.jsonl", datasets.Dataset.from_list([{"words": "a"}])):
+        with pytest.raises(UserError, match="has a column text or input_ids"):
+            trainer_for(model, wrong, tmp_path, rule, **options)
 
 
 def test_a_compiled_model_trains_alike(models, store, tmp_path):
@@ -398,7 +365,7 @@ def test_a_compiled_model_trains_alike(models, store, tmp_path):
 def test_an_evaluation_changes_nothing_in_a_training(strategy, models, store, tmp_path):
     more = {"train_sampling_strategy": strategy, "max_steps": 5, "logging_steps": 2}
     still = trained(models[0], store, tmp_path, RULES["excess_loss"], 4, 2, **more)
-    judged = {"evaluated": store, "eval_strategy": "steps", "eval_steps": 1}
+    judged = {"eval_dataset": store, "eval_strategy": "steps", "eval_steps": 1}
     assert_same_training(still, trained(models[0], store, tmp_path, RULES["excess_loss"], 4, 2, **more, **judged))
 
 
@@ -418,7 +385,7 @@ def test_a_loss_that_is_no_number_names_its_row(store, policy, tmp_path):
     token = next(t for t in first[5][:-1] if not any(t in row for i, row in enumerate(first) if i != 5))
     with torch.no_grad():
         policy.get_input_embeddings().weight[token] = math.nan
-    for rule in (RULES["excess_loss"], RULES["intersection"], Rule("none")):
+    for rule in (RULES["excess_loss"], RULES["intersection"], Rule("uniform")):
         for micro in (8, 2):
             with pytest.raises(UserError, match=r"token in row 5 of the store is nan at step 1: lower the learning"):
                 trained(policy, store, tmp_path, rule, micro, 8 // micro)
@@ -447,14 +414,6 @@ def test_a_step_without_selected_tokens_changes_nothing(name, models, tmp_path):
         assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
-def test_a_rule_that_needs_scores_wants_a_store_with_them(policy, tmp_path):
-    bare = made_up_store(tmp_path / "store", made_up_documents(LENGTHS), in_rows(12))
-    with pytest.raises(UserError, match=r"the rule excess_loss needs a reference model's scores, but .*store has none"):
-        trainer_for(policy, bare, tmp_path, Rule("excess_loss"))
-    for rule in (Rule("loss"), Rule("random"), Rule("none")):
-        trained(policy, bare, tmp_path, rule)
-
-
 def selective_trainer(out, **more):
     """One with rows of many lengths, and the name of the column that tells them apart."""
     path = out / "store"
@@ -465,12 +424,9 @@ def selective_trainer(out, **more):
 
 def preference_trainer(out, **more):
     """The same for pairs."""
-    examples = []
-    for i, ids in made_up_documents(LENGTHS + LENGTHS[:3]):
-        examples.append(PairExample(Pair(f"p{i}", (5,), tuple(ids), (7, 8), "", "", "", None, 1.0), i))
-    settings = trainer_for(tiny_llama(1), selective_trainer(out)[0].train_dataset.store, out, Rule("loss"), **more).args
-    trainer = PreferenceTrainer(tiny_llama(1), settings, examples, objective("dpo", 0.1, None), reference=tiny_llama(2))
-    return trainer, "pair_index"
+    pairs = [Pair(f"p{i}", (5,), tuple(ids), (7, 8), "", "", "") for i, ids in made_up_documents(LENGTHS + LENGTHS[:3])]
+    args = PreferenceConfig(output_dir=str(out), method="dpo", precompute_ref_log_probs=False, **(SETTINGS | more))
+    return PreferenceTrainer(tiny_llama(1), args, pairs, ref_model=tiny_llama(2)), "pair_index"
 
 
 @pytest.mark.parametrize("make", [selective_trainer, preference_trainer])
@@ -478,7 +434,7 @@ def test_by_length_each_epoch_has_its_order_and_a_resumed_run_the_same(make, tmp
     """17 rows, 9 steps an epoch; the checkpoints lie within the second one and at its end."""
     settings = {
         "train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 2, "num_train_epochs": 3,
-        "save_strategy": "steps", "save_steps": 6, "seed": 3,
+        "save_strategy": "steps", "save_steps": 6, "save_total_limit": 9, "seed": 3,
     }  # fmt: skip
     whole = seen(*make(tmp_path, **settings))
     epochs = [whole[at : at + 9] for at in (0, 9, 18)]
@@ -500,11 +456,3 @@ def seen(trainer, name, checkpoint=None):
     trainer.compute_loss = noting
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return found
-
-
-def test_rows_of_a_step_are_of_similar_length():
-    lengths = np.random.default_rng(0).integers(1, 1000, 403)
-    order = list(ByLength(lengths, 8, seed=5))
-    assert sorted(order) == list(range(403))
-    spread = [np.ptp(lengths[order[at : at + 8]]) for at in range(0, 400, 8)]
-    assert np.mean(spread) < 60

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkpoint.types import UserError
-from forkpoint.weights.rules import NAMES, SCORES, Rule, check_rule, highest, quota, rule_at, select
+from forkpoint.weights.rules import NAMES, RULES, GroupRanks, Rule, check_rule, rule_at, select
 
 RATIOS = st.integers(1, 20).map(lambda twentieths: twentieths / 20)
-RANKED = [name for name in NAMES if name != "none"]
+RANKED = [name for name in NAMES if name != "uniform"]
 
 
 @st.composite
@@ -63,16 +63,6 @@ def test_every_rule_is_a_sort_of_each_group(drawn, name, ratio, entropy_ratio):
     assert select(columns, rule, groups).kept.tolist() == naive(columns, rule, groups)
 
 
-@given(tokens(), RATIOS)
-def test_quotas_are_exact_and_ties_are_decided_by_chance_alone(drawn, ratio):
-    columns, groups = drawn
-    same = torch.zeros(len(groups))
-    kept = highest(same, groups, ratio, columns["chance"])
-    sizes = torch.bincount(groups)
-    assert torch.bincount(groups[kept], minlength=len(sizes)).equal(quota(sizes, ratio))
-    assert kept.tolist() == best(same.tolist(), columns["chance"].tolist(), groups.tolist(), ratio)
-
-
 @given(tokens(), st.sampled_from(RANKED), RATIOS, st.randoms(use_true_random=False))
 def test_the_order_of_tokens_changes_nothing(drawn, name, ratio, random):
     """Chance belongs to the token, so ties are decided alike, too."""
@@ -84,16 +74,11 @@ def test_the_order_of_tokens_changes_nothing(drawn, name, ratio, random):
     assert moved.kept.tolist() == kept[order].tolist()
 
 
-def test_quota_rounds_a_half_up():
-    assert quota(torch.tensor([0, 1, 2, 5, 10]), 0.5).tolist() == [0, 1, 1, 3, 5]
-    assert quota(torch.tensor([1, 2, 10]), 0.25).tolist() == [0, 1, 3]
-
-
 @given(tokens(), st.sampled_from(NAMES))
 def test_all_are_kept_at_a_ratio_of_1_and_without_a_rule(drawn, name):
     columns, groups = drawn
     assert select(columns, Rule(name, 1.0), groups).kept.all()
-    assert select(columns, Rule("none", 0.1), groups).kept.all()
+    assert select(columns, Rule("uniform", 0.1), groups).kept.all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,16 +114,6 @@ def test_directions(name):
     assert {kind for kind, keep in zip(KINDS, kept, strict=True) if keep} == KEPT[name]
 
 
-def test_union_and_intersection_have_a_share_each():
-    columns = {"reference_loss": torch.arange(10.0), "reference_entropy": torch.arange(10.0).flip(0)}
-    columns["chance"] = torch.arange(10) / 10
-    one = torch.zeros(10, dtype=torch.long)
-    found = {name: select(columns, Rule(name, 0.7, 0.5), one).kept for name in ("union", "intersection")}
-    assert found["intersection"].nonzero()[:, 0].tolist() == [5, 6]
-    assert found["union"].all()
-    assert select(columns, Rule("intersection", 0.7), one).kept.nonzero()[:, 0].tolist() == [3, 4, 5, 6]
-
-
 def test_limits_are_the_last_kept_values():
     columns = {"loss": torch.tensor([4.0, 3.0, 2.0, 9.0, 7.0, 1.0]), "reference_loss": torch.tensor([1.0] * 6)}
     columns |= {"reference_entropy": torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "chance": torch.rand(6).double()}
@@ -156,9 +131,17 @@ def test_limits_are_the_last_kept_values():
 def test_which_columns_a_rule_reads():
     assert Rule().columns == ("loss", "reference_loss")
     assert {name for name in NAMES if Rule(name).is_static} == {*NAMES} - {"loss", "excess_loss"}
-    assert {name for name in NAMES if not Rule(name).needs_reference} == {"loss", "random", "none"}
-    for name, score in SCORES.items():
-        score.of({column: torch.ones(2) for column in Rule(name).columns})  # and no other
+    assert {name for name in NAMES if not Rule(name).needs_reference} == {"loss", "random", "uniform"}
+    group = torch.zeros(2, dtype=torch.long)
+    for name in NAMES:
+        columns = {column: torch.ones(2) for column in (*Rule(name).columns, "chance")}  # and no other
+        RULES[name].weigh(columns, GroupRanks(Rule(name), group, columns["chance"]))
+
+
+def test_a_weight_by_contrast_is_the_part_that_is_no_mistake():
+    assert RULES["contrast"].weigh({"s": torch.tensor([0.0, 0.25, 1.0])}, None).tolist() == [1.0, 0.75, 0.0]
+    with pytest.raises(UserError, match="a selection rule must be one of"):
+        check_rule(Rule("contrast"))
 
 
 def test_the_share_falls_along_a_line_while_it_warms_up():
@@ -176,7 +159,7 @@ def test_the_share_falls_along_a_line_while_it_warms_up():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (Rule("excess"), "a selection rule must be one of excess_loss, reference_loss, .*none, but is 'excess'"),
+        (Rule("excess"), "a selection rule must be one of uniform, excess_loss, .*, but is"),
         (Rule(scope="epoch"), "scope must be one of sequence, micro_batch, batch, but is 'epoch'"),
         (Rule(ratio=0.0), "^ratio must be above 0 and at most 1, but is 0.0"),
         (Rule(ratio=60), "^ratio must be above 0 and at most 1, but is 60"),

@@ -147,7 +147,7 @@ def export(options: CriticalOptions, out: Path) -> None:
 
 def contrast(options: ContrastOptions, out: Path) -> list[Path]:
     """Tune and score, print the figures."""
-    from forkpoint.training.adapters import require_training
+    from forkpoint.training.models import require_training
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from forkpoint.cli.corpus import CorpusOptions, context_of, documents_of, expected_context, source_of
 from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import model_settings
-from forkpoint.cli.train import FittingOptions, arguments_of, check_fitting, lora_of, save_dtype_of
+from forkpoint.cli.train import FittingOptions, check_fitting, config_of, save_dtype_of
 from forkpoint.training.processes import as_one
 from forkpoint.types import UserError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from forkpoint.scores.context import Context
     from forkpoint.scores.store import Store
-    from forkpoint.training.selective_run import Pretraining
+    from forkpoint.training.configs import SelectiveConfig
 
 TOKENS, HELD_OUT = ".tokens", ".held-out-tokens"  # of the run's directory: the tokenised text
 
@@ -86,7 +86,7 @@ def train_on_corpus(options: ClmOptions, out: Path) -> list[Path] | None:
     else:
         model, tokenizer = load_trainable(settings, timeout)
     training = selective_settings(options)
-    check_pretraining(model, training, out, evaluated=options.eval_data is not None)  # before text is tokenised
+    check_pretraining(model, training, out, has_eval=options.eval_data is not None)  # before text is tokenised
     vocabulary = vocabulary_digest(tokenizer)
     name = getattr(options, "reference", None)
     reference = None if name is None else _reference(name, settings, vocabulary)
@@ -94,32 +94,30 @@ def train_on_corpus(options: ClmOptions, out: Path) -> list[Path] | None:
         store, held_out = _stores(options, tokenizer, model, vocabulary, out)
     with progress_bar(options.quiet or not is_first(), out) as progress:
         pretrain(
-            model, tokenizer, store, training, out, evaluated=held_out, reference=reference, name=options.model,
-            reference_name=name or "custom", progress=progress,
+            model, tokenizer, store, training, out, eval_store=held_out, ref_model=reference, name=options.model,
+            ref_name=name or "custom", progress=progress,
         )  # fmt: skip
     return [out / MODEL] if is_first() else None
 
 
-def selective_settings(options: ClmOptions) -> Pretraining:
+def selective_settings(options: ClmOptions) -> SelectiveConfig:
     """The settings of a training on a corpus."""
     from forkpoint.engines.loading import load_config
+    from forkpoint.training.configs import SelectiveConfig
     from forkpoint.training.models import base_settings
-    from forkpoint.training.selective_run import Pretraining
 
     base = base_settings(model_settings(options))
     config = load_config(base["name"], revision=options.revision, trust_remote_code=options.trust_remote_code)
     dtype = "float32" if options.from_scratch and options.save_dtype == "auto" else save_dtype_of(options, config)
-    return Pretraining(
-        rule_of(options), arguments_of(options), lora_of(options), options.snapshots, options.seed, dtype
-    )
+    return config_of(SelectiveConfig, options, rule=rule_of(options).score, save_dtype=dtype)
 
 
 def rule_of(options: ClmOptions) -> Any:
     """The selection rule, for `train clm` that of every token. UserError for one out of range."""
-    from forkpoint.weights.rules import NONE, Rule, check_rule
+    from forkpoint.weights.rules import UNIFORM, Rule, check_rule
 
     if not isinstance(options, SlmOptions):
-        return Rule(NONE)
+        return Rule(UNIFORM)
     rule = Rule(options.rule, options.ratio, options.entropy_ratio, options.scope, options.ratio_warmup)
     check_rule(rule)
     return rule

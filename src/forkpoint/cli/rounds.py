@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions, Verb
 from forkpoint.cli.setup import announce_sampling, problems_apart, problems_of, sampling_of
-from forkpoint.cli.train import FittingOptions, arguments_of, check_fitting, lora_of
+from forkpoint.cli.train import FittingOptions, check_fitting, config_of
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RoundsOptions(FittingOptions, SamplingOptions, TaskOptions, LocalOptions):
 
 def tune(options: RoundsOptions, out: Path) -> list[Path]:
     """Do the rounds, print and draw the figures."""
-    from forkpoint.training.adapters import require_training
+    from forkpoint.training.models import require_training
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
@@ -89,13 +89,14 @@ def check_end(options: RoundsOptions, out: Path) -> None:
 
 def rounds_settings(options: RoundsOptions) -> RoundsConfig:
     """The settings of the rounds."""
-    from forkpoint.training.likelihood_filter import LikelihoodFilter
+    from forkpoint.training.configs import TrainingConfig
+    from forkpoint.training.own_answers import LikelihoodFilter
     from forkpoint.training.rounds import RoundsConfig
 
     return RoundsConfig(
         options.rounds, options.n, options.eval_n, options.prompt, sampling_of(options, options.task),
-        LikelihoodFilter(options.filter, options.keep_quantile, options.max_token_probability), arguments_of(options),
-        lora_of(options), None if options.save_dtype == "auto" else options.save_dtype,
+        LikelihoodFilter(options.filter, options.keep_quantile, options.max_token_probability),
+        config_of(TrainingConfig, options),
     )  # fmt: skip
 
 

@@ -6,19 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from forkpoint.cli.options import ModelOptions, RunOptions, TransformersOptions, Verb
 from forkpoint.cli.setup import model_settings
-from forkpoint.losses.methods import Objective, objective
-from forkpoint.training.fields import FittingFields, LoraFields, PairFields
+from forkpoint.losses.methods import ALPHA, Objective, objective
+from forkpoint.training.fields import FittingFields, PairFields
 from forkpoint.training.processes import as_one
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
-    from forkpoint.training.models import Lora
-    from forkpoint.training.preference_run import Training
+    from forkpoint.training.configs import TrainingConfig
 
+C = TypeVar("C", bound="TrainingConfig")
 ABOUT_ADAPTERS = ("lora_alpha", "lora_target_modules", "lora_dropout", "merge", "load_in_4bit")
 
 
@@ -93,8 +94,8 @@ def train_on_pairs(options: PairTrainingOptions, out: Path) -> list[Path] | None
     from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_config
     from forkpoint.pairs.pair_files import read_pairs
-    from forkpoint.training.adapters import require_training
-    from forkpoint.training.models import MODEL, base_settings, load_trainable, tokenizer_of
+    from forkpoint.training.configs import PreferenceConfig
+    from forkpoint.training.models import MODEL, base_settings, load_trainable, require_training, tokenizer_of
     from forkpoint.training.preference_run import fitting, train
     from forkpoint.training.processes import TIMEOUT, is_first
 
@@ -105,29 +106,23 @@ def train_on_pairs(options: PairTrainingOptions, out: Path) -> list[Path] | None
     settings = model_settings(options)
     base = base_settings(settings)
     config = load_config(base["name"], revision=base["revision"], trust_remote_code=base["trust_remote_code"])
-    tokenizer, training = tokenizer_of(settings), preference_settings(options, config)
+    tokenizer, loss = tokenizer_of(settings), objective_of(options)
+    about = SimpleNamespace(**vars(options) | {"method": "sft" if loss is None else loss.method})
     inner = config.get_text_config(decoder=True)
     pairs, held_out = (  # before the model is loaded
         read_pairs(path, tokenizer, inner.vocab_size) if path else [] for path in (options.pairs, options.eval_pairs)
     )
     for part in (pairs, held_out or pairs):
-        fitting(part, training, getattr(inner, "max_position_embeddings", None))
+        fitting(part, about, getattr(inner, "max_position_embeddings", None))
     timeout = options.further.get("ddp_timeout", TIMEOUT)
     model, tokenizer = load_trainable(settings, timeout, four_bit=options.load_in_4bit)
+    alpha = loss.alpha if loss is not None and loss.method in ALPHA else None
+    args = config_of(
+        PreferenceConfig, options, method=about.method, save_dtype=save_dtype_of(options, config), alpha=alpha
+    )
     with progress_bar(options.quiet or not is_first(), out) as progress:
-        train(model, tokenizer, pairs, training, out, evaluated=held_out, name=options.model, progress=progress)
+        train(model, tokenizer, pairs, args, out, eval_pairs=held_out, name=options.model, progress=progress)
     return [out / MODEL] if is_first() else None
-
-
-def preference_settings(options: PairTrainingOptions, config: Any) -> Training:
-    """The settings of a training on pairs; `config` is that of the model."""
-    from forkpoint.training.preference_run import Training
-
-    return Training(
-        objective_of(options), arguments_of(options), lora_of(options),
-        getattr(options, "precompute_ref_log_probs", True), options.seed, options.max_length,
-        save_dtype_of(options, config),
-    )  # fmt: skip
 
 
 def objective_of(options: Any) -> Objective | None:
@@ -146,30 +141,21 @@ def objective_of(options: Any) -> Objective | None:
     return objective("dpo", options.beta)
 
 
-def arguments_of(options: FittingOptions) -> dict[str, Any]:
-    """The TrainingArguments of the options; a learning rate only where one is given."""
-    own = {"save_dtype", "seed", *(f.name for f in fields(LoraFields))}
-    names = [f.name for f in fields(FittingFields) if f.name not in own]
-    return {name: value for name in names if (value := getattr(options, name)) is not None} | options.further
+def config_of(kind: type[C], options: FittingOptions, **values: Any) -> C:
+    """The options as a config of a training."""
+    from forkpoint.training.configs import config_of
+
+    own = {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)}
+    own["lora_target_modules"] = list(module_names(options.lora_target_modules))
+    return config_of(kind, own | options.further | values)
 
 
-def save_dtype_of(options: FittingOptions, config: Any) -> str | None:
-    """The precision to save in: as asked for, or that in which the model is stored; None where that is not known."""
+def save_dtype_of(options: FittingOptions, config: Any) -> str:
+    """The precision to save in: as asked for, or that in which the model is stored; auto where that is not known."""
     if options.save_dtype != "auto":
         return options.save_dtype
     stored = getattr(config, "dtype", None)
-    return None if stored is None else str(stored).removeprefix("torch.")
-
-
-def lora_of(options: FittingOptions) -> Lora | None:
-    """The adapters that the options ask for, or those in the directory that is trained on."""
-    from forkpoint.training.models import Lora, is_adapter, lora_in
-
-    merged = getattr(options, "merge", False)
-    if options.lora_r:
-        modules = module_names(options.lora_target_modules)
-        return Lora(options.lora_r, options.lora_alpha, modules, merged, options.lora_dropout)
-    return lora_in(options.model, merged) if is_adapter(options.model) else None
+    return "auto" if stored is None else str(stored).removeprefix("torch.")
 
 
 def module_names(words: Sequence[str]) -> tuple[str, ...]:
@@ -189,7 +175,7 @@ def module_names(words: Sequence[str]) -> tuple[str, ...]:
 def check_fitting(options: FittingOptions) -> None:
     """UserError for what is wrong with adapters and TrainingArguments, which is known without a model."""
     if options.further:
-        from forkpoint.training.arguments import check_offered
+        from forkpoint.training.configs import check_offered
 
         check_offered(options.further)
     starts_from_adapter = (Path(options.model) / "adapter_config.json").exists()
@@ -233,7 +219,7 @@ class MergeOptions:
 
 def merge_adapter(options: MergeOptions, out: Path) -> None:
     """Merge, print where the model is."""
-    from forkpoint.training.merge import merge
+    from forkpoint.training.models import merge
 
     settings = {
         "name": str(options.adapter), "device": options.device, "dtype": options.dtype, "attn_implementation": None,

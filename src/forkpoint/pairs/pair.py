@@ -13,8 +13,9 @@ class Pair:
 
     `id` is unique within a file. The ids hold the end-of-sequence token where the response ended with one.
     `rejected_weights`, one a token of `rejected_ids`, say how much each counts in critical DPO: 1 - s_t with s_t the
-    contrastive score, so 0 at the end of the response; None where nothing scored them. `weight` is what the pair's loss
-    is multiplied by (fork DPO: by how much the chosen token raises the success probability).
+    contrastive score, so 0 at the end of the response; None where nothing scored them. `chosen_weights` say so of
+    chosen tokens, in critical DPO and SFT; None: all count 1. `weight` is what the pair's loss is multiplied by (fork
+    DPO: by how much the chosen token raises the success probability).
     """
 
     id: str
@@ -26,3 +27,4 @@ class Pair:
     rejected: str
     rejected_weights: tuple[float, ...] | None = None
     weight: float = 1.0
+    chosen_weights: tuple[float, ...] | None = None

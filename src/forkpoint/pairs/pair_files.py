@@ -32,10 +32,13 @@ def make_pair(
     *,
     rejected_weights: tuple[float, ...] | None = None,
     weight: float = 1.0,
+    chosen_weights: tuple[float, ...] | None = None,
 ) -> Pair:
     """A pair of token ids, with the text that they spell."""
     prompt, chosen, rejected = spelled(tokenizer, prompt_ids, chosen_ids, rejected_ids)
-    return Pair(name, prompt_ids, chosen_ids, rejected_ids, prompt, chosen, rejected, rejected_weights, weight)
+    return Pair(
+        name, prompt_ids, chosen_ids, rejected_ids, prompt, chosen, rejected, rejected_weights, weight, chosen_weights
+    )
 
 
 def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple[str, ...]:
@@ -65,12 +68,14 @@ def before_end(tokenizer: Any, ids: TokenIds) -> TokenIds:
 
 def pair_row(pair: Pair, problem_id: str | None = None) -> Row:
     """A pair as a line of pairs.jsonl; `problem_id` where the problem is known."""
+    chosen_weights = {} if pair.chosen_weights is None else {"chosen_weights": list(pair.chosen_weights)}
     return {
         "id": pair.id,
         "problem_id": problem_id,
         "prompt_ids": list(pair.prompt_ids),
         "chosen_ids": list(pair.chosen_ids),
         "rejected_ids": list(pair.rejected_ids),
+        **chosen_weights,
         "rejected_weights": None if pair.rejected_weights is None else list(pair.rejected_weights),
         "weight": pair.weight,
         "prompt": pair.prompt,
@@ -97,7 +102,7 @@ def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:
         path /= PAIRS
     found: dict[str, Pair] = {}
     for where, row in read_rows(path):
-        pair = _pair(row, str(len(found)), tokenizer, vocab_size, where)
+        pair = pair_of(row, str(len(found)), tokenizer, vocab_size, where)
         if pair.id in found:
             raise UserError(f"{where}: the pair {pair.id!r} is there twice")
         found[pair.id] = pair
@@ -106,15 +111,15 @@ def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:
     return list(found.values())
 
 
-def _pair(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, where: str) -> Pair:
+def pair_of(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, where: str) -> Pair:
+    """The pair of a row; without an `id` it is named after its `place`. UserError for a row that is broken."""
     if not row.keys() & set(IDS) and row.keys() >= {"chosen", "rejected"}:
         raise UserError(f"{where}: the pair has text but no token ids; make them with forkpoint pairs --trl FILE")
     prompt, chosen, rejected = (ids_of(row, key, vocab_size, where, model="the model", what="pairs") for key in IDS)
-    weights = row.get("rejected_weights")
     pair = make_pair(
         text(row, "id", where) if "id" in row else place, prompt, chosen, rejected, tokenizer,
-        rejected_weights=None if weights is None else shares(weights, len(rejected), "rejected_weights", where),
-        weight=_weight(row, where),
+        rejected_weights=_weights(row, "rejected_weights", rejected, where), weight=_weight(row, where),
+        chosen_weights=_weights(row, "chosen_weights", chosen, where),
     )  # fmt: skip
     for key in TEXTS:
         if row.get(key) is not None and row[key] != getattr(pair, key):
@@ -123,6 +128,10 @@ def _pair(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, w
                 f"{shortened(getattr(pair, key))} for the model; the pairs come from another tokenizer"
             )
     return pair
+
+
+def _weights(row: Mapping[str, Any], name: str, ids: TokenIds, where: str) -> tuple[float, ...] | None:
+    return None if row.get(name) is None else shares(row[name], len(ids), name, where)
 
 
 def _weight(row: Mapping[str, Any], where: str) -> float:

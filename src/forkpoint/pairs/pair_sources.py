@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from forkpoint.engines import Engine
 from forkpoint.engines.loading import Vocabulary
 from forkpoint.jsonl import column, is_number, list_of, shares, shortened, text
@@ -14,6 +16,7 @@ from forkpoint.proportions import Interval
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.trajectories.rows import CRITICAL, SCORES, check_spelling, ids_of
 from forkpoint.types import TokenIds, UserError
+from forkpoint.weights.rules import contrast
 
 MOST_ROLLOUTS = 10**6  # of one alternative
 Weights = dict[tuple[TokenIds, TokenIds], tuple[float, ...]]
@@ -35,7 +38,8 @@ def read_weights(path: Path, model: Engine | Vocabulary) -> Weights:
         if not isinstance(columns, dict) or "s" not in columns:
             raise UserError(f"{where}: scores must be an object with the column s, as forkpoint contrast writes it")
         scores = shares(columns["s"], len(ids), "the column s of scores", where)
-        found.setdefault((prompt, ids), tuple(round(1 - s, 6) for s in scores))
+        weights = contrast({"s": np.array(scores)})
+        found.setdefault((prompt, ids), tuple(round(weight, 6) for weight in weights.tolist()))
     if not found:
         raise UserError(f"{path} holds no scores")
     return found

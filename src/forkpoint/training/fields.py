@@ -74,7 +74,7 @@ class PreferenceFields(PairFields):
     """A preference loss and its constants."""
 
     method: str = "critical-dpo"
-    """dpo, rpo, tdpo1, tdpo2, critical-dpo or fork-dpo"""
+    """dpo, rpo, tdpo1, tdpo2, critical-dpo or fork-dpo; sft: on the chosen responses"""
     beta: float = 0.1
     """strength of the tie to the reference: the loss sees beta times the log-ratios"""
     gamma: float = 1.0
@@ -83,3 +83,23 @@ class PreferenceFields(PairFields):
     """rpo: weight of the likelihood term; tdpo2: of the KL term (default: the paper's)"""
     precompute_ref_log_probs: bool = True
     """compute the reference's log-probabilities before training and keep them; false: at each step"""
+
+
+@dataclass
+class SelectiveFields(FittingFields):
+    """Language modeling on the tokens of a corpus that a rule selects."""
+
+    rule: str = "excess_loss"
+    """what tokens are ranked by: excess_loss (high), reference_loss (low), reference_entropy (low), union or
+    intersection of the last two, loss (high; no reference), random (the control); uniform: every token"""
+    ratio: float = 0.6
+    """share of the tokens that is kept; for union and intersection that of reference_loss"""
+    entropy_ratio: float | None = None
+    """union, intersection: share of reference_entropy (default: ratio)"""
+    scope: str = "batch"
+    """what is ranked together: a row (sequence), a process's forward pass (micro_batch), or an optimizer step over all
+    processes (batch)"""
+    ratio_warmup: float = 0.0
+    """steps, or below 1 the share of all steps, in which the kept share falls from 1 to ratio"""
+    snapshots: int = 0
+    """so many models are kept on the way, evenly spaced, the first before the first step and the last at the end"""

@@ -1,4 +1,5 @@
-"""One training from beginning to end, or from its last whole checkpoint on."""
+"""One training from beginning to end: its directory is claimed, it goes on from its last whole checkpoint, and the
+model, its card and summary.json are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,54 +7,118 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from forkpoint import __version__
+from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.memory import is_out_of_memory
-from forkpoint.types import UserError
+from forkpoint.files import claimed, read_json, to_json, write_whole
+from forkpoint.losses.methods import PAPERS
+from forkpoint.training.models import MODEL, in_float32, model_card, save_trained
+from forkpoint.training.processes import agree, is_sharded
+from forkpoint.trajectories.rows import SUMMARY
+from forkpoint.types import Results, UserError
 
+CHECKPOINTS = "checkpoints"
+LOGS = "logs"  # of TensorBoard and of other loggers
+UNSTEADY = ("runtime", "per_second", "flos", "num_tokens")  # parts of names: by the clock, or anew at a resume
+Progress = Callable[[str, int, int, int], None]
 Step = Callable[[int, int, int], None]
 """Called after each optimizer step with the steps done, the steps in all, and the tokens seen."""
-UNSTEADY = ("runtime", "per_second", "flos", "num_tokens")  # parts of names: by the clock, or anew at a resume
+
+
+def run_training(
+    model: Any, tokenizer: Any, args: Any, out: Path, make_trainer: Callable[[str], Any], *, method: str, name: str,
+    settings: Mapping[str, Any], identity: Mapping[str, Any], data: Mapping[str, Any], tokens: int,
+    progress: Progress | None,
+) -> Results:  # fmt: skip
+    """Train in the directory `out`; returns summary.json's content.
+
+    `make_trainer` takes the precision that models are saved in. `settings` and `identity` say what run this is, `data`
+    what it is trained on, `tokens` how many an epoch has.
+    """
+    run = {"verb": "train", "method": method, "model": name, **settings, "version": __version__}
+    with claimed_by_all(out, run | dict(identity)):
+        if not (out / SUMMARY).exists():
+            came_in = in_float32(model, args)
+            dtype = came_in if args.save_dtype == "auto" else args.save_dtype
+            with lent(model, tokenizer), failure_explained(args):
+                trainer = make_trainer(dtype)
+                facts = fit(trainer, tokens, progress and partial(progress, f"{method}, steps"))
+            # only now is the configuration again what it was
+            figures = [row for row in facts["history"] if row["step"] == facts["saved_step"]]
+            last = {key: value for row in figures for key, value in row.items() if key != "epoch"}
+            card = model_card(f"{name} after {method}", name, PAPERS[method], {**data, **settings}, last)
+            _finish(trainer, tokenizer, args, dtype, card, run | dict(data) | facts, out)
+    return Results(read_json(out / SUMMARY))
+
+
+@contextmanager
+def claimed_by_all(out: Path, config: dict[str, Any]) -> Iterator[None]:
+    """The directory for this run; of several processes the main one claims it, and all fail where it cannot.
+
+    At the end each waits for all. A run that fails before there is anything to go on from leaves the directory free.
+    """
+    from accelerate import PartialState
+
+    state, mistake = PartialState(), None
+    with ExitStack() as stack:
+        if state.is_main_process:
+            try:
+                count = {} if state.num_processes == 1 else {"processes": state.num_processes}
+                stack.enter_context(claimed(out, config | count))
+                stack.push(partial(_tidy, out))
+            except UserError as error:
+                mistake = error
+        agree(mistake)
+        yield
+        state.wait_for_everyone()
+
+
+def _tidy(out: Path, kind: type[BaseException] | None, *_: Any) -> None:
+    """After a failure before there is anything to go on from, remove what loggers wrote."""
+    if kind is not None and not (out / MODEL).exists() and not any((out / CHECKPOINTS).glob("checkpoint-*")):
+        for name in (CHECKPOINTS, LOGS):
+            shutil.rmtree(out / name, ignore_errors=True)
 
 
 def fit(trainer: Any, tokens: int, step: Step | None = None) -> dict[str, Any]:
-    """Train to the end; `tokens` are those of one epoch, for the progress.
+    """Train to the end; `tokens` are those of one epoch.
 
-    Returns the number of `steps`, the step that the model is of (`saved_step`: another one where the best is loaded at
-    the end), and the `history`: what was logged, timings aside. Every checkpoint and the end are logged too, so that a
-    resumed run, whose means begin anew, logs the same. Raises UserError where memory runs out or a library is missing,
-    and where the loss is no number.
+    Returns the `tokens_in_an_epoch`, the number of `steps`, the step that the model is of (`saved_step`: another one
+    where the best is loaded at the end), and the `history`: what was logged, timings aside. Every checkpoint and the
+    end are logged too, so that a resumed run, whose means begin anew, logs the same. Raises UserError where memory runs
+    out or a library is missing, and where the loss is no number.
     """
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-            callback.logging_dir = str(Path(trainer.args.output_dir).with_name("logs"))  # beside the checkpoints
+            callback.logging_dir = str(Path(trainer.args.output_dir).with_name(LOGS))  # beside the checkpoints
     trainer.add_callback(_Report(tokens, step))
     _leave_a_step(trainer)
     with failure_explained(trainer.args):
         trainer.train(resume_from_checkpoint=_checkpoint(trainer))
-    history = [_steady(row) for row in trainer.state.log_history]
+    history = [
+        {name: row[name] for name in sorted(row) if not any(word in name for word in UNSTEADY)}
+        for row in trainer.state.log_history  # rows that a checkpoint held come back sorted
+    ]
     losses = [row[name] for row in history for name in ("loss", "train_loss") if name in row]
     if not all(map(math.isfinite, losses)):
         raise UserError("the loss is not finite: lower --learning_rate")
     best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
     return {
+        "tokens_in_an_epoch": tokens,
         "steps": trainer.state.global_step,
         "saved_step": best or trainer.state.global_step,
         "history": [row for row in history if {"loss", "eval_loss"} & row.keys()],
     }
-
-
-def figures(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What was logged at the step that the saved model is of, for its card."""
-    rows = [row for row in facts["history"] if row["step"] == facts["saved_step"]]
-    return {name: value for row in rows for name, value in row.items() if name != "epoch"}
 
 
 def _leave_a_step(trainer: Any) -> None:
@@ -61,31 +126,40 @@ def _leave_a_step(trainer: Any) -> None:
     create = trainer.create_scheduler
 
     def create_scheduler(num_training_steps: int, optimizer: Any = None) -> Any:
-        arguments = trainer.args
-        arguments.warmup_steps = min(arguments.get_warmup_steps(num_training_steps), max(num_training_steps - 1, 0))
+        warmup = trainer.args.get_warmup_steps(num_training_steps)
+        trainer.args.warmup_steps = min(warmup, max(num_training_steps - 1, 0))
         return create(num_training_steps, optimizer)
 
     trainer.create_scheduler = create_scheduler
 
 
-class _Report(TrainerCallback):  # type: ignore[misc]
+class StepReport(TrainerCallback):  # type: ignore[misc]
+    """Reports each step; `tokens` are those of an epoch."""
+
     def __init__(self, tokens: int, step: Step | None) -> None:
         self.tokens, self.step = tokens, step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.step:
+            self.step(state.global_step, state.max_steps, round(self.tokens * (state.epoch or 0.0)))
+
+
+class _Report(StepReport):
+    """Logs every checkpoint and the end, too."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         ends = state.epoch == int(state.epoch) or state.global_step >= state.max_steps
         control.should_evaluate |= ends and args.eval_strategy == "epoch"  # before the step's checkpoint, not after it
         control.should_save |= ends and args.save_strategy == "epoch"
         control.should_log |= control.should_save or state.global_step >= state.max_steps
-        if self.step:
-            self.step(state.global_step, state.max_steps, round(self.tokens * (state.epoch or 0.0)))
+        super().on_step_end(args, state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_evaluate = control.should_save = False  # done with its last step
 
 
 @contextmanager
-def failure_explained(arguments: Any) -> Iterator[None]:
+def failure_explained(args: Any) -> Iterator[None]:
     """A UserError for memory that runs out within the context, for a missing library and for an unknown metric."""
     try:
         yield
@@ -94,36 +168,49 @@ def failure_explained(arguments: Any) -> Iterator[None]:
     except KeyError as error:
         if "metric_for_best_model" not in str(error):
             raise
-        raise UserError(f"there is no metric {arguments.metric_for_best_model!r}: {error.args[0]}") from error
+        raise UserError(f"there is no metric {args.metric_for_best_model!r}: {error.args[0]}") from error
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
-                f"memory ran out while training on {arguments.per_device_train_batch_size} examples at a time: "
+                f"memory ran out while training on {args.per_device_train_batch_size} examples at a time: "
                 "lower --per_device_train_batch_size and raise --gradient_accumulation_steps"
             ) from error
         raise
 
 
 def _checkpoint(trainer: Any) -> str | None:
-    """The newest checkpoint that was written to its end; others, which a kill left, are removed."""
+    """The newest checkpoint that was written to its end; those that a kill left unfinished are removed."""
     directory = Path(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         for path in directory.glob("checkpoint-*"):
-            if not _is_whole(path):
+            try:
+                json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # what is written last
+            except (OSError, ValueError):
                 shutil.rmtree(path)
     trainer.accelerator.wait_for_everyone()
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return str(found[-1]) if found else None
+    whole = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return str(whole[-1]) if whole else None
 
 
-def _is_whole(path: Path) -> bool:
-    try:
-        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # what is written last
-    except (OSError, ValueError):
-        return False
-    return True
+def remove_checkpoints(out: Path) -> None:
+    """Remove the checkpoints in a directory; what loggers have put beside them goes to its logs."""
+    for path in (out / CHECKPOINTS).glob("*"):
+        if not path.name.startswith("checkpoint-") and path.name != "README.md":
+            (out / LOGS).mkdir(exist_ok=True)
+            shutil.move(path, out / LOGS / path.name)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 
-def _steady(row: dict[str, Any]) -> dict[str, Any]:
-    """In one order of names: rows that a checkpoint held come back sorted."""
-    return {name: row[name] for name in sorted(row) if not any(word in name for word in UNSTEADY)}
+def _finish(
+    trainer: Any, tokenizer: Any, args: Any, dtype: str, card: str, summary: Mapping[str, Any], out: Path
+) -> None:  # fmt: skip
+    """Write the trained model, in the precision `dtype`, and summary.json, and remove the checkpoints; of several
+    processes the first one does."""
+    policy, weights = trainer.accelerator.unwrap_model(trainer.model), None
+    if is_sharded():  # all processes give their parts
+        whole = trainer.accelerator.get_state_dict(trainer.model)
+        weights = {name: tensor for name, tensor in whole.items() if name not in policy.all_tied_weights_keys}
+    if trainer.is_world_process_zero():
+        save_trained(policy, tokenizer, card, out / MODEL, weights, dtype, merge=args.merge)
+        write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
+        remove_checkpoints(out)

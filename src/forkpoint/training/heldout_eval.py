@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from forkpoint.engines import Engine
-from forkpoint.proportions import Interval, clustered_interval, normal_quantile, pass_at_k, pass_at_k_interval
+from forkpoint.proportions import clustered_interval, normal_quantile, pass_at_k, pass_at_k_interval
 from forkpoint.tasks import answer_key
 from forkpoint.trajectories.rows import Row, sample_completions
 from forkpoint.types import Completion, Problem, Sampling, Trajectory
@@ -42,6 +42,16 @@ def respond(engine: Engine, problems: Sequence[Problem], sampling: Sampling, *, 
     return rows
 
 
+def _response(one: Trajectory, completion: Completion) -> Row:
+    return {
+        "token_ids": list(one.token_ids),
+        "answer": one.answer,
+        "correct": one.correct,
+        "finish_reason": one.finish_reason,
+        "mean_logprob": mean_logprob(completion.logprobs),
+    }
+
+
 def ks(n: int) -> list[int]:
     """The k of pass@k that n samples allow."""
     return [k for k in K if k <= n]
@@ -60,56 +70,43 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     problems that have any (null without). Each comes with `..._ci95`. Of all `samples`, `no_answer`
     have no answer, and `cut_off` hit the length limit.
     """
-    n = len(rows[0]["paths"])
+    n, answers = len(rows[0]["paths"]), sum(len(row["paths"]) for row in rows)
+    greedy = [[float(row["greedy"]["correct"])] for row in rows]
     right = [[float(path["correct"]) for path in row["paths"]] for row in rows]
-    found: dict[str, Any] = {}
-    for name, own in (
-        ("greedy_accuracy", [[float(row["greedy"]["correct"])] for row in rows]),
-        ("sampled_accuracy", right),
-    ):
-        found |= _shares(name, own, clustered_interval(own))
+    shares = {  # between 0 and 1 by problem, the interval, and what both are times
+        "greedy_accuracy": (greedy, clustered_interval(greedy), 1),
+        "sampled_accuracy": (right, clustered_interval(right), 1),
+    }
     for k in ks(n):
         scores = [[pass_at_k(n, int(sum(own)), k)] for own in right]
-        found |= _shares(f"pass@{k}", scores, pass_at_k_interval(scores, len(rows) * n, k))
+        shares[f"pass@{k}"] = scores, pass_at_k_interval(scores, answers, k), 1
     for name in ("distinct_answers", "distinct_responses"):
-        shares = [[row[name] / n] for row in rows]
-        found |= _shares(name, shares, clustered_interval(shares, answers=len(rows) * n), scale=n)
+        scores = [[row[name] / n] for row in rows]
+        shares[name] = scores, clustered_interval(scores, answers=answers), n
+    summary: dict[str, Any] = {}
+    for name, (scores, interval, scale) in shares.items():
+        mean = float(np.mean([np.mean(own) for own in scores]))
+        summary |= _entry(name, scale * mean, [scale * end for end in interval])
     own = [[p["mean_logprob"] for p in row["paths"] if p["correct"]] for row in rows]
-    found |= _mean("correct_logprob", [float(np.mean(some)) for some in own if some])
     paths = [path for row in rows for path in row["paths"]]
-    return found | {
+    return summary | _normal("correct_logprob", [float(np.mean(some)) for some in own if some]) | {
         "samples": len(paths),
         "no_answer": sum(path["answer"] is None for path in paths),
         "cut_off": sum(path["finish_reason"] == "length" for path in paths),
-    }
+    }  # fmt: skip
 
 
-def _response(one: Trajectory, completion: Completion) -> Row:
-    return {
-        "token_ids": list(one.token_ids),
-        "answer": one.answer,
-        "correct": one.correct,
-        "finish_reason": one.finish_reason,
-        "mean_logprob": mean_logprob(completion.logprobs),
-    }
-
-
-def _shares(name: str, scores: list[list[float]], interval: Interval, scale: int = 1) -> dict[str, Any]:
-    """The mean over problems of scores between 0 and 1, and its interval, both times `scale`."""
-    mean = float(np.mean([np.mean(own) for own in scores]))
-    return _entry(name, scale * mean, [scale * end for end in interval])
-
-
-def _mean(name: str, values: list[float]) -> dict[str, Any]:
+def _normal(name: str, values: list[float]) -> dict[str, Any]:
     """The mean of unbounded values, one a problem, with the normal interval: none for fewer than two."""
-    if not values:
-        return {name: None, f"{name}_ci95": None}
+    if len(values) < 2:
+        return _entry(name, values[0] if values else None, None)
     mean = float(np.mean(values))
-    if len(values) == 1:
-        return {name: round(mean, 6), f"{name}_ci95": None}
     half = normal_quantile(0.95) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return _entry(name, mean, [mean - half, mean + half])
 
 
-def _entry(name: str, value: float, interval: Sequence[float]) -> dict[str, Any]:
-    return {name: round(value, 6), f"{name}_ci95": [round(end, 6) for end in interval]}
+def _entry(name: str, value: float | None, interval: Sequence[float] | None) -> dict[str, Any]:
+    return {
+        name: None if value is None else round(value, 6),
+        f"{name}_ci95": None if interval is None else [round(end, 6) for end in interval],
+    }

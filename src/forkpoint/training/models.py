@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,31 +15,27 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from forkpoint import __version__
 from forkpoint.engines.loading import check_dtype, first_line, load_config, load_pretrained, load_tokenizer, place
-from forkpoint.files import read_json, readable, to_json, write_whole
-from forkpoint.training.adapters import MAMBAS, check_modules, linear_layers, require_training, settle_config
+from forkpoint.files import read_json, readable, to_json, writable, write_whole
+from forkpoint.training.fields import LoraFields, PairFields
 from forkpoint.training.processes import TIMEOUT, is_sharded, join
-from forkpoint.types import UserError
+from forkpoint.types import UserError, check_texts
 
 MODEL = "model"  # the directory of a run's result
-ADAPTER = "adapter_config.json"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")  # as in PEFT
+FUSED = ("out_proj", "conv1d")  # of a Mamba: its kernels read these weights by themselves
+NEEDED = ("accelerate", "peft", "trl")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets")  # of the card
 
 
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """Low-rank adapters in place of training all weights. `modules`: names of linear layers; none are all but the head.
-
-    With `merge` the result is a whole model, with the adapters added to its weights. `start` is the directory of
-    adapters that are trained on, as `lora_in` reads it; else they are new.
-    """
-
-    rank: int
-    alpha: float = 32.0
-    modules: tuple[str, ...] = ()
-    merge: bool = False
-    dropout: float = 0.0
-    start: str | None = None
+def require_training() -> None:
+    """UserError where the libraries of the extra `train` are missing."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(f'{" and ".join(missing)} must be installed to train: pip install "forkpoint[train]"')
 
 
 def load_trainable(
@@ -50,14 +47,22 @@ def load_trainable(
     `four_bit` the base's linear layers are kept in four bits (NF4, arXiv 2305.14314). Of several processes each gets
     its own device; one that waits for another longer than `timeout` seconds gives up.
 
-    Raises UserError for missing libraries, and for adapters that do not fit their base.
+    Raises UserError for missing libraries, and for adapters that are not LoRA or do not fit their base.
     """
     require_training()
     join(settings["device"], timeout)
     name = settings["name"]
-    model, tokenizer = load_pretrained(
-        **base_settings(settings), quantization_config=_four_bits() if four_bit else None
-    )
+    if is_adapter(name) and (kind := read_json(Path(name) / ADAPTER).get("peft_type")) != "LORA":
+        raise UserError(f"{name} holds an adapter of kind {kind!r}, but only LoRA is trained on")
+    quantization = None
+    if four_bit:
+        if find_spec("bitsandbytes") is None:
+            raise UserError("--load_in_4bit needs the package bitsandbytes: pip install bitsandbytes")
+        quantization = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )  # fmt: skip
+    model, tokenizer = load_pretrained(**base_settings(settings), quantization_config=quantization)
     if is_adapter(name):
         return with_adapters(model, name), tokenizer_of(settings)
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -84,8 +89,8 @@ def with_adapters(model: PreTrainedModel, directory: str, *, trainable: bool = T
     """The model with the adapters of a directory on it. UserError where they do not fit, or are no safetensors."""
     from peft import PeftModel
 
-    if not (Path(directory) / "adapter_model.safetensors").exists():
-        raise UserError(f"{directory} holds no adapter_model.safetensors; other files of weights are not read")
+    if not (Path(directory) / ADAPTER_WEIGHTS).exists():
+        raise UserError(f"{directory} holds no {ADAPTER_WEIGHTS}; other files of weights are not read")
     try:
         return PeftModel.from_pretrained(model, directory, is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -97,31 +102,6 @@ def tokenizer_of(settings: Mapping[str, Any]) -> Any:
     has_own = (Path(settings["name"]) / "tokenizer_config.json").exists()
     chosen = settings if has_own else base_settings(settings)
     return load_tokenizer(chosen["name"], revision=chosen["revision"], trust_remote_code=chosen["trust_remote_code"])
-
-
-def lora_in(directory: str, merge: bool) -> Lora:
-    """The adapters in a directory, to be trained on. UserError where they are of another kind than LoRA."""
-    config = read_json(Path(directory) / ADAPTER)
-    if config.get("peft_type") != "LORA":
-        raise UserError(
-            f"{directory} holds an adapter of kind {config.get('peft_type')!r}, but only LoRA is trained on"
-        )
-    modules = config.get("target_modules") or ()
-    return Lora(
-        config["r"], config["lora_alpha"], tuple([modules] if isinstance(modules, str) else sorted(modules)), merge,
-        config.get("lora_dropout", 0.0), directory,
-    )  # fmt: skip
-
-
-def _four_bits() -> Any:
-    if find_spec("bitsandbytes") is None:
-        raise UserError("--load_in_4bit needs the package bitsandbytes: pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )  # fmt: skip
 
 
 def load_untrained(settings: Mapping[str, Any], seed: int, timeout: int = TIMEOUT) -> tuple[PreTrainedModel, Any]:
@@ -144,76 +124,89 @@ def load_untrained(settings: Mapping[str, Any], seed: int, timeout: int = TIMEOU
     return place(model, settings["name"], settings["device"]).eval(), tokenizer
 
 
-def check_trainable(model: PreTrainedModel, lora: Lora | None) -> None:
+def check_trainable(model: PreTrainedModel, args: PairFields) -> None:
     """UserError where the model cannot be trained so."""
-    if lora is None:
-        if getattr(model, "is_quantized", False):
+    quantised = getattr(model, "is_quantized", False)
+    if not (args.lora_r or hasattr(model, "peft_config")):
+        if quantised:
             raise UserError("quantised weights cannot be trained themselves; train adapters on them (--lora_r 16)")
         return
     if model.dtype == torch.float16:
         raise UserError("float16 loses small gradients of adapters; load the model with --dtype float32 or bfloat16")
     if is_sharded():
         raise UserError("adapters are trained with the whole model in each process, not under FSDP")
-    if lora.rank < 1 or not 0 < lora.alpha < math.inf:
-        raise UserError(f"the rank and alpha of adapters must be above 0, but are {lora.rank} and {lora.alpha}")
-    if not 0 <= lora.dropout < 1:
-        raise UserError(f"lora_dropout must be at least 0 and below 1, but is {lora.dropout}")
-    if lora.merge and getattr(model, "is_quantized", False):
+    if args.lora_r < 0 or not 0 < args.lora_alpha < math.inf:
+        raise UserError(f"lora_r and lora_alpha must be above 0, but are {args.lora_r} and {args.lora_alpha}")
+    if not 0 <= args.lora_dropout < 1:
+        raise UserError(f"lora_dropout must be at least 0 and below 1, but is {args.lora_dropout}")
+    if args.merge and quantised:
         raise UserError("weights in four bits are too coarse to merge into; merge afterwards with `forkpoint merge`")
-    if lora.start is None:
-        check_modules(model, lora.modules)
+    if args.lora_r:
+        check_modules(model, args.lora_target_modules)
 
 
-def in_float32(model: PreTrainedModel, lora: Lora | None) -> str:
+def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
+    """The full names of the layers that adapters can be put on, each with its parts."""
+    fused = FUSED if model.config.model_type in MAMBAS else ()
+    layers = {
+        name: name.split(".")
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
+    }
+    return {name: path for name, path in layers.items() if path[-1] not in fused}
+
+
+def check_modules(model: PreTrainedModel, modules: Sequence[str]) -> None:
+    """UserError for the first name that is not the last part of such a layer's."""
+    check_texts("lora_target_modules", modules)
+    names = {path[-1] for path in linear_layers(model).values()}
+    for wanted in modules:
+        if wanted not in names:
+            raise UserError(
+                f"the model has no linear layer {wanted!r} that could be adapted; it has {', '.join(sorted(names))}"
+            )
+
+
+def in_float32(model: PreTrainedModel, args: LoraFields) -> str:
     """Make weights in half precision that are trained float32; returns the name of the precision that they came in.
 
     A step of an optimizer is often smaller than half a unit in the last place of a weight in bfloat16, and lost in it.
     The base of adapters stays as it is, and they are float32 themselves.
     """
     came_in = str(model.dtype).removeprefix("torch.")
-    if lora is None and model.dtype in (torch.bfloat16, torch.float16):
+    if not (args.lora_r or hasattr(model, "peft_config")) and model.dtype in (torch.bfloat16, torch.float16):
         model.float()
     return came_in
 
 
-def _targets(model: PreTrainedModel, modules: Sequence[str]) -> str | list[str]:
-    """What PEFT takes for the layers that get adapters; without `modules` all linear ones but the head."""
-    if modules or model.config.model_type not in MAMBAS:
-        return list(modules) or "all-linear"
-    return sorted({path[-1] for path in linear_layers(model).values()})
-
-
-def adapted(model: PreTrainedModel, lora: Lora | None, seed: int) -> Any:
-    """The model with new adapters on it, drawn from the seed; without `lora`, or with adapters to train on, itself."""
+def adapted(model: Any, args: Any, peft_config: Any = None) -> Any:
+    """The model with new adapters on it, by PEFT's config or `lora_r`, drawn from the seed; without either, itself."""
     from peft import LoraConfig, get_peft_model
 
-    if lora is None or lora.start is not None:
+    if peft_config is None and not args.lora_r:
         return model
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_targets(model, lora.modules),
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    return get_peft_model(model, config)
+    if peft_config is None:
+        layers: str | list[str] = list(args.lora_target_modules) or "all-linear"
+        if layers == "all-linear" and model.config.model_type in MAMBAS:
+            layers = sorted({path[-1] for path in linear_layers(model).values()})
+        peft_config = LoraConfig(
+            r=args.lora_r, lora_alpha=args.lora_alpha, lora_dropout=args.lora_dropout, target_modules=layers,
+            task_type="CAUSAL_LM",
+        )  # fmt: skip
+    torch.manual_seed(args.seed)
+    return get_peft_model(model, peft_config)
 
 
 def save_trained(
-    model: Any,
-    tokenizer: Any,
-    lora: Lora | None,
-    card: str,
-    out: Path,
-    weights: Mapping[str, torch.Tensor] | None = None,
-    dtype: str | None = None,
-) -> None:
+    model: Any, tokenizer: Any, card: str, out: Path, weights: Mapping[str, torch.Tensor] | None = None,
+    dtype: str | None = None, *, merge: bool = False,
+) -> None:  # fmt: skip
     """The model or its adapters, as safetensors, with tokenizer and card, in a directory that appears as a whole.
 
     `weights` are those of a model that holds only a part of them itself. A whole model is saved in the precision
-    `dtype`, without one in its own; adapters stay in theirs.
+    `dtype`, without one in its own; adapters stay in theirs, if they do not `merge` with their base.
     """
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    whole = model.merge_and_unload() if lora and lora.merge else model
+    whole = model.merge_and_unload() if merge and hasattr(model, "peft_config") else model
     if dtype not in (None, str(whole.dtype).removeprefix("torch.")) and not hasattr(whole, "peft_config"):
         tensors = whole.state_dict() if weights is None else weights
         weights = {
@@ -221,12 +214,21 @@ def save_trained(
             for name, tensor in tensors.items()
             if name not in whole.all_tied_weights_keys
         }
-    whole.save_pretrained(partial, state_dict=weights)
-    tokenizer.save_pretrained(partial)
-    write_whole(partial / "README.md", card)
+    with whole_directory(out) as partial:
+        whole.save_pretrained(partial, state_dict=weights)
+        tokenizer.save_pretrained(partial)
+        write_whole(partial / "README.md", card)
+        if dtype is not None and (path := partial / "config.json").exists():
+            write_whole(path, to_json(read_json(path) | {"dtype": dtype}, indent=2) + "\n")
+
+
+@contextmanager
+def whole_directory(out: Path) -> Iterator[Path]:
+    """A directory to fill, which takes the place of `out` when all in it is on disk."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    yield partial
     settle_config(partial)
-    if dtype is not None:
-        _state_dtype(partial / "config.json", dtype)
     for file in partial.iterdir():
         readable(file)
         with file.open("rb") as handle:
@@ -235,8 +237,52 @@ def save_trained(
     os.replace(partial, out)
 
 
-def _state_dtype(path: Path, dtype: str) -> None:
-    """Say in a model's configuration what its weights are saved in; of adapters there is none."""
+def settle_config(directory: Path) -> None:
+    """Put the names of adapted layers, a set, in order, and make the base's directory an absolute path.
+
+    PEFT writes the names in another order in every process.
+    """
+    path = directory / ADAPTER
     if path.exists():
         config = read_json(path)
-        write_whole(path, to_json(config | {"dtype": dtype}, indent=2) + "\n")
+        if isinstance(config["target_modules"], list):
+            config["target_modules"] = sorted(config["target_modules"])
+        if (base := config["base_model_name_or_path"]) and Path(base).is_dir():
+            config["base_model_name_or_path"] = str(Path(base).resolve())
+        write_whole(path, to_json(config, indent=2) + "\n")
+
+
+def model_card(title: str, base: str, source: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """README.md of a model: `source` says what method it was trained with, `facts` what came of it."""
+    hub = "/" in base and not Path(base).exists()
+    head = ["---", "library_name: transformers", *([f"base_model: {base}"] if hub else []), "tags: [forkpoint]", "---"]
+    used = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    lines = [*head, "", f"# {title}", "", f"{base}, trained with forkpoint {__version__} ({used}).", ""]
+    lines += [f"Method: {source}.", ""]
+    for heading, values in (("Setting", settings), ("Result", facts)):
+        lines += [f"| {heading} | |", "|---|---|", *(f"| {name} | `{to_json(v)}` |" for name, v in values.items()), ""]
+    return "\n".join(lines)
+
+
+def merge(settings: Mapping[str, Any], out: Path) -> None:
+    """Write the model that a directory's adapters and their base make together: safetensors, tokenizer and card.
+
+    `settings` are those of `load_pretrained`, with the adapters' directory for a name. Raises UserError for a directory
+    without adapters, adapters that cannot be added to weights, a quantised base, and an `out` that holds files.
+    """
+    require_training()
+    if not is_adapter(name := settings["name"]):
+        raise UserError(f"{name} holds no adapter: expected a directory with adapter_config.json")
+    out = out.resolve()  # a name of its own, whose neighbour holds the unfinished model
+    writable(out)
+    if any(out.iterdir()):
+        raise UserError(f"{out} holds files already; choose an empty or new directory")
+    base = base_settings(settings)
+    model, _ = load_pretrained(**base)
+    if getattr(model, "is_quantized", False):
+        raise UserError(f"{base['name']} is quantised: its weights are too coarse to add an adapter to")
+    adapters = with_adapters(model, name, trainable=False)
+    if not hasattr(adapters.base_model, "merge_and_unload"):
+        raise UserError(f"the adapter in {name} is none that can be added to weights, as LoRA can")
+    card = model_card(f"{base['name']} with {name}", base["name"], "adapters added to the weights", settings, {})
+    save_trained(adapters, tokenizer_of(settings), card, out, merge=True)

@@ -1,18 +1,64 @@
 """What a round of tuning is tuned on: the model's own right responses, each once, without what is likely already.
 
-Works on the rows of samples; knows nothing of models.
+Works on the rows of samples and their log-probabilities, natural, of the model's own distribution.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
+from jaxtyping import Bool, Float
 
-from forkpoint.training.likelihood_filter import LikelihoodFilter, likelihood_bound, unlikely_tokens
-from forkpoint.training.sft import IGNORED, response_rows
+from forkpoint.training.store_batches import IGNORED
 from forkpoint.trajectories.rows import Row
+from forkpoint.types import UserError
+
+FilterKind = Literal["none", "example", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodFilter:
+    """What is left out: nothing, whole responses, or the loss on single tokens.
+
+    `example` keeps the `keep_quantile` of the responses with the lowest mean log-probability. `token` leaves out every
+    token with a probability above `max_token_probability`. A quantile of the tokens would say little: most have a
+    probability of nearly 1, so that it cuts among equals.
+    """
+
+    kind: FilterKind = "none"
+    keep_quantile: float = 0.5
+    max_token_probability: float = 0.9
+
+
+def check_filter(rule: LikelihoodFilter) -> None:
+    """Raise UserError, naming the setting, for a value out of range or NaN."""
+    if rule.kind not in get_args(FilterKind):
+        raise UserError(f"filter must be one of {', '.join(get_args(FilterKind))}, but is {rule.kind!r}")
+    for name in ("keep_quantile", "max_token_probability"):
+        if not 0 < (value := getattr(rule, name)) <= 1:
+            raise UserError(f"{name} must be above 0 and at most 1, but is {value}")
+
+
+def likelihood_bound(means: Float[np.ndarray, " responses"], keep_quantile: float) -> float:
+    """The highest mean log-probability that a response may have to be kept.
+
+    It is the quantile that is itself one of the means: the smallest one that at least a share of `keep_quantile` of
+    them does not exceed. So one response at least is kept, and equal means are kept or dropped together.
+    """
+    return float(np.quantile(means, keep_quantile, method="inverted_cdf"))
+
+
+def unlikely_tokens(
+    logprobs: Float[np.ndarray, " tokens"], max_token_probability: float
+) -> Bool[np.ndarray, " tokens"]:
+    """Which tokens have a probability of at most `max_token_probability`."""
+    kept: np.ndarray = logprobs <= math.log(max_token_probability)
+    return kept
 
 
 def choose(samples: Sequence[Row], rule: LikelihoodFilter) -> tuple[list[dict[str, list[int]]], dict[str, Any]]:
@@ -23,31 +69,39 @@ def choose(samples: Sequence[Row], rule: LikelihoodFilter) -> tuple[list[dict[st
     `masked_tokens` have no loss; `mean_logprob` is the mean over the right responses, each once, of their means a
     token, and `bound` the highest that the filter `example` kept.
     """
-    right = _each_once(samples)
-    means = np.array([row["mean_logprob"] for row in right])
+    right: dict[tuple[str, tuple[int, ...]], Row] = {}
+    for row in samples:
+        key = row["problem_id"], tuple(row["token_ids"])
+        row["status"] = "wrong" if not row["correct"] else "duplicate" if key in right else "trained"
+        if row["status"] == "trained":
+            right[key] = row
+    means = np.array([row["mean_logprob"] for row in right.values()])
     bound = likelihood_bound(means, rule.keep_quantile) if rule.kind == "example" and right else None
-    examples = []
-    masked = 0
-    for row in right:
-        kept = np.full(len(row["token_ids"]), bound is None or row["mean_logprob"] <= bound)
+    examples, masked = [], 0
+    for row in right.values():
+        ids = row["token_ids"]
+        kept = np.full(len(ids), bound is None or row["mean_logprob"] <= bound)
         if rule.kind == "token":
             kept = unlikely_tokens(np.array(row["logprobs"]), rule.max_token_probability)
         if not kept.any():
             row["status"] = "filtered"
             continue
-        (example,) = response_rows([(row["prompt_ids"], row["token_ids"])])
-        start = len(row["prompt_ids"])
-        example["labels"][start:] = [
-            label if keep else IGNORED for label, keep in zip(row["token_ids"], kept, strict=True)
-        ]
-        examples.append(example)
+        labels = [*[IGNORED] * len(row["prompt_ids"]), *np.where(kept, ids, IGNORED).tolist()]
+        examples.append({"input_ids": [*row["prompt_ids"], *ids], "labels": labels})
         masked += int((~kept).sum())
-    account = _account(samples) | {
+    trained = [row for row in samples if row["status"] == "trained"]
+    statuses = Counter(row["status"] for row in samples)
+    return examples, {
+        "samples": len(samples),
+        **{name: statuses[name] for name in ("wrong", "duplicate", "filtered")},
+        "cut_off": sum(row["finish_reason"] == "length" for row in samples),
+        "trained": len(trained),
+        "trained_problems": len({row["problem_id"] for row in trained}),
+        "tokens": sum(len(row["token_ids"]) for row in trained),
         "masked_tokens": masked,
         "mean_logprob": round(float(means.mean()), 6) if right else None,
         "bound": bound,
     }
-    return examples, account
 
 
 def why_nothing(account: dict[str, Any], rule: LikelihoodFilter) -> str:
@@ -58,26 +112,3 @@ def why_nothing(account: dict[str, Any], rule: LikelihoodFilter) -> str:
         f"in all its {account['filtered']:,} right responses every token has a probability above "
         f"{rule.max_token_probability}, so that the filter leaves nothing"
     )
-
-
-def _each_once(samples: Sequence[Row]) -> list[Row]:
-    """The right responses, of equal ones to a problem the first; gives every sample a status, not yet filtered."""
-    right: dict[tuple[str, tuple[int, ...]], Row] = {}
-    for row in samples:
-        key = row["problem_id"], tuple(row["token_ids"])
-        row["status"] = "wrong" if not row["correct"] else "duplicate" if key in right else "trained"
-        if row["status"] == "trained":
-            right[key] = row
-    return list(right.values())
-
-
-def _account(samples: Sequence[Row]) -> dict[str, Any]:
-    trained = [row for row in samples if row["status"] == "trained"]
-    return {
-        "samples": len(samples),
-        **{name: sum(row["status"] == name for row in samples) for name in ("wrong", "duplicate", "filtered")},
-        "cut_off": sum(row["finish_reason"] == "length" for row in samples),
-        "trained": len(trained),
-        "trained_problems": len({row["problem_id"] for row in trained}),
-        "tokens": sum(len(row["token_ids"]) for row in trained),
-    }

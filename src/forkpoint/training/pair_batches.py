@@ -1,4 +1,5 @@
-"""Pairs as tensors: the prompt once for both responses, or each response in a row of its own.
+"""Pairs as tensors, the prompt once for both responses or each response in a row of its own, and what a model says of
+their tokens.
 
 With a shared prompt a pair is one row, [prompt, chosen, rejected]: positions go on from the prompt's end in both
 responses, and the rejected one does not see the chosen one. That is what a model sees anyway, computed once. The last
@@ -9,16 +10,24 @@ Shapes: B pairs, R rows (B with shared prompts, else 2B), T positions, n wanted 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from forkpoint.engines.local.head import Head, head_of, hidden_at, in_eval_mode
+from forkpoint.engines.local.logprobs import token_logprobs
+from forkpoint.engines.local.probe import distance, is_refusal, tolerance
 from forkpoint.engines.local.scoring import PAD
 from forkpoint.pairs.pair import Pair
+
+Batch = Mapping[str, Tensor]
+TAKE_MASKS = ("eager", "sdpa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +36,13 @@ class PairExample:
 
     pair: Pair
     index: int
-    reference_chosen: np.ndarray | None = None
-    reference_rejected: np.ndarray | None = None
+    ref_chosen: np.ndarray | None = None
+    ref_rejected: np.ndarray | None = None
+
+
+def row_length(pair: Pair) -> int:
+    """Tokens of the pair with its prompt once."""
+    return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
 
 
 def collate(examples: Sequence[PairExample], shared: bool) -> dict[str, Tensor]:
@@ -37,13 +51,14 @@ def collate(examples: Sequence[PairExample], shared: bool) -> dict[str, Tensor]:
     `input_ids` [R, T], right-padded; with shared prompts `position_ids` [R, T] and `sees` [R, T, T], whether a
     position attends to another. Of each wanted token: `rows` [n], the position in the flattened input_ids that
     predicts it; `targets` [n], its id; `response` [n], whose it is (b the chosen one of pair b, B + b the rejected
-    one); `token_weights` [n]; and `reference_logprobs` [n] if the examples have them. Of each pair: `pair_weights` and
+    one); `token_weights` [n]; and `ref_logprobs` [n] if the examples have them. Of each pair: `pair_weights` and
     `pair_index` [B].
     """
     pairs = [e.pair for e in examples]
     batch = _shared_rows(pairs) if shared else _separate_rows(pairs)
     responses = [*(p.chosen_ids for p in pairs), *(p.rejected_ids for p in pairs)]
-    weights = [*(np.ones(len(p.chosen_ids)) for p in pairs), *(_rejected_weights(p) for p in pairs)]
+    weights = [*(p.chosen_weights for p in pairs), *(p.rejected_weights for p in pairs)]
+    weights = [np.ones(len(ids)) if w is None else np.array(w) for ids, w in zip(responses, weights, strict=True)]
     batch |= {
         "targets": torch.tensor([token for ids in responses for token in ids]),
         "response": torch.repeat_interleave(torch.arange(len(responses)), torch.tensor([len(r) for r in responses])),
@@ -51,19 +66,16 @@ def collate(examples: Sequence[PairExample], shared: bool) -> dict[str, Tensor]:
         "pair_weights": torch.tensor([p.weight for p in pairs]),
         "pair_index": torch.tensor([e.index for e in examples]),
     }
-    if examples[0].reference_chosen is not None:
-        columns = [*(e.reference_chosen for e in examples), *(e.reference_rejected for e in examples)]
-        batch["reference_logprobs"] = torch.tensor(np.concatenate([c for c in columns if c is not None]))
+    columns = [*(e.ref_chosen for e in examples), *(e.ref_rejected for e in examples)]
+    if known := [column for column in columns if column is not None]:
+        batch["ref_logprobs"] = torch.tensor(np.concatenate(known))
     return batch
 
 
-def _rejected_weights(pair: Pair) -> np.ndarray:
-    return np.ones(len(pair.rejected_ids)) if pair.rejected_weights is None else np.array(pair.rejected_weights)
-
-
 def _separate_rows(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    sides = [[(p.prompt_ids, getattr(p, name)) for p in pairs] for name in ("chosen_ids", "rejected_ids")]
-    parts = [*sides[0], *sides[1]]
+    parts = [
+        (p.prompt_ids, ids) for name in ("chosen_ids", "rejected_ids") for p in pairs for ids in [getattr(p, name)]
+    ]
     width = max(len(prompt) + len(response) - 1 for prompt, response in parts)
     rows = [
         torch.arange(len(prompt) - 1, len(prompt) + len(response) - 1) + r * width
@@ -88,12 +100,55 @@ def _shared_rows(pairs: Sequence[Pair]) -> dict[str, Tensor]:
         chosen.append(torch.arange(start - 1, end) + b * width)
         rejected.append(torch.cat([first, own]) + b * width)
     return {
-        "input_ids": _padded(texts, width),
-        "position_ids": positions,
-        "sees": sees,
+        "input_ids": _padded(texts, width), "position_ids": positions, "sees": sees,
         "rows": torch.cat([*chosen, *rejected]),
-    }
+    }  # fmt: skip
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int) -> Int64[Tensor, "R T"]:
     return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows])
+
+
+def predicting(model: PreTrainedModel, batch: Batch, call: Callable[..., Any] | None = None) -> Float[Tensor, "n H"]:
+    """The hidden states that predict the batch's wanted tokens; `call` as in `hidden_at`."""
+    inputs = {}
+    if "sees" in batch:
+        mask = torch.zeros(batch["sees"].shape, dtype=model.dtype, device=batch["sees"].device)
+        mask.masked_fill_(~batch["sees"], torch.finfo(model.dtype).min)
+        inputs = {"position_ids": batch["position_ids"], "attention_mask": mask[:, None]}
+    return hidden_at(model, batch["input_ids"], batch["rows"], call=call, **inputs)
+
+
+@torch.no_grad()
+def logprobs_of(model: PreTrainedModel, head: Head, batch: Batch) -> Float[Tensor, " n"]:
+    """Log-probabilities of the wanted tokens, without gradients."""
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    return token_logprobs(predicting(model, batch), head, batch["targets"])
+
+
+@torch.no_grad()
+def shares_prompts(model: PreTrainedModel, longest: int) -> bool:
+    """Whether the model gives the same log-probabilities when both responses of a pair share the prompt's row.
+
+    Tried on made-up pairs. Not so for models that ignore such masks, and not known for layers with a window shorter
+    than the `longest` row. Kernels that take no mask but the causal one are not tried: on a GPU they may break it.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if model.config._attn_implementation not in TAKE_MASKS:
+        return False
+    if (getattr(config, "sliding_window", None) or longest) < longest:
+        return False
+    examples = [
+        PairExample(Pair("", prompt, chosen, rejected, "", "", ""), i)
+        for i, (prompt, chosen, rejected) in enumerate([((2, 3, 4), (5, 6, 7), (6, 5)), ((4, 2), (3,), (7, 2, 5, 3))])
+    ]
+    head = head_of(model)
+    try:
+        with in_eval_mode(model):
+            allowed = tolerance(model)
+            together, apart = (logprobs_of(model, head, collate(examples, shared)) for shared in (True, False))
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        return False
+    return distance(together, apart) <= allowed

@@ -5,127 +5,159 @@ The loss of an optimizer step is the mean over all its pairs, however they are s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel
 
-from forkpoint.engines.local.head import head_of
 from forkpoint.engines.local.logprobs import current, token_logprobs, token_logprobs_and_kl
-from forkpoint.losses.methods import Objective
-from forkpoint.losses.pair_facts import PairFacts, pair_facts, pair_losses
+from forkpoint.losses.preference import LOSSES, PairSums, pair_sums
+from forkpoint.pairs.pair import Pair
+from forkpoint.pairs.pair_files import pair_of
+from forkpoint.pairs.trl_files import import_pairs
+from forkpoint.training.configs import PreferenceConfig
 from forkpoint.training.dropout import check_without_dropout, without_dropout
-from forkpoint.training.order import by_length
-from forkpoint.training.pair_batches import PairExample, collate
-from forkpoint.training.pair_logprobs import logprobs_of, predicting, shares_prompts
-from forkpoint.training.reference_logprobs import row_length
+from forkpoint.training.models import adapted
+from forkpoint.training.pair_batches import PairExample, collate, logprobs_of, predicting, row_length, shares_prompts
+from forkpoint.training.preference_run import fitting
+from forkpoint.training.reference_logprobs import with_reference
+from forkpoint.training.step_trainer import Inputs, StepTrainer
 from forkpoint.types import UserError
 
-Inputs = dict[str, Tensor]
+
+def pairs_of(data: Any, tokenizer: Any, vocab_size: int) -> list[Pair]:
+    """The pairs of a sequence of Pair, or of the rows of a `datasets.Dataset`.
+
+    A row has token ids and may have weights, as in pairs.jsonl, or text or messages, as TRL takes them:
+
+        {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 2], "rejected_weights": [0.9, 0.0]}
+        {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}
+    """
+    if isinstance(data, str):
+        raise UserError(f"pairs are a data set or a list of Pair, but got one text, {data[:40]!r}: read files first")
+    rows = list(data)
+    if all(isinstance(row, Pair) for row in rows):
+        return rows
+    if tokenizer is None:
+        raise UserError("a data set of pairs needs its tokenizer as processing_class")
+    if "chosen_ids" in rows[0]:
+        return [pair_of(row, str(i), tokenizer, vocab_size, f"row {i}") for i, row in enumerate(rows)]
+    return import_pairs([(f"row {i}", row) for i, row in enumerate(rows)], tokenizer).pairs
 
 
-class PreferenceTrainer(Trainer):  # type: ignore[misc]
-    """`transformers.Trainer` on pairs.
+class PreferenceTrainer(StepTrainer):
+    """`transformers.Trainer` on pairs (`pairs_of`), but for those that are too long. UserError for pairs that do not
+    fit the method.
 
-    `examples` hold the reference's log-probabilities, or `reference` is asked for them at each step: a frozen model, or
-    None for a PEFT model, whose own base is the reference. TDPO always asks. `args` are TrainingArguments, whose
-    remove_unused_columns must be False; train_sampling_strategy="group_by_length" puts rows of similar length together.
+    The reference is `ref_model`, by default the model as it is before new adapters and training. Its log-probabilities
+    are computed before training, or at each step where `args` say so or the loss needs more of it (TDPO); for that
+    the base of new adapters serves, else a frozen copy is kept.
 
-    Logged beside the loss, under TRL's names, as means over pairs: rewards/chosen, rewards/rejected (β Δ; the rejected
-    tokens weighted in critical DPO), rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, and kl/chosen,
+    Logged beside the loss, under TRL's names, as means over pairs: rewards/chosen, rewards/rejected (β Δ; in critical
+    DPO γ Δ of weighted tokens), rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, and kl/chosen,
     kl/rejected in TDPO. A loss that is not finite stops the training with the pair's name.
 
     While `train` runs the model has no dropout, so that its first log-ratios are 0 where it is the reference.
-    `shared` says what `shares_prompts` found of it, where that is known.
+    `progress` hears of the pairs that the reference reads.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        args: TrainingArguments,
-        examples: Sequence[PairExample],
-        objective: Objective,
+        args: PreferenceConfig,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        ref_model: PreTrainedModel | None = None,
+        peft_config: Any = None,
+        processing_class: Any = None,
         *,
-        evaluated: Sequence[PairExample] | None = None,
-        reference: PreTrainedModel | None = None,
-        shared: bool | None = None,
-        **others: Any,
+        progress: Callable[[int, int, int], None] | None = None,
+        **options: Any,
     ) -> None:
-        both = [*examples, *(evaluated or ())]
+        self.objective = args.objective
         check_without_dropout(model)
-        self.objective, self.reference = objective, reference
-        self.online = objective.needs_kl or any(e.reference_chosen is None for e in both)
-        if self.online and reference is None and not hasattr(model, "disable_adapter"):
-            raise ValueError("a reference model is needed: the examples have no log-probabilities of it")
-        self.shared = shares_prompts(model, max(row_length(e.pair) for e in both)) if shared is None else shared
+        size = model.get_input_embeddings().num_embeddings
+        context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        pairs, eval_pairs = (
+            [] if data is None else fitting(pairs_of(data, processing_class, size), args, context)
+            for data in (train_dataset, eval_dataset)
+        )
+        self.shared = shares_prompts(model, max(row_length(p) for p in [*pairs, *eval_pairs]))
+        self.online = self.objective.needs_kl or not args.precompute_ref_log_probs
+        autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+        read = partial(with_reference, ref_model or model, batch_size=args.per_device_eval_batch_size,
+                       shared=self.shared, autocast=autocast, progress=progress)  # fmt: skip
+        with PartialState().main_process_first():  # of several processes the first one asks the reference
+            examples, eval_examples = (
+                [PairExample(p, i) for i, p in enumerate(part)] if self.online or not part else read(part)
+                for part in (pairs, eval_pairs)
+            )
+        policy = adapted(model, args, peft_config)
+        if self.online and ref_model is None and policy is model:
+            ref_model = copy.deepcopy(model)
         self.sums: dict[str, list[Tensor]] = {}  # of training steps since the last log
-        self.judged: dict[int, dict[str, float]] = {}  # of an evaluation, by pair
+        self.evaluated: dict[int, dict[str, float]] = {}  # of an evaluation, by pair
         super().__init__(
-            model, args, data_collator=partial(collate, shared=self.shared), train_dataset=_Listed(examples),
-            eval_dataset=None if evaluated is None else _Listed(evaluated), **others,
+            policy, args, examples, eval_examples or None, partial(collate, shared=self.shared),
+            [row_length(p) for p in pairs], ref_model if self.online else None, processing_class=processing_class,
+            **options,
         )  # fmt: skip
-        if self.is_deepspeed_enabled:
-            raise ValueError("DeepSpeed is not supported: the output matrix is used outside the model's forward")
-        if self.is_fsdp_enabled:  # bfloat16 by autocast alone, as where nothing is sharded
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
-        self.loss_is_scaled_for_ga = True
-        self.head = head_of(model)
-        if reference is not None:
-            reference.requires_grad_(False).eval().to(self.accelerator.device)
-        self.reference_head = self.head if reference is None else head_of(reference)
 
-    def train(self, *args: Any, **others: Any) -> Any:
+    def train(self, *args: Any, **options: Any) -> Any:
         """transformers' own, without dropout."""
         with without_dropout(self.model):
-            return super().train(*args, **others)
+            return super().train(*args, **options)
 
     def compute_loss(
         self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
         """The sum of the batch's losses over the pairs of the whole step, times the number of processes."""
         with self.accelerator.autocast():
-            facts = self._facts(model, inputs)
-        losses = pair_losses(self.objective, facts, inputs["pair_weights"])
+            sums = self._sums(model, inputs)
+        losses = LOSSES[self.objective.method](sums, self.objective)
         self._check(losses, inputs)
-        noted = self._noted(facts)
-        if num_items_in_batch is None:  # an evaluation
-            self._judge(noted | {"loss": losses.detach()}, inputs["pair_index"])
+        noted = self._noted(sums)
+        if num_items_in_batch is None:  # an evaluation; of several processes, some get a pair that another one had
+            columns = {name: values.tolist() for name, values in (noted | {"loss": losses.detach()}).items()}
+            for b, index in enumerate(inputs["pair_index"].tolist()):
+                self.evaluated[index] = {name: column[b] for name, column in columns.items()}
             return (losses.mean(), {}) if return_outputs else losses.mean()
         for name, values in noted.items():
             self.sums.setdefault(name, []).append(torch.stack([values.sum(), torch.ones_like(values).sum()]))
         loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
         return (loss, {}) if return_outputs else loss
 
-    def _facts(self, model: Any, inputs: Inputs) -> PairFacts:
+    def _sums(self, model: Any, inputs: Inputs) -> PairSums:
         """The sums by pair, with gradients for the policy."""
         policy = self.accelerator.unwrap_model(model)
         hidden, targets = predicting(policy, inputs, call=model), inputs["targets"]
         head = current(self.head, policy)
         if self.objective.needs_kl:
-            with self._as_reference(policy) as frozen:
-                others = predicting(frozen, inputs)
-            logprobs, kl, reference = token_logprobs_and_kl(hidden, head, targets, others, self.reference_head)
-            return pair_facts(logprobs, reference, kl, inputs)
+            with self._reference(policy) as frozen:
+                ref_hidden = predicting(frozen, inputs)
+            logprobs, kl, reference = token_logprobs_and_kl(hidden, head, targets, ref_hidden, self.ref_head)
+            return pair_sums(logprobs, reference, kl, inputs)
         if self.online:
-            with self._as_reference(policy) as frozen:
-                reference = logprobs_of(frozen, self.reference_head, inputs)
+            with self._reference(policy) as frozen:
+                reference = logprobs_of(frozen, self.ref_head, inputs)
         else:
-            reference = inputs["reference_logprobs"]
+            reference = inputs["ref_logprobs"]
         logprobs = token_logprobs(hidden, head, targets)
-        return pair_facts(logprobs, reference, torch.zeros_like(logprobs), inputs)
+        return pair_sums(logprobs, reference, torch.zeros_like(logprobs), inputs)
 
     @contextmanager
-    def _as_reference(self, policy: Any) -> Iterator[Any]:
+    def _reference(self, policy: Any) -> Iterator[Any]:
         """The frozen model, or the policy without its adapter, without gradients."""
         with torch.no_grad():
-            if self.reference is not None:
-                yield self.reference
+            if self.ref_model is not None:
+                yield self.ref_model
             else:
                 with policy.disable_adapter():
                     yield policy
@@ -141,36 +173,31 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
                 f"{self.state.global_step + 1}: lower the learning rate, or look at that pair"
             )
 
-    def _noted(self, facts: PairFacts) -> dict[str, Tensor]:
+    def _noted(self, sums: PairSums) -> dict[str, Tensor]:
         """What is logged of each pair, [B]."""
-        beta = self.objective.beta
-        rejected = facts.rejected_weighted if self.objective.method == "critical-dpo" else facts.rejected
-        rewards = (beta * facts.chosen.detach(), beta * rejected.detach())
+        deltas = (sums.chosen, sums.rejected)
+        if self.objective.method == "critical-dpo":
+            deltas = (sums.chosen_weighted, sums.rejected_weighted)
+        chosen, rejected = (self.objective.beta * delta.detach() for delta in deltas)
         noted = {
-            "rewards/chosen": rewards[0],
-            "rewards/rejected": rewards[1],
-            "rewards/accuracies": (rewards[0] > rewards[1]).float(),
-            "rewards/margins": rewards[0] - rewards[1],
-            "logps/chosen": facts.chosen_logprob.detach(),
-            "logps/rejected": facts.rejected_logprob.detach(),
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": (chosen > rejected).float(),
+            "rewards/margins": chosen - rejected,
+            "logps/chosen": sums.chosen_logprob.detach(),
+            "logps/rejected": sums.rejected_logprob.detach(),
         }
         if self.objective.needs_kl:
-            noted |= {"kl/chosen": facts.chosen_kl.detach(), "kl/rejected": facts.rejected_kl.detach()}
+            noted |= {"kl/chosen": sums.chosen_kl.detach(), "kl/rejected": sums.rejected_kl.detach()}
         return noted
-
-    def _judge(self, noted: dict[str, Tensor], pair_index: Tensor) -> None:
-        """Keep an evaluation's values by pair: of several processes, some get a pair that another one had."""
-        columns = [values.tolist() for values in noted.values()]
-        for b, index in enumerate(pair_index.tolist()):
-            self.judged[index] = {name: column[b] for name, column in zip(noted, columns, strict=True)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the means over all pairs, of all processes: of an evaluation, or of the training since the last log."""
         if any(name.startswith("eval_") for name in logs):
-            rows = dict(gather_object(list(self.judged.items())))
+            rows = dict(gather_object(list(self.evaluated.items())))
             for name in next(iter(rows.values()), {}):
                 logs[f"eval_{name}"] = sum(row[name] for row in rows.values()) / len(rows)
-            self.judged = {}
+            self.evaluated = {}
         else:
             for name, sums in self.sums.items():
                 total, count = self.accelerator.reduce(torch.stack(sums).sum(0)).tolist()
@@ -178,31 +205,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             self.sums = {}
         super().log(logs, start_time)
 
-    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Tensor, None, None]:
-        """The mean loss of a batch of pairs."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
-
     def _get_num_items_in_batch(self, batch_samples: list[Inputs], device: torch.device) -> Tensor | None:
         """The pairs of an optimizer step, over all processes."""
         pairs = torch.tensor(float(sum(len(batch["pair_weights"]) for batch in batch_samples)), device=device)
         return self.accelerator.gather(pairs).sum() if pairs else None
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        return SequentialSampler(eval_dataset)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        return by_length(self, [row_length(e.pair) for e in self.train_dataset.examples])
-
-
-class _Listed(Dataset):  # type: ignore[type-arg]
-    def __init__(self, examples: Sequence[PairExample]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, i: int) -> PairExample:
-        return self.examples[i]

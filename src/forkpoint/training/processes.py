@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from forkpoint.types import UserError
 
 WRONG = 2  # the exit code for what the user can mend
-SAID = "forkpoint: said"
 FSDP = {
     "FSDP_VERSION": ("2", "fsdp_version"),
     "FSDP_STATE_DICT_TYPE": ("FULL_STATE_DICT", "fsdp_state_dict_type"),  # sharded ones are read by pickle
@@ -25,8 +24,8 @@ FSDP = {
 TIMEOUT = 1800  # seconds, as in transformers
 
 
-def join(device: str, seconds: int = TIMEOUT) -> Any:
-    """Meet the other processes; returns accelerate's PartialState, which knows of them.
+def join(device: str, seconds: int = TIMEOUT) -> None:
+    """Meet the other processes, of which accelerate's PartialState knows then.
 
     `device` is the one that is asked for; on a CPU the processes talk by gloo. One that waits for another longer than
     so many `seconds` gives up.
@@ -34,27 +33,21 @@ def join(device: str, seconds: int = TIMEOUT) -> Any:
     import torch
     from accelerate import PartialState
 
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError("DeepSpeed is not supported; shard a model with recipes/accelerate/fsdp2.yaml")
+    for name, (expected, option) in FSDP.items() if is_sharded() else ():
+        if (value := os.environ.get(name, "unset")).upper() != expected:
+            raise UserError(f"FSDP needs {option}: {expected} in accelerate's configuration, but it is {value}")
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    _check_sharding()
     state = PartialState(cpu=cpu, **({"timeout": timedelta(seconds=seconds)} if several else {}))
     if is_sharded() and state.distributed_type in ("NO", "MULTI_CPU"):
         raise UserError("FSDP takes several GPUs: accelerate would train without it, the whole model in each process")
-    return state
 
 
 def is_sharded() -> bool:
     """Whether accelerate is to spread weights, gradients and the optimizer's state over the processes, by FSDP."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-
-
-def _check_sharding() -> None:
-    """UserError for ways of sharding that do not work here."""
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UserError("DeepSpeed is not supported; shard a model with recipes/accelerate/fsdp2.yaml")
-    for name, (expected, option) in FSDP.items() if is_sharded() else ():
-        if (given := os.environ.get(name, "unset")).upper() != expected:
-            raise UserError(f"FSDP needs {option}: {expected} in accelerate's configuration, but it is {given}")
 
 
 def is_first() -> bool:
@@ -85,52 +78,32 @@ def as_one() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
+    import torch.distributed as dist
+
     try:
         yield
-    except UserError as error:
-        if _is_first_to_say():
+    except UserError as error:  # before they have met, one process of each machine says it
+        if _counted(1) == 1 if dist.is_initialized() else os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"forkpoint: {error}", file=sys.stderr)
         leave(WRONG)
     except Exception:
-        if _was_said():  # another one has left, and this one had waited for it
+        if dist.is_initialized() and _counted(0):  # another one has left, and this one had waited for it
             leave(WRONG)
         raise
-    _part()
-    leave(0)
-
-
-def _is_first_to_say() -> bool:
-    """Whether no other process has told the user what is wrong; before they have met, one of each machine does."""
-    import torch.distributed as dist
-
-    if not dist.is_initialized():
-        return os.environ.get("LOCAL_RANK", "0") == "0"
-    return _say(1) == 1
-
-
-def _was_said() -> bool:
-    import torch.distributed as dist
-
-    return dist.is_initialized() and _say(0) > 0
-
-
-def _say(times: int) -> int:
-    """Count, over all processes, how often a mistake was told."""
-    from torch.distributed.distributed_c10d import _get_default_store
-
-    try:
-        return int(_get_default_store().add(SAID, times))
-    except RuntimeError:  # it was kept by a process that has ended
-        return times
-
-
-def _part() -> None:
-    """Wait for all, and end the connection."""
-    import torch.distributed as dist
-
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+    leave(0)
+
+
+def _counted(times: int) -> int:
+    """Count, over all processes, how often a mistake was printed."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    try:
+        return int(_get_default_store().add("forkpoint: mistakes", times))
+    except RuntimeError:  # it was kept by a process that has ended
+        return times
 
 
 def leave(code: int) -> NoReturn:

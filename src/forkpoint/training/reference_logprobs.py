@@ -16,11 +16,10 @@ import torch
 from transformers import PreTrainedModel
 
 from forkpoint.engines.identity import weights_digest
-from forkpoint.engines.local.head import Head, head_of, in_eval_mode
+from forkpoint.engines.local.head import head_of, in_eval_mode
 from forkpoint.files import whole_file
 from forkpoint.pairs.pair import Pair
-from forkpoint.training.pair_batches import PairExample, collate
-from forkpoint.training.pair_logprobs import logprobs_of, on_device
+from forkpoint.training.pair_batches import PairExample, collate, logprobs_of, row_length
 
 FORMAT = 2  # of the numbers: another one where what they mean changes
 Progress = Callable[[int, int, int], None]
@@ -33,66 +32,45 @@ def cache_directory() -> Path:
 
 
 def with_reference(
-    model: PreTrainedModel,
-    pairs: Sequence[Pair],
-    *,
-    batch_size: int,
-    shared: bool,
-    autocast: torch.dtype | None = None,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> list[PairExample]:
-    """The pairs with the model's log-probabilities of their tokens, from `cache` where it holds them.
+    model: PreTrainedModel, pairs: Sequence[Pair], *, batch_size: int, shared: bool,
+    autocast: torch.dtype | None = None, progress: Progress | None = None,
+) -> list[PairExample]:  # fmt: skip
+    """The pairs with the model's log-probabilities of their tokens, from the cache where it holds them.
 
     `autocast` is the precision in which the policy will compute, where that is not its weights' own. A file in the
     cache that is broken is made anew; where none can be written, a warning says so. What changes the numbers' last
     digits only (batch size, shared prompts) is not part of the key.
     """
-    path = (cache or cache_directory()) / f"{_key(model, pairs, autocast)}.npy"
-    total = sum(len(p.chosen_ids) + len(p.rejected_ids) for p in pairs)
-    values = _read(path, total)
+    path = cache_directory() / f"{_key(model, pairs, autocast)}.npy"
+    values = _read(path, sum(len(p.chosen_ids) + len(p.rejected_ids) for p in pairs))
     if values is None:
-        head = head_of(model)
         with in_eval_mode(model), torch.autocast(model.device.type, autocast, enabled=autocast is not None):
-            values = _compute(model, head, pairs, batch_size, shared, progress)
+            values = _compute(model, pairs, batch_size, shared, progress)
         _write(path, values)
-    examples, at = [], 0
-    for i, p in enumerate(pairs):
-        middle, end = at + len(p.chosen_ids), at + len(p.chosen_ids) + len(p.rejected_ids)
-        examples.append(PairExample(p, i, values[at:middle], values[middle:end]))
-        at = end
-    return examples
+    ends = np.cumsum([len(ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)])
+    parts = np.split(values, ends[:-1])
+    return [PairExample(p, i, parts[2 * i], parts[2 * i + 1]) for i, p in enumerate(pairs)]
 
 
 def _compute(
-    model: PreTrainedModel,
-    head: Head,
-    pairs: Sequence[Pair],
-    batch_size: int,
-    shared: bool,
-    progress: Progress | None,
+    model: PreTrainedModel, pairs: Sequence[Pair], batch_size: int, shared: bool, progress: Progress | None
 ) -> np.ndarray:
     """Similar lengths side by side; the numbers in the pairs' order."""
-    found: dict[int, np.ndarray] = {}
+    head = head_of(model)
+    values: dict[tuple[int, int], np.ndarray] = {}  # by pair, and 0 for chosen or 1 for rejected
     tokens = 0
     order = sorted(range(len(pairs)), key=lambda i: row_length(pairs[i]))
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        batch = on_device(collate([PairExample(pairs[i], i) for i in part], shared), model.device)
-        values = logprobs_of(model, head, batch).cpu().numpy()
-        lengths = [*(len(pairs[i].chosen_ids) for i in part), *(len(pairs[i].rejected_ids) for i in part)]
-        pieces = np.split(values, np.cumsum(lengths)[:-1])
-        for b, i in enumerate(part):
-            found[i] = np.concatenate([pieces[b], pieces[len(part) + b]])
+        batch = collate([PairExample(pairs[i], i) for i in part], shared)
+        lengths = torch.bincount(batch["response"])
+        keys = [*((i, 0) for i in part), *((i, 1) for i in part)]
+        pieces = np.split(logprobs_of(model, head, batch).cpu().numpy(), lengths.cumsum(0)[:-1])
+        values |= zip(keys, pieces, strict=True)
         if progress:
             tokens += batch["input_ids"].numel()
             progress(min(start + batch_size, len(order)), len(order), tokens)
-    return np.concatenate([found[i] for i in range(len(pairs))]).astype(np.float32)
-
-
-def row_length(pair: Pair) -> int:
-    """Tokens of the pair with its prompt once."""
-    return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
+    return np.concatenate([values[key] for key in sorted(values)]).astype(np.float32)
 
 
 def _key(model: PreTrainedModel, pairs: Sequence[Pair], autocast: torch.dtype | None) -> str:

@@ -1,4 +1,4 @@
-"""RoundsConfig of tuning on own right answers: sample, verify, leave out what is likely already, tune, evaluate.
+"""Rounds of tuning on own right answers: sample, verify, leave out what is likely already, tune, evaluate.
 
 Each round starts from the model of the one before. Resumable: samples and evaluations are journalled in units of fixed
 problems, training goes on from its last checkpoint, a model's directory is there whole or not at all, and a finished
@@ -9,45 +9,31 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from forkpoint import __version__
 from forkpoint.engines.local.transformers_engine import TransformersEngine
-from forkpoint.files import (
-    JOURNAL,
-    Journal,
-    claimed,
-    fingerprint,
-    read_json,
-    to_json,
-    write_whole,
-)
+from forkpoint.files import JOURNAL, Journal, claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.sampling.draw import key_hash
 from forkpoint.sampling.limits import validate
-from forkpoint.training.arguments import check_one_device, training_arguments
-from forkpoint.training.card import model_card
-from forkpoint.training.fit import fit
+from forkpoint.training.configs import TrainingConfig, check_one_device, prepared, sft_config, stated
+from forkpoint.training.fit import CHECKPOINTS, fit, remove_checkpoints
 from forkpoint.training.heldout_eval import figures, mean_logprob, respond
-from forkpoint.training.likelihood_filter import LikelihoodFilter, check_filter
 from forkpoint.training.models import (
     MODEL,
-    Lora,
     adapted,
     check_trainable,
     in_float32,
     is_adapter,
     load_trainable,
+    model_card,
     save_trained,
-)
-from forkpoint.training.own_answers import choose, why_nothing
-from forkpoint.training.rates import with_rate
-from forkpoint.training.run_directory import CHECKPOINTS, remove_checkpoints
+)  # fmt: skip
+from forkpoint.training.own_answers import LikelihoodFilter, check_filter, choose, why_nothing
 from forkpoint.training.sft import sft_trainer
 from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_prompts, sample_completions, trajectory_row
 from forkpoint.trajectories.units import SAMPLED_UNIT, Progress, Units
@@ -73,8 +59,8 @@ class Base:
 class RoundsConfig:
     """What decides the result beside model and data: `n` samples a problem and round, `eval_n` a held-out problem.
 
-    `arguments` are TrainingArguments by name. With `lora` each round tunes new adapters and adds them to the weights.
-    All seeds come of `sampling.seed`. Models are saved in the precision `save_dtype`, by default in the base's.
+    `tuning` says how a round is trained; adapters are new in each round, and added to the weights. All seeds come of
+    `sampling.seed`.
     """
 
     rounds: int = 3
@@ -83,9 +69,7 @@ class RoundsConfig:
     prompt: str = "cot"
     sampling: Sampling = field(default_factory=Sampling)
     filter: LikelihoodFilter = field(default_factory=LikelihoodFilter)
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    lora: Lora | None = None
-    save_dtype: str | None = None
+    tuning: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_train_epochs=1))
 
 
 def tune_in_rounds(
@@ -97,7 +81,7 @@ def tune_in_rounds(
     *,
     task: str = "custom",
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Results:
     """Tune a model on its own right responses to the problems, round by round; returns summary.json's content.
 
     `out` gets a directory a round, with samples.jsonl, `model` and evaluation.jsonl (the responses to the held-out
@@ -110,13 +94,21 @@ def tune_in_rounds(
     """
     if is_adapter(base.name):
         raise UserError(f"{base.name} holds an adapter; merge it into its base first: forkpoint merge ADAPTER DIR")
-    rated = with_rate(settings.arguments, "sft", adapters=settings.lora is not None, name=base.name)
-    settings = replace(settings, arguments=rated)
     work = _RoundsRun(base, problems, held_out, settings, out, progress)
-    _check(work.engine(0), problems, held_out, settings, out)
-    run = {"verb": "rounds", "model": base.name, "task": task, **_plain(settings), "version": __version__}
+    engine = work.engine(0)
+    _check(engine, problems, held_out, settings)
+    ready = prepared(settings.tuning, out / CHECKPOINTS, engine.model, has_eval=False, name=base.name)
+    work.settings = replace(settings, tuning=replace(settings.tuning, learning_rate=ready.learning_rate))
+    tuning = stated(settings.tuning, ready, engine.model)
+    plain = {
+        "rounds": settings.rounds, "n": settings.n, "eval_n": settings.eval_n, "prompt": settings.prompt,
+        "sampling": asdict(settings.sampling), "filter": asdict(settings.filter),
+        **{name: tuning[name] for name in ("arguments", "lora", "save_dtype")},
+    }  # fmt: skip
+    work.facts = json.loads(to_json(plain))
+    run = {"verb": "rounds", "model": base.name, "task": task, **work.facts, "version": __version__}
     identity = {
-        "engine": dict(work.engine(0).settings),
+        "engine": dict(engine.settings),
         "problems": fingerprint([asdict(p) for p in problems]),
         "held_out": fingerprint([asdict(p) for p in held_out]),
     }
@@ -135,44 +127,41 @@ def round_seed(seed: int, number: int) -> int:
     return key_hash(seed, f"round {number}") % 2**31
 
 
+@dataclass
 class _RoundsRun:
-    """The rounds of one run, each of which takes from its directory what is done."""
+    """The rounds of one run, each of which takes from its directory what is done. `facts`: what files say of it."""
 
-    def __init__(
-        self,
-        base: Base,
-        problems: Sequence[Problem],
-        held_out: Sequence[Problem],
-        settings: RoundsConfig,
-        out: Path,
-        progress: Progress | None,
-    ) -> None:
-        self.base, self.problems, self.held_out = base, problems, held_out
-        self.settings, self.out, self.progress = settings, out, progress
-        self.loaded: tuple[int, TransformersEngine] | None = None
+    base: Base
+    problems: Sequence[Problem]
+    held_out: Sequence[Problem]
+    settings: RoundsConfig
+    out: Path
+    progress: Progress | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    loaded: tuple[int, TransformersEngine] | None = None
 
     def round(self, number: int) -> dict[str, Any]:
-        """The row of a round, done now or before."""
+        """The row of a round, done now or before: sample, choose, tune and evaluate; of round 0, the last alone."""
         directory = self.out / f"round-{number}"
         if not (directory / ROUND).exists():
             directory.mkdir(exist_ok=True)
-            row = self.row(number, directory, Units(Journal(directory / JOURNAL), self.progress))
+            units = Units(Journal(directory / JOURNAL), self.progress)
+            row: dict[str, Any] = {"round": number, "stopped": None}
+            examples: list[Any] = []
+            if number:
+                samples = self.sample(number, units)
+                examples, row["samples"] = choose(samples, self.settings.filter)
+                write_whole(directory / SAMPLES, (to_json(one) + "\n" for one in samples))
+            if examples:
+                row["training"] = self.tune(number, directory, examples)
+            if examples or number == 0:
+                row["held_out"] = self.evaluate(number, directory, units)
+            else:
+                why = why_nothing(row["samples"], self.settings.filter)
+                row["stopped"] = f"round {number} has nothing to tune on: {why}"
             write_whole(directory / ROUND, to_json(row, indent=2) + "\n")
         (directory / JOURNAL).unlink(missing_ok=True)
         return dict(read_json(directory / ROUND))
-
-    def row(self, number: int, directory: Path, units: Units) -> dict[str, Any]:
-        """Sample, choose, tune and evaluate; of round 0, the last alone."""
-        row: dict[str, Any] = {"round": number, "stopped": None}
-        if number:
-            samples = self.sample(number, units)
-            examples, row["samples"] = choose(samples, self.settings.filter)
-            write_whole(directory / SAMPLES, (to_json(one) + "\n" for one in samples))
-            if not examples:
-                why = why_nothing(row["samples"], self.settings.filter)
-                return row | {"stopped": f"round {number} has nothing to tune on: {why}"}
-            row["training"] = self.tune(number, directory, examples)
-        return row | {"held_out": self.evaluate(number, directory, units)}
 
     def sample(self, number: int, units: Units) -> list[Row]:
         """Graded responses of the model of the round before, with their log-probabilities."""
@@ -193,31 +182,24 @@ class _RoundsRun:
 
     def tune(self, number: int, directory: Path, examples: list[dict[str, list[int]]]) -> dict[str, Any]:
         """What is known of the training of the round's model, tuned now or before."""
-        s = self.settings
         if not (directory / MODEL).exists():
             engine = self.engine(number - 1)
             self.loaded = None  # its weights are going to change
-            seed = round_seed(s.sampling.seed, number)
-            arguments = _arguments(s, directory, engine.model, seed)
-            lora = s.lora and replace(s.lora, merge=True)  # the next round samples from a whole model
-            came_in = in_float32(engine.model, lora)
-            model = adapted(engine.model, lora, seed)
-            tokens = sum(len(row["input_ids"]) for row in examples)
+            args = replace(self.settings.tuning, seed=round_seed(self.settings.sampling.seed, number))
+            args = prepared(args, directory / CHECKPOINTS, engine.model, has_eval=False)
+            came_in = in_float32(engine.model, args)
+            trainer = sft_trainer(adapted(engine.model, args), engine.tokenizer, sft_config(args), examples)
             step = None if self.progress is None else partial(self.progress, f"round {number}, training steps")
-            trainer = sft_trainer(model, engine.tokenizer, arguments, examples)
-            fitted = fit(trainer, tokens, step)
-            facts = {"examples": len(examples), "tokens_in_an_epoch": tokens, "steps": fitted["steps"]}
-            write_whole(directory / TRAINING, to_json(facts | fitted, indent=2) + "\n")
-            card = self.card(number, facts)
+            fitted = {"examples": len(examples)} | fit(trainer, sum(len(row["input_ids"]) for row in examples), step)
+            write_whole(directory / TRAINING, to_json(fitted, indent=2) + "\n")
+            how = f"supervised fine-tuning on own right answers, by TRL, round {number}"
+            facts = {name: fitted[name] for name in ("examples", "tokens_in_an_epoch", "steps")}
+            card = model_card(f"{self.base.name} after round {number}", self.base.name, how, self.facts, facts)
             policy = trainer.accelerator.unwrap_model(trainer.model)
-            save_trained(policy, engine.tokenizer, lora, card, directory / MODEL, dtype=s.save_dtype or came_in)
+            dtype = came_in if args.save_dtype == "auto" else args.save_dtype
+            save_trained(policy, engine.tokenizer, card, directory / MODEL, dtype=dtype, merge=True)
         remove_checkpoints(directory)
         return {name: value for name, value in read_json(directory / TRAINING).items() if name != "history"}
-
-    def card(self, number: int, facts: dict[str, Any]) -> str:
-        """README.md of a round's model."""
-        how = f"supervised fine-tuning on own right answers, by TRL, round {number}"
-        return model_card(f"{self.base.name} after round {number}", self.base.name, how, _plain(self.settings), facts)
 
     def evaluate(self, number: int, directory: Path, units: Units) -> dict[str, Any]:
         """The figures of the round's model; all rounds draw the same random numbers for them."""
@@ -247,18 +229,8 @@ class _RoundsRun:
         return self.loaded[1]
 
 
-def _arguments(settings: RoundsConfig, directory: Path, model: PreTrainedModel, seed: int) -> Any:
-    from trl import SFTConfig
-
-    return training_arguments({**settings.arguments, "seed": seed}, directory / CHECKPOINTS, model, SFTConfig)
-
-
 def _check(
-    engine: TransformersEngine,
-    problems: Sequence[Problem],
-    held_out: Sequence[Problem],
-    settings: RoundsConfig,
-    out: Path,
+    engine: TransformersEngine, problems: Sequence[Problem], held_out: Sequence[Problem], settings: RoundsConfig
 ) -> None:
     """What can be known to be wrong before any work is done."""
     from accelerate import PartialState
@@ -266,7 +238,7 @@ def _check(
     if PartialState().num_processes > 1:
         raise UserError("rounds sample and tune in one process: start them without a launcher of several")
     check_one_device(engine.model)
-    check_trainable(engine.model, settings.lora)
+    check_trainable(engine.model, settings.tuning)
     for name in ("rounds", "n", "eval_n"):
         if getattr(settings, name) < 1:
             raise UserError(f"{name} must be at least 1, but is {getattr(settings, name)}")
@@ -274,12 +246,6 @@ def _check(
     if settings.sampling.temperature == 0:
         raise UserError("the temperature must be above 0: all greedy responses to a problem are the same")
     check_filter(settings.filter)
-    _check_problems(problems, held_out)
-    check_prompts(engine, [*problems, *held_out], settings.prompt, settings.sampling.max_tokens)
-    _arguments(settings, out, engine.model, 0)
-
-
-def _check_problems(problems: Sequence[Problem], held_out: Sequence[Problem]) -> None:
     for what, some in (("to tune on", problems), ("held out", held_out)):
         if not some:
             raise UserError(f"there are no problems {what}")
@@ -288,7 +254,4 @@ def _check_problems(problems: Sequence[Problem], held_out: Sequence[Problem]) ->
     questions = {p.question for p in problems}
     if both := next((p for p in held_out if p.question in questions), None):
         raise UserError(f"the held-out problem {both.id} is also one to tune on; its answer would not be held out")
-
-
-def _plain(settings: RoundsConfig) -> dict[str, Any]:
-    return dict(json.loads(to_json(asdict(settings))))
+    check_prompts(engine, [*problems, *held_out], settings.prompt, settings.sampling.max_tokens)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from forkpoint import __version__
@@ -17,15 +17,15 @@ from forkpoint.files import claimed, fingerprint, read_json, to_json, write_whol
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.store import Store, describe_files, lists, write_arrow
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.training.sft import IGNORED
-from forkpoint.training.store_batches import Rows, collate
+from forkpoint.training.store_batches import IGNORED, Rows, collate
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import Results, UserError
-from forkpoint.weights.rules import NONE, SCORES, Rule, check_rule, rankings, select
+from forkpoint.weights.rules import RULES, UNIFORM, Rule, check_rule, select
 
 TOKENS_AT_ONCE, TOKENS_IN_A_FILE = 2**18, 2**22  # at most, where rows are as long as the store's may be
 Ranked = Literal["sequence", "corpus"]
 Batch = dict[str, Tensor]
+Keep = Callable[[Batch], Tensor]
 Progress = Callable[[str, int, int, int], None]
 
 
@@ -40,7 +40,7 @@ def export_labels(
     reads the trained model's loss, or scores that the store has not.
     """
     check_rule(rule)
-    if rule.score == NONE or not rule.is_static:
+    if rule.score == UNIFORM or not rule.is_static:
         raise UserError(f"labels can be written for a rule that knows its tokens before training, but not {rule.score}")
     if rule.needs_reference and not store.has_scores:
         raise UserError(f"the rule {rule.score} needs a reference model's scores, but {store.path} has none")
@@ -50,7 +50,8 @@ def export_labels(
     }  # fmt: skip
     with claimed(out, settings):
         if not (out / SUMMARY).exists():
-            keep = _in_rows(rule) if scope == "sequence" else _in_all(store, rule, seed)
+            by_row = replace(rule, scope="sequence")
+            keep = partial(_in_rows, by_row) if scope == "sequence" else _in_all(store, rule, seed)
             counts = _write(store, keep, out, seed, progress)
             _write_documents(store, keep, out, seed)
             write_whole(out / SUMMARY, to_json(settings | counts, indent=2) + "\n")
@@ -65,47 +66,63 @@ def _batches(store: Store, seed: int, first: int, last: int) -> Iterator[tuple[i
         yield begin, collate([rows[i] for i in range(begin, min(begin + step, last))])
 
 
-def _in_rows(rule: Rule) -> Callable[[Batch], Bool[Tensor, " n"]]:
-    """A function from a batch to the tokens that are kept when each row is ranked by itself."""
-    return lambda batch: select(batch, replace(rule, scope="sequence"), batch["owner"]).kept
+def _in_rows(rule: Rule, batch: Batch) -> Tensor:
+    """The tokens of a batch that are kept when each row is ranked by itself."""
+    return select(batch, rule, batch["owner"]).kept
 
 
-def _in_all(store: Store, rule: Rule, seed: int) -> Callable[[Batch], Bool[Tensor, " n"]]:
-    """The same for a ranking of the whole store.
+@dataclass
+class _CorpusRanks:
+    """Ranks of the whole store, in two passes: the first counts each value of a score, the second keeps the lowest.
 
-    Scores are float16, so counting each of their values finds the last one that is kept; of tokens with just that value
-    those with the lowest chance are kept, as many as are wanting in expectation.
+    Scores are float16 and none is negative, so their bits grow with them, and counting them finds the last value that
+    is kept; of tokens with just that value those with the lowest chance are kept, as many as are wanting in
+    expectation.
     """
-    if rule.score == "random":
-        return lambda batch: batch["chance"] < rule.ratio
-    counts = {name: np.zeros(2**16, dtype=np.int64) for name, _ in rankings(rule)}
-    for _, batch in _batches(store, seed, 0, len(store)):
-        for name, count in counts.items():
-            values = SCORES[name].of(batch).numpy().astype(np.float16)
-            count += np.bincount(values.view(np.uint16), minlength=2**16)  # grows with the value: none is negative
-    limits = {name: _limit(counts[name], ratio) for name, ratio in rankings(rule)}
+
+    rule: Rule
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)
+    chance: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def low(self, score: str, values: Tensor) -> Tensor:
+        if score == "random":
+            return values < self.rule.ratio
+        if score not in self.limits:
+            bits = values.numpy().astype(np.float16).view(np.uint16)
+            self.counts[score] = self.counts.get(score, 0) + np.bincount(bits, minlength=2**16)
+            return torch.zeros(len(values), dtype=torch.bool)
+        limit, share = self.limits[score]
+        return (values < limit) | ((values == limit) & (self.chance < share))
+
+    def high(self, score: str, values: Tensor) -> Tensor:
+        raise AssertionError(f"no static rule ranks {score} from the highest")
+
+    def settle(self) -> None:
+        """From counts to limits: the highest value that is kept, and the share of its tokens that is."""
+        for score, counts in self.counts.items():
+            wanted, ends = self.rule.share(score) * counts.sum(), counts.cumsum()
+            last = int(np.searchsorted(ends, wanted))
+            share = 1 - (ends[last] - wanted) / counts[last]
+            self.limits[score] = float(np.array([last], dtype=np.uint16).view(np.float16)[0]), float(share)
+
+
+def _in_all(store: Store, rule: Rule, seed: int) -> Keep:
+    """A function from a batch to the tokens that are kept when the whole store is ranked together."""
+    ranks = _CorpusRanks(rule)
 
     def keep(batch: Batch) -> Tensor:
-        kept = []
-        for name, (value, share) in limits.items():
-            scores = SCORES[name].of(batch)
-            kept.append((scores < value) | ((scores == value) & (batch["chance"] < share)))
-        combine = torch.logical_or if rule.score == "union" else torch.logical_and
-        return combine(kept[0], kept[-1])
+        ranks.chance = batch["chance"]
+        return RULES[rule.score].weigh(batch, ranks)
 
+    if rule.score != "random":
+        for _, batch in _batches(store, seed, 0, len(store)):
+            keep(batch)
+        ranks.settle()
     return keep
 
 
-def _limit(counts: np.ndarray, ratio: float) -> tuple[float, float]:
-    """The highest value that is kept when the lowest ones are, and the share of its tokens that is."""
-    wanted = ratio * counts.sum()
-    ends = counts.cumsum()
-    last = int(np.searchsorted(ends, wanted))
-    share = 1 - (ends[last] - wanted) / counts[last]
-    return float(np.array([last], dtype=np.uint16).view(np.float16)[0]), float(share)
-
-
-def _write_documents(store: Store, keep: Callable[[Batch], Tensor], out: Path, seed: int) -> None:
+def _write_documents(store: Store, keep: Keep, out: Path, seed: int) -> None:
     """Write the store's documents.jsonl, if it has one, with `selected`: 1, 0, or null for what is not predicted."""
     path = store.path / DOCUMENTS
     lines = [dict(line) for _, line in read_rows(path)] if path.is_file() else []
@@ -118,9 +135,7 @@ def _write_documents(store: Store, keep: Callable[[Batch], Tensor], out: Path, s
         write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
 
 
-def _write(
-    store: Store, keep: Callable[[Batch], Tensor], out: Path, seed: int, progress: Progress | None
-) -> dict[str, int]:
+def _write(store: Store, keep: Keep, out: Path, seed: int, progress: Progress | None) -> dict[str, int]:
     """Write the files; returns the numbers of rows, of tokens that could be selected, and of those that are."""
     files: list[str] = []
     could = are = 0

@@ -1,56 +1,54 @@
 """The selective trainer: transformers' own, on a score store, with the loss on the tokens that a rule selects.
 
-    L_SLM = −1/(N·k%) Σ I_k%(x_i) log P_θ(x_i | x_<i): Lin et al. 2024 (Rho-1, arXiv 2404.07965), eq. 3 and 4.
-
-The loss of an optimizer step is the mean over all its selected tokens, however they are spread over micro-batches and
-processes. L_θ, which rules rank by, is the loss of the weights before the step, by a float32 pass without dropout
-(under autocast the logits alone are float32). Where no dropout is set and the weights are float32, the training pass
-computes the same and is read instead of a pass of its own, as far as one micro-batch is ranked by itself. Where the
-selection stands before the training pass, only its rows meet the output matrix there, in blocks: logits [n, V] never
-exist.
+The loss of an optimizer step is the mean over all its selected tokens (`weighted_nll`). L_θ, which rules rank by, is
+the loss of the weights before the step, by a float32 pass without dropout (under autocast the logits alone are
+float32). Where no dropout is set and the weights are float32, the training pass computes the same and is read instead
+of a pass of its own, as far as one micro-batch is ranked by itself. Where the selection stands before the training
+pass, only its rows meet the output matrix there, in blocks: logits [n, V] never exist.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel
 
-from forkpoint.engines.local.head import head_of, hidden_at, in_eval_mode
+from forkpoint.engines.local.head import Head, hidden_at, in_eval_mode
 from forkpoint.engines.local.logprobs import current, token_logprobs, token_losses_and_entropy
 from forkpoint.engines.local.products import HALF, float32_activations
+from forkpoint.losses.language_modeling import weighted_nll
 from forkpoint.scores.store import Store
+from forkpoint.training.configs import SelectiveConfig
 from forkpoint.training.dropout import draws
-from forkpoint.training.order import by_length
-from forkpoint.training.store_batches import Rows, collate
+from forkpoint.training.models import adapted
+from forkpoint.training.step_trainer import Inputs, StepTrainer
+from forkpoint.training.store_batches import Rows, collate, store_of
 from forkpoint.types import UserError
-from forkpoint.weights.rules import Rule, Selection, check_rule, quota, rule_at, select
+from forkpoint.weights.rules import UNIFORM, Rule, Selection, check_rule, quota, rule_at, select
 
-Inputs = dict[str, Tensor]
 SHARES = (0.1, 0.5, 0.9)  # quantiles over documents of the share of their tokens that is selected
 
 
-def check_scores(rule: Rule, store: Store, reference: PreTrainedModel | None) -> None:
+def check_scores(rule: Rule, store: Store, ref_model: PreTrainedModel | None) -> None:
     """UserError where a rule reads scores that neither the store nor a reference model has."""
-    if rule.needs_reference and reference is None and not store.has_scores:
+    if rule.needs_reference and ref_model is None and not store.has_scores:
         raise UserError(f"the rule {rule.score} needs a reference model's scores, but {store.path} has none")
 
 
-class SelectiveTrainer(Trainer):  # type: ignore[misc]
-    """`transformers.Trainer` on the rows of a score store.
+class SelectiveTrainer(StepTrainer):
+    """`transformers.Trainer` on the rows of a score store, or of a `datasets.Dataset` of texts or token ids.
 
-    `rule` says which tokens count; what it reads of a reference model is in the store, or `reference`, a frozen model
-    with the same tokens, is asked at each step. `args` are TrainingArguments, of which
-    train_sampling_strategy="group_by_length" puts rows of similar length together. `evaluated` is a store whose
-    every token counts in an evaluation: eval_loss is their mean loss. `seed` draws the numbers of the rule `random`,
-    which also decide between equal scores.
+    `args.selection` says which tokens count; what it reads of a reference model is in the store, or `ref_model`, a
+    frozen model with the same tokens, is asked at each step. Every token of `eval_dataset` counts in an evaluation:
+    eval_loss is their mean loss. `args.seed` draws the numbers of the rule `random`, which also decide between equal
+    scores.
 
     Logged beside `loss`, the mean over selected tokens in nats: loss/unselected and loss/all, of L_θ, by rules that
     read it (a static rule leaves the losses of the others uncomputed); selection/share, the
@@ -62,100 +60,89 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         model: PreTrainedModel,
-        args: TrainingArguments,
-        store: Store,
-        rule: Rule,
-        *,
-        evaluated: Store | None = None,
-        reference: PreTrainedModel | None = None,
-        seed: int = 0,
-        **others: Any,
+        args: SelectiveConfig,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        ref_model: PreTrainedModel | None = None,
+        peft_config: Any = None,
+        processing_class: Any = None,
+        **options: Any,
     ) -> None:
-        check_rule(rule)
-        check_scores(rule, store, reference)
-        self.rule, self.reference = rule, reference if rule.needs_reference else None
+        self.rule = args.selection
+        check_rule(self.rule)
+        self.scratch = TemporaryDirectory()  # of data sets, tokenised
+        store, eval_store = (
+            store_of(data, processing_class, model, f"{self.scratch.name}/{name}")
+            for name, data in (("train", train_dataset), ("eval", eval_dataset))
+        )
+        assert store is not None
+        check_scores(self.rule, store, ref_model)
         self.apart = draws(model) or model.dtype in HALF  # whether the loss of the training pass is another than L_θ
         self.sums: dict[str, Tensor] = {}  # of training steps since the last log: a total and a count [2]
         self.documents: list[Tensor] = []  # the same: numbers of documents, their tokens that are selected, all [3, D]
-        self.judged: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
+        self.evaluated: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
         super().__init__(
-            model, args, data_collator=collate, train_dataset=Rows(store, seed),
-            eval_dataset=None if evaluated is None else Rows(evaluated, seed), **others,
+            adapted(model, args, peft_config), args, Rows(store, args.seed),
+            None if eval_store is None else Rows(eval_store, args.seed), collate, store.lengths(),
+            ref_model if self.rule.needs_reference else None, processing_class=processing_class, **options,
         )  # fmt: skip
-        if self.is_deepspeed_enabled or args.n_gpu > 1:
-            raise ValueError("one process trains on one device, without DeepSpeed: the output matrix is used by itself")
-        if self.is_fsdp_enabled:  # bfloat16 by autocast alone, as where nothing is sharded
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
-        self.loss_is_scaled_for_ga = True
-        self.head = head_of(model)
-        if self.reference is not None:
-            self.reference.requires_grad_(False).eval().to(self.accelerator.device)
-            self.reference_head = head_of(self.reference)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Inputs], num_batches: int, device: torch.device
     ) -> tuple[list[Inputs], Tensor | None]:
         """The micro-batches of an optimizer step, and how many tokens of them are selected over all processes.
 
-        Whatever can be selected before the forward pass is, and stands in the batch as `selected`.
+        Whatever can be selected before the forward pass is, and its `weights` stand in the batch.
         """
         batches: list[Inputs] = [self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches)]
         if not batches:
             return batches, None
-        if self.reference is not None:
+        if self.ref_model is not None:
             for batch in batches:
-                batch |= self._reference_scores(batch)
-        rule = self._rule()
+                loss, entropy = self._scores(self.ref_model, self.ref_head, batch)
+                self._check(loss, batch["owner"], batch, "reference model's ")
+                batch |= {"reference_loss": loss, "reference_entropy": entropy}
+        rule = rule_at(self.rule, self.state.global_step, self.state.max_steps)
         if not rule.is_static:
-            if not (self.apart or (rule.scope == "batch" and len(batches) > 1)):
+            first = self.apart or "entropy" in rule.columns or (rule.scope == "batch" and len(batches) > 1)
+            if not first:
                 return batches, self._coming(batches, rule)
+            policy = self.accelerator.unwrap_model(self.model)
             for batch in batches:
-                batch["loss"] = self._losses(batch)
+                batch["loss"], batch["entropy"] = self._scores(policy, current(self.head, policy), batch)
         for part in [batches] if rule.scope == "batch" else [[batch] for batch in batches]:
-            self._mark(part, rule)
-        return batches, self._total(torch.stack([batch["selected"].sum() for batch in batches]).sum())
+            self._weigh(part, rule)
+        return batches, self._total(sum((batch["weights"] != 0).sum() for batch in batches))
 
     def compute_loss(
         self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
-        """The sum of the selected tokens' losses over their number in the whole step, times the number of processes."""
+        """The weighted sum of losses over the number of tokens in the whole step, times the number of processes."""
         policy = self.accelerator.unwrap_model(model)
-        wanted = inputs.get("selected", slice(None))
+        kept = inputs["weights"] != 0 if "weights" in inputs else slice(None)
         with self.accelerator.autocast():
-            hidden = hidden_at(policy, inputs["input_ids"], inputs["rows"][wanted], call=model)
-            losses = -token_logprobs(hidden, current(self.head, policy), inputs["targets"][wanted])
-        self._check(losses, inputs["owner"][wanted], inputs)
+            hidden = hidden_at(policy, inputs["input_ids"], inputs["rows"][kept], call=model)
+            logprobs = token_logprobs(hidden, current(self.head, policy), inputs["targets"][kept])
+        losses = -logprobs.detach()
+        self._check(losses, inputs["owner"][kept], inputs)
         if num_items_in_batch is None:  # an evaluation
-            self._judge(losses.detach(), inputs)
+            self._keep(losses, inputs)
             return (losses.mean(), {}) if return_outputs else losses.mean()
-        if "selected" not in inputs:
-            inputs["loss"] = losses.detach()
-            self._mark([inputs], self._rule())
-            losses = losses[inputs["selected"]]
-        self._note(inputs | {"loss": losses.detach()} if self.rule.score == "none" else inputs)
-        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
+        if "weights" not in inputs:
+            inputs["loss"] = losses
+            self._weigh([inputs], rule_at(self.rule, self.state.global_step, self.state.max_steps))
+            kept = inputs["weights"] != 0
+            logprobs = logprobs[kept]
+        self._note(inputs | {"loss": losses} if self.rule.score == UNIFORM else inputs)
+        loss = weighted_nll(logprobs, inputs["weights"][kept], num_items_in_batch) * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def _rule(self) -> Rule:
-        """The rule at this step."""
-        return rule_at(self.rule, self.state.global_step, self.state.max_steps)
-
     @torch.no_grad()
-    def _losses(self, batch: Inputs) -> Tensor:
-        """L_θ of each token."""
-        policy = self.accelerator.unwrap_model(self.model)
-        with in_eval_mode(policy), self.accelerator.autocast(), float32_activations(policy):
-            hidden = hidden_at(policy, batch["input_ids"], batch["rows"])
-            return token_losses_and_entropy(hidden, current(self.head, policy), batch["targets"])[0]
-
-    @torch.no_grad()
-    def _reference_scores(self, batch: Inputs) -> Inputs:
-        """What the reference model says of each token."""
-        with self.accelerator.autocast(), float32_activations(self.reference):
-            hidden = hidden_at(self.reference, batch["input_ids"], batch["rows"])
-            loss, entropy = token_losses_and_entropy(hidden, self.reference_head, batch["targets"])
-        self._check(loss, batch["owner"], batch, "reference model's ")
-        return {"reference_loss": loss, "reference_entropy": entropy}
+    def _scores(self, model: Any, head: Head, batch: Inputs) -> tuple[Tensor, Tensor]:
+        """Loss and entropy of a model at each token."""
+        with in_eval_mode(model), self.accelerator.autocast(), float32_activations(model):
+            hidden = hidden_at(model, batch["input_ids"], batch["rows"])
+            return token_losses_and_entropy(hidden, head, batch["targets"])
 
     def _coming(self, batches: list[Inputs], rule: Rule) -> Tensor:
         """How many tokens will be selected in the forward passes of a step, over all processes."""
@@ -166,23 +153,20 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             sizes = [s.sum() for s in sizes]
         return self._total(torch.stack([quota(s, rule.ratio).sum() for s in sizes]).sum())
 
-    def _total(self, number: Tensor) -> Tensor:
+    def _total(self, number: Any) -> Tensor:
         """A number's sum over all processes."""
         total: Tensor = self.accelerator.reduce(number.to(self.args.device), reduction="sum")
         return total
 
-    def _mark(self, batches: list[Inputs], rule: Rule) -> None:
-        """Rank the tokens of these batches together, as far as the rule's scope goes, and mark the `selected` ones."""
-        names = (*rule.columns, "chance")
-        columns = {name: torch.cat([batch[name] for batch in batches]) for name in names}
-        if rule.scope == "sequence":
-            groups = batches[0]["owner"]
-        else:
-            groups = torch.zeros_like(columns["chance"], dtype=torch.long)
+    def _weigh(self, batches: list[Inputs], rule: Rule) -> None:
+        """Rank the tokens of these batches together, as far as the rule's scope goes, and give them `weights`."""
+        columns = {name: torch.cat([batch[name] for batch in batches]) for name in (*rule.columns, "chance")}
+        together = torch.zeros_like(columns["chance"], dtype=torch.long)
+        groups = batches[0]["owner"] if rule.scope == "sequence" else together
         selection = self._select_over_processes(columns, rule, groups)
-        parts = torch.split(selection.kept, [len(batch["targets"]) for batch in batches])
-        for batch, kept in zip(batches, parts, strict=True):
-            batch["selected"] = kept
+        parts = torch.split(selection.weights, [len(batch["targets"]) for batch in batches])
+        for batch, weights in zip(batches, parts, strict=True):
+            batch["weights"] = weights
         for name, limits in selection.limits.items():
             self._add(f"selection/limit/{name}", limits.sum(), len(limits))
 
@@ -196,8 +180,8 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
         for name, column in columns.items():
             padded = torch.split(accelerator.gather(accelerator.pad_across_processes(column)), max(sizes))
             together[name] = torch.cat([part[:size] for part, size in zip(padded, sizes, strict=True)])
-        found = select(together, rule, groups.new_zeros(sum(sizes)))
-        return Selection(torch.split(found.kept, sizes)[accelerator.process_index], found.limits)
+        whole = select(together, rule, groups.new_zeros(sum(sizes)))
+        return Selection(torch.split(whole.weights, sizes)[accelerator.process_index], whole.limits)
 
     def _check(self, losses: Tensor, owner: Tensor, inputs: Inputs, whose: str = "") -> None:
         """UserError naming the row of the first loss that is not finite."""
@@ -207,34 +191,33 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             advice = "its weights or its precision are broken" if whose else "lower the learning rate"
             data = "store" if self.model.training or whose else "evaluation's store"
             raise UserError(
-                f"the {whose}loss of a token in row {row} of the {data} is {float(losses[at].detach())} at step "
+                f"the {whose}loss of a token in row {row} of the {data} is {float(losses[at])} at step "
                 f"{self.state.global_step + 1}: {advice}, or look at that row"
             )
 
     def _note(self, inputs: Inputs) -> None:
         """Keep what is logged of a batch."""
-        selected, losses = inputs["selected"], inputs.get("loss")
+        selected, losses = inputs["weights"] != 0, inputs.get("loss")
         if losses is not None:
             self._add("loss/all", losses.sum(), len(losses))
             self._add("loss/unselected", losses[~selected].sum(), len(losses) - int(selected.sum()))
         self._add("selection/share", selected.sum(), len(selected))
-        if self.rule.score != "none":
+        if self.rule.score != UNIFORM:
             document, own = torch.unique(inputs["document"], return_inverse=True)
             kept = torch.bincount(own[selected], minlength=len(document))
             self.documents.append(torch.stack([document, kept, torch.bincount(own)]).cpu())
 
     def _add(self, name: str, total: Tensor, count: int) -> None:
         """Add to what is logged as a mean."""
-        pair = torch.stack([total.sum().double(), total.new_tensor(count, dtype=torch.float64).squeeze()])
+        pair = torch.stack([total.double(), total.new_tensor(count, dtype=torch.float64)])
         self.sums[name] = self.sums.get(name, 0) + pair.to(self.args.device)
 
-    def _judge(self, losses: Tensor, inputs: Inputs) -> None:
+    def _keep(self, losses: Tensor, inputs: Inputs) -> None:
         """Keep an evaluation's sums by row: of several processes, some get a row that another one had."""
         rows = len(inputs["index"])
         sums = torch.bincount(inputs["owner"], losses.double(), rows).tolist()
         counts = torch.bincount(inputs["owner"], minlength=rows).tolist()
-        for index, total, count in zip(inputs["index"].tolist(), sums, counts, strict=True):
-            self.judged[index] = (total, count)
+        self.evaluated |= zip(inputs["index"].tolist(), zip(sums, counts, strict=True), strict=True)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the means over all tokens, of all processes, of the training since the last log."""
@@ -247,11 +230,11 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             self.sums, self.documents = {}, []
         super().log(logs, start_time)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **others: Any) -> Any:
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
         """transformers' own, with the mean loss over all tokens of the rows, each counted once."""
-        self.judged = {}
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **others)
-        rows = dict(gather_object(list(self.judged.items())))
+        self.evaluated = {}
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **options)
+        rows = dict(gather_object(list(self.evaluated.items())))
         mean = sum(total for total, _ in rows.values()) / sum(count for _, count in rows.values())
         output.metrics[f"{metric_key_prefix}_loss"] = mean
         return output
@@ -264,18 +247,5 @@ class SelectiveTrainer(Trainer):  # type: ignore[misc]
             return {}
         _, place = np.unique(numbers, return_inverse=True)  # one document may stand in several batches
         shares = np.bincount(place, kept) / np.bincount(place, sizes)
-        found = {f"selection/documents_p{round(100 * q)}": float(np.quantile(shares, q)) for q in SHARES}
-        return {"selection/documents_none": float((shares == 0).mean()), **found}
-
-    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Tensor, None, None]:
-        """The mean loss of a batch of rows."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        return SequentialSampler(eval_dataset)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        return by_length(self, self.train_dataset.store.lengths())
+        quantiles = {f"selection/documents_p{round(100 * q)}": float(np.quantile(shares, q)) for q in SHARES}
+        return {"selection/documents_none": float((shares == 0).mean()), **quantiles}

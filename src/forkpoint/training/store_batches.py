@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +17,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from forkpoint.sampling.draw import key_hash, uniforms
-from forkpoint.scores.context import counted, document_of_tokens
+from forkpoint.scores.context import Context, counted, document_of_tokens
+from forkpoint.scores.corpora import Document
+from forkpoint.scores.reference_losses import score_corpus
 from forkpoint.scores.row_losses import batch_of
-from forkpoint.scores.store import ScoredRow, Store
+from forkpoint.scores.store import ScoredRow, Store, open_store
+from forkpoint.types import UserError
+
+IGNORED = -100  # the label of a token without loss
+LENGTH = 1024  # of the rows of a data set, at most
+COLUMNS = ("input_ids", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,27 @@ class Rows(Dataset):  # type: ignore[type-arg]
         scored = self.store[i]
         chance = uniforms(np.array([key_hash(self.seed, f"row {i}")], np.uint64), np.arange(len(scored.row.ids)))
         return RowExample(i, scored, chance)
+
+
+def store_of(data: Any, tokenizer: Any, model: Any, path: str) -> Store | None:
+    """The store itself; or one made in `path` of a data set with a column `input_ids` or `text`."""
+    if data is None or isinstance(data, Store):
+        return data
+    column = next((name for name in COLUMNS if not isinstance(data, str) and name in data[0]), None)
+    if column is None:
+        raise UserError(
+            "a data set to train on has a column text or input_ids; a corpus in files is read by read_corpus"
+        )
+    if tokenizer is None:
+        raise UserError("a data set needs its tokenizer as processing_class")
+    documents = (
+        Document(f"row {i}", *((row[column], None) if column == "text" else (None, tuple(row[column]))))
+        for i, row in enumerate(data)
+    )
+    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or LENGTH
+    length, size = min(longest, LENGTH), model.get_input_embeddings().num_embeddings
+    score_corpus(documents, tokenizer, Path(path), Context(length=length, stride=length), vocabulary_size=size)
+    return open_store(Path(path), check=False)
 
 
 def collate(examples: Sequence[RowExample]) -> dict[str, Tensor]:

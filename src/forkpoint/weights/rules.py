@@ -1,16 +1,15 @@
-"""Which tokens to train on: scores, what is ranked with what, and the share that is kept. Pure; imports only torch.
+"""Weights: one table of rules, `RULES`. A rule takes what is known of each token and gives a weight a token.
 
-    L_Δ = L_θ − L_RM: Lin et al. 2024 (Rho-1, arXiv 2404.07965), eq. 2; the kept share k% is eq. 4's.
-
-Shapes: n tokens, each with a number from every column.
+Stored columns: `reference_loss`, `reference_entropy` (of a reference model), `chance` (a number in [0, 1) drawn for the
+token), `s` (the contrastive score). Dynamic ones, of the trained model before the step: `loss` L_θ, `entropy`.
+Shapes: n tokens, G groups of tokens that are ranked together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -18,36 +17,100 @@ from torch import Tensor
 
 from forkpoint.types import UserError
 
-Columns = Mapping[str, Float[Tensor, " n"]]
+Columns = Mapping[str, Any]
 Scope = Literal["sequence", "micro_batch", "batch"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+DYNAMIC = ("loss", "entropy")
+RHO1 = "Lin et al. 2024 (Rho-1, arXiv 2404.07965)"
+
+
+class Ranks(Protocol):
+    """Ranks tokens by a score of that name: weight 1 for the kept share of lowest (or highest) values, else 0."""
+
+    def low(self, score: str, values: Tensor) -> Tensor: ...
+
+    def high(self, score: str, values: Tensor) -> Tensor: ...
+
+
+def uniform(c: Columns, ranks: Ranks) -> Tensor:
+    """1 for every token."""
+    return torch.ones(len(c["chance"]), dtype=torch.bool, device=c["chance"].device)
+
+
+def excess_loss(c: Columns, ranks: Ranks) -> Tensor:
+    """1 for the highest L_Δ = L_θ − L_RM."""
+    return ranks.high("excess_loss", c["loss"] - c["reference_loss"])
+
+
+def reference_loss(c: Columns, ranks: Ranks) -> Tensor:
+    """1 for the lowest L_RM."""
+    return ranks.low("reference_loss", c["reference_loss"])
+
+
+def reference_entropy(c: Columns, ranks: Ranks) -> Tensor:
+    """1 for the lowest H_RM."""
+    return ranks.low("reference_entropy", c["reference_entropy"])
+
+
+def loss(c: Columns, ranks: Ranks) -> Tensor:
+    """1 for the highest L_θ."""
+    return ranks.high("loss", c["loss"])
+
+
+def random(c: Columns, ranks: Ranks) -> Tensor:
+    """1 for the lowest chance."""
+    return ranks.low("random", c["chance"])
+
+
+def union(c: Columns, ranks: Ranks) -> Tensor:
+    """1 where the reference's loss or its entropy is low."""
+    return reference_loss(c, ranks) | reference_entropy(c, ranks)
+
+
+def intersection(c: Columns, ranks: Ranks) -> Tensor:
+    """1 where both are low."""
+    return reference_loss(c, ranks) & reference_entropy(c, ranks)
+
+
+def contrast(c: Columns, ranks: Ranks | None = None) -> Any:
+    """1 − s_t: the likelier a token is the mistake, the more it counts."""
+    return 1 - c["s"]
 
 
 @dataclass(frozen=True, slots=True)
-class RankingScore:
-    """What tokens are ranked by: the columns it reads, whether high or low numbers are kept, and the number."""
+class WeightRule:
+    """A rule: its function, the columns that it reads, which end of the score counts, and its source."""
 
-    columns: tuple[str, ...]
-    keep: Literal["high", "low"]
-    of: Callable[[Columns], Tensor]
+    weigh: Callable[[Columns, Ranks], Tensor]
+    needs: tuple[str, ...]
+    direction: Literal["all", "high", "low"]
+    source: str
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the weights are the same whatever the trained model says."""
+        return not set(self.needs) & set(DYNAMIC)
 
 
-SCORES = {
-    "excess_loss": RankingScore(("loss", "reference_loss"), "high", lambda c: c["loss"] - c["reference_loss"]),
-    "reference_loss": RankingScore(("reference_loss",), "low", lambda c: c["reference_loss"]),
-    "reference_entropy": RankingScore(("reference_entropy",), "low", lambda c: c["reference_entropy"]),
-    "loss": RankingScore(("loss",), "high", lambda c: c["loss"]),
-    "random": RankingScore(("chance",), "low", lambda c: c["chance"]),
+RULES: dict[str, WeightRule] = {
+    "uniform": WeightRule(uniform, (), "all", "language modeling on every token"),
+    "excess_loss": WeightRule(excess_loss, ("loss", "reference_loss"), "high", f"{RHO1}, eq. 2 and 4"),
+    "reference_loss": WeightRule(reference_loss, ("reference_loss",), "low", f"{RHO1}, self-reference"),
+    "reference_entropy": WeightRule(reference_entropy, ("reference_entropy",), "low", f"{RHO1}, self-reference"),
+    "loss": WeightRule(loss, ("loss",), "high", "a control: no reference"),
+    "random": WeightRule(random, ("chance",), "low", "a control: no score"),
+    "union": WeightRule(union, ("reference_loss", "reference_entropy"), "low", f"{RHO1}, self-reference"),
+    "intersection": WeightRule(intersection, ("reference_loss", "reference_entropy"), "low", f"{RHO1}, self-reference"),
+    "contrast": WeightRule(contrast, ("s",), "low", "Lin et al. 2024 (cDPO, arXiv 2411.19943), section 4"),
 }
-"""`loss` is L_θ, that of the trained model before the step; `chance` a number in [0, 1) drawn for the token."""
-COMBINED = ("union", "intersection")  # of reference_loss and reference_entropy, each with its own share
-NONE = "none"  # every token: plain causal language modeling
-NAMES = (*SCORES, *COMBINED, NONE)
-SCOPES: tuple[Scope, ...] = ("sequence", "micro_batch", "batch")
+UNIFORM = "uniform"
+COMBINED = ("union", "intersection")  # of two scores, each with a share of its own
+NAMES = tuple(name for name, rule in RULES.items() if "s" not in rule.needs)  # those for a corpus
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A selection rule: what tokens are ranked by, the share that is kept, and what is ranked together.
+    """A rule for a corpus by name, the share that is kept, and what is ranked together.
 
     `ratio` is the share; for union and intersection it is that of reference_loss, and `entropy_ratio` that of
     reference_entropy (None: the same). `scope` is what is ranked together: the tokens of one row (`sequence`), of one
@@ -64,9 +127,7 @@ class Rule:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the rule reads."""
-        if self.score in COMBINED:
-            return ("reference_loss", "reference_entropy")
-        return () if self.score == NONE else SCORES[self.score].columns
+        return RULES[self.score].needs
 
     @property
     def needs_reference(self) -> bool:
@@ -76,15 +137,24 @@ class Rule:
     @property
     def is_static(self) -> bool:
         """Whether it selects the same tokens whatever the trained model says."""
-        return "loss" not in self.columns
+        return RULES[self.score].is_static
+
+    def share(self, score: str) -> float:
+        """The share that is kept by this score."""
+        return self.ratio if score != "reference_entropy" or self.entropy_ratio is None else self.entropy_ratio
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tokens are kept [n]; and by score the last value that was kept, of each group that keeps any."""
+    """The weights of tokens [n]; and by score the last value that was kept, of each group that keeps any."""
 
-    kept: Bool[Tensor, " n"]
+    weights: Float[Tensor, " n"]
     limits: dict[str, Float[Tensor, " G"]]
+
+    @property
+    def kept(self) -> Bool[Tensor, " n"]:
+        """Which tokens count."""
+        return self.weights != 0
 
 
 def check_rule(rule: Rule) -> None:
@@ -107,40 +177,45 @@ def rule_at(rule: Rule, step: int, steps: int) -> Rule:
     warmup = rule.warmup * steps if rule.warmup < 1 else rule.warmup
     if step >= warmup:
         return rule
-    entropy_ratio = None if rule.entropy_ratio is None else _warming(rule.entropy_ratio, step / warmup)
-    return replace(rule, ratio=_warming(rule.ratio, step / warmup), entropy_ratio=entropy_ratio)
-
-
-def _warming(ratio: float, progress: float) -> float:
-    return 1 - (1 - ratio) * progress
+    ratio, entropy_ratio = (
+        None if share is None else 1 - (1 - share) * (step / warmup) for share in (rule.ratio, rule.entropy_ratio)
+    )
+    return replace(rule, ratio=ratio, entropy_ratio=entropy_ratio)
 
 
 def select(columns: Columns, rule: Rule, groups: Int64[Tensor, " n"]) -> Selection:
-    """Which tokens the rule keeps.
+    """The weights that the rule gives.
 
     `columns` are those that the rule reads, and `chance`, which also decides between equal scores. `groups` says what
     each token is ranked with (from 0).
     """
-    if rule.score == NONE or not len(groups):
-        return Selection(torch.ones_like(groups, dtype=torch.bool), {})
-    kept: list[Tensor] = []
-    limits: dict[str, Tensor] = {}
-    for name, ratio in rankings(rule):
-        score = SCORES[name]
-        values = score.of(columns)
-        sign = 1 if score.keep == "high" else -1
-        kept.append(highest(sign * values, groups, ratio, columns["chance"]))
-        limits[name] = sign * _lowest(sign * values, groups, kept[-1])
-    combine = torch.logical_or if rule.score == "union" else torch.logical_and
-    return Selection(reduce(combine, kept), limits)
+    ranks = GroupRanks(rule, groups, columns["chance"])
+    weights = RULES[rule.score].weigh(columns, ranks)
+    return Selection(weights.to(torch.float32), ranks.limits)
 
 
-def rankings(rule: Rule) -> list[tuple[str, float]]:
-    """The scores that the rule ranks by, each with the share that is kept."""
-    if rule.score not in COMBINED:
-        return [(rule.score, rule.ratio)]
-    entropy_ratio = rule.ratio if rule.entropy_ratio is None else rule.entropy_ratio
-    return [("reference_loss", rule.ratio), ("reference_entropy", entropy_ratio)]
+@dataclass
+class GroupRanks:
+    """Ranks within groups of tokens; keeps the `limits` of each score."""
+
+    rule: Rule
+    groups: Int64[Tensor, " n"]
+    chance: Float[Tensor, " n"]
+    limits: dict[str, Float[Tensor, " G"]] = field(default_factory=dict)
+
+    def low(self, score: str, values: Tensor) -> Tensor:
+        """The share with the lowest values."""
+        kept = self.high(score, -values)
+        self.limits[score] = -self.limits[score]
+        return kept
+
+    def high(self, score: str, values: Tensor) -> Tensor:
+        """The share with the highest values."""
+        kept = highest(values, self.groups, self.rule.share(score), self.chance)
+        lowest = values.new_full((int(self.groups.max()) + 1 if len(kept) else 0,), torch.inf)
+        lowest.scatter_reduce_(0, self.groups[kept], values[kept], "amin")
+        self.limits[score] = lowest[torch.isfinite(lowest)]
+        return kept
 
 
 def quota(sizes: Int64[Tensor, " G"], ratio: float) -> Int64[Tensor, " G"]:
@@ -162,10 +237,3 @@ def highest(
     kept = torch.empty_like(rank, dtype=torch.bool)
     kept[order] = rank < quota(sizes, ratio)[own]
     return kept
-
-
-def _lowest(scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], kept: Bool[Tensor, " n"]) -> Float[Tensor, " G"]:
-    """The lowest kept score of each group that keeps any."""
-    lowest = scores.new_full((int(groups.max()) + 1,), torch.inf)
-    lowest.scatter_reduce_(0, groups[kept], scores[kept], "amin")
-    return lowest[torch.isfinite(lowest)]

@@ -17,7 +17,7 @@ from forkpoint.report.figures.charts import accuracy_svg, ratios_svg
 from forkpoint.report.page import REPORT
 from forkpoint.report.pages.eval import differences_table, lines_of
 from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.weights.rules import NONE
+from forkpoint.weights.rules import UNIFORM
 
 FILES = (RECORDS,)
 Stages = Mapping[str, Record]
@@ -132,7 +132,7 @@ def _losses(trainings: Results) -> Table:
 def _rule(summary: Row) -> str:
     """Which tokens a training on text selects."""
     rule = summary.get("rule")
-    return "" if not rule else "all" if rule["score"] == NONE else f"{rule['score']} {100 * rule['ratio']:g}%"
+    return "" if not rule else "all" if rule["score"] == UNIFORM else f"{rule['score']} {100 * rule['ratio']:g}%"
 
 
 def _ratios(trainings: Results, stages: Stages) -> list[Chart]:

@@ -100,7 +100,7 @@ def _lines(summary: Row) -> list[str]:
         lines.append(f"{left_out:,} pairs were too long and left out")
     if (step := summary.get("saved_step", summary["steps"])) != summary["steps"]:
         lines.append(f"the model is that of step {step:,}, the best one")
-    constants = [f"{name} {summary[name]}" for name in ("beta", "alpha") if summary.get(name) is not None]
+    constants = [f"{name} {summary[name]}" for name in ("beta", "gamma", "alpha") if summary.get(name) is not None]
     if summary["method"] == "slm":
         rule = summary["rule"]
         constants.append(f"rule {rule['score']}, ratio {rule['ratio']}, scope {rule['scope']}")

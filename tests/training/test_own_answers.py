@@ -6,13 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkpoint.training.likelihood_filter import LikelihoodFilter, check_filter, likelihood_bound, unlikely_tokens
-from forkpoint.training.own_answers import choose, why_nothing
-from forkpoint.types import UserError
+from forkpoint.training.own_answers import (
+    LikelihoodFilter,
+    choose,
+    likelihood_bound,
+    unlikely_tokens,
+)  # fmt: skip
 
 logprobs = st.floats(-30, 0)
 shares = st.floats(0.001, 1)
@@ -26,36 +28,12 @@ def test_the_bound_is_the_least_mean_that_keeps_the_share(means, share):
     assert likelihood_bound(np.array(means[::-1]), share) == bound
 
 
-@given(st.integers(1, 50))
-def test_of_different_means_just_the_share_is_kept(n):
-    means = -np.arange(n) / 7
-    assert sum(means <= likelihood_bound(means, 0.5)) == math.ceil(n / 2)
-    assert sum(means <= likelihood_bound(means, 1.0)) == n
-    assert sum(means <= likelihood_bound(means, 1e-6)) == 1
-
-
-def test_equal_means_are_kept_together():
-    assert likelihood_bound(np.full(9, -0.5), 0.1) == -0.5
-
-
 @given(st.lists(logprobs, min_size=1), shares)
 def test_tokens_above_the_probability_are_left_out(values, most):
     kept = unlikely_tokens(np.array(values), most)
     for value, keep in zip(values, kept, strict=True):
         assert keep == (math.exp(value) <= most) or math.isclose(math.exp(value), most, rel_tol=1e-12)
     assert unlikely_tokens(np.array(values), 1.0).all()
-
-
-@pytest.mark.parametrize(("rule", "message"), [
-    (LikelihoodFilter("exmple"), "none, example, token"),  # type: ignore[arg-type]
-    (LikelihoodFilter(keep_quantile=0.0), "keep_quantile"), (LikelihoodFilter(keep_quantile=1.1), "keep_quantile"),
-    (LikelihoodFilter(keep_quantile=math.nan), "keep_quantile"),
-    (LikelihoodFilter(max_token_probability=0.0), "max_token_probability"),
-    (LikelihoodFilter(max_token_probability=2.0), "max_token_probability"),
-])  # fmt: skip
-def test_settings_out_of_range_are_refused(rule, message):
-    with pytest.raises(UserError, match=message):
-        check_filter(rule)
 
 
 @st.composite
@@ -132,20 +110,3 @@ def test_by_hand():
     assert [row["status"] for row in samples] == ["trained", "filtered", "trained", "wrong"]
     assert [example["labels"] for example in examples] == [[-100, -100, 5], [-100, 5, -100, -100]]
     assert (account["bound"], account["masked_tokens"]) == (None, 3)
-
-
-def test_nothing_to_tune_on_is_said_why():
-    rule = LikelihoodFilter("token", max_token_probability=0.5)
-    examples, account = choose([made_up(False, -1.0)] * 2, rule)
-    assert (examples, account["mean_logprob"]) == ([], None)
-    assert why_nothing(account, rule) == "none of its 2 samples is correct"
-    examples, account = choose([made_up(True, -0.1), made_up(False, -9.0)], rule)
-    assert examples == []
-    assert "in all its 1 right responses every token has a probability above 0.5" in why_nothing(account, rule)
-
-
-def test_all_right_and_all_different_are_all_taken():
-    samples = [made_up(True, *[-1.0] * n) for n in range(1, 5)]
-    examples, account = choose(samples, LikelihoodFilter())
-    assert len(examples) == account["trained"] == 4
-    assert not account["masked_tokens"]
