@@ -23,7 +23,7 @@ UNIT = 12  # responses: three problems to tune on, three held-out ones
 KILLER = """
 import json, os, signal, sys
 from pathlib import Path
-import forkpoint.report.figures.rounds_figure, peft, trl
+import forkpoint.report.figures.charts, peft, trl
 from forkpoint.cli import main
 from forkpoint.files import Journal
 from forkpoint.training import rounds
