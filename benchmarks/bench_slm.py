@@ -141,7 +141,7 @@ def scoring(name: str, model: Any, store: Store, rows: int) -> dict[str, Any]:
 
     def scored() -> None:
         for batch in batches:
-            list(row_losses(model, head, batch, budget))
+            row_losses(model, head, batch, budget)
 
     seconds = in_turn({"bare": lambda: bare, "scored": lambda: scored})
     tokens = sum(len(row.ids) for row in chosen)

@@ -222,7 +222,7 @@ def result(name: str, seed: int) -> dict[str, Any]:
 def base_losses(model: Any, store: Store) -> float:
     """The mean loss of a store's tokens."""
     rows = [scored.row for scored in store]
-    losses = np.concatenate([loss for _, loss, _ in row_losses(model, head_of(model), rows)])
+    losses = np.concatenate([loss for loss, _ in row_losses(model, head_of(model), rows)])
     return float(np.nanmean(losses.astype(np.float64)))
 
 
@@ -250,8 +250,8 @@ def judged(method: Method, model: Any, seed: int) -> dict[str, float]:
     for first in range(0, JUDGED, BATCH):
         part = range(first, min(first + BATCH, JUDGED))
         batch = collate([rows[i] for i in part])
-        losses = {i: loss for i, loss, _ in row_losses(model, head, [rows[i].scored.row for i in part])}
-        batch["loss"] = torch.from_numpy(np.concatenate([losses[i][1:] for i in range(len(part))]))
+        losses = [loss[1:] for loss, _ in row_losses(model, head, [rows[i].scored.row for i in part])]
+        batch["loss"] = torch.from_numpy(np.concatenate(losses))
         kept.append(select(batch, method.rule, torch.zeros_like(batch["owner"])).kept.numpy())
         kind.append(np.concatenate([kinds[i][1 : len(rows[i].scored.row.ids)] for i in part]))
     chosen, of = np.concatenate(kept), np.concatenate(kind)

@@ -8,8 +8,7 @@ import pytest
 
 import forkpoint
 from forkpoint.evaluation.evaluate import evaluate
-from forkpoint.evaluation.lm_eval_run import evaluate_tasks
-from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks
+from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks, evaluate_tasks
 from forkpoint.evaluation.logit_study import LogitsConfig, study_logits
 from forkpoint.tasks import extract
 from forkpoint.training.models import check_modules

@@ -112,22 +112,28 @@ def test_pairs_of_replicas_are_the_bytes_of_one_process(engine, tmp_path, monkey
 
 
 def test_results_come_in_order_from_both_replicas_as_they_are_done(engine, tmp_path):
-    def work(_: Engine, item: int) -> tuple[int, int]:
-        time.sleep(0.6 if item == 0 else 0.05)
-        while item == 6 and not (tmp_path / "go").exists():
-            time.sleep(0.05)
-        return item, os.getpid()
-
-    results = engine.map(work, range(8))
+    results = engine.map(meeting(tmp_path), range(8))
     first = [next(results) for _ in range(6)]
     (tmp_path / "go").touch()
     assert [item for item, _ in (*first, *results)] == list(range(8))
     assert len({pid for _, pid in first}) == 2
 
 
+def meeting(place: Path) -> Callable[[Engine, int], tuple[int, int]]:
+    """Gives the item and its process. Items 0 and 1 wait for each other, so for two replicas, and item 6 for `go`."""
+
+    def work(_: Engine, item: int) -> tuple[int, int]:
+        (place / str(item)).touch()
+        while not (place / {0: "1", 1: "0", 6: "go"}.get(item, str(item))).exists():
+            time.sleep(0.05)
+        return item, os.getpid()
+
+    return work  # a local function travels by value
+
+
 def test_a_killed_replica_does_its_item_again(engine, alone, tmp_path):
-    pids = list(set(engine.map(lambda *_: time.sleep(0.3) or os.getpid(), range(4))))
-    assert len(pids) == 2
+    pids = [pid for _, pid in engine.map(meeting(tmp_path), range(2))]
+    assert len(set(pids)) == 2
 
     def kill(*_: Any) -> None:
         if pids:

@@ -1,12 +1,14 @@
-"""A headless Chromium, spoken to over a pipe in its DevTools protocol: what a page does, logs and asks for."""
+"""What stands in a page, and what it does, logs and asks for in a headless Chromium, by its DevTools protocol."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,35 @@ def browser(profile: Path, width: int = 1280, height: int = 1000) -> Iterator[Pa
         process.terminate()
         process.wait()
         os.close(write_in), os.close(read_out)
+
+
+class Tags(HTMLParser):
+    """The tags, attributes and texts of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parsed(html: str) -> Tags:
+    """What stands in a page or a fragment of one."""
+    tags = Tags()
+    tags.feed(html)
+    return tags
+
+
+def embedded(page: str) -> dict[str, Any]:
+    """The viewer's data as the browser reads it, with the tokens of every row."""
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    for row in data["rows"]:
+        row.setdefault("tokens", None) or row.update(tokens=[data["texts"][str(token)] for token in row["ids"]])
+    return data

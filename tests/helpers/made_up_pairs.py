@@ -1,10 +1,11 @@
-"""Pairs of random tokens."""
+"""Pairs of random tokens, and samples of which only the answers matter."""
 
 from __future__ import annotations
 
 import random
 
 from forkpoint.pairs.pair import Pair
+from forkpoint.types import Problem, Trajectory
 
 
 def made_up_pairs(n, vocabulary, seed=0, longest=9):
@@ -20,3 +21,12 @@ def made_up_pairs(n, vocabulary, seed=0, longest=9):
         weights = tuple(rng.choice([0.0, 1.0, rng.random()]) for _ in rejected)
         found.append(Pair(f"p{i}", ids(1), ids(1), rejected, "", "", "", weights, rng.random()))
     return found
+
+
+def samples_of(answers, name="p", prompt=5):
+    """One response an answer, told apart by its tokens; answers that are 1 are right."""
+    problem = Problem(name, "?", "1", "number")
+    return [
+        Trajectory(f"{name}/{i}", problem, (prompt,), (7, i), answer, answer in ("1", "1.0"), "stop")
+        for i, answer in enumerate(answers)
+    ]

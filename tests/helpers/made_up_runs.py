@@ -69,7 +69,7 @@ def documents_run(out: Path, n: int = 3) -> Path:
     for i, problem in enumerate(load_problems("lab", limit=n)):
         ids = tokenizer(f"{problem.question}\nSubscribe to our letter!", add_special_tokens=False)["input_ids"]
         chance = np.random.default_rng(i)
-        moves = chance.choice([-1.5, 0, 0, 0.8], len(ids)) * np.linspace(0, 1, len(CHECKPOINTS))[:, None]
+        moves = chance.normal(0, 0.8, len(ids)) * np.linspace(0, 1, len(CHECKPOINTS))[:, None]
         losses.append(np.clip(chance.gamma(0.9, 1.6, len(ids)) + 0.3 + moves, 0.001, None).astype(np.float32))
         losses[-1][:, 0] = np.nan  # the first token has none
         noise = [("boilerplate", "typo", None)[min(2, t)] for t in range(len(ids))]
@@ -261,7 +261,7 @@ def stage(verb: str, done: bool = True, **options: Any) -> Row:
     return {"verb": verb, "options": options, "done": done, "seconds": 12.5 if done else 0.0}
 
 
-def recipe_training(method: str, loss: float, rule: str = "none", ratio: float = 1.0, **changes: Any) -> Row:
+def recipe_training(method: str, loss: float, rule: str = "uniform", ratio: float = 1.0, **changes: Any) -> Row:
     history = [{"step": 5, "eval_loss": 9.0}, {"step": 10, "loss": 1.0}, {"step": 10, "eval_loss": loss}]
     return {"method": method, "rule": {"score": rule, "ratio": ratio}, "steps": 10, "corpus": "corpus.jsonl",
             "eval_data": "held-out.jsonl", "history": history} | changes  # fmt: skip
@@ -327,6 +327,9 @@ HOSTILE_KEYS = {  # under which models, data sets and users write what they like
 }  # fmt: skip
 
 
+UNTOUCHED = ("config.json", "store.json", "recipe.json", "samples_choice.jsonl")  # whose texts are names and numbers
+
+
 def hostile(value: Any, key: str = "", nasty: str = HOSTILE) -> Any:
     """The value with every text that is not ours made dangerous."""
     if isinstance(value, dict):
@@ -343,7 +346,7 @@ def poisoned(run: Path, out: Path) -> Path:
             copy = out / path.relative_to(run)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())
-            if path.suffix in (".json", ".jsonl") and path.name not in ("config.json", "store.json", "recipe.json"):
+            if path.suffix in (".json", ".jsonl") and path.name not in UNTOUCHED:
                 lines = rows_of(path) if path.suffix == ".jsonl" else [json.loads(path.read_text())]
                 copy.write_text("".join(json.dumps(hostile(line)) + "\n" for line in lines))
     config = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {}

@@ -40,12 +40,10 @@ def made_up_store(path, documents, context, *, reference=None, scores=None, voca
     path.mkdir()
     rows = list(rows_of(documents, context))
     if reference is not None:
-        columns = {
-            i: dict(zip(SCORES, found, strict=True)) for i, *found in row_losses(reference, head_of(reference), rows)
-        }
+        columns = [dict(zip(SCORES, both, strict=True)) for both in row_losses(reference, head_of(reference), rows)]
     else:
-        columns = {i: {} if scores is None else scores(row) for i, row in enumerate(rows)}
-    scored = [ScoredRow(row, columns[i]) for i, row in enumerate(rows)]
+        columns = [{} if scores is None else scores(row) for row in rows]
+    scored = [ScoredRow(row, column) for row, column in zip(rows, columns, strict=True)]
     names = tuple(scored[0].scores)
     half = len(scored) // 2
     shards = [

@@ -106,19 +106,6 @@ def _die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _while_scoring() -> None:
-    whole, calls = scoring.row_losses, []
-
-    def row_losses(*args):
-        calls.append(args)
-        for i, found in enumerate(whole(*args)):
-            if len(calls) == 2 and i == 1:
-                _die()
-            yield found
-
-    scoring.row_losses = row_losses
-
-
 def _before_writing(name: str) -> None:
     write_whole = scoring.write_whole
 
@@ -140,24 +127,11 @@ def _amid_the_file(name: str) -> None:
     os.replace = half
 
 
-def _while_clearing_up() -> None:
-    unlink = Path.unlink
-
-    def first(path, *args, **options):
-        unlink(path, *args, **options)
-        if path.name == "shard-00000.json":
-            _die()
-
-    Path.unlink = first
-
-
 KILLS = {
-    "while scoring": _while_scoring,
     "amid a shard": lambda: _amid_the_file("shard-00001.arrow"),
     "between a shard and what is known of it": lambda: _before_writing("shard-00002.json"),
     "before the last file": lambda: _before_writing("store.json"),
     "amid the last file": lambda: _amid_the_file("store.json"),
-    "while clearing up": _while_clearing_up,
 }
 
 

@@ -6,23 +6,15 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_pairs import samples_of
 
 from forkpoint.pairs.pair_choice import choose_pairs
-from forkpoint.types import Problem, Trajectory
 
 ANSWERS = st.sampled_from(["1", "1.0", "2", "2.0", "3", "1,000", "1000", None])
 
 
-def samples_of(answers: list[str | None], name: str = "p", prompt: int = 5) -> list[Trajectory]:
-    """One response an answer, told apart by its tokens; answers that are 1 are right."""
-    problem = Problem(name, "?", "1", "number")
-    return [
-        Trajectory(f"{name}/{i}", problem, (prompt,), (7, i), answer, answer in ("1", "1.0"), "stop")
-        for i, answer in enumerate(answers)
-    ]
-
-
 def test_the_most_frequent_wrong_answer_is_rejected():
+    assert choose_pairs(samples_of(["3", "1", "2"])).pairs[0][1].answer == "3"  # of equally frequent ones the first
     samples = samples_of(["3", "2", "1", "2.0", "1.0", "4", None])
     choice = choose_pairs(samples)
     ((chosen, rejected),) = choice.pairs
@@ -36,25 +28,13 @@ def test_the_most_frequent_wrong_answer_is_rejected():
     }  # fmt: skip
 
 
-def test_of_equally_frequent_answers_the_first_counts():
-    assert choose_pairs(samples_of(["3", "1", "2"])).pairs[0][1].answer == "3"
-
-
 def test_questions_without_a_pair_are_counted_by_their_reason():
     parts = {"a": ["1", "1"], "b": ["2", None], "c": ["1", None, None], "d": ["1", "2"], "e": [None]}
-    choice = choose_pairs([s for name, answers in parts.items() for s in samples_of(answers, name)])
-    assert [(a.problem.id, b.problem.id) for a, b in choice.pairs] == [("d", "d")]
-    assert choice.questions == {"no_correct": 2, "no_wrong": 1, "no_wrong_answer": 1}
-    assert choice.responses["question_dropped"] == 8
-    assert choice.responses["no_answer"] == 0
-
-
-def test_a_pair_has_one_prompt():
-    choice = choose_pairs([*samples_of(["1", "2"], prompt=5), *samples_of(["1", "1"], prompt=6)])
-    assert [(a.prompt_ids, b.prompt_ids) for a, b in choice.pairs] == [((5,), (5,))]
-    assert choice.questions["no_wrong"] == 1
-    apart = choose_pairs([*samples_of(["1"], prompt=5), *samples_of(["2"], prompt=6)])
-    assert not apart.pairs
+    samples = [s for name, answers in parts.items() for s in samples_of(answers, name)]
+    choice = choose_pairs([*samples, *samples_of(["1"], "d", prompt=6)])  # a pair has one prompt
+    assert [(a.problem.id, a.prompt_ids, b.prompt_ids) for a, b in choice.pairs] == [("d", (5,), (5,))]
+    assert choice.questions == {"no_correct": 2, "no_wrong": 2, "no_wrong_answer": 1}
+    assert (choice.responses["question_dropped"], choice.responses["no_answer"]) == (9, 0)
 
 
 def test_the_choice_hangs_on_the_seed_and_the_question_alone():
@@ -64,10 +44,6 @@ def test_the_choice_hangs_on_the_seed_and_the_question_alone():
         assert len({choose_pairs(one, seed).pairs[0][side].id for seed in range(20)}) > 5
         twins = {name: choose_pairs(samples_of(["1"] * 20 + ["2"] * 20, name)).pairs[0] for name in "abcdefgh"}
         assert len({pair[side].token_ids for pair in twins.values()}) > 3
-
-
-def value(sample: Trajectory) -> float:
-    return float(sample.answer.replace(",", ""))
 
 
 @given(st.lists(st.lists(ANSWERS, min_size=1, max_size=15), max_size=5), st.integers(0, 3))
@@ -80,8 +56,9 @@ def test_every_sample_is_in_a_pair_or_accounted_for(questions, seed):
         assert chosen.correct
         assert not rejected.correct
         assert chosen.problem == rejected.problem
-        counts = Counter(value(s) for s in samples if s.problem == chosen.problem and s.answer and not s.correct)
-        assert counts[value(rejected)] == max(counts.values())
+        wrong = [s for s in samples if s.problem == chosen.problem and s.answer and not s.correct]
+        counts = Counter(float(s.answer.replace(",", "")) for s in wrong)
+        assert counts[float(rejected.answer.replace(",", ""))] == max(counts.values())
     paired = {chosen.problem.id for chosen, _ in choice.pairs}
     for i, answers in enumerate(questions):
         right = {answer for answer in answers if answer in ("1", "1.0")}

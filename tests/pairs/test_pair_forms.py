@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from test_trl_files import CHATS, IMPLICIT_CHATS, TEMPLATE, speaker, trl_ids
+from test_trl_files import TEMPLATE, speaker, trl_ids
 
 from forkpoint.pairs.pair_forms import FORMS
 from forkpoint.pairs.trl_files import import_pairs, read_preferences
@@ -69,31 +69,27 @@ def test_the_ids_are_those_that_trl_makes_of_the_same_row_in_its_own_form(row, s
 
 
 def test_every_form_reads_its_example():
-    for form in FORMS:
-        (pair,) = import_pairs([("here", form.example)], speaker(TEMPLATE)).pairs
+    for example in FORMS.values():
+        (pair,) = import_pairs([("here", example)], speaker(TEMPLATE)).pairs
         assert "2 + 2" in pair.prompt
-        assert all(str(text) in pair.prompt for name, text in form.example.items() if name in ("system", "instruction"))
+        assert all(str(text) in pair.prompt for name, text in example.items() if name in ("system", "instruction"))
         assert [pair.chosen.strip(), pair.rejected.strip()] == ["4", "5"]
 
 
 @pytest.mark.parametrize(("row", "message"), [
     ({"context": "Ada has 5 pens.", **TEXTS}, "no column 'prompt', and 'context' may be it; name it with --prompt-col"),
-    ({"user_turn": [USER], **TEXTS}, "'user_turn' may be it"),
-    ({"Question": "5?", **TEXTS}, "'Question' may be it"),
+    ({"user_turn": [USER], **TEXTS}, "'user_turn' may be it"), ({"Question": "5?", **TEXTS}, "'Question' may be it"),
     (TEXTS | {"prompt": None}, "column 'prompt' is null"),
     (TEXTS | {"system": "Be brief."}, "a system message, and text that begins with its prompt has no place for it"),
-    (WITH_SYSTEM | {"system": "Be long."}, "begins with another system message than 'Be long.'"),
-    (TEXT | {"system": [1]}, "the system message must be text, but is"),
+    (WITH_SYSTEM | {"system": "Be long."}, "begins with another system message"),
+    (TEXT | {"system": [1]}, "the system message must be text"),
     ({"question": "How many?", "context": "Ada has 5 pens.", **TEXTS}, "read from 'question', and 'context' is not in"),
     (TEXT | {"images": ["a.png"]}, "the row holds images, and only text can be read"),
     (CHAT | {"prompt": [USER | {"content": [{"type": "image"}]}]}, "prompt holds image, and only text can be read"),
-    ({"chosen": 7, "rejected": 8}, "chosen must be text or a list of messages with role and content, but is 7"),
     ({"chosen": {"text": "a"}, "rejected": {"text": "b"}}, "chosen must be text or a list of messages"),
     (TEXT | {"rejected": None}, "rejected must be text or a list of messages with role and content, but is null"),
-    (TEXT | {"chosen": "\ud800"}, "half a character"),
-    (CHAT | {"tools": ["\udfff"]}, "half a character"),
-    (CHAT | {"tools": "{"}, "tools should be JSON, but is '{'"),
-    (CHAT | {"chat_template_kwargs": [1]}, "chat_template_kwargs must be an object, but is"),
+    (CHAT | {"tools": ["\udfff"]}, "half a character"), (CHAT | {"tools": "{"}, "tools should be JSON, but is '{'"),
+    (CHAT | {"chat_template_kwargs": [1]}, "chat_template_kwargs must be an object"),
     ({"instruction": "Add.", "output": "4"}, "no column 'chosen', it has 'instruction', 'output'"),
     (REPEATED | {"prompt": "Ben has 5 pens."}, "do not begin with the same messages, one of them the prompt 'Ben"),
 ])  # fmt: skip
@@ -121,14 +117,6 @@ def test_a_question_is_a_prompt_of_text_where_it_is_named(tokenizer, tmp_path):
         read_preferences(str(path), prompt_column="questions")
 
 
-def test_responses_that_say_nothing_are_counted(tokenizer):
-    blank = [TEXT | {"chosen": text} for text in ("", " \n", tokenizer.eos_token, f" {tokenizer.eos_token}")]
-    silent = [CHAT | {"rejected": part} for part in ([], "", [{"role": "assistant", "content": None}])]
-    found = import_pairs([("here", row) for row in [*blank, *silent, TEXT]], speaker(TEMPLATE))
-    assert found.dropped == {"same_response": 0, "no_prompt": 0, "empty_response": 7}
-    assert len(found.pairs) == 1
-
-
 def test_a_prompt_whose_only_token_merges_stays(tokenizer):
     assert tokenizer.tokenize("Ben") == ["Ben"]
     (pair,) = import_pairs([("here", {"prompt": "B", "chosen": "en", "rejected": "oy"})], tokenizer).pairs
@@ -144,12 +132,3 @@ def test_responses_without_end(tokenizer):
     (pair,) = import_pairs([("here", CHAT)], speaker(TEMPLATE), without_end=True).pairs
     (ended,) = import_pairs([("here", CHAT)], speaker(TEMPLATE)).pairs
     assert pair.chosen_ids == ended.chosen_ids[: ended.chosen_ids.index(tokenizer.eos_token_id)]
-
-
-def test_bad_rows_are_counted_where_they_cannot_be_tokenised():
-    rows = [("FILE line 1", CHATS[0]), ("FILE line 2", IMPLICIT_CHATS[1])]
-    bad: list[str] = []
-    tokenizer = speaker("{% if messages[-1].content[:2] in ('20', '40') %}{{ raise_exception('no') }}"
-                        "{% endif %}" + TEMPLATE)  # fmt: skip
-    assert len(import_pairs(rows, tokenizer, bad=bad).pairs) == 1
-    assert bad == ["FILE line 2: the chat template refuses the conversation: no"]

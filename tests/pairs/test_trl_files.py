@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
-from pathlib import Path
+from random import Random
 
 import pytest
 from datasets import Dataset, DatasetDict
+from trained_tokenizers import KINDS, tokenizer_of
 from transformers import AutoTokenizer
 
 from forkpoint.lab import MODEL_DIR
+from forkpoint.pairs.pair_files import make_pair
 from forkpoint.pairs.trl_files import import_pairs, read_preferences
 from forkpoint.types import UserError
 
@@ -88,13 +89,6 @@ def test_the_ids_are_trls(rows, template, shortened, adds_start):
     assert not with_extras or found.pairs != import_pairs([("here", row) for row in CHATS], speaker(TEMPLATE)).pairs
 
 
-def test_a_text_ends_with_the_end_of_sequence_once(tokenizer):
-    (pair,) = import_pairs([("here", TEXT[1] | {"rejected": f"1 pen.{tokenizer.eos_token}"})], tokenizer).pairs
-    assert [ids.count(tokenizer.eos_token_id) for ids in (pair.chosen_ids, pair.rejected_ids)] == [1, 1]
-    assert pair.chosen_ids[-1] == pair.rejected_ids[-1] == tokenizer.eos_token_id
-    assert (pair.prompt, pair.chosen, pair.rejected) == ("Q: Ben has", "12 pens.", "1 pen.")
-
-
 def test_rows_that_make_no_pair_are_counted(tokenizer):
     rows = [
         {"prompt": "Q", "chosen": "same", "rejected": "same"}, {"chosen": "same", "rejected": "same"},
@@ -105,62 +99,28 @@ def test_rows_that_make_no_pair_are_counted(tokenizer):
     assert found.dropped == {"same_response": 2, "no_prompt": 3, "empty_response": 0}
     assert (found.counts["rows"], found.counts["pairs"]) == (8, 3)
     assert [pair.id for pair in found.pairs] == ["5", "6", "7"]
-    silent = CHATS[0] | {"chosen": []}
-    assert (
-        import_pairs([("here", silent)], speaker("{% for m in messages %}{{ m['content'] }}{% endfor %}")).dropped[
-            "empty_response"
-        ]
-        == 1
-    )
+    assert found.pairs[1].chosen_ids.count(0) == found.pairs[1].rejected_ids.count(0) == 1  # ends once
+    text = {"prompt": "Ada has 5 pens.", "chosen": "5 pens", "rejected": "6 pens"}
+    blank = [text | {"chosen": part} for part in ("", " \n", tokenizer.eos_token, f" {tokenizer.eos_token}")]
+    silent = [CHATS[0] | {"rejected": part} for part in ([], "", [said("assistant", None)])]
+    found = import_pairs([("here", row) for row in [*blank, *silent, text]], speaker(TEMPLATE))
+    assert found.dropped == {"same_response": 0, "no_prompt": 0, "empty_response": 7}
+    bare = speaker("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    assert import_pairs([("here", CHATS[0] | {"chosen": []})], bare).dropped["empty_response"] == 1
 
 
-@pytest.fixture(params=["jsonl", "json", "parquet", "saved", "saved splits", "directory"])
-def source(request, tmp_path) -> str:
-    """One data set in every form that can be read."""
-    data, path = Dataset.from_list(CHATS), tmp_path / "data"
-    if request.param in ("jsonl", "json"):
-        path = path.with_suffix(f".{request.param}")
-        path.write_text("\n".join(map(json.dumps, CHATS)))
-    elif request.param == "parquet":
-        path = path.with_suffix(".parquet")
-        data.to_parquet(path)
-    elif request.param == "saved":
-        data.save_to_disk(path)
-    elif request.param == "saved splits":
-        DatasetDict({"train": data, "test": data.select([0])}).save_to_disk(path)
-    else:
-        path.mkdir()
-        (path / "train.jsonl").write_text("\n".join(map(json.dumps, CHATS)))
-    return str(path)
-
-
-def test_every_form_is_read(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    assert [row for _, row in read_preferences(source)] == CHATS
-
-
-def test_a_split_that_is_not_there_is_one_sentence(tmp_path):
-    DatasetDict({"train": Dataset.from_list(TEXT)}).save_to_disk(tmp_path / "data")
-    with pytest.raises(UserError, match=r"cannot read .*split 'tset'"):
-        read_preferences(str(tmp_path / "data"), "tset")
-
-
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.jsonl", "", "holds no pairs"), ("a.jsonl", json.dumps(TEXT[0]) + '\n{"prompt"\n', "line 2: not valid JSON"),
-    ("a.parquet", "none", "cannot read .*a.parquet: ArrowInvalid"),
-])  # fmt: skip
-def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=message) as refusal:
-        read_preferences(str(tmp_path / name))
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_data_set_that_is_not_there_is_one_sentence(tmp_path, caplog):
-    with pytest.raises(UserError, match="there is no such file or directory"):
-        read_preferences(str(tmp_path / "none.jsonl"))
-    with caplog.at_level(logging.CRITICAL), pytest.raises(UserError, match="cannot read nobody/nothing"):
-        read_preferences("nobody/nothing")
+def test_files_and_saved_data_sets_are_read(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, CHATS)))
+    data = Dataset.from_list(CHATS)
+    DatasetDict({"train": data, "test": data.select([0])}).save_to_disk(tmp_path / "saved")
+    for source in (path, tmp_path / "saved"):
+        assert [row for _, row in read_preferences(str(source))] == CHATS
+    assert len(read_preferences(str(tmp_path / "saved"), "test")) == 1
+    (tmp_path / "empty.jsonl").write_text("")
+    for name, message in (("empty", "holds no pairs"), ("none", "there is no such file or directory")):
+        with pytest.raises(UserError, match=message):
+            read_preferences(str(tmp_path / f"{name}.jsonl"))
 
 
 @pytest.mark.parametrize(("row", "message"), [
@@ -169,7 +129,6 @@ def test_a_data_set_that_is_not_there_is_one_sentence(tmp_path, caplog):
     ({"prompt": "a", "chosen": "b", "rejected": ["c"]}, "rejected must be text or a list of messages"),
     ({"prompt": "a"} | IMPLICIT_CHATS[0], "do not begin with the same messages, one of them the prompt 'a'"),
     ({"chosen": "a", "rejected": IMPLICIT_CHATS[0]["rejected"]}, "must be both text or both lists of messages"),
-    (CHATS[0], "is a conversation, but the tokenizer has no chat template"),
 ])  # fmt: skip
 def test_a_row_in_no_format_is_one_sentence(tokenizer, row, message):
     with pytest.raises(UserError, match=f"FILE line 7: .*{message}"):
@@ -177,27 +136,48 @@ def test_a_row_in_no_format_is_one_sentence(tokenizer, row, message):
 
 
 def test_a_template_that_refuses_is_one_sentence():
-    tokenizer = speaker("{{ raise_exception('no system messages') }}")
-    with pytest.raises(UserError, match="FILE line 7: the chat template refuses the conversation: no system messages"):
-        import_pairs([("FILE line 7", CHATS[0])], tokenizer)
+    refuse = "{% if messages[-1].content[:2] in ('20', '40') %}{{ raise_exception('no') }}{% endif %}"
+    rows = [("FILE line 1", CHATS[0]), ("FILE line 2", IMPLICIT_CHATS[1])]
+    bad: list[str] = []
+    assert len(import_pairs(rows, speaker(refuse + TEMPLATE), bad=bad).pairs) == 1
+    assert bad == ["FILE line 2: the chat template refuses the conversation: no"]
+    with pytest.raises(UserError, match=bad[0]):
+        import_pairs(rows, speaker(refuse + TEMPLATE))
 
 
-def test_progress_is_told(tokenizer):
-    told: list[tuple] = []
-    import_pairs([("here", TEXT[0])] * 250, tokenizer, lambda *args: told.append(args))
-    assert [done for _, done, _, _ in told] == [100, 200]
-    assert all(total == 250 for _, _, total, _ in told)
-    assert told[0][3] < told[1][3]
+def test_progress_is_heard(tokenizer):
+    calls: list[tuple] = []
+    import_pairs([("here", TEXT[0])] * 250, tokenizer, lambda *args: calls.append(args))
+    assert [call[:3] for call in calls] == [("tokenised pairs", done, 250) for done in (100, 200)]
+    assert calls[0][3] < calls[1][3]
 
 
-def test_trl_reads_our_text_columns(lab, tmp_path):
-    """Of responses that ended by themselves TRL makes the same ids as pairs.jsonl holds."""
-    from forkpoint.pairs.pair_files import make_pair, pair_row
+SPOKEN = (  # with a line after the end, as in most templates
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}"
+    "{% endif %}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
 
-    tokenizer = lab.tokenizer
-    ids = [tuple(tokenizer(text)["input_ids"]) for text in (TEXT[0]["prompt"], " 5 + 3 = 8.", " 5 + 3 = 7.")]
-    pair = make_pair("one", ids[0], (*ids[1], tokenizer.eos_token_id), (*ids[2], tokenizer.eos_token_id), tokenizer)
-    path = Path(tmp_path / "pairs.jsonl")
-    path.write_text(json.dumps(pair_row(pair)))
-    rows = [row for _, row in read_preferences(str(path))]
-    assert trl_ids(rows, tokenizer) == [(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids)]
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompt_and_response_are_what_their_ids_spell_together(kind):
+    """And TRL makes the same ids of these texts."""
+    tokenizer, rng = tokenizer_of(kind), Random(0)
+    for _ in range(100):
+        prompt, chosen, rejected = (tuple(rng.choices(range(3, len(tokenizer)), k=rng.randint(1, 8))) for _ in range(3))
+        pair = make_pair("one", prompt, (*chosen, tokenizer.eos_token_id), rejected, tokenizer)
+        for ids, text in ((chosen, pair.chosen), (rejected, pair.rejected)):
+            assert pair.prompt + text == tokenizer.decode(prompt + ids, clean_up_tokenization_spaces=False)
+        alone = tokenizer.decode(prompt, clean_up_tokenization_spaces=False)
+        assert pair.prompt == alone or "\ufffd" in pair.prompt + pair.chosen + pair.rejected
+    rows = [row for row in TEXT if kind != "WordPiece" or "Q: " not in row["prompt"]]  # it keeps no newline
+    pairs = import_pairs([("here", row) for row in rows], tokenizer).pairs
+    tokenizer.chat_template = SPOKEN if kind != "byte fallback" else "{{ bos_token }}" + SPOKEN
+    chat = {"prompt": [said("user", "How many pens does Ada have now?")], "chosen": [said("assistant", "Ada has 8.")],
+            "rejected": [said("assistant", "Ada has 5 .")]}  # fmt: skip
+    turns = chat | {"chosen": [*chat["chosen"], said("user", "How many pens?"), *chat["chosen"]]}
+    chats = [chat] if kind == "byte fallback" else [chat, turns]  # it adds a space after a special token
+    pairs += import_pairs([("here", row) for row in chats], tokenizer).pairs
+    columns = [{name: getattr(pair, name) for name in ("prompt", "chosen", "rejected")} for pair in pairs]
+    ended = [(pair.prompt_ids, *(ids[: len(ids) - ids[::-1].index(2)] for ids in (pair.chosen_ids, pair.rejected_ids)))
+             for pair in pairs]  # fmt: skip
+    assert trl_ids(columns, tokenizer) == ended

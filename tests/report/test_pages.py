@@ -9,10 +9,11 @@ import shutil
 import made_up_runs as made
 import numpy as np
 import pytest
+from browser import embedded, parsed
 from made_up_runs import RUNS, rows_of, write
-from page_parts import embedded, parsed
 
 import forkpoint
+import forkpoint.report.notebook  # which shows what functions return
 from forkpoint.cli import main
 from forkpoint.evaluation.logit_study import read_table
 from forkpoint.evaluation.statistics import paired_difference
@@ -91,16 +92,13 @@ def test_a_run_without_results_is_not_finished(tmp_path, verb):
         write_report(tmp_path)
 
 
-def test_a_run_with_a_journal_says_how_far_it_is(tmp_path):
+def test_a_run_with_a_journal_says_how_far_it_is_and_one_of_another_version_that_it_is(tmp_path):
     write(tmp_path, config={"verb": "rounds"})
     write(tmp_path / "round-1", journal=[{}, {}])
     with pytest.raises(UserError, match="2 units are done"):
         page_of(tmp_path)
-
-
-def test_files_of_another_version_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match="of another version of forkpoint"):
-        page_of(write(tmp_path, config={"verb": "train"}, summary={"method": "sft"}))
+        page_of(write(tmp_path / "other", config={"verb": "train"}, summary={"method": "sft"}))
 
 
 @pytest.mark.parametrize(("name", "file", "change", "fact"), [

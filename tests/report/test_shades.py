@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 import pytest
+from browser import parsed
 from made_up_runs import HOSTILE, rows_of
-from page_parts import parsed
 from rich.console import Console
 
 import forkpoint

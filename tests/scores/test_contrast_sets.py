@@ -7,18 +7,10 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_pairs import samples_of
 
 from forkpoint.scores.contrast_sets import FEW, about_few, choose_sets
-from forkpoint.types import Problem, Trajectory, UserError
-
-
-def samples_of(answers: list[str | None], gold: str = "1", name: str = "p") -> list[Trajectory]:
-    """One response an answer, told apart by its tokens."""
-    problem = Problem(name, "?", gold, "number")
-    return [
-        Trajectory(f"{name}/{i}", problem, (5,), (7, i), answer, answer in ("1", "1.0"), "stop")
-        for i, answer in enumerate(answers)
-    ]
+from forkpoint.types import UserError
 
 
 def test_the_most_frequent_wrong_answers_cover_half_of_the_wrong_samples():
@@ -32,15 +24,11 @@ def test_the_most_frequent_wrong_answers_cover_half_of_the_wrong_samples():
     assert sets.dropped == {"other_correct": 1, "same_wrong_answer": 3, "rarer_wrong_answer": 3, "no_answer": 1}
 
 
-def test_answers_are_merged_by_meaning():
-    sets = choose_sets(samples_of(["1", "1000", "1,000", "1000.0", "7", "8", "9"]))
+def test_answers_are_merged_by_meaning_and_a_question_gives_what_it_has():
+    sets = choose_sets([*samples_of(["1", "1000", "1,000", "1000.0", "7", "8", "9"]), *samples_of(["1"], name="q")])
     assert [float(s.answer.replace(",", "")) for s in sets.negative] == [1000]
-
-
-def test_a_question_without_right_or_wrong_samples_gives_what_it_has():
     sets = choose_sets([*samples_of(["1", "1"], name="a"), *samples_of(["2", "3"], name="b")])
-    assert [s.problem.id for s in sets.positive] == ["a"]
-    assert [s.problem.id for s in sets.negative] == ["b"]
+    assert [s.problem.id for s in (*sets.positive, *sets.negative)] == ["a", "b"]
     assert sets.counts["questions_without_correct"] == sets.counts["questions_without_wrong"] == 1
 
 

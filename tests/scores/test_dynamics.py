@@ -69,25 +69,17 @@ def test_a_change_of_exactly_the_threshold_is_none(between):
     assert class_names(classify(losses, mean=1.0).classes) == ["L→L", "L→L", "H→L", "L→H"]
 
 
-def test_the_line_decides_and_not_the_ends():
+def test_the_line_decides_and_not_the_ends_and_the_mean_is_of_the_last_losses_alone():
     losses = np.array([[1, 0.5, 0.5, 0.5, 1], [0, 1, 1, 1, 0.9]], np.float32).T
     assert class_names(classify(losses, mean=0.95).classes) == ["H→H", "L→H"]
     assert classify(losses).delta == pytest.approx([0, 0.72])
-
-
-def test_constant_losses_are_low_where_they_are_not_above_the_mean():
-    same = np.full((4, 5), 0.7)
-    assert class_names(classify(same).classes) == ["L→L"] * 5
-    assert not classify(same).delta.any()
-    assert class_names(classify(np.array([[1.0, 3.0], [1.0, 3.0]])).classes) == ["L→L", "H→H"]
-
-
-def test_the_mean_is_that_of_the_last_losses_alone():
-    losses = np.array([[9, 1.0, np.nan], [9, 1.0, 50]], np.float32)
-    found = classify(losses)
-    assert found.mean == 5
-    assert class_names(found.classes) == ["H→H", "L→L", None]
-    assert np.isnan(found.delta[2])
+    same = classify(np.full((4, 5), 0.7))
+    assert class_names(same.classes) == ["L→L"] * 5
+    assert not same.delta.any()
+    apart = classify(np.array([[9, 1.0, np.nan], [9, 1.0, 50]], np.float32))
+    assert apart.mean == 5
+    assert class_names(apart.classes) == ["H→H", "L→L", None]
+    assert np.isnan(apart.delta[2])
 
 
 def test_the_summary_counts_shares_and_averages():

@@ -10,33 +10,20 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from forkpoint.decoding.strategies import Strategy, parse_strategy
+from forkpoint.decoding.strategies import Strategy
 from forkpoint.types import UserError
 
 log = logging.getLogger(__name__)
 
-ONE_RESPONSE = ("greedy", "sample", "beam", "self-consistency", "cot-decoding")
 DRAWS = ("sample", "self-consistency")
 POLICY = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
-def one_response_strategy(spec: str) -> Strategy:
-    """The strategy of a text. UserError for one that lm-eval cannot use, since it wants one response a request."""
-    strategy = parse_strategy(spec)
-    if strategy.name not in ONE_RESPONSE:
-        raise UserError(f"lm-eval takes one response a request, not {spec}; there are {', '.join(ONE_RESPONSE)}")
-    if strategy.name == "sample" and strategy.options["n"] != 1:
-        raise UserError(f"lm-eval takes one response a request, but {spec} gives {strategy.options['n']}; "
-                        "a task's own `repeats` draws several, self-consistency:n=N lets them vote")  # fmt: skip
-    return strategy
-
-
 def settled(strategy: Strategy, asked: Mapping[str, Any], *, max_gen_toks: int, seed: int) -> Strategy:
-    """The strategy as it answers a request with these generation arguments.
+    """The strategy as it answers a request with these generation arguments, in lm-eval's own reading of them.
 
-    `max_gen_toks` is the longest response where neither says. lm-eval's own reading of the arguments counts: its
-    aliases, and temperature 0 where `do_sample` is false. Raises UserError for values out of range, and for a strategy
-    that has to draw where the request asks for greedy.
+    `max_gen_toks` is the longest response where neither says. Raises UserError for values out of range, and for a
+    strategy that has to draw where the request asks for greedy.
     """
     from lm_eval.models.utils import normalize_gen_kwargs
 

@@ -1,29 +1,38 @@
-"""Tasks of lm-eval by name or file, and the same tasks over local data in place of the Hub's."""
+"""Tasks of lm-eval by name or file, also over local data in place of the Hub's, and resumable runs of them.
+
+Needs lm-eval only when tasks are loaded.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forkpoint.files import fingerprint
+from forkpoint.engines import Engine
+from forkpoint.files import JOURNAL, Journal, claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.types import UserError, check_texts
+from forkpoint.types import AnswerKind, Results, UserError, check_texts
 
+if TYPE_CHECKING:
+    from forkpoint.evaluation.evaluate import Progress
+
+RESULTS = "results.json"  # of all strategies, and in each one's directory lm-eval's own
 TEST, SHOTS = "test", "train"
+FIGURES = ("results", "groups", "group_subtasks", "versions", "n-shot", "higher_is_better", "n-samples")
 
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """Which tasks, and over what.
+    """Which tasks, groups, tags or task files (also of `include_path`), and over what.
 
-    `names` are tasks, groups and tags that lm-eval knows, or task files; `include_path` a directory with more task
-    files. `data` is a JSON Lines file in the columns of the task's own data set, to read in its place; `fewshot_data`
-    one for its examples (default: `data`, from which lm-eval leaves out the question at hand).
+    `data` is a JSON Lines file in the columns of the task's own data set, to read in its place; `fewshot_data` one for
+    its examples (default: `data`, from which lm-eval leaves out the question at hand).
     """
 
     names: tuple[str, ...]
@@ -43,17 +52,18 @@ class Tasks:
     """
 
     def __init__(self, choice: TaskChoice) -> None:
+        from lm_eval.tasks import TaskManager
+
         _check(choice)
-        self.choice, self.manager = choice, _manager(choice.include_path)
+        self.choice = choice
+        self.manager = TaskManager(include_path=choice.include_path) if choice.include_path else _stock_tasks()
         self.specs = [self._spec(name) for name in choice.names]
         loaded = self._loaded()
         for name, task in loaded.items():
             if getattr(task, "MULTIMODAL", False):
                 raise UserError(f"the task {name} asks about images or sounds, which no engine reads")
             if getattr(task, "UNSAFE_CODE", False):
-                raise UserError(
-                    f"the task {name} runs code that a model wrote; use lm-eval's own command, which asks first"
-                )
+                raise UserError(f"the task {name} runs code of a model; use lm-eval's own command, which asks first")
         self.identity = {name: _identity(task, choice.limit) for name, task in loaded.items()}
 
     def _spec(self, name: str) -> str | dict[str, Any]:
@@ -69,22 +79,15 @@ class Tasks:
         return over_local_data(name, path, self.choice.data, self.choice.fewshot_data)
 
     def _loaded(self) -> dict[str, Any]:
-        data = self.choice.data
         try:
             return dict(self.manager.load(self.specs)["tasks"])
         except Exception as error:  # of the Hub, of the data's reader, or of a task's own template
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
             names = ", ".join(self.choice.names)
-            if data:
-                raise UserError(f"{names} cannot be made of {data}, which needs the columns of its own data set "
-                                f"({reason})") from None  # fmt: skip
-            raise UserError(f"cannot load {names} ({reason}); pass a local copy of the data with --data FILE") from None
-
-
-def _manager(include_path: str | None) -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=include_path) if include_path else _stock_tasks()
+            said = f"cannot load {names} ({reason}); pass a local copy of the data with --data FILE"
+            if data := self.choice.data:
+                said = f"{names} cannot be made of {data}, which needs the columns of its own data set ({reason})"
+            raise UserError(said) from None
 
 
 @cache
@@ -98,32 +101,23 @@ def _stock_tasks() -> Any:
 def over_local_data(name: str, path: Path | None, data: str, fewshot_data: str | None) -> dict[str, Any]:
     """The configuration of one task's file, reading local JSON Lines in place of its data set.
 
-    The split that is asked becomes `data`; so does that of the examples, where the task's file does not list them
-    itself, unless they have a file of their own: then lm-eval sees one split and leaves out the question at hand.
+    Of one split for questions and examples lm-eval leaves out the question at hand.
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    config: dict[str, Any] = load_yaml(path) if path else {"group": name}
+    config: dict[str, Any] = load_yaml(path) if path else {}
     if "task" not in config or isinstance(config["task"], list) or "group" in config or "class" in config:
-        raise UserError(
-            f"--data goes with single tasks of one file each, but {name} is a group, a tag or a Python task"
-        )
+        raise UserError(f"--data goes with tasks of one file each, but {name} is a group, a tag or a Python task")
     shots = dict(config.get("fewshot_config") or {})
-    listed = shots.get("samples") is not None
-    split = None if listed else SHOTS if fewshot_data else TEST
+    split = None if shots.get("samples") is not None else SHOTS if fewshot_data else TEST
     if "split" in shots:
         shots["split"] = split
     files = {TEST: data} | ({SHOTS: fewshot_data} if fewshot_data else {})
     local = {
-        "dataset_path": "json",
-        "dataset_name": None,
+        "dataset_path": "json", "dataset_name": None, "custom_dataset": None, "training_split": None,
+        "validation_split": None, "test_split": TEST, "fewshot_split": split,
         "dataset_kwargs": {"data_files": {key: str(Path(file).resolve()) for key, file in files.items()}},
-        "custom_dataset": None,
-        "training_split": None,
-        "validation_split": None,
-        "test_split": TEST,
-        "fewshot_split": split,
-    }
+    }  # fmt: skip
     return config | local | ({"fewshot_config": shots} if shots else {})
 
 
@@ -135,12 +129,11 @@ def _check(choice: TaskChoice) -> None:
         raise UserError(f"--include_path must be a directory with task files, but {choice.include_path} is none")
     if choice.fewshot_data and not choice.data:
         raise UserError("--fewshot_data goes with --data")
-    if choice.limit is not None and choice.limit < 1:
-        raise UserError(f"--limit must be at least 1, but is {choice.limit}")
-    if choice.num_fewshot is not None and choice.num_fewshot < 0:
-        raise UserError(f"--num_fewshot must be at least 0, but is {choice.num_fewshot}")
+    for name, value, least in (("limit", choice.limit, 1), ("num_fewshot", choice.num_fewshot, 0)):
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, but is {value}")
     for file in filter(None, (choice.data, choice.fewshot_data)):
-        if not sum(1 for _ in read_rows(file)):
+        if not any(True for _ in read_rows(file)):
             raise UserError(f"{file} holds no rows")
 
 
@@ -150,3 +143,86 @@ def _identity(task: Any, limit: int | None) -> dict[str, str]:
     config = {key: value for key, value in task.dump_config().items() if key != "metadata"}
     text = re.sub(r" at 0x[0-9a-f]+", "", json.dumps(config, sort_keys=True, default=str))
     return {"questions": fingerprint(docs), "configuration": fingerprint([text])}
+
+
+def directory_of(spec: str) -> str:
+    """A strategy's text as the name of a directory."""
+    return re.sub(r"[:,]", "_", spec)
+
+
+def samples_of(task: str) -> str:
+    """The file with a task's samples, in a strategy's directory."""
+    name = re.sub(r"[^\w.-]", "_", task)
+    return f"samples_{name}.jsonl"
+
+
+def evaluate_tasks(
+    engine: Engine,
+    strategies: Sequence[str],
+    tasks: Tasks,
+    out: Path,
+    *,
+    answer_kind: AnswerKind = "number",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Each strategy on the tasks by lm-eval's `simple_evaluate`, side by side.
+
+    In `out`, each strategy has a directory with lm-eval's results.json and samples_TASK.jsonl; the results.json above
+    them holds the figures of all. Answers are journalled: the same call goes on where the last one stopped.
+    """
+    from forkpoint.evaluation.lm_eval import COUNTS, StrategyLM
+
+    check_texts("strategies", strategies)
+    identity = {
+        "verb": "lm-eval", "model": engine.name, "engine": dict(engine.settings), "strategies": list(strategies),
+        "answer_kind": answer_kind, "seed": seed, **{k: v for k, v in asdict(tasks.choice).items() if k != "names"},
+        "tasks": tasks.identity,
+    }  # fmt: skip
+    with claimed(out, identity):
+        entries = []
+        for spec in strategies:
+            directory = out / directory_of(spec)
+            directory.mkdir(exist_ok=True)
+            if not (directory / RESULTS).exists():
+                journal = Journal(directory / JOURNAL)
+                lm = StrategyLM(spec, engine, answer_kind=answer_kind, seed=seed, journal=journal, progress=progress)
+                _run(lm, tasks, directory)
+            (directory / JOURNAL).unlink(missing_ok=True)
+            results = read_json(directory / RESULTS)
+            figures = {key: results[key] for key in FIGURES if key in results}
+            counts = {name: results["config"].get(name) for name in COUNTS}  # None: another version's
+            entries.append({"strategy": spec, "directory": directory.name, **counts, **figures})
+        summary = Results(verb="lm-eval", model=engine.name, tasks=list(tasks.identity), strategies=entries)
+        write_whole(out / RESULTS, to_json(summary, indent=2) + "\n")
+    return summary
+
+
+def _run(lm: Any, tasks: Tasks, directory: Path) -> None:
+    """Write lm-eval's samples and results, in its own formats, the results last."""
+    from lm_eval import simple_evaluate
+    from lm_eval.utils import handle_non_serializable
+
+    choice = tasks.choice
+    results = simple_evaluate(
+        lm, tasks=tasks.specs, task_manager=tasks.manager, num_fewshot=choice.num_fewshot, limit=choice.limit,
+        apply_chat_template=choice.apply_chat_template,
+    )  # fmt: skip
+    for task, samples in results.pop("samples").items():
+        write_whole(directory / samples_of(task), _lines(samples))
+    text = json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    write_whole(directory / RESULTS, text + "\n")
+
+
+def _lines(samples: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line a sample, as lm-eval's own tracker writes it."""
+    from lm_eval.utils import handle_non_serializable, sanitize_list
+
+    for sample in samples:
+        arguments = {
+            f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(values)}
+            for i, values in enumerate(sample["arguments"])
+        }
+        texts = {key: sanitize_list(sample[key]) for key in ("resps", "filtered_resps")}
+        row = sample | {"arguments": arguments, "target": str(sample["target"])} | texts
+        yield json.dumps(row, default=handle_non_serializable, ensure_ascii=False) + "\n"

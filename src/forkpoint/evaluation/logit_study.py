@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +22,8 @@ from torch import Tensor
 from forkpoint import __version__
 from forkpoint.engines.local.scoring import logits_at, rows_that_fit
 from forkpoint.engines.local.transformers_engine import TransformersEngine
-from forkpoint.files import (
-    claimed,
-    fingerprint,
-    read_json,
-    to_json,
-    write_whole,
-)
-from forkpoint.sampling.analysis import (
-    RowStatistics,
-    histogram,
-    kept,
-    kept_sizes,
-    most_probable,
-    parse_sampler,
-    row_statistics,
-)
+from forkpoint.files import claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.sampling import analysis
 from forkpoint.text import pieces
 from forkpoint.types import Completion, Request, Results, Sampling, TokenIds, UserError, check_texts
 
@@ -61,23 +49,22 @@ class LogitsConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """A response with what was found along its n tokens; `sizes` are kept-set sizes [samplers, temperatures, n]."""
+    """A response of n tokens: `columns` of their probabilities and of `RowStatistics`, and kept-set sizes."""
 
     name: str
     prompt: TokenIds
     completion: Completion
-    statistics: RowStatistics
-    probability: Float64[np.ndarray, " n"]
+    columns: dict[str, Float64[np.ndarray, " n"]]
     sizes: Int64[np.ndarray, "s t n"]
 
 
 def parse_positions(text: str) -> tuple[str, ...]:
     """Positions of a text: `first`, `uncertain`, `certain`, or whole numbers from 0; UserError for anything else."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    for part in found:
+    positions = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for part in positions:
         if part not in NAMED and not (part.isascii() and part.isdecimal()):
             raise UserError(f"a position is one of {', '.join(NAMED)}, or a whole number from 0, but not {part!r}")
-    return found
+    return positions
 
 
 def study_logits(
@@ -92,8 +79,7 @@ def study_logits(
     """Generate a response to each named prompt and describe the logits along it; returns summary.json's content.
 
     `out` gets histogram.csv and sorted.csv (of the chosen positions of the first response), kept.csv and distance.csv
-    (of all responses), and summary.json. A finished run is read again. Raises UserError for an empty or too long
-    prompt and for a position beyond the first response, and then claims no directory.
+    (of all responses), and summary.json. Raises UserError for a bad prompt and a position beyond the first response.
     """
     check_texts("samplers", study.samplers)
     check_texts("positions", study.positions)
@@ -102,12 +88,13 @@ def study_logits(
     config = run | {"engine": dict(engine.settings), "prompts": prompted}
     with claimed(out, config):
         if not (out / SUMMARY).exists():
-            responses = _respond(engine, prompts, study, progress)
+            work = _LogitRun(engine, study)
+            responses = work.respond(prompts, progress)
             chosen = _resolve(study.positions, responses[0])
-            tables = _tables(engine, responses, chosen, study)
+            tables = work.tables(responses, list(chosen))
             for name, table in tables.items():
                 write_whole(out / name, _csv(table))
-            summary = run | _summary(engine, responses, chosen, study, tables)
+            summary = run | {"vocabulary": engine.vocab_size} | work.summary(responses, chosen, tables[DISTANCE])
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
     return Results(read_json(out / SUMMARY))
 
@@ -126,178 +113,159 @@ def _csv(table: Table) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(table[0]), quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: _short(v) if isinstance(v, float) else v for k, v in row.items()} for row in table)
+    writer.writerows({k: float(f"{v:.9g}") if isinstance(v, float) else v for k, v in row.items()} for row in table)
     return text.getvalue()
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.9g}")
-
-
-def _respond(
-    engine: TransformersEngine, prompts: Mapping[str, TokenIds], study: LogitsConfig, progress: Progress | None
-) -> list[_Response]:
-    """A response to each prompt, in order, with its statistics. The keys are those of `sample_trajectories`."""
-    requests = [Request(f"{name}/0", prompt) for name, prompt in prompts.items()]
-    done: dict[str, Completion] = {}
-    for completion in engine.generate(requests, study.sampling):
-        done[completion.key] = completion
-        if progress:
-            progress("responses", len(done), len(prompts), sum(len(c.token_ids) for c in done.values()))
-    found: list[_Response] = []
-    for request, (name, prompt) in zip(requests, prompts.items(), strict=True):
-        found.append(_look_along(engine, name, prompt, done[request.key], study))
-        if progress:
-            progress("analysed responses", len(found), len(prompts), sum(len(r.probability) for r in found))
-    return found
-
-
-def _look_along(
-    engine: TransformersEngine, name: str, prompt: TokenIds, completion: Completion, study: LogitsConfig
-) -> _Response:
-    samplers = [parse_sampler(spec) for spec in study.samplers]
-    tokens = completion.token_ids
-    parts = []
-    for rows, logits in _logits(engine, prompt, tokens, range(len(tokens))):
-        taken = torch.tensor([tokens[i] for i in rows], device=logits.device)
-        probability = torch.log_softmax(logits.double(), -1).gather(-1, taken[:, None]).exp().squeeze(-1)
-        statistics = row_statistics(logits)
-        columns = [getattr(statistics, field) for field in RowStatistics.__slots__]
-        parts.append([*columns, probability.cpu().numpy(), kept_sizes(logits, samplers, study.temperatures)])
-    *statistics_, probability_, sizes = (np.concatenate(column, -1) for column in zip(*parts, strict=True))
-    return _Response(name, prompt, completion, RowStatistics(*statistics_), probability_, sizes)
-
-
-@torch.inference_mode()
-def _logits(
-    engine: TransformersEngine, prompt: TokenIds, tokens: TokenIds, positions: Sequence[int]
-) -> Iterator[tuple[Sequence[int], Float[Tensor, "rows V"]]]:
-    """The model's float32 logits for the tokens at positions of a response, in blocks, with the blocks' positions."""
-    ids = torch.tensor([[*prompt, *tokens]], device=engine.model.device)
-    fitting = rows_that_fit(engine.model, engine.memory_bytes)
-    for start in range(0, len(positions), fitting):
-        part = positions[start : start + fitting]
-        wanted = torch.tensor([len(prompt) + i - 1 for i in part], device=ids.device)
-        logits = logits_at(engine.model, ids, wanted)
-        for first in range(0, len(part), ROWS):
-            block = logits[first : first + ROWS].float()  # mps has no float64, which statistics need
-            yield part[first : first + ROWS], block.cpu() if block.device.type == "mps" else block
-
-
-def _resolve(asked: Sequence[str], response: _Response) -> dict[int, list[str]]:
-    """The positions that were asked for, in order, each with the names that it goes by."""
-    entropy = response.statistics.entropy
+def _resolve(names: Sequence[str], response: _Response) -> dict[int, list[str]]:
+    """The positions of these names or numbers, in order, each with the names that it goes by."""
+    entropy = response.columns["entropy"]
     named = {"first": 0, "uncertain": int(entropy.argmax()), "certain": int(entropy.argmin())}
-    found: dict[int, list[str]] = {}
-    for name in asked:
+    positions: dict[int, list[str]] = {}
+    for name in names:
         position = named[name] if name in named else int(name)
         if position >= len(entropy):
             raise UserError(
                 f"the position {position} is beyond the response of {response.name}, which has {len(entropy)} tokens, "
                 f"0 to {len(entropy) - 1}"
             )
-        found.setdefault(position, []).extend([name] if name in named else [])
-    return dict(sorted(found.items()))
+        positions.setdefault(position, []).extend([name] if name in named else [])
+    return dict(sorted(positions.items()))
 
 
-def _tables(
-    engine: TransformersEngine, responses: Sequence[_Response], chosen: Mapping[int, list[str]], study: LogitsConfig
-) -> dict[str, Table]:
-    first = responses[0]
-    rows = _logits(engine, first.prompt, first.completion.token_ids, list(chosen))
-    by_position = {p: row for positions, block in rows for p, row in zip(positions, block, strict=True)}
-    return {
-        HISTOGRAM: [line for p, row in by_position.items() for line in _histogram(p, row)],
-        SORTED: [line for p, row in by_position.items() for line in _sorted(engine, first, p, row, study)],
-        KEPT: _kept(np.concatenate([r.sizes for r in responses], -1), study),
-        DISTANCE: [line for response in responses for line in _distances(engine, response)],
-    }
+class _LogitRun:
+    """The stages of one run."""
+
+    def __init__(self, engine: TransformersEngine, study: LogitsConfig) -> None:
+        self.engine, self.study = engine, study
+        self.samplers = {spec: analysis.parse_sampler(spec) for spec in study.samplers}
+
+    def respond(self, prompts: Mapping[str, TokenIds], progress: Progress | None) -> list[_Response]:
+        """A response to each prompt, in order, with what the logits say along it; keys as in `sample_trajectories`."""
+        requests = [Request(f"{name}/0", prompt) for name, prompt in prompts.items()]
+        done: dict[str, Completion] = {}
+        for completion in self.engine.generate(requests, self.study.sampling):
+            done[completion.key] = completion
+            if progress:
+                progress("responses", len(done), len(prompts), sum(len(c.token_ids) for c in done.values()))
+        responses: list[_Response] = []
+        for name, prompt in prompts.items():
+            responses.append(self._analysed(name, prompt, done[f"{name}/0"]))
+            if progress:
+                tokens = sum(len(r.completion.token_ids) for r in responses)
+                progress("analysed responses", len(responses), len(prompts), tokens)
+        return responses
+
+    def _analysed(self, name: str, prompt: TokenIds, completion: Completion) -> _Response:
+        tokens = completion.token_ids
+        columns: dict[str, list[np.ndarray]] = defaultdict(list)
+        sizes = []
+        for rows, logits in self._logits(prompt, tokens, range(len(tokens))):
+            taken = torch.tensor([tokens[i] for i in rows], device=logits.device)
+            probability = torch.log_softmax(logits.double(), -1).gather(-1, taken[:, None]).exp().squeeze(-1)
+            columns["probability"].append(probability.cpu().numpy())
+            statistics = analysis.row_statistics(logits)
+            for column in analysis.RowStatistics.__slots__:
+                columns[column].append(getattr(statistics, column))
+            sizes.append(analysis.kept_sizes(logits, list(self.samplers.values()), self.study.temperatures))
+        whole = {column: np.concatenate(parts) for column, parts in columns.items()}
+        return _Response(name, prompt, completion, whole, np.concatenate(sizes, -1))
+
+    @torch.inference_mode()
+    def _logits(
+        self, prompt: TokenIds, tokens: TokenIds, positions: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], Float[Tensor, "rows V"]]]:
+        """The model's float32 logits for the tokens at positions of a response, in blocks, with the positions."""
+        model = self.engine.model
+        ids = torch.tensor([[*prompt, *tokens]], device=model.device)
+        fitting = rows_that_fit(model, self.engine.memory_bytes)
+        for start in range(0, len(positions), fitting):
+            part = positions[start : start + fitting]
+            logits = logits_at(model, ids, torch.tensor([len(prompt) + i - 1 for i in part], device=ids.device))
+            for first in range(0, len(part), ROWS):
+                block = logits[first : first + ROWS].float()  # mps has no float64, which statistics need
+                yield part[first : first + ROWS], block.cpu() if block.device.type == "mps" else block
+
+    def tables(self, responses: Sequence[_Response], positions: Sequence[int]) -> dict[str, Table]:
+        """The run's tables by file name: of the positions of the first response, and of all responses."""
+        first = responses[0]
+        rows = [
+            (position, row)
+            for part, block in self._logits(first.prompt, first.completion.token_ids, positions)
+            for position, row in zip(part, block, strict=True)
+        ]
+        sizes = np.concatenate([r.sizes for r in responses], -1)
+        return {
+            HISTOGRAM: [line for position, row in rows for line in _histogram(position, row)],
+            SORTED: [line for position, row in rows for line in self._sorted(first, position, row)],
+            KEPT: [
+                {
+                    "sampler": spec, "temperature": temperature, "mean": float(n.mean()), "median": float(np.median(n)),
+                    "least": int(n.min()), "most": int(n.max()), "positions": len(n),
+                }
+                for spec, of_sampler in zip(self.samplers, sizes, strict=True)
+                for temperature, n in zip(self.study.temperatures, of_sampler, strict=True)
+            ],
+            DISTANCE: [
+                {"problem_id": r.name, "position": i, "token_id": token, "token": text}
+                | {name: float(column[i]) for name, column in r.columns.items()}
+                for r in responses
+                for i, (token, text) in enumerate(
+                    zip(r.completion.token_ids, self._texts(r.completion.token_ids), strict=True)
+                )
+            ],
+        }  # fmt: skip
+
+    def _sorted(self, response: _Response, position: int, row: Tensor) -> Table:
+        """The most probable tokens; a column a sampler says which of them it keeps at temperature 1 (1) or not (0)."""
+        ids, probabilities = analysis.most_probable(row, MOST_PROBABLE)
+        masks = {spec: analysis.kept(row[None], sampler, 1.0)[0] for spec, sampler in self.samplers.items()}
+        before, taken = response.completion.token_ids[:position], response.completion.token_ids[position]
+        return [
+            {
+                "position": position, "rank": rank, "token_id": token, "token": self._texts((*before, token))[-1],
+                "logit": float(row[token]), "probability": probability, "taken": int(token == taken),
+                **{spec: int(mask[token]) for spec, mask in masks.items()},
+            }
+            for rank, (token, probability) in enumerate(zip(ids.tolist(), probabilities.tolist(), strict=True), start=1)
+        ]  # fmt: skip
+
+    def _texts(self, tokens: TokenIds) -> list[str]:
+        """The text that each token adds; where it adds none, its entry in the vocabulary, or its number: models often
+        have a few more ids than their tokenizer."""
+        tokenizer = self.engine.tokenizer
+        names = (str(tokenizer.convert_ids_to_tokens(token) or f"#{token}") for token in tokens)
+        return [text or name for text, name in zip(pieces(tokenizer, tokens), names, strict=True)]
+
+    def summary(
+        self, responses: Sequence[_Response], chosen: Mapping[int, list[str]], distances: Table
+    ) -> dict[str, Any]:
+        """Of each response its text and distances, of each chosen position of the first what is kept."""
+        sizes = responses[0].sizes.tolist()
+        temperatures = [f"{t:g}" for t in self.study.temperatures]
+
+        def kept(position: int) -> dict[str, dict[str, int]]:
+            return {
+                spec: {t: n[position] for t, n in zip(temperatures, of_sampler, strict=True)}
+                for spec, of_sampler in zip(self.samplers, sizes, strict=True)
+            }
+
+        return {
+            "responses": [
+                {
+                    "problem_id": r.name, "tokens": len(r.completion.token_ids), "text": r.completion.text,
+                    "finish_reason": r.completion.finish_reason,
+                    "distance": {"mean": float(d.mean()), "least": float(d.min()), "most": float(d.max())},
+                }
+                for r in responses for d in [r.columns["distance"]]
+            ],
+            "chosen": [distances[p] | {"named": names, "kept": kept(p)} for p, names in chosen.items()],
+        }  # fmt: skip
 
 
 def _histogram(position: int, row: Tensor) -> Table:
-    counts, edges = histogram(row)
+    counts, edges = analysis.histogram(row)
     return [
         {"position": position, "low": low, "high": high, "count": count}
-        for low, high, count in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+        for (low, high), count in zip(pairwise(edges.tolist()), counts.tolist(), strict=True)
     ]
-
-
-def _sorted(engine: TransformersEngine, response: _Response, position: int, row: Tensor, study: LogitsConfig) -> Table:
-    """The most probable tokens; a column a sampler says which of them it keeps at temperature 1 (1) or not (0)."""
-    ids, probabilities = most_probable(row, MOST_PROBABLE)
-    masks = {spec: kept(row[None], parse_sampler(spec), 1.0)[0] for spec in study.samplers}
-    taken = response.completion.token_ids[position]
-    return [
-        {
-            "position": position, "rank": rank, "token_id": token,
-            "token": _piece(engine, response.completion.token_ids[:position], token),
-            "logit": float(row[token]), "probability": probability, "taken": int(token == taken),
-            **{spec: int(mask[token]) for spec, mask in masks.items()},
-        }
-        for rank, (token, probability) in enumerate(zip(ids.tolist(), probabilities.tolist(), strict=True), start=1)
-    ]  # fmt: skip
-
-
-def _kept(sizes: Int64[np.ndarray, "s t n"], study: LogitsConfig) -> Table:
-    return [
-        {
-            "sampler": spec, "temperature": temperature, "mean": float(at.mean()), "median": float(np.median(at)),
-            "least": int(at.min()), "most": int(at.max()), "positions": len(at),
-        }
-        for spec, lines in zip(study.samplers, sizes, strict=True)
-        for temperature, at in zip(study.temperatures, lines, strict=True)
-    ]  # fmt: skip
-
-
-def _distances(engine: TransformersEngine, response: _Response) -> Table:
-    tokens = response.completion.token_ids
-    texts = [text or _name(engine, token) for text, token in zip(pieces(engine.tokenizer, tokens), tokens, strict=True)]
-    s = response.statistics
-    return [
-        {
-            "problem_id": response.name, "position": i, "token_id": token, "token": text,
-            "probability": float(response.probability[i]), "maximum": float(s.maximum[i]), "mean": float(s.mean[i]),
-            "sigma": float(s.sigma[i]), "distance": float(s.distance[i]), "entropy": float(s.entropy[i]),
-        }
-        for i, (token, text) in enumerate(zip(tokens, texts, strict=True))
-    ]  # fmt: skip
-
-
-def _piece(engine: TransformersEngine, before: TokenIds, token: int) -> str:
-    """The text that a token adds, or its name where it adds none."""
-    return pieces(engine.tokenizer, (*before, token))[-1] or _name(engine, token)
-
-
-def _name(engine: TransformersEngine, token: int) -> str:
-    """A token's entry in the vocabulary; models often have a few more ids than their tokenizer."""
-    return str(engine.tokenizer.convert_ids_to_tokens(token) or f"#{token}")
-
-
-def _summary(
-    engine: TransformersEngine,
-    responses: Sequence[_Response],
-    chosen: Mapping[int, list[str]],
-    study: LogitsConfig,
-    tables: Mapping[str, Table],
-) -> dict[str, Any]:
-    first = responses[0]
-    facts = tables[DISTANCE]  # the first response's rows come first
-    sizes = {
-        spec: {f"{t:g}": lines[i] for i, t in enumerate(study.temperatures)}
-        for spec, lines in zip(study.samplers, first.sizes.tolist(), strict=True)
-    }
-    return {
-        "vocabulary": engine.vocab_size,
-        "responses": [
-            {
-                "problem_id": r.name, "tokens": len(r.completion.token_ids), "text": r.completion.text,
-                "finish_reason": r.completion.finish_reason,
-                "distance": {"mean": float(d.mean()), "least": float(d.min()), "most": float(d.max())},
-            }
-            for r in responses for d in [r.statistics.distance]
-        ],
-        "chosen": [
-            facts[p] | {"named": names, "kept": {s: {t: at[p] for t, at in by_t.items()} for s, by_t in sizes.items()}}
-            for p, names in chosen.items()
-        ],
-    }  # fmt: skip

@@ -1,10 +1,7 @@
 """Pairs of single tokens at a fork: what a trajectory wrote, and what would have done better there.
 
 At position d the rollouts of the fork estimator say of another token v how often the response ends right after it,
-q_{d,v}, and the success curve says how often it does after the trajectory's own token y_d, p_d. Where q_{d,v} is
-larger, beyond what chance explains, v is to be preferred to y_d after the tokens before d.
-
-Pure choice; knows nothing of models but how a tokenizer spells.
+q_{d,v}, and the success curve says how often it does after the trajectory's own token y_d, p_d. Pure choice.
 """
 
 from __future__ import annotations
@@ -55,9 +52,8 @@ class Forked:
 class ForkPairs:
     """Pairs, each with its problem's id, and how many alternatives make none: by reason.
 
-    `counts`: `trajectories`, `trajectories_with_pairs`, `positions` with alternatives, `positions_with_pairs`,
-    `alternatives`, `pairs`. `dropped`: the success after the trajectory's own token was `not_evaluated`; the
-    alternative is `not_better` in the estimates; or it is, `within_error`; or it is better, but `less_likely`.
+    `dropped`: the success after the trajectory's own token was `not_evaluated`; the alternative is `not_better` in the
+    estimates; or it is, `within_error`; or it is better, but `less_likely`.
     """
 
     pairs: list[tuple[str, Pair]]
@@ -69,55 +65,44 @@ def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any, *, any_alt
     """One pair for each alternative that is better and likelier than the trajectory's own token, at any position.
 
     prompt = the tokens before position d; chosen = v alone; rejected = y_d alone; weight = q_{d,v} - p_d, with p_d the
-    success *after* y_d, success[d+1], and q_{d,v} the mean of its posterior under the Beta distribution from which all
-    alternatives' shares most likely come (`beta_prior`). The share itself would be too large on average, most with few
-    rollouts, because luck helps to pass the test below; a posterior mean is not changed by being picked.
+    success *after* y_d, success[d+1], and q_{d,v} the mean of its posterior under `beta_prior`: being picked for luck
+    changes the share, and not a posterior mean.
 
-    Better means that the 95% interval of q_{d,v} - p_d lies above 0. Its ends come by `difference_interval`
-    (square-and-add, Newcombe's) from the curve's own interval of p_d and the exact one of Clopper & Pearson of
-    q_{d,v}. Wilson's, usual in that place, is right on average over shares, but here thousands of alternatives had a
-    few rollouts each and those that did well are picked: of 1 of 1 it says "above 0.21", which a share of 0.2 makes
-    false in a fifth of the cases, where the exact one says "above 0.025". The two estimates count as independent: p_d
-    rests on rollouts that left the trajectory after position d, q_{d,v} on some that left it at d. All alternatives
-    that qualify are taken, not the best alone: each is a token that should gain on y_d, and the weight says how much.
+    Better: the 95% interval of q_{d,v} - p_d (`difference_interval`, Newcombe's) lies above 0. It takes the exact
+    interval of q_{d,v} (Clopper & Pearson): Wilson's says of 1 of 1 "above 0.21", and of thousands of alternatives with
+    a few rollouts each the lucky ones are picked.
 
-    Likelier: where y_d was the slip, what is right is as a rule what the model writes more often. A better token that
-    it writes less often is as a rule a second error that makes up for an earlier one, which only the verdict wants.
-    With `any_alternative` such tokens are taken too.
+    Likelier: a better token that the model writes less often is as a rule a second error that makes up for an earlier
+    one. With `any_alternative` such tokens are taken too.
     """
-    pairs: list[tuple[str, Pair]] = []
     prior = beta_prior([(one.correct, one.n) for trajectory in trajectories for one in trajectory.alternatives])
+    pairs: list[tuple[str, Pair]] = []
     dropped = dict.fromkeys(REASONS, 0)
-    tried, taken = list[tuple[str, int]](), list[tuple[str, int]]()
+    forks: list[tuple[str, int]] = []
     for trajectory in trajectories:
         for one in trajectory.alternatives:
-            tried.append((trajectory.id, one.position))
             gain, reason = _gain(trajectory, one, prior)
             if not reason and not (one.likelier or any_alternative):
                 reason = "less_likely"
             if reason:
                 dropped[reason] += 1
                 continue
-            taken.append(tried[-1])
-            pairs.append((trajectory.problem_id, _pair(trajectory, one, gain, tokenizer)))
+            d = one.position
+            pair = make_pair(
+                f"{trajectory.id}/{d}/{one.token_id}", trajectory.prompt_ids + trajectory.token_ids[:d],
+                (one.token_id,), (trajectory.token_ids[d],), tokenizer, weight=round(gain, 6),
+            )  # fmt: skip
+            pairs.append((trajectory.problem_id, pair))
+            forks.append((trajectory.id, d))
     counts = {
         "trajectories": len(trajectories),
-        "trajectories_with_pairs": len({name for name, _ in taken}),
-        "positions": len(set(tried)),
-        "positions_with_pairs": len(set(taken)),
-        "alternatives": len(tried),
+        "trajectories_with_pairs": len({name for name, _ in forks}),
+        "positions": sum(len({one.position for one in t.alternatives}) for t in trajectories),
+        "positions_with_pairs": len(set(forks)),
+        "alternatives": sum(len(t.alternatives) for t in trajectories),
         "pairs": len(pairs),
     }
     return ForkPairs(pairs, counts, dropped)
-
-
-def _pair(trajectory: Forked, one: EvaluatedToken, gain: float, tokenizer: Any) -> Pair:
-    d = one.position
-    prompt = (*trajectory.prompt_ids, *trajectory.token_ids[:d])
-    return make_pair(
-        f"{trajectory.id}/{d}/{one.token_id}", prompt, (one.token_id,), (trajectory.token_ids[d],), tokenizer,
-        weight=round(gain, 6),
-    )  # fmt: skip
 
 
 def _gain(trajectory: Forked, one: EvaluatedToken, prior: tuple[float, float]) -> tuple[float, str]:

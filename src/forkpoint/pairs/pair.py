@@ -11,11 +11,10 @@ from forkpoint.types import TokenIds
 class Pair:
     """A chosen and a rejected response after the same prompt, as token ids, with their text.
 
-    `id` is unique within a file. The ids hold the end-of-sequence token where the response ended with one.
-    `rejected_weights`, one a token of `rejected_ids`, say how much each counts in critical DPO: 1 - s_t with s_t the
-    contrastive score, so 0 at the end of the response; None where nothing scored them. `chosen_weights` say so of
-    chosen tokens, in critical DPO and SFT; None: all count 1. `weight` is what the pair's loss is multiplied by (fork
-    DPO: by how much the chosen token raises the success probability).
+    The ids hold the end-of-sequence token where the response ended with one. `rejected_weights` [T of `rejected_ids`]
+    say how much each token counts in critical DPO: 1 - s_t with s_t the contrastive score; None where nothing scored
+    them. `chosen_weights` say so of chosen tokens, in critical DPO and SFT; None: each counts 1. The pair's loss is
+    multiplied by `weight` (fork DPO: the gain in the success probability).
     """
 
     id: str

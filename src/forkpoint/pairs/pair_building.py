@@ -6,7 +6,7 @@ Samples are journalled in units of fixed problems; everything after them takes m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,18 @@ import numpy as np
 from forkpoint import __version__
 from forkpoint.engines import Engine
 from forkpoint.engines.loading import Vocabulary
-from forkpoint.files import (
-    JOURNAL,
-    Journal,
-    claimed,
-    fingerprint,
-    read_json,
-    to_json,
-    write_whole,
-)
+from forkpoint.files import JOURNAL, Journal, claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.pairs.fork_pairs import Forked, choose_fork_pairs
 from forkpoint.pairs.pair import Pair
-from forkpoint.pairs.pair_choice import PairChoice, choose_pairs
+from forkpoint.pairs.pair_choice import choose_pairs
 from forkpoint.pairs.pair_files import PAIRS, make_pair, pair_row, token_texts
-from forkpoint.pairs.pair_forms import read_pair
 from forkpoint.pairs.pair_sources import Weights
-from forkpoint.pairs.trl_files import Rows, import_pairs, tokenise
+from forkpoint.pairs.trl_files import Rows, import_pairs
 from forkpoint.trajectories.rows import SAMPLES, SUMMARY, check_prompts, identities
 from forkpoint.trajectories.units import Progress, Units
 from forkpoint.types import Problem, Results, Sampling, Trajectory, UserError
 
-Found = tuple[
-    list[tuple[str | None, Pair]], dict[str, Any]
-]  # pairs, each with its problem's id, and what to say of them
+Made = tuple[Sequence[tuple[str | None, Pair]], dict[str, Any]]  # pairs, each with its problem's id, and their counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +52,14 @@ def pair_responses(
 ) -> dict[str, Any]:
     """A pair a question, of `samples` (several graded responses each) or of responses drawn from the problems.
 
-    With `weights` (1 - s of each token, by prompt and response) the rejected responses get them, and pairs whose
-    rejected response has none are dropped. `out` gets samples.jsonl (if they were drawn), pairs.jsonl and summary.json,
-    whose content is returned; a repeated call goes on where the last one stopped. A `Vocabulary` in place of an engine
-    is enough where samples are given.
-
-    Raises UserError for settings out of range, prompts that are too long, and where no pair comes out.
+    With `weights` the rejected responses get them, and pairs whose rejected response has none are dropped. `out` gets
+    samples.jsonl (if they were drawn), pairs.jsonl and summary.json, whose content is returned; a repeated call goes on
+    where the last one stopped. With samples a `Vocabulary` is enough. Raises UserError for settings out of range,
+    prompts that are too long, and where no pair comes out.
     """
     if samples is None:
         _check(engine, problems, settings)
     drawing = {"seed": settings.sampling.seed} if samples is not None else json.loads(to_json(asdict(settings)))
-    run = _run(engine, "samples") | {"task": task} | drawing
     identity = {
         "engine": dict(engine.settings) if samples is None else _spelling(engine),
         "problems": fingerprint([asdict(p) for p in problems]) if samples is None else None,
@@ -81,39 +67,35 @@ def pair_responses(
         "weights": None if weights is None else fingerprint([[*key, value] for key, value in weights.items()]),
     }
 
-    def make(units: Units) -> Found:
+    def make(units: Units) -> Made:
         drawn = samples
         if drawn is None:
             assert not isinstance(engine, Vocabulary)
             rows, drawn = units.sampled(engine, problems, settings.sampling, n=settings.n, prompt=settings.prompt)
             write_whole(out / SAMPLES, (to_json(row) + "\n" for row in rows))
-        return _chosen(engine, choose_pairs(drawn, settings.sampling.seed), weights)
+        return _chosen(engine, drawn, settings.sampling.seed, weights)
 
-    return _written(out, engine.tokenizer, run, identity, make, progress)
+    return _written(out, engine, "samples", {"task": task} | drawing, identity, make, progress)
 
 
 def pair_forks(
     model: Engine | Vocabulary, trajectories: Sequence[Forked], out: Path, *, any_alternative: bool = False
 ) -> dict[str, Any]:
-    """Pairs of single tokens, of the forks of labelled trajectories, as `choose_fork_pairs` says.
+    """Pairs of single tokens, of the forks of labelled trajectories; files and errors as for `pair_responses`."""
 
-    Files and errors as for `pair_responses`.
-    """
-
-    def make(_: Units) -> Found:
-        found = choose_fork_pairs(trajectories, model.tokenizer, any_alternative=any_alternative)
-        if not found.pairs:
-            reasons = ", ".join(f"{name} {count}" for name, count in found.dropped.items())
+    def make(_: Units) -> Made:
+        choice = choose_fork_pairs(trajectories, model.tokenizer, any_alternative=any_alternative)
+        if not choice.pairs:
             raise UserError(
-                f"none of the {found.counts['alternatives']} alternatives in {len(trajectories)} trajectories is "
-                f"better and likelier than the trajectory's own token ({reasons}), so there is no pair; "
-                "label more wrong responses with forkpoint critical --protocol forks, or with more rollouts (--budget)"
+                f"none of the {choice.counts['alternatives']} alternatives in {len(trajectories)} trajectories is "
+                f"better and likelier than the trajectory's own token ({_listed(choice.dropped)}), so there is no "
+                "pair; label more wrong responses with forkpoint critical --protocol forks, or with more rollouts "
+                "(--budget)"
             )
-        return [*found.pairs], {"counts": found.counts, "dropped": {"alternatives": found.dropped}}
+        return choice.pairs, {"counts": choice.counts, "dropped": {"alternatives": choice.dropped}}
 
     identity = {"engine": _spelling(model), "forks": fingerprint([asdict(t) for t in trajectories])}
-    run = _run(model, "forks") | {"any_alternative": any_alternative}
-    return _written(out, model.tokenizer, run, identity, make, None)
+    return _written(out, model, "forks", {"any_alternative": any_alternative}, identity, make)
 
 
 def pair_imported(
@@ -125,29 +107,23 @@ def pair_imported(
     bad: list[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Pairs of a preference data set; files and errors as for `pair_responses`.
+    """Pairs of a preference data set by `import_pairs`; files and errors as for `pair_responses`.
 
-    `without_end` and `bad` as for `import_pairs`; what stands in `bad` before counts as dropped too.
+    What stands in `bad` before counts as dropped too.
     """
-    for where, row in rows[:1] if bad is None else ():
-        tokenise(read_pair(row, where), model.tokenizer, where)  # refused before anything is written
+    if bad is None:
+        import_pairs(rows[:1], model.tokenizer)  # refused before anything is written
 
-    def make(units: Units) -> Found:
-        found = import_pairs(rows, model.tokenizer, units.progress, without_end=without_end, bad=bad)
-        dropped = found.dropped | ({} if bad is None else {"bad_row": len(bad)})
-        if not found.pairs:
-            reasons = ", ".join(f"{name} {count}" for name, count in dropped.items())
+    def make(units: Units) -> Made:
+        imported = import_pairs(rows, model.tokenizer, units.progress, without_end=without_end, bad=bad)
+        dropped = imported.dropped | ({} if bad is None else {"bad_row": len(bad)})
+        if not imported.pairs:
             first = f"; {bad[0]}" if bad else ""
-            raise UserError(f"none of the {len(rows)} rows makes a pair ({reasons}){first}")
-        return [(None, pair) for pair in found.pairs], {"counts": found.counts, "dropped": {"rows": dropped}}
+            raise UserError(f"none of the {len(rows)} rows makes a pair ({_listed(dropped)}){first}")
+        return [(None, pair) for pair in imported.pairs], {"counts": imported.counts, "dropped": {"rows": dropped}}
 
-    run = _run(model, "trl") | {"without_end": without_end}
     identity = {"engine": _spelling(model), "rows": fingerprint([row for _, row in rows])}
-    return _written(out, model.tokenizer, run, identity, make, progress)
-
-
-def _run(model: Engine | Vocabulary, source: str) -> dict[str, Any]:
-    return {"verb": "pairs", "model": model.name, "source": source, "version": __version__}
+    return _written(out, model, "trl", {"without_end": without_end}, identity, make, progress)
 
 
 def _check(engine: Engine | Vocabulary, problems: Sequence[Problem], settings: PairConfig) -> None:
@@ -162,22 +138,23 @@ def _check(engine: Engine | Vocabulary, problems: Sequence[Problem], settings: P
     check_prompts(engine, problems, settings.prompt, settings.sampling.max_tokens)
 
 
-def _chosen(model: Engine | Vocabulary, choice: PairChoice, weights: Weights | None) -> Found:
-    """The pairs of the choice, with weights where there are any, and the account of what was left out."""
+def _chosen(model: Engine | Vocabulary, samples: Sequence[Trajectory], seed: int, weights: Weights | None) -> Made:
+    """The pairs of the samples, with weights where there are any, and the account of what was left out."""
+    choice = choose_pairs(samples, seed)
     if not choice.pairs:
         c, q = choice.counts, choice.questions
         raise UserError(
-            f"none of the {c['questions']} questions has both a right response and a wrong one with an answer "
-            f"(no right one: {q['no_correct']}, no wrong one: {q['no_wrong']}, no wrong one with an answer: "
+            f"none of the {c['questions']} questions has both a right response and a wrong one with an answer (no "
+            f"right one: {q['no_correct']}, no wrong one: {q['no_wrong']}, no wrong one with an answer: "
             f"{q['no_wrong_answer']}); sample more responses a question, at another temperature, or other questions"
         )
-    pairs: list[tuple[str | None, Pair]] = []
+    pairs: list[tuple[str, Pair]] = []
     for chosen, rejected in choice.pairs:
-        its = None if weights is None else weights.get((rejected.prompt_ids, rejected.token_ids))
-        if weights is None or its is not None:
+        own = None if weights is None else weights.get((rejected.prompt_ids, rejected.token_ids))
+        if weights is None or own is not None:
             pair = make_pair(
                 f"{chosen.id} > {rejected.id}", chosen.prompt_ids, chosen.token_ids, rejected.token_ids,
-                model.tokenizer, rejected_weights=its,
+                model.tokenizer, rejected_weights=own,
             )  # fmt: skip
             pairs.append((chosen.problem.id, pair))
     if not pairs:
@@ -186,13 +163,15 @@ def _chosen(model: Engine | Vocabulary, choice: PairChoice, weights: Weights | N
             "samples (its own, unless it is given --trajectories or --against), and name the samples with --samples"
         )
     unscored = len(choice.pairs) - len(pairs)
-    return pairs, {
-        "counts": choice.counts | {"pairs": len(pairs)},
-        "dropped": {
-            "questions": choice.questions | {"no_scores": unscored},
-            "responses": choice.responses | {"no_scores": 2 * unscored},
-        },
+    dropped = {
+        "questions": choice.questions | {"no_scores": unscored},
+        "responses": choice.responses | {"no_scores": 2 * unscored},
     }
+    return pairs, {"counts": choice.counts | {"pairs": len(pairs)}, "dropped": dropped}
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _spelling(model: Engine | Vocabulary) -> dict[str, Any]:
@@ -202,17 +181,19 @@ def _spelling(model: Engine | Vocabulary) -> dict[str, Any]:
 
 def _written(
     out: Path,
-    tokenizer: Any,
-    run: dict[str, Any],
+    model: Engine | Vocabulary,
+    source: str,
+    settings: dict[str, Any],
     identity: dict[str, Any],
-    make: Callable[[Units], Found],
-    progress: Progress | None,
+    make: Callable[[Units], Made],
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """pairs.jsonl and summary.json of a run that may have been begun, or finished, before."""
+    run = {"verb": "pairs", "model": model.name, "source": source, "version": __version__} | settings
     with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
             pairs, account = make(Units(Journal(out / JOURNAL), progress))
-            rows = (pair_row(pair, problem) | token_texts(pair, tokenizer) for problem, pair in pairs)
+            rows = (pair_row(pair, problem) | token_texts(pair, model.tokenizer) for problem, pair in pairs)
             write_whole(out / PAIRS, (to_json(row) + "\n" for row in rows))
             summary = run | account | describe([pair for _, pair in pairs])
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
@@ -221,27 +202,19 @@ def _written(
 
 
 def describe(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Lengths in tokens and weights of pairs: mean and largest, of the weights also the smallest.
+    """Lengths in tokens and weights of pairs; `rejected_weights` is null where no pair has any."""
 
-    `rejected_weights` is null where no pair has any, and tells the mean, and the share above one half, over tokens.
-    """
-    lengths = {
-        name: [len(getattr(pair, f"{name}_ids")) for pair in pairs] for name in ("prompt", "chosen", "rejected")
-    }  # fmt: skip
-    tokens = np.array([w for pair in pairs for w in pair.rejected_weights or ()])
-    weight = np.array([pair.weight for pair in pairs])
+    def mean(values: Any) -> float:
+        return round(float(np.mean(values)), 6)
+
+    lengths = {part: [len(getattr(pair, f"{part}_ids")) for pair in pairs] for part in ("prompt", "chosen", "rejected")}
+    tokens = np.array([weight for pair in pairs for weight in pair.rejected_weights or ()])
+    weights = [pair.weight for pair in pairs]
+    rejected = (
+        {"tokens": len(tokens), "mean": mean(tokens), "share_above_half": mean(tokens > 0.5)} if len(tokens) else None
+    )
     return {
-        "tokens": {name: {"mean": round(float(np.mean(n)), 2), "most": max(n)} for name, n in lengths.items()},
-        "rejected_weights": {
-            "tokens": len(tokens),
-            "mean": round(float(tokens.mean()), 6),
-            "share_above_half": round(float((tokens > 0.5).mean()), 6),
-        }
-        if len(tokens)
-        else None,
-        "weight": {
-            "mean": round(float(weight.mean()), 6),
-            "least": round(float(weight.min()), 6),
-            "most": round(float(weight.max()), 6),
-        },
+        "tokens": {part: {"mean": round(float(np.mean(n)), 2), "most": max(n)} for part, n in lengths.items()},
+        "rejected_weights": rejected,
+        "weight": {"mean": mean(weights), "least": round(min(weights), 6), "most": round(max(weights), 6)},
     }

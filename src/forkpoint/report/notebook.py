@@ -44,7 +44,7 @@ def _fragment(page: Page | None, responses: Sequence[Row] = ()) -> str:
 
 def _response(row: Row, scores: Sequence[Score], columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
     """A response shaded by each of the scores, as the template takes it; the columns stand in the tooltips."""
-    texts = [_text(row, score, columns) for score in scores or [None]]
+    texts = [_text(row, score, columns) for score in scores] or [_text(row, None, columns)]
     return {"heading": heading_of(row), "question": row.get("question"), "texts": texts}
 
 

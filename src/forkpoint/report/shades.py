@@ -93,9 +93,7 @@ def scores_of(row: Row) -> list[Score]:
 def values_of(row: Row, key: str) -> list[Any]:
     """A number (or a category's name) a token, None where there is none; empty where the row has no such score."""
     values = row.get("success" if key == "drop" else key) or ()
-    known = [
-        value if isinstance(value, str) or (value is not None and math.isfinite(value)) else None for value in values
-    ]
+    known: list[Any] = [v if isinstance(v, str) or (v is not None and math.isfinite(v)) else None for v in values]
     if key == "drop":
         return [None if a is None or b is None else a - b for a, b in pairwise(known)]
     return known[1:] if key == "success" else known

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from forkpoint.proportions import Interval, clustered_interval
 
 RESAMPLES = 2000
-METRICS = ("hit_rate", "mean_reciprocal_rank", "auc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,100 +43,72 @@ def reciprocal_rank(scores: Float[np.ndarray, " T"], critical: int) -> float:
     return float(np.mean(1.0 / np.arange(above + 1, above + tied + 1)))
 
 
-def wins(critical: Float[np.ndarray, " m"], others: Float[np.ndarray, " n"]) -> float:
+def wins(critical: Float[np.ndarray, " m"], rest: Float[np.ndarray, " n"]) -> float:
     """Pairs of a critical and another token in which the critical one scores higher; a tie is half a win."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, critical, "left").sum()
-    return float(below + np.searchsorted(ordered, critical, "right").sum()) / 2
+    ordered = np.sort(rest)
+    return float(sum(np.searchsorted(ordered, critical, side).sum() for side in ("left", "right"))) / 2
+
+
+MEANS = {"hit_rate": hit, "mean_reciprocal_rank": reciprocal_rank}  # over problems, of means over their trajectories
+METRICS = (*MEANS, "auc")
 
 
 def agreement(trajectories: Sequence[Labelled], seed: int = 0) -> dict[str, Any]:
     """Hit rate, mean reciprocal rank and AUC of every scorer, and how the first one differs from each other.
 
     Hit rate and mean reciprocal rank are means over problems of the means over their trajectories; the AUC is over all
-    tokens of all trajectories together, critical or not (chance 0.5; None, with its intervals and differences, where
-    there is no other token, as in responses of one token). Intervals: `clustered_interval` for the hit rate,
-    so that 0 hits is no certainty, percentiles of a bootstrap over problems for the rest and for the differences.
-    With one problem they are all that is possible.
+    tokens of all trajectories together (chance 0.5; None where there is no other token, as in responses of one token).
+    Intervals: `clustered_interval` for the hit rate, so that 0 hits is no certainty, else percentiles of a bootstrap
+    over problems; with one problem they are all that is possible.
     """
     problems = sorted({t.problem for t in trajectories})
     members = [[t for t in trajectories if t.problem == p] for p in problems]
-    draws = np.random.default_rng(seed).multinomial(len(problems), [1 / len(problems)] * len(problems), RESAMPLES)
-    names = list(trajectories[0].scores)
-    found = {name: _metrics(members, name, draws.astype(np.float64)) for name in names}
-    certain = len(problems) > 1
-    scorers = [
-        {"scorer": name}
-        | {metric: _rounded(found[name][metric][0]) for metric in METRICS}
-        | {f"{metric}_ci95": _ends(_interval(members, name, metric, found[name], certain)) for metric in METRICS}
-        for name in names
-    ]
-    comparisons = [
-        {"a": names[0], "b": name} | _differences(found[names[0]], found[name], certain) for name in names[1:]
-    ]
+    n, names = len(problems), list(trajectories[0].scores)
+    draws = np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, [1 / n] * n, RESAMPLES)])
+    values = {name: metric_values(members, name, draws) for name in names}
+    scorers = []
+    for name in names:
+        figures = _figures(values[name], None if n > 1 else (0.0, 1.0))
+        hits = clustered_interval([[hit(t.scores[name], t.critical) for t in group] for group in members])
+        figures["hit_rate_ci95"] = [round(end, 6) for end in hits]
+        ordered = (*METRICS, *(f"{metric}_ci95" for metric in METRICS))
+        scorers.append({"scorer": name} | {key: figures[key] for key in ordered})
+    comparisons = []
+    for name in names[1:]:
+        differences = {metric: values[names[0]][metric] - values[name][metric] for metric in METRICS}
+        comparisons.append({"a": names[0], "b": name} | _figures(differences, None if n > 1 else (-1.0, 1.0)))
     return {
         "trajectories": len(trajectories),
-        "problems": len(problems),
+        "problems": n,
         "tokens": sum(len(t.scores[names[0]]) for t in trajectories),
         "scorers": scorers,
         "comparisons": comparisons,
     }
 
 
-Found = dict[str, tuple[float, np.ndarray]]  # by metric: the value, and its value in every resample
-
-
-def _metrics(members: list[list[Labelled]], name: str, draws: Float[np.ndarray, "resamples problems"]) -> Found:
-    found: Found = {}
-    for metric, of_one in (("hit_rate", hit), ("mean_reciprocal_rank", reciprocal_rank)):
+def metric_values(
+    members: list[list[Labelled]], name: str, draws: Float[np.ndarray, "r problems"]
+) -> dict[str, Float[np.ndarray, " r"]]:
+    """A scorer's metrics where problem i, whose trajectories are members[i], is there as often as a row says."""
+    values = {}
+    for metric, of_one in MEANS.items():
         means = np.array([np.mean([of_one(t.scores[name], t.critical) for t in group]) for group in members])
-        found[metric] = float(means.mean()), draws @ means / len(means)
-    found["auc"] = _auc(members, name, draws)
-    return found
-
-
-def _auc(members: list[list[Labelled]], name: str, draws: np.ndarray) -> tuple[float, np.ndarray]:
-    """The AUC over all tokens, and that of each resample: problem i drawn w_i times gives Σ w_i w_j wins_ij."""
+        values[metric] = draws @ means / len(means)
     critical = [np.array([t.scores[name][t.critical] for t in group]) for group in members]
-    others = [np.concatenate([np.delete(t.scores[name], t.critical) for t in group]) for group in members]
-    won = np.array([[wins(c, o) for o in others] for c in critical])
-    pairs = np.outer([len(c) for c in critical], [len(o) for o in others])
+    rest = [np.concatenate([np.delete(t.scores[name], t.critical) for t in group]) for group in members]
+    won = np.array([[wins(c, r) for r in rest] for c in critical])
+    pairs = np.outer([len(c) for c in critical], [len(r) for r in rest])
     with np.errstate(invalid="ignore"):  # no other token at all, in trajectories of one token: no AUC
-        whole = won.sum() / pairs.sum()
-        resampled = ((draws @ won) * draws).sum(1) / ((draws @ pairs) * draws).sum(1)
-    return float(whole), resampled
+        values["auc"] = ((draws @ won) * draws).sum(1) / ((draws @ pairs) * draws).sum(1)  # Σ w_i w_j wins_ij
+    return values
 
 
-def _interval(members: list[list[Labelled]], name: str, metric: str, found: Found, certain: bool) -> Interval | None:
-    if math.isnan(found[metric][0]):
-        return None
-    if metric == "hit_rate":
-        return clustered_interval([[hit(t.scores[name], t.critical) for t in group] for group in members])
-    return _percentiles(found[metric][1]) if certain else (0.0, 1.0)
-
-
-def _differences(a: Found, b: Found, certain: bool) -> dict[str, Any]:
-    """Each metric of a minus that of b, on the same resamples of problems."""
-    parts: dict[str, Any] = {}
-    for metric in METRICS:
-        difference = a[metric][0] - b[metric][0]
-        parts[metric] = _rounded(difference)
-        if math.isnan(difference):
-            interval = None
-        else:
-            interval = _percentiles(a[metric][1] - b[metric][1]) if certain else (-1.0, 1.0)
-        parts[f"{metric}_ci95"] = _ends(interval)
-    return parts
-
-
-def _percentiles(values: np.ndarray) -> Interval:
-    low, high = np.nanquantile(values, [0.025, 0.975])  # a resample of undefined values has none
-    return float(low), float(high)
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
-
-
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [round(end, 6) for end in interval]
+def _figures(values: Mapping[str, np.ndarray], interval: Interval | None) -> dict[str, Any]:
+    """Each metric's first value and its interval, by default percentiles of the others, to six digits."""
+    figures: dict[str, Any] = {}
+    for metric, (value, *resampled) in values.items():
+        figures |= {metric: None, f"{metric}_ci95": None}
+        if not math.isnan(value):
+            ends = interval or np.nanquantile(resampled, [0.025, 0.975])  # a resample of undefined values has none
+            figures |= {metric: round(float(value), 6), f"{metric}_ci95": [round(float(end), 6) for end in ends]}
+    return figures

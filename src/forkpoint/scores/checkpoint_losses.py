@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from forkpoint import __version__
 from forkpoint.engines.identity import vocabulary_digest
 from forkpoint.engines.local.head import head_of
 from forkpoint.files import claimed, fingerprint, read_json, to_json, whole_file, write_whole
-from forkpoint.scores.documents import document_line
 from forkpoint.scores.dynamics import DOCUMENTS, Dynamics, class_names, classify, dynamics_summary
-from forkpoint.scores.row_losses import row_losses
-from forkpoint.scores.store import Store
+from forkpoint.scores.row_losses import Step, row_losses
+from forkpoint.scores.store import Store, document_line
 from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import Results, UserError
 
@@ -32,15 +31,15 @@ def checkpoints_of(paths: Sequence[Path]) -> list[Path]:
 
     Raises UserError for a path that is neither, and for fewer than two models.
     """
-    found: list[Path] = []
+    models: list[Path] = []
     for path in paths:
-        inside = [p for p in path.glob("*") if _is_model(p)] if path.is_dir() and not _is_model(path) else [path]
-        if not inside or not _is_model(inside[0]):
+        inside = [path] if _is_model(path) else list(filter(_is_model, path.glob("*")))
+        if not inside:
             raise UserError(f"{path} is no model and holds none")
-        found += sorted(inside, key=lambda p: (_number(p.name), p.name))
-    if len(found) < 2:
+        models += sorted(inside, key=lambda p: (_number(p.name), p.name))
+    if len(models) < 2:
         raise UserError("dynamics need at least two checkpoints: name them with --checkpoints, in order")
-    return found
+    return models
 
 
 def _is_model(path: Path) -> bool:
@@ -65,10 +64,9 @@ def study(
 ) -> dict[str, Any]:
     """Class the tokens of a store's first `limit` rows by their losses at the checkpoints; returns summary.json.
 
-    `load` gives a model and its tokenizer by path. Writes losses/NAME.npy, float32 [n] over all rows' tokens, NaN where
-    none is predicted; documents.jsonl, the first `shown` rows with a number a token from each column; and summary.json.
-    A repeated call goes on with the checkpoints that are missing. Raises UserError for models whose
-    tokens are not the store's, and for two checkpoints of the same name.
+    `load` gives a model and its tokenizer by path. Writes losses/NUMBER.npy, float32 [n] over all rows' tokens;
+    documents.jsonl, the first `shown` rows; and summary.json. A repeated call goes on with the checkpoints that are
+    missing. Raises UserError for models whose tokens are not the store's.
     """
     names = [path.name for path in checkpoints]
     if len(set(names)) < len(names):
@@ -81,11 +79,11 @@ def study(
         if not (out / SUMMARY).exists():
             rows = range(min(limit, len(store)))
             (out / LOSSES).mkdir(exist_ok=True)
-            steps = [partial(progress, name) if progress else None for name in names]
-            losses = np.stack([
-                _losses(load, path, store, rows, out / LOSSES / f"{i:03}.npy", step)
-                for i, (path, step) in enumerate(zip(checkpoints, steps, strict=True))
-            ])  # fmt: skip
+            files = [out / LOSSES / f"{i:03}.npy" for i in range(len(checkpoints))]
+            for name, path, file in zip(names, checkpoints, files, strict=True):
+                if not file.exists():
+                    _measure(load, path, store, rows, file, partial(progress, name) if progress else None)
+            losses = np.stack([np.load(file, allow_pickle=False) for file in files])
             dynamics = classify(losses)
             tokenizer = load(str(checkpoints[-1]))[1]
             lines = _documents(store, rows[:shown], losses[-1], dynamics, tokenizer)
@@ -96,38 +94,26 @@ def study(
     return Results(read_json(out / SUMMARY))
 
 
-def _losses(
-    load: Load, checkpoint: Path, store: Store, rows: range, path: Path, step: Callable[[int, int, int], None] | None
-) -> Float32[np.ndarray, " n"]:  # fmt: skip
-    """The losses of the rows' tokens under one checkpoint, from the file if it is there."""
-    if not path.exists():
-        model, tokenizer = load(str(checkpoint))
-        if vocabulary_digest(tokenizer) != store.facts["vocabulary"]:
-            raise UserError(f"{store.path} was made with other tokens than those of {checkpoint}")
-        parts: dict[int, np.ndarray] = {}
-        tokens = 0
-        for i, loss, _ in row_losses(model, head_of(model), [store[i].row for i in rows]):
-            parts[i] = loss
-            tokens += len(loss)
-            if step:
-                step(len(parts), len(rows), tokens)
-        with whole_file(path) as file:
-            np.save(file, np.concatenate([parts[i] for i in rows]), allow_pickle=False)
-    found: np.ndarray = np.load(path, allow_pickle=False)
-    return found
+def _measure(load: Load, checkpoint: Path, store: Store, rows: range, path: Path, step: Step | None) -> None:
+    """Write the losses of the rows' tokens under one checkpoint to a file."""
+    model, tokenizer = load(str(checkpoint))
+    if vocabulary_digest(tokenizer) != store.facts["vocabulary"]:
+        raise UserError(f"{store.path} was made with other tokens than those of {checkpoint}")
+    losses = [loss for loss, _ in row_losses(model, head_of(model), [store[i].row for i in rows], step=step)]
+    with whole_file(path) as file:
+        np.save(file, np.concatenate(losses), allow_pickle=False)
 
 
-def _documents(store: Store, rows: range, last: np.ndarray, dynamics: Dynamics, tokenizer: Any) -> list[dict[str, Any]]:
+def _documents(
+    store: Store, rows: range, last: Float32[np.ndarray, " n"], dynamics: Dynamics, tokenizer: Any
+) -> Iterator[dict[str, Any]]:
     """The rows as the page reads them."""
-    lines = []
     begin = 0
     for i in rows:
         scored = store[i]
-        end = begin + len(scored.row.ids)
-        columns = {"loss": last[begin:end], "delta": dynamics.delta[begin:end], **scored.scores}
+        own = slice(begin, begin := begin + len(scored.row.ids))
+        columns = {"loss": last[own], "delta": dynamics.delta[own], **scored.scores}
         if "reference_loss" in scored.scores:
-            columns["excess_loss"] = last[begin:end] - scored.scores["reference_loss"]
+            columns["excess_loss"] = last[own] - scored.scores["reference_loss"]
         line = document_line(i, scored, tokenizer, columns)
-        lines.append(line | {"class": class_names(dynamics.classes[begin:end])})
-        begin = end
-    return lines
+        yield line | {"class": class_names(dynamics.classes[own])}

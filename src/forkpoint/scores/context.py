@@ -21,9 +21,8 @@ Documents = Literal["isolated", "packed"]
 class Context:
     """The context policy of rows of at most `length` tokens.
 
-    `isolated` documents have rows of their own; `packed` ones follow one another, and see those before them in their
-    row. A longer stretch is cut into rows that begin `stride` tokens apart: the first length - stride tokens of all but
-    its first row stand there as context only, and count in the row before.
+    `isolated` documents have rows of their own; `packed` ones see those before them in their row. A longer stretch is
+    cut into rows that begin `stride` tokens apart; what overlaps the row before is there as context only.
     """
 
     documents: Documents = "isolated"
@@ -33,9 +32,8 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens that are read together: `ids` [T], the offsets in it at which documents begin, how many leading tokens
-    are context only, and the number of the document that its first token is of. A document without tokens begins where
-    the next one does, so that counting beginnings gives every token's document."""
+    """Tokens that are read together: `ids` [T], the offsets at which documents begin (those without tokens where the
+    next one does), how many leading tokens are context only, and the number of the document of the first token."""
 
     ids: Int32[np.ndarray, " T"]
     starts: tuple[int, ...]
@@ -56,43 +54,31 @@ def check_context(context: Context) -> None:
 def rows_of(documents: Sequence[tuple[int, Sequence[int]]], context: Context) -> Iterator[Row]:
     """The rows of the token ids of documents whose numbers follow one another. Rows in which no token counts are left
     out."""
-    if context.documents == "isolated":
-        pieces = [[document] for document in documents]
-    else:
-        pieces = [list(documents)] if documents else []
-    for piece in pieces:
-        ids = np.concatenate([np.asarray(tokens, dtype=np.int32) for _, tokens in piece])
-        starts = np.cumsum([0, *(len(tokens) for _, tokens in piece)])[:-1]
-        for begin, end, seen in _windows(len(ids), context):
-            inside = starts[(starts >= begin) & (starts < end)]
-            first = piece[int(np.searchsorted(starts, begin, side="right")) - 1][0]
-            row = Row(ids[begin:end], tuple(int(s) - begin for s in inside), seen, first)
-            if counted(len(row.ids), row.starts, row.context).any():
+    stretches = [[document] for document in documents] if context.documents == "isolated" else [documents]
+    for stretch in filter(len, stretches):
+        ids = np.concatenate([np.asarray(tokens, dtype=np.int32) for _, tokens in stretch])
+        starts = np.cumsum([0, *(len(tokens) for _, tokens in stretch)])[:-1]
+        last = max(0, len(ids) - context.length)  # where the last row may begin at the earliest
+        for begin in range(0, last + context.stride, context.stride):
+            part = ids[begin : begin + context.length]
+            inside = starts[(starts >= begin) & (starts < begin + len(part))]
+            first = stretch[int(np.searchsorted(starts, begin, side="right")) - 1][0]
+            overlap = context.length - context.stride if begin else 0
+            row = Row(part, tuple(int(start) - begin for start in inside), overlap, first)
+            if counted(len(part), row.starts, overlap).any():
                 yield row
 
 
 def counted(length: int, starts: Sequence[int], context: int) -> Bool[np.ndarray, " T"]:
     """Which tokens of a row are predicted and count: not the first one, nor a document's first, nor mere context."""
-    found = np.ones(length, dtype=bool)
-    found[: max(context, 1)] = False
-    found[list(starts)] = False
-    return found
+    mask = np.ones(length, dtype=bool)
+    mask[: max(context, 1)] = False
+    mask[list(starts)] = False
+    return mask
 
 
 def document_of_tokens(row: Row) -> Int64[np.ndarray, " T"]:
     """The number of the document that each token of a row is of."""
-    begins = np.zeros(len(row.ids), dtype=np.int64)
-    np.add.at(begins, list(row.starts), 1)
+    begins = np.bincount(np.array(row.starts, dtype=int), minlength=len(row.ids))
     begins[0] = 0
     return row.document + begins.cumsum()
-
-
-def _windows(length: int, context: Context) -> Iterator[tuple[int, int, int]]:
-    """Begin, end and leading context of the rows of a stretch of tokens."""
-    begin, seen = 0, 0
-    while True:
-        end = min(begin + context.length, length)
-        yield begin, end, seen
-        if end == length:
-            return
-        begin, seen = begin + context.stride, context.length - context.stride

@@ -30,10 +30,7 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
 
     Positive: of each question, one of the responses with its most frequent correct answer. Negative: one response for
     each of its most frequent wrong answers, the most frequent first, until these answers cover half of the question's
-    wrong responses that hold an answer. Equal answers are merged by `answer_key`; of equally frequent ones the one that
-    was sampled first goes first. Which response stands for an answer is drawn from (seed, question, answer) alone.
-
-    Raises UserError where either set would be empty.
+    wrong responses that hold an answer (`by_frequency`, `one_of`). Raises UserError where either set would be empty.
     """
     questions = grouped(samples, lambda s: s.problem.id)
     positive: list[Trajectory] = []
@@ -42,14 +39,17 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
     for question in questions:
         correct = [s for s in question if s.correct]
         wrong = [s for s in question if not s.correct and s.answer is not None]
-        dropped["no_answer"] += sum(not s.correct and s.answer is None for s in question)
+        dropped["no_answer"] += len(question) - len(correct) - len(wrong)
         if correct:
             positive.append(one_of(by_frequency(correct)[0], seed))
             dropped["other_correct"] += len(correct) - 1
-        chosen = _most_frequent(wrong)
-        negative += [one_of(group, seed) for group in chosen]
-        covered = sum(map(len, chosen))
-        dropped["same_wrong_answer"] += covered - len(chosen)
+        covered = 0
+        for group in by_frequency(wrong):
+            if covered >= NEGATIVE_SHARE * len(wrong):
+                break
+            covered += len(group)
+            negative.append(one_of(group, seed))
+            dropped["same_wrong_answer"] += len(group) - 1
         dropped["rarer_wrong_answer"] += len(wrong) - covered
     _check(samples, positive, negative)
     counts = {
@@ -78,30 +78,16 @@ def about_few(counts: Mapping[str, int]) -> str | None:
 
 
 def _check(samples: Sequence[Trajectory], positive: Group, negative: Group) -> None:
-    if not samples:
+    n = len(samples)
+    if not n:
         raise UserError("there are no samples to tune a positive and a negative model on")
-    if not positive:
-        raise UserError(
-            f"none of the {len(samples)} samples is correct, so there is nothing to tune the positive model on; "
-            "sample more responses a question, easier questions, or at a lower temperature"
-        )
-    if not negative:
-        what = (
-            f"all {len(samples)} samples are correct"
-            if all(s.correct for s in samples)
-            else "none of the wrong samples holds an answer"
-        )
-        raise UserError(
-            f"{what}, so there is nothing to tune the negative model on; "
-            "sample more responses a question, harder questions, or at a higher temperature"
-        )
-
-
-def _most_frequent(wrong: Group) -> list[Group]:
-    """The groups of equal answers, the most frequent first, that together cover NEGATIVE_SHARE of the responses."""
-    chosen: list[Group] = []
-    for group in by_frequency(wrong):
-        if sum(map(len, chosen)) >= NEGATIVE_SHARE * len(wrong):
-            break
-        chosen.append(group)
-    return chosen
+    for name, responses, level, temperature, reason in (
+        ("positive", positive, "easier", "lower", f"none of the {n} samples is correct"),
+        ("negative", negative, "harder", "higher", f"all {n} samples are correct" if all(s.correct for s in samples)
+         else "none of the wrong samples holds an answer"),
+    ):  # fmt: skip
+        if not responses:
+            raise UserError(
+                f"{reason}, so there is nothing to tune the {name} model on; sample more responses a question, {level} "
+                f"questions, or at a {temperature} temperature"
+            )

@@ -3,8 +3,8 @@
     log s_t = (1+β) log p⁺(y_t|·) − β log p⁻(y_t|·) − log Z_t,   Z_t = Σ_v exp((1+β) log p⁺(v|·) − β log p⁻(v|·))
 
 (Critical Tokens Matter, arXiv 2411.19943, section 3). The normalisers of p⁺ and p⁻ cancel, so s is the softmax of the
-combined logits (1+β) l⁺ − β l⁻. Hidden states are kept for the wanted positions only, and meet the output matrix in
-blocks of rows and of the vocabulary: logits [B, T, V] never exist.
+combined logits (1+β) l⁺ − β l⁻. Hidden states meet the output matrix in blocks of rows and of the vocabulary: logits
+[B, T, V] never exist.
 
 Shapes: B sequences, T positions, n rows (wanted positions of a batch), H hidden size, V vocabulary, v a part of it.
 """
@@ -14,23 +14,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from forkpoint.engines.local.head import Head, head_of, hidden_at
 from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.memory import LOGITS_COPIES
-from forkpoint.engines.local.scoring import PAD
 from forkpoint.engines.local.token_choice import row_facts
 from forkpoint.engines.local.trunk_attention import forward_lock
 from forkpoint.sampling.processors import policy_logits
+from forkpoint.scores.context import Row
+from forkpoint.scores.row_losses import batch_of
 from forkpoint.types import Sampling, TokenScores, Trajectory, UserError
 
 CHUNK_COPIES = 6  # float32 [n, v] held at once: both models' logits, their combination, and the sums' temporaries
@@ -38,21 +38,12 @@ LEAST_BUDGET, MODEL_SHARE = 2**26, 0.05  # bytes that a pass may take beside the
 MOST_TOKENS = 16_384  # padded tokens in one forward pass
 
 
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """Natural logarithms of s_t, p⁺(y_t|·) and p⁻(y_t|·); each [n], float64."""
-
-    log_s: Tensor
-    positive: Tensor
-    negative: Tensor
-
-
 def contrast(
     chunks: Iterable[tuple[Float[Tensor, "n v"], Float[Tensor, "n v"]]], targets: Int64[Tensor, " n"], beta: float
-) -> Contrast:
-    """log s of the target tokens from the positive and the negative model's logits, part by part of the vocabulary.
+) -> Float64[Tensor, "3 n"]:
+    """log s, log p⁺ and log p⁻ of the target tokens from the positive and the negative model's logits.
 
-    The parts follow one another in the vocabulary's order and together are all of it; beta ≥ 0.
+    These come part by part of the vocabulary, in its order, and together are all of it; beta ≥ 0.
     """
     n, first = len(targets), 0
     sums = torch.full((3, n), -math.inf, dtype=torch.float64)  # log Σ_v exp of: combined, positive, negative
@@ -66,7 +57,7 @@ def contrast(
             sums[i] = torch.logaddexp(sums[i], logits.logsumexp(-1).cpu().double())
             own[i, here.cpu()] = logits[here, targets[here] - first].cpu().double()
         first = last
-    return Contrast(*(own - sums))
+    return own - sums
 
 
 @contextmanager
@@ -102,15 +93,15 @@ class SharedBase:
         `s` (1 for tokens of `ends`: the end of a response is never penalised), `logprob_positive`, `logprob_negative`,
         and, of the base model, `logprob`, `policy_prob` (under `sampling`) and `entropy` (nats, before sampling).
         """
-        found: dict[int, TokenScores] = {}
+        scores: dict[int, TokenScores] = {}
         for batch in self._batches(trajectories):
             parts = [trajectories[i] for i in batch]
+            end = 0
             columns = self._columns(parts, beta, sampling, ends)
-            cuts = np.cumsum([len(t.token_ids) for t in parts])[:-1]
-            split = {name: np.split(column, cuts) for name, column in columns.items()}
-            for place, (i, part) in enumerate(zip(batch, parts, strict=True)):
-                found[i] = TokenScores(part, {name: pieces[place] for name, pieces in split.items()})
-        return [found[i] for i in range(len(trajectories))]
+            for i, part in zip(batch, parts, strict=True):
+                own = slice(end, end := end + len(part.token_ids))
+                scores[i] = TokenScores(part, {name: column[own] for name, column in columns.items()})
+        return [scores[i] for i in range(len(trajectories))]
 
     def _batches(self, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
         """Indices of trajectories of similar length, as many as the budget allows in one forward pass."""
@@ -131,53 +122,48 @@ class SharedBase:
     def _columns(
         self, batch: Sequence[Trajectory], beta: float, sampling: Sampling, ends: Sequence[int]
     ) -> dict[str, np.ndarray]:
-        width = max(len(t.prompt_ids) + len(t.token_ids) for t in batch)
-        padded = [[*t.prompt_ids, *t.token_ids] for t in batch]
-        device = self.model.device
-        ids = torch.tensor([[*row, *[PAD] * (width - len(row))] for row in padded], device=device)
-        rows = torch.cat([
-            torch.arange(len(t.token_ids)) + b * width + len(t.prompt_ids) - 1 for b, t in enumerate(batch)
-        ]).to(device)  # fmt: skip
-        targets = torch.cat([torch.tensor(t.token_ids) for t in batch]).to(device)
-        self.adapted.set_adapter("positive")
-        positive = hidden_at(self.model, ids, rows)
-        self.adapted.set_adapter("negative")
-        negative = hidden_at(self.model, ids, rows)
+        parts = [Row(np.array([*t.prompt_ids, *t.token_ids]), (), len(t.prompt_ids), 0) for t in batch]
+        tensors = batch_of(parts)
+        ids, rows, targets = (part.to(self.model.device) for part in (tensors.ids, tensors.rows, tensors.targets))
+        hidden = {}
+        for name in ("positive", "negative"):
+            self.adapted.set_adapter(name)
+            hidden[name] = hidden_at(self.model, ids, rows)
         with self.adapted.disable_adapter():
             base = hidden_at(self.model, ids, rows)
-        columns = self._base(base, targets, sampling) | self._contrast(positive, negative, targets, beta)
-        if not np.isfinite(columns["logprob_positive"] + columns["logprob_negative"]).all():
+        logprob, policy_prob, entropy = self._base(base, targets, sampling)
+        log_s, positive, negative = self._contrast(hidden["positive"], hidden["negative"], targets, beta)
+        if not bool(torch.isfinite(positive + negative).all()):
             raise UserError("an adapter makes the model's logits NaN or infinite; tune it with a lower learning rate")
-        columns["s"][np.isin(targets.cpu().numpy(), list(ends))] = 1.0
-        return columns
+        s = log_s.exp().masked_fill_(torch.isin(tensors.targets, torch.tensor(ends, dtype=torch.long)), 1.0)
+        columns = {"logprob": logprob, "policy_prob": policy_prob, "entropy": entropy, "s": s,
+                   "logprob_positive": positive, "logprob_negative": negative}  # fmt: skip
+        return {name: column.numpy() for name, column in columns.items()}
 
-    def _contrast(self, positive: Tensor, negative: Tensor, targets: Tensor, beta: float) -> dict[str, np.ndarray]:
-        size = self._rows(CHUNK_COPIES, self.head.parts()[0][1])
+    def _contrast(self, positive: Tensor, negative: Tensor, targets: Tensor, beta: float) -> Float64[Tensor, "3 n"]:
         blocks = []
-        for at in range(0, len(targets), size):
-            p, m = positive[at : at + size], negative[at : at + size]
-            chunks = ((self.head.logits(p, *part), self.head.logits(m, *part)) for part in self.head.parts())
-            blocks.append(contrast(chunks, targets[at : at + size], beta))
-        return {
-            "s": torch.cat([b.log_s for b in blocks]).exp().numpy(),
-            "logprob_positive": torch.cat([b.positive for b in blocks]).numpy(),
-            "logprob_negative": torch.cat([b.negative for b in blocks]).numpy(),
-        }
+        for part in self._blocks(len(targets), CHUNK_COPIES, self.head.parts()[0][1]):
+            chunks = (
+                (self.head.logits(positive[part], *tokens), self.head.logits(negative[part], *tokens))
+                for tokens in self.head.parts()
+            )
+            blocks.append(contrast(chunks, targets[part], beta))
+        return torch.cat(blocks, 1)
 
-    def _base(self, hidden: Tensor, targets: Tensor, sampling: Sampling) -> dict[str, np.ndarray]:
-        """What the untuned model says; a truncation needs whole rows of the vocabulary, so few rows at a time."""
-        size = self._rows(LOGITS_COPIES, self.head.weight.shape[0])
+    def _base(self, hidden: Tensor, targets: Tensor, sampling: Sampling) -> Float64[Tensor, "3 n"]:
+        """Of the untuned model: log-probability, probability under `sampling`, and entropy. A truncation needs whole
+        rows of the vocabulary, so few rows at a time."""
         blocks = []
-        for at in range(0, len(targets), size):
-            logits, own = self.head.all_logits(hidden[at : at + size]), targets[at : at + size, None]
+        for part in self._blocks(len(targets), LOGITS_COPIES, self.head.weight.shape[0]):
+            logits, own = self.head.all_logits(hidden[part]), targets[part, None]
             facts = row_facts(logits, with_entropy=True)
             if not bool(torch.isfinite(facts.log_z).all()):
                 raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
             policy = torch.softmax(policy_logits(logits, sampling), -1).gather(-1, own)
             blocks.append(torch.stack([(logits.gather(-1, own) - facts.log_z)[:, 0], policy[:, 0], facts.entropy]))
-        table = torch.cat(blocks, 1).double().cpu().numpy()
-        return dict(zip(("logprob", "policy_prob", "entropy"), table, strict=True))
+        return torch.cat(blocks, 1).double().cpu()
 
-    def _rows(self, copies: int, vocabulary: int) -> int:
-        """How many rows of so many float32 copies of so many columns fit into the budget."""
-        return max(1, self.budget // (4 * copies * vocabulary))
+    def _blocks(self, n: int, copies: int, vocabulary: int) -> list[slice]:
+        """Runs of rows, of which so many float32 copies of so many columns fit into the budget."""
+        size = max(1, self.budget // (4 * copies * vocabulary))
+        return [slice(at, at + size) for at in range(0, n, size)]

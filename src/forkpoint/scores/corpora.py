@@ -1,7 +1,6 @@
 """A text corpus of any size as a stream of documents: from files, a directory of them, or a data set on the Hub.
 
-Knows where documents come from and in which order. Knows nothing of tokenizers or models, and holds no more than a few
-documents (of a Parquet file one page, of a text without blank lines and of a JSON array all of it).
+Knows nothing of tokenizers or models, and holds a few documents at a time (of a JSON array all).
 """
 
 from __future__ import annotations
@@ -13,16 +12,7 @@ from itertools import chain, groupby
 from pathlib import Path
 
 from forkpoint.jsonl import Row, checked_text, column, decoded, list_of
-from forkpoint.tasks.data_sets import (
-    guarded,
-    is_path,
-    is_saved,
-    kind_of,
-    loaded_rows,
-    opened,
-    read_rows,
-    saved_rows,
-)
+from forkpoint.tasks.data_sets import guarded, is_path, is_saved, kind_of, loaded_rows, opened, read_rows, saved_rows
 from forkpoint.types import TokenIds, UserError
 
 IDS = "input_ids"
@@ -31,10 +21,7 @@ KNOWN = ".jsonl, .json, .csv, .tsv or .txt (also followed by .gz or .zst), .parq
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus, as text or as token ids. `place` says where it stands ("corpus.jsonl line 7").
-
-    `token_ids` are to be taken as they are; then `text` is None.
-    """
+    """One document of a corpus, as text or as token ids, and where it stands ("corpus.jsonl line 7")."""
 
     place: str
     text: str | None
@@ -52,18 +39,15 @@ def read_corpus(
 ) -> Iterator[Document]:
     """The documents of a file, of a directory's files sorted by path (hidden ones left out), or of a Hub data set.
 
-    Rows are those of `read_rows`, also of a directory that `save_to_disk` wrote: one with `input_ids` is token ids; of
-    any other the `text_column` is the document, which may be empty. In text files (.txt) blank lines part documents, or
-    the file is one (`whole_files`). `split`, `subset` (a configuration's name) and `revision` are for the Hub, which is
-    asked only where no local path is meant. Raises UserError at once for a source that cannot be opened, and after the
-    documents before it for what is damaged or no document.
+    A row is `{"text": "Once upon a time"}` or `{"input_ids": [5, 9]}`; the text stands in `text_column`. Blank lines
+    part the documents of text files (.txt), or the file is one (`whole_files`). `split`, `subset` and `revision` are
+    for the Hub. Raises UserError for a source that cannot be opened, and after the documents before it for a bad row.
     """
     path = os.path.expanduser(source)
     if is_saved(path):
         return _documents(saved_rows(path, split), text_column)
     if os.path.exists(path):
-        files = _files_in(path) if os.path.isdir(path) else [path]
-        return chain.from_iterable([_from_file(file, text_column, whole_files) for file in files])
+        return chain.from_iterable([_from_file(file, text_column, whole_files) for file in corpus_files(source)])
     if is_path(source):
         raise UserError(f"cannot read {source}: there is no such file or directory")
     return _documents(loaded_rows(source, split, subset, revision, streaming=True), text_column)
@@ -74,9 +58,19 @@ def corpus_files(source: str) -> list[str]:
     path = os.path.expanduser(source)
     if is_saved(path):
         return [str(file) for file in sorted(Path(path).rglob("*.arrow"))]
-    if os.path.isdir(path):
-        return _files_in(path)
-    return [path] if os.path.exists(path) else []
+    if not os.path.isdir(path):
+        return [path] if os.path.exists(path) else []
+
+    def refuse(error: OSError) -> None:  # os.walk leaves out what it cannot list otherwise
+        raise UserError(f"cannot read {error.filename}: {error.strerror}")
+
+    files = []
+    for inside, folders, names in os.walk(path, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(inside, name) for name in names if not name.startswith(".") and kind_of(name)]
+    if not files:
+        raise UserError(f"{path} holds no corpus file: no name in it ends in {KNOWN}")
+    return list(map(str, sorted(files)))
 
 
 def _from_file(file: str, text_column: str, whole_files: bool) -> Iterator[Document]:
@@ -86,21 +80,6 @@ def _from_file(file: str, text_column: str, whole_files: bool) -> Iterator[Docum
     if kind == ".txt":
         return guarded(_from_text(file, whole_files), file)
     return _documents(read_rows(file, columns=(IDS, text_column)), text_column)
-
-
-def _files_in(folder: str) -> list[str]:
-    """Every file of a known ending under the folder, sorted by path."""
-
-    def refuse(error: OSError) -> None:  # os.walk leaves out what it cannot list otherwise
-        raise UserError(f"cannot read {error.filename}: {error.strerror}")
-
-    found = []
-    for inside, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(inside, name) for name in names if not name.startswith(".") and kind_of(name)]
-    if not found:
-        raise UserError(f"{folder} holds no corpus file: no name in it ends in {KNOWN}")
-    return list(map(str, sorted(found)))
 
 
 def _from_text(file: str, whole_files: bool) -> Iterator[Document]:
@@ -119,15 +98,11 @@ def _from_text(file: str, whole_files: bool) -> Iterator[Document]:
 
 def _documents(rows: Iterable[tuple[str, Row]], text_column: str) -> Iterator[Document]:
     for place, row in rows:
-        if row.get(IDS) is not None:
-            yield Document(place, None, _ids(row, place))
-        else:
+        if row.get(IDS) is None:
             what = f"{place}: column {text_column!r}"
             yield Document(place, checked_text(column(row, text_column, place), what, blank=True), None)
-
-
-def _ids(row: Row, place: str) -> TokenIds:
-    ids = list_of(row, IDS, int, place)
-    if ids and min(ids) < 0:
-        raise UserError(f"{place}: {IDS} must be whole numbers from 0, but holds {min(ids)}")
-    return tuple(ids)
+            continue
+        ids = list_of(row, IDS, int, place)
+        if min(ids, default=0) < 0:
+            raise UserError(f"{place}: {IDS} must be whole numbers from 0, but holds {min(ids)}")
+        yield Document(place, None, tuple(ids))

@@ -22,11 +22,8 @@ FALL, RISE = -0.2, 0.2  # nats along the line, beyond which a loss has moved (ar
 
 @dataclass(frozen=True, slots=True)
 class Dynamics:
-    """The class of each of n tokens: an index into CLASSES, or NONE.
-
-    `delta` is what the least-squares line changes by from the first checkpoint to the last, in nats; NaN where the
-    class is NONE. `mean` is the loss at the last checkpoint above which a token that did not move is H→H.
-    """
+    """The class of each of n tokens, an index into CLASSES or NONE, and what its least-squares line changes by from the
+    first checkpoint to the last (nats; NaN for NONE). A token that did not move is H→H above the last loss `mean`."""
 
     classes: Int8[np.ndarray, " n"]
     delta: Float32[np.ndarray, " n"]
@@ -37,20 +34,16 @@ def classify(losses: Float[np.ndarray, "C n"], mean: float | None = None) -> Dyn
     """The class of each token by its losses, in nats, at C ≥ 2 equally spaced checkpoints (arXiv 2404.07965).
 
     H→L where the line falls by more than 0.2 nats, L→H where it rises by more; else L→L where the last loss is not
-    above `mean`, and H→H where it is. `mean` is that of all the tokens' last losses, unless the tokens are a part of
-    more and the mean of all is given. A token with a loss that is not finite, at any checkpoint, has no class. Losses
-    count as float32; beside them it takes a few numbers a token.
+    above `mean` (default: that of these tokens' last losses), and H→H where it is. A token with a loss that is not
+    finite has no class.
     """
     assert len(losses) >= 2, "a line needs two checkpoints"
     losses = losses.astype(np.float32, copy=False)
-    known = np.isfinite(losses[0])
-    for row in losses[1:]:
-        known &= np.isfinite(row)
+    known = np.isfinite(losses).all(axis=0)
     last = losses[-1]
     if mean is None:
         mean = float(last.mean(where=known, dtype=np.float64)) if known.any() else float("nan")
-    delta = _line_change(losses)
-    delta[~known] = np.nan
+    delta = np.where(known, _line_change(losses), np.float32(np.nan))
     still = np.where(last > np.float32(mean), HH, LL)
     classes = np.select([~known, delta < np.float32(FALL), delta > np.float32(RISE)], [NONE, HL, LH], still)
     return Dynamics(classes.astype(np.int8), delta, mean)
@@ -58,12 +51,12 @@ def classify(losses: Float[np.ndarray, "C n"], mean: float | None = None) -> Dyn
 
 def _line_change(losses: Float32[np.ndarray, "C n"]) -> Float32[np.ndarray, " n"]:
     """Slope times (C - 1) of each token's least-squares line over the checkpoints 0 to C - 1."""
-    count = len(losses)
-    x = np.arange(count) - (count - 1) / 2
-    weights = x * (count - 1) / (x @ x)
+    n = len(losses)
+    x = np.arange(n) - (n - 1) / 2
+    weights = x * (n - 1) / (x @ x)
     change = np.zeros(losses.shape[1])
     with np.errstate(invalid="ignore"):  # inf - inf of tokens that get no class
-        for i in range(count // 2):  # in pairs, so that a constant loss changes by 0; no float64 copy of all the losses
+        for i in range(n // 2):  # in pairs, so that a constant loss changes by 0; no float64 copy of all the losses
             change += weights[-1 - i] * (losses[-1 - i].astype(np.float64) - losses[i])
     return change.astype(np.float32)
 
@@ -78,13 +71,12 @@ def dynamics_summary(
 ) -> dict[str, Any]:
     """The classes over tokens and checkpoints as plain data, what `dynamics` is in a run's summary.json.
 
-    `{"checkpoints": the C names, "tokens": those with a class, "mean_last_loss", "classes": {name: {"tokens",
-    "share", "mean_loss"}}}`: `share` is of the tokens with a class, and `mean_loss` holds a number a checkpoint. What
-    has no tokens to be taken over is None.
+    `{"checkpoints": ["step-1", "step-2"], "tokens": 40, "mean_last_loss": 1.2, "classes": {"H→L": {"tokens": 10,
+    "share": 0.25, "mean_loss": [2.5, 0.5]}, ...}}`; what has no tokens to be taken over is None.
     """
+    assert len(checkpoints) == len(losses)
     bins = dynamics.classes.astype(np.intp) - NONE
-    counts = np.bincount(bins, minlength=1 + len(CLASSES))[1:].tolist()
-    sums = [np.bincount(bins, weights=row, minlength=1 + len(CLASSES))[1:].tolist() for row in losses]
+    counts, *sums = (np.bincount(bins, weights=row, minlength=1 + len(CLASSES))[1:].tolist() for row in (None, *losses))
     total = sum(counts)
     classes = {
         name: {
@@ -94,6 +86,5 @@ def dynamics_summary(
         }
         for i, (name, n) in enumerate(zip(CLASSES, counts, strict=True))
     }
-    assert len(checkpoints) == len(losses)
     mean = dynamics.mean if np.isfinite(dynamics.mean) else None
     return {"checkpoints": list(checkpoints), "tokens": total, "mean_last_loss": mean, "classes": classes}

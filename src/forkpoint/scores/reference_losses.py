@@ -1,14 +1,13 @@
 """Making a score store: a corpus is read, tokenised, and scored by a reference model, shard by shard.
 
-A shard is a run of documents that depends on the corpus alone, so any process can make any of them, a killed run goes
-on with the first that is missing, and the result is the same bytes. Of several processes each makes its own shards, and
-whoever finds them all there finishes the store.
+A shard is a run of documents that depends on the corpus alone: any process can make any of them, and a killed run goes
+on with the first that is missing. Of several processes whoever finds all shards there finishes the store.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,19 +18,19 @@ from transformers import PreTrainedModel
 
 from forkpoint import __version__
 from forkpoint.engines.identity import vocabulary_digest, weights_digest
-from forkpoint.engines.local.head import head_of, in_eval_mode
+from forkpoint.engines.local.head import head_of
 from forkpoint.files import claim_directory, claimed, to_json, writable, write_whole
 from forkpoint.scores.context import Context, Row, check_context, rows_of
 from forkpoint.scores.corpora import Document
-from forkpoint.scores.documents import SHOWN, document_line
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.row_losses import BATCH_TOKENS, row_losses
-from forkpoint.scores.store import SCORES, STORE, ScoredRow, Shard, open_store, write_facts, write_shard
+from forkpoint.scores.store import SCORES, STORE, ScoredRow, Shard, document_line, open_store, write_facts, write_shard
 from forkpoint.types import Results, TokenIds, UserError
 
 SHARD_CHARACTERS = 4_000_000  # of text; a document's token ids count as four each
+SHOWN = 50  # rows in documents.jsonl
 CLAIM = ".claim"  # held while files that processes share are written
-TEXTS_AT_ONCE = 1000  # that the tokenizer is given
+TEXTS_AT_ONCE = 1000  # in one call of the tokenizer
 Progress = Callable[[str, int, int, int], None]
 
 
@@ -60,26 +59,33 @@ def score_corpus(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> dict[str, Any] | None:
-    """Make the store of a corpus in `out`; without a model it is only tokenised.
+    """Make the store of a corpus in `out`; without a model it is only tokenised. Resumable.
 
-    `name` is what the files call the model; `source` says what the corpus is. Token ids must be below
-    `vocabulary_size`, by default the model's or the tokenizer's. Returns store.json's content, or None where shards of
-    other processes are still missing. A repeated call goes on where it stopped. Raises UserError for a context that
-    does not fit the model, a corpus without tokens, and files that cannot be written.
+    The files call the model `name` and the corpus `source`. Token ids must be below `vocabulary_size` (default: the
+    model's or the tokenizer's). Returns store.json's content, or None where shards of other processes are missing.
+    Raises UserError for a context that does not fit, a corpus without tokens, and files that cannot be written.
     """
     check_context(context)
-    _check_length(model, context)
     facts = {
         "verb": "score", "source": dict(source or {}), "tokenizer": name, "vocabulary": vocabulary_digest(tokenizer),
         "separator": tokenizer.eos_token_id, "version": __version__,
-        "reference": None if model is None else _reference(model, name),
+        "reference": None if model is None else _reference(model, name, context),
     }  # fmt: skip
     config = {**facts, "context": asdict(context), "shard_characters": SHARD_CHARACTERS}
+    size = vocabulary_size or _size(tokenizer, model)
     with claimed(out, config) if part.of == 1 else _claimed_by_parts(out, config):
         if not (out / STORE).exists():
-            size = vocabulary_size or _size(tokenizer, model)
-            last = _make_shards(documents, tokenizer, size, out, context, model, part, batch_tokens, progress)
-            if not _finish(out, facts, context, last):
+            scorer = _Scorer(model, batch_tokens, progress)
+            n = 0
+            for i, shard in enumerate(shards_of(documents)):
+                n = i + 1
+                if (out / STORE).exists():  # another process made the rest
+                    break
+                if i % part.of == part.index and _made(_path(out, i)) is None:
+                    ids = list(_token_ids(shard, tokenizer, size))
+                    scored = scorer.score(list(rows_of(ids, context)), f"shard {n}, rows")
+                    _write(_path(out, i), scored, ids, tokenizer, () if model is None else SCORES)
+            if not _finish(out, facts, context, n):
                 return None
     return Results(open_store(out, check=False).facts)
 
@@ -96,22 +102,15 @@ def _claimed_by_parts(out: Path, config: dict[str, Any]) -> Iterator[None]:
 def _size(tokenizer: Any, model: PreTrainedModel | None) -> int:
     """How many token ids there are: those that the model has vectors of, or the tokenizer a text for."""
     if model is not None:
-        size: int = model.get_input_embeddings().num_embeddings
-        return size
-    ids: list[int] = list(tokenizer.get_vocab().values())
-    return 1 + max(ids)
+        return int(model.get_input_embeddings().num_embeddings)
+    return 1 + int(max(tokenizer.get_vocab().values()))
 
 
-def _check_length(model: PreTrainedModel | None, context: Context) -> None:
-    if model is None:
-        return
+def _reference(model: PreTrainedModel, name: str, context: Context) -> dict[str, Any]:
+    """What the reference model is. UserError where rows are longer than it reads."""
     longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if longest and context.length > longest:
         raise UserError(f"length is {context.length}, but the model reads at most {longest} tokens")
-
-
-def _reference(model: PreTrainedModel, name: str) -> dict[str, Any]:
-    """What the reference model is."""
     return {
         "model": name, "commit": getattr(model.config, "_commit_hash", None), "weights": weights_digest(model),
         "dtype": str(model.dtype).removeprefix("torch."), "attention": model.config._attn_implementation,
@@ -124,7 +123,7 @@ def shards_of(documents: Iterable[Document]) -> Iterator[list[tuple[int, Documen
     size = 0
     for number, document in enumerate(documents):
         shard.append((number, document))
-        size += 4 * len(document.token_ids) if document.text is None else len(document.text)  # type: ignore[arg-type]
+        size += len(document.text or "") + 4 * len(document.token_ids or ())
         if size >= SHARD_CHARACTERS:
             yield shard
             shard, size = [], 0
@@ -132,32 +131,64 @@ def shards_of(documents: Iterable[Document]) -> Iterator[list[tuple[int, Documen
         yield shard
 
 
-def _make_shards(
-    documents: Iterable[Document], tokenizer: Any, size: int, out: Path, context: Context,
-    model: PreTrainedModel | None, part: Part, batch_tokens: int, progress: Progress | None,
-) -> int:  # fmt: skip
-    """Make this process's missing shards; returns how many there are in all."""
-    score = _scorer(model, batch_tokens, progress)
-    last = 0
-    for i, shard in enumerate(shards_of(documents)):
-        last = i + 1
-        path = out / f"shard-{i:05}.arrow"
-        if (out / STORE).exists():  # another process made the rest
-            break
-        if i % part.of == part.index and _made(path) is None:
-            known = list(_token_ids(shard, tokenizer, size))
-            empty = sum(not ids for _, ids in known)
-            scored = score(list(rows_of(known, context)), f"shard {last}, rows")
-            scores = SCORES if model is not None else ()
-            with _writing(path), FileLock(out / CLAIM):
-                if (out / STORE).exists() or _made(path):  # what is there must stay as it is
-                    continue
-                if i == 0 and model is not None:
-                    lines = (document_line(n, row, tokenizer, row.scores) for n, row in enumerate(scored[:SHOWN]))
-                    write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
-                facts = write_shard(path, scored, scores, len(shard), empty)
-                write_whole(path.with_suffix(".json"), to_json(asdict(facts)) + "\n")
-    return last
+def _token_ids(shard: list[tuple[int, Document]], tokenizer: Any, size: int) -> Iterator[tuple[int, TokenIds]]:
+    """Each document's number and token ids, with the end of text after them; none for a document without tokens.
+
+    A text gets what the tokenizer puts around one. Raises UserError for ids outside a vocabulary of `size`.
+    """
+    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    for first in range(0, len(shard), TEXTS_AT_ONCE):
+        part = shard[first : first + TEXTS_AT_ONCE]
+        texts = [document.text for _, document in part if document.text]
+        encoded = iter(tokenizer(texts, verbose=False)["input_ids"] if texts else ())
+        for number, document in part:
+            ids = tuple(next(encoded)) if document.text else document.token_ids or ()
+            if ids and not 0 <= min(ids) <= max(ids) < size:
+                bad = next(token for token in ids if not 0 <= token < size)
+                raise UserError(f"{document.place}: token id {bad} is not one of the tokenizer's 0 to {size - 1}")
+            yield number, ids if not ids or ids[-1:] == end else (*ids, *end)
+
+
+class _Scorer:
+    """The reference model and how many tokens it has scored; without a model rows get no scores."""
+
+    def __init__(self, model: PreTrainedModel | None, batch_tokens: int, progress: Progress | None) -> None:
+        self.model, self.batch_tokens, self.progress = model, batch_tokens, progress
+        self.head = None if model is None else head_of(model)
+        self.tokens = 0
+
+    def score(self, rows: Sequence[Row], label: str) -> list[ScoredRow]:
+        """The rows with their scores."""
+        if self.model is None or self.head is None:
+            return [ScoredRow(row, {}) for row in rows]
+        before = self.tokens
+
+        def step(done: int, of: int, tokens: int) -> None:
+            self.tokens = before + tokens
+            if self.progress:
+                self.progress(label, done, of, self.tokens)
+
+        columns = row_losses(self.model, self.head, rows, self.batch_tokens, step)
+        return [ScoredRow(row, dict(zip(SCORES, both, strict=True))) for row, both in zip(rows, columns, strict=True)]
+
+
+def _path(out: Path, shard: int) -> Path:
+    return out / f"shard-{shard:05}.arrow"
+
+
+def _write(
+    path: Path, rows: Sequence[ScoredRow], ids: Sequence[tuple[int, TokenIds]], tokenizer: Any, scores: Sequence[str]
+) -> None:
+    """Write a shard, and beside it what is known of it, unless another process did; with the first one, its rows."""
+    out = path.parent
+    with _writing(path), FileLock(out / CLAIM):
+        if (out / STORE).exists() or _made(path):  # what is there must stay as it is
+            return
+        if path == _path(out, 0) and scores:
+            lines = (document_line(i, row, tokenizer, row.scores) for i, row in enumerate(rows[:SHOWN]))
+            write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
+        shard = write_shard(path, rows, scores, len(ids), sum(not tokens for _, tokens in ids))
+        write_whole(path.with_suffix(".json"), to_json(asdict(shard)) + "\n")
 
 
 @contextmanager
@@ -172,48 +203,6 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _scorer(
-    model: PreTrainedModel | None, batch_tokens: int, progress: Progress | None
-) -> Callable[[list[Row], str], list[ScoredRow]]:
-    """A function from rows and a label to scored rows; without a model they get no scores."""
-    if model is None:
-        return lambda rows, _: [ScoredRow(row, {}) for row in rows]
-    head = head_of(model)
-    tokens = 0
-
-    def score(rows: list[Row], label: str) -> list[ScoredRow]:
-        nonlocal tokens
-        found: dict[int, ScoredRow] = {}
-        with in_eval_mode(model):
-            for index, *columns in row_losses(model, head, rows, batch_tokens):
-                found[index] = ScoredRow(rows[index], dict(zip(SCORES, columns, strict=True)))
-                tokens += len(rows[index].ids)
-                if progress:
-                    progress(label, len(found), len(rows), tokens)
-        return [found[index] for index in range(len(rows))]
-
-    return score
-
-
-def _token_ids(shard: list[tuple[int, Document]], tokenizer: Any, size: int) -> Iterator[tuple[int, TokenIds]]:
-    """Each document's number and token ids, with the end of text after them; none for a document without tokens.
-
-    A text gets what the tokenizer puts around one. Raises UserError for ids outside a vocabulary of `size`.
-    """
-    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    for first in range(0, len(shard), TEXTS_AT_ONCE):
-        part = shard[first : first + TEXTS_AT_ONCE]
-        texts = [document.text for _, document in part if document.text]
-        encoded = iter(tokenizer(texts, verbose=False)["input_ids"] if texts else ())
-        for number, document in part:
-            ids = document.token_ids if document.text is None else tuple(next(encoded)) if document.text else ()
-            assert ids is not None
-            if ids and not 0 <= min(ids) <= max(ids) < size:
-                bad = next(token for token in ids if not 0 <= token < size)
-                raise UserError(f"{document.place}: token id {bad} is not one of the tokenizer's 0 to {size - 1}")
-            yield number, ids if not ids or ids[-1:] == end else (*ids, *end)
-
-
 def _made(path: Path) -> Shard | None:
     """What is known of a shard that was written to its end."""
     try:
@@ -223,25 +212,17 @@ def _made(path: Path) -> Shard | None:
     return shard if path.is_file() and path.stat().st_size == shard.bytes else None
 
 
-def _finish(out: Path, facts: Mapping[str, Any], context: Context, last: int) -> bool:
-    """Write store.json if all shards are there; whether the store is finished."""
+def _finish(out: Path, facts: Mapping[str, Any], context: Context, n: int) -> bool:
+    """Write store.json if all n shards are there; whether the store is finished."""
     with FileLock(out / CLAIM):
-        if (out / STORE).exists():
-            _clear(out)
-            return True
-        paths = [out / f"shard-{i:05}.arrow" for i in range(last)]
-        shards = [shard for shard in map(_made, paths) if shard]
-        if len(shards) < last:
-            return False
-        if not any(shard.rows for shard in shards):
-            raise UserError("the corpus holds no document with tokens to predict")
-        with _writing(out / STORE):
-            write_facts(out, facts, context, shards)
-        _clear(out)
-        return True
-
-
-def _clear(out: Path) -> None:
-    """Remove the shards' own facts, which stand in store.json now."""
-    for path in out.glob("shard-*.json"):
-        path.unlink()
+        if not (out / STORE).exists():
+            shards = [shard for number in range(n) if (shard := _made(_path(out, number)))]
+            if len(shards) < n:
+                return False
+            if not any(shard.rows for shard in shards):
+                raise UserError("the corpus holds no document with tokens to predict")
+            with _writing(out / STORE):
+                write_facts(out, facts, context, shards)
+        for path in out.glob("shard-*.json"):  # which stands in store.json now
+            path.unlink()
+    return True

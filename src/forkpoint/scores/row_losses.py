@@ -5,7 +5,7 @@ Shapes: B rows of a batch, T positions, n tokens that are predicted and count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from forkpoint.engines.local.head import Head, hidden_at
+from forkpoint.engines.local.head import Head, hidden_at, in_eval_mode
 from forkpoint.engines.local.logprobs import token_losses_and_entropy
 from forkpoint.engines.local.memory import is_out_of_memory
 from forkpoint.engines.local.products import float32_activations
@@ -23,6 +23,7 @@ from forkpoint.types import UserError
 
 BATCH_TOKENS = 8192  # padded tokens in one forward pass
 PAD = 0
+Step = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,42 +52,44 @@ def batch_of(rows: Sequence[Row]) -> Batch:
 
 @torch.inference_mode()
 def row_losses(
-    model: PreTrainedModel, head: Head, rows: Sequence[Row], batch_tokens: int = BATCH_TOKENS
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each row, in any order: its index, and loss and entropy (nats, float32, NaN where no token is predicted) [T].
+    model: PreTrainedModel, head: Head, rows: Sequence[Row], batch_tokens: int = BATCH_TOKENS, step: Step | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Loss and entropy of each row, in order: nats, float32 [T], NaN where no token is predicted.
 
-    The model is in eval mode; in half precision it computes in float32, with its weights as they are. Where memory runs
-    out the batches are halved; UserError where one row alone is too much, and where the model's logits are not finite.
+    In half precision the model computes in float32, with its weights as they are. Where memory runs out batches are
+    halved; UserError where one row alone is too much, and where the model's logits are not finite. `step` hears how
+    many rows of how many are done, and of how many tokens.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
-    pending = list(reversed(list(_batches([len(rows[i].ids) for i in order], batch_tokens))))
-    while pending:
-        part = pending.pop()
-        chosen = [order[i] for i in part]
-        try:
-            columns = _batch_losses(model, head, [rows[i] for i in chosen])
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(part) == 1:
-                raise UserError(
-                    f"memory ran out on a single row of {len(rows[chosen[0]].ids)} tokens: lower --length"
-                ) from error
-            pending += [part[len(part) // 2 :], part[: len(part) // 2]]
-            continue
-        yield from zip(chosen, *columns, strict=True)
+    columns: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    pending: list[list[int]] = []
+    done = tokens = 0
+    with in_eval_mode(model):
+        while done < len(rows):
+            if not pending:
+                size = max(1, batch_tokens // len(rows[order[done]].ids))
+                pending = [order[done : done + size]]
+            part = pending.pop()
+            try:
+                parts = _batch_losses(model, head, [rows[i] for i in part])
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    n = len(rows[part[0]].ids)
+                    raise UserError(f"memory ran out on a single row of {n} tokens: lower --length") from error
+                pending += [part[len(part) // 2 :], part[: len(part) // 2]]
+                continue
+            for i, *column in zip(part, *parts, strict=True):
+                columns[i] = (column[0], column[1])
+                done, tokens = done + 1, tokens + len(rows[i].ids)
+                if step:
+                    step(done, len(rows), tokens)
+    return [columns[i] for i in range(len(rows))]
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Runs of falling lengths whose padded tokens fit; a row that alone is longer makes one of its own."""
-    begin = 0
-    while begin < len(lengths):
-        end = min(len(lengths), begin + max(1, batch_tokens // lengths[begin]))
-        yield list(range(begin, end))
-        begin = end
-
-
-def _batch_losses(model: PreTrainedModel, head: Head, rows: Sequence[Row]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _batch_losses(model: PreTrainedModel, head: Head, rows: Sequence[Row]) -> list[list[np.ndarray]]:
+    """Losses, and entropies, an array a row."""
     batch = batch_of(rows)
     places = batch.rows.to(model.device)
     with float32_activations(model):
@@ -94,9 +97,7 @@ def _batch_losses(model: PreTrainedModel, head: Head, rows: Sequence[Row]) -> tu
     columns = token_losses_and_entropy(hidden, head, batch.targets.to(model.device))
     if not all(bool(torch.isfinite(column).all()) for column in columns):
         raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
-    found = []
-    for column in columns:
-        grid = np.full(batch.ids.shape, np.nan, dtype=np.float32)
+    grids = np.full((len(columns), *batch.ids.shape), np.nan, dtype=np.float32)
+    for grid, column in zip(grids, columns, strict=True):
         grid.reshape(-1)[batch.rows.numpy() + 1] = column.cpu().numpy()
-        found.append([grid[b, : len(row.ids)] for b, row in enumerate(rows)])
-    return found[0], found[1]
+    return [[grid[b, : len(row.ids)] for b, row in enumerate(rows)] for grid in grids]

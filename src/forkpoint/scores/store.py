@@ -1,13 +1,13 @@
 """The score store: a tokenised corpus on disk, with what a reference model says of each token.
 
 A directory of Arrow files ("shards") and store.json, which says what they are; `datasets.load_from_disk` reads it too.
-A row has `input_ids` (int32); `starts`, the offsets at which documents begin (those without tokens where the next one
-does); `context`, how many leading tokens stand there as context only; `document`, the number in the corpus of the
-document that its first token is of; and, unless the corpus was only tokenised, `reference_loss` (−log P(x_i | x_<i),
-nats) and `reference_entropy` (nats) in float16, aligned to input_ids: number i is about token i. Both are NaN exactly
-where a token is not predicted: at the beginning of documents and rows, and where it is context only.
+A row, with the fields of `Row`:
 
-Rows are read from memory maps: a store may be larger than memory.
+    {"input_ids": [5, 9, 7, 0], "starts": [0], "context": 0, "document": 12,
+     "reference_loss": [nan, 2.5, 0.25, 1.0], "reference_entropy": [nan, 3.0, 0.5, 0.75]}
+
+Loss (−log P(x_i | x_<i)) and entropy are in nats, float16, number i about token i, NaN exactly where a token is not
+predicted; a corpus that was only tokenised has none. Rows are read from memory maps: a store may be larger than memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float16, Float32
 
 from forkpoint.files import read_json, to_json, whole_file, write_whole
 from forkpoint.scores.context import Context, Row, counted, document_of_tokens
+from forkpoint.text import visible_pieces
 from forkpoint.types import UserError
 
 STORE = "store.json"
@@ -54,18 +56,17 @@ class Shard:
 
 
 def write_shard(path: Path, rows: Sequence[ScoredRow], scores: Sequence[str], documents: int, empty: int) -> Shard:
-    """Write a shard with these columns of scores, whole or not at all: of so many documents, `empty` without tokens."""
-    columns = {
+    """Write a shard with these columns of scores: of so many documents, `empty` without tokens."""
+    write_arrow(path, {
         "input_ids": lists([r.row.ids for r in rows], np.int32),
         "starts": lists([np.array(r.row.starts) for r in rows], np.int32),
         "context": pa.array([r.row.context for r in rows], pa.int32()),
         "document": pa.array([r.row.document for r in rows], pa.int64()),
         **{name: lists([r.scores[name] for r in rows], np.float16) for name in scores},
-    }
-    write_arrow(path, columns)
-    seen = sum(int(counted(len(r.row.ids), r.row.starts, r.row.context).sum()) for r in rows)
+    })  # fmt: skip
+    predicted = sum(int(counted(len(r.row.ids), r.row.starts, r.row.context).sum()) for r in rows)
     tokens = sum(len(r.row.ids) for r in rows)
-    return Shard(path.name, documents, empty, len(rows), tokens, seen, path.stat().st_size, _digest(path))
+    return Shard(path.name, documents, empty, len(rows), tokens, predicted, path.stat().st_size, _digest(path))
 
 
 def write_arrow(path: Path, columns: Mapping[str, pa.Array]) -> None:
@@ -87,8 +88,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def write_facts(out: Path, facts: Mapping[str, Any], context: Context, shards: Sequence[Shard]) -> dict[str, Any]:
-    """Write store.json, and what `datasets.load_from_disk` wants beside it; returns store.json's content."""
+def write_facts(out: Path, facts: Mapping[str, Any], context: Context, shards: Sequence[Shard]) -> None:
+    """Write store.json, and what `datasets.load_from_disk` wants beside it."""
     content = {
         "format": FORMAT, **facts, "context": asdict(context),
         "documents": sum(s.documents for s in shards), "empty_documents": sum(s.empty for s in shards),
@@ -97,7 +98,6 @@ def write_facts(out: Path, facts: Mapping[str, Any], context: Context, shards: S
     }  # fmt: skip
     describe_files(out, [s.file for s in shards], shards[0].digest[:16])
     write_whole(out / STORE, to_json(content, indent=2) + "\n")
-    return content
 
 
 def describe_files(out: Path, files: Sequence[str], name: str) -> None:
@@ -113,6 +113,16 @@ def describe_files(out: Path, files: Sequence[str], name: str) -> None:
     write_whole(out / "state.json", to_json(state, indent=2) + "\n")
 
 
+def document_line(index: int, scored: ScoredRow, tokenizer: Any, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The row of that index as a line of documents.jsonl, with a number a token from each column:
+
+    {"id": "row 3", "token_ids": [5, 9], "tokens": ["Q", ":"], "reference_loss": [null, 2.5]}
+    """
+    ids = scored.row.ids.tolist()
+    numbers = {name: [float(v) if np.isfinite(v) else None for v in values] for name, values in columns.items()}
+    return {"id": f"row {index}", "token_ids": ids, "tokens": visible_pieces(tokenizer, ids), **numbers}
+
+
 class Store:
     """A finished store, as a sequence of rows."""
 
@@ -120,101 +130,84 @@ class Store:
         self.path, self.facts = path, facts
         self.shards = [Shard(**shard) for shard in facts["shards"]]
         self.context = Context(**facts["context"])
-        self.ends = np.cumsum([shard.rows for shard in self.shards])
-        self._open: dict[int, pa.RecordBatch] = {}
+        self._table: pa.Table | None = None
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self.facts["rows"])
 
     def __getitem__(self, index: int) -> ScoredRow:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        shard = int(np.searchsorted(self.ends, index, side="right"))
-        return self._row(shard, index - int(self.ends[shard]) + self.shards[shard].rows)
+        row = Row(
+            self._values("input_ids", index), tuple(self._values("starts", index).tolist()),
+            self.table["context"][index].as_py(), self.table["document"][index].as_py(),
+        )  # fmt: skip
+        scores = {name: self._values(name, index) for name in self.table.column_names if name in SCORES}
+        missing = ~counted(len(row.ids), row.starts, row.context)
+        for name, column in scores.items():
+            if not np.array_equal(np.isnan(column), missing):
+                raise UserError(
+                    f"{self.path}, row {index}: {name} is not aligned to its tokens: a token without context must have "
+                    "no score, every other one must have one; make the store anew"
+                )
+        return ScoredRow(row, {name: column.astype(np.float32) for name, column in scores.items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_table": None}
 
     @property
     def has_scores(self) -> bool:
         """Whether a reference model has scored it; else it is only tokenised."""
         return self.facts["reference"] is not None
 
+    @property
+    def table(self) -> pa.Table:
+        """All rows as columns, a chunk a shard."""
+        if self._table is None:
+            self._table = pa.concat_tables([_mapped(self.path / shard.file) for shard in self.shards])
+        return self._table
+
     def lengths(self) -> np.ndarray:
         """The number of tokens of each row."""
-        parts = [np.diff(self._shard(i).column("input_ids").offsets.to_numpy()) for i in range(len(self.shards))]
-        return np.concatenate(parts)
+        lengths: np.ndarray = pc.list_value_length(self.table["input_ids"]).to_numpy()
+        return lengths
 
     def values(self, shard: int, score: str) -> Float16[np.ndarray, " n"]:
         """A column of scores over all tokens of a shard, NaN where none is predicted; not checked."""
-        found: np.ndarray = self._shard(shard).column(score).values.to_numpy()
-        return found
+        values: np.ndarray = self.table[score].chunk(shard).values.to_numpy()
+        return values
 
     def largest_id(self) -> int:
         """The largest token id."""
-        parts = (self._shard(i).column("input_ids").values for i in range(len(self.shards)))
-        return max(int(ids.to_numpy().max()) for ids in parts if len(ids))
+        return int(pc.max(pc.list_flatten(self.table["input_ids"])).as_py())
 
-    def first_row_after(self, document: int) -> int:
-        """The index of the first row that begins in a document with a higher number."""
-        for i, end in enumerate(self.ends):
-            numbers = self._shard(i).column("document").to_numpy()
-            if len(numbers) and numbers[-1] > document:
-                return int(end) - len(numbers) + int(np.searchsorted(numbers, document, side="right"))
-        return len(self)
-
-    def _row(self, shard: int, at: int) -> ScoredRow:
-        batch = self._shard(shard)
-        values = {name: _values(batch.column(name), at) for name in batch.schema.names if name in SCORES}
-        row = Row(
-            _values(batch.column("input_ids"), at), tuple(_values(batch.column("starts"), at).tolist()),
-            batch.column("context")[at].as_py(), batch.column("document")[at].as_py(),
-        )  # fmt: skip
-        missing = ~counted(len(row.ids), row.starts, row.context)
-        for name, column in values.items():
-            if len(column) != len(row.ids) or not np.array_equal(np.isnan(column), missing):
-                raise UserError(
-                    f"{self.path / self.shards[shard].file}, row {at}: {name} is not aligned to its tokens: a token "
-                    "without context must have no score, every other one must have one; make the store anew"
-                )
-        return ScoredRow(row, {name: column.astype(np.float32) for name, column in values.items()})
-
-    def _shard(self, shard: int) -> pa.RecordBatch:
-        if shard not in self._open:
-            # The map outlives the file, which is closed here: there are limits to how many may be open.
-            with (
-                pa.memory_map(str(self.path / self.shards[shard].file)) as file,
-                pa.ipc.open_stream(file) as reader,
-            ):
-                self._open[shard] = reader.read_next_batch()
-        return self._open[shard]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_open": {}}
+    def _values(self, name: str, index: int) -> np.ndarray:
+        """The numbers of one list, without a copy."""
+        values: np.ndarray = self.table[name][index].values.to_numpy(zero_copy_only=True)
+        return values
 
 
-def _values(lists: pa.ListArray, at: int) -> np.ndarray:
-    """The numbers of one list, without a copy."""
-    begin, end = lists.offsets[at].as_py(), lists.offsets[at + 1].as_py()
-    values: np.ndarray = lists.values.slice(begin, end - begin).to_numpy(zero_copy_only=True)
-    return values
+def _mapped(path: Path) -> pa.Table:
+    """A shard on disk. The map outlives the file, which is closed here: there are limits to how many may be open."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        return reader.read_all()
 
 
 def open_store(
     path: Path, vocabulary: str | None = None, expected: Mapping[str, Any] | None = None, *, check: bool = True
 ) -> Store:
-    """The store in a directory.
+    """The store in a directory; with `check` the hashes of its files are compared.
 
-    `vocabulary` is the digest of the tokens that it is to be used with; `expected` are fields of the `Context` that it
-    should have been made with; with `check` all its files are read once and compared with what was written. Raises
-    UserError for a directory without a finished store, for another vocabulary or context, and for files that are
-    missing, cut short or changed.
+    Raises UserError for a directory without a finished store, for another `vocabulary` (a digest), for a context other
+    than the `expected` fields, and for files that are missing, cut short or changed.
     """
     if not (path / STORE).is_file():
         what = "an unfinished store: start its command again" if any(path.glob("shard-*")) else "no score store"
         raise UserError(f"{path} holds {what}")
     facts = read_json(path / STORE)
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        facts = facts if isinstance(facts, dict) else {}
-        raise UserError(f"{path / STORE} has format {facts.get('format')!r}, but this version reads format {FORMAT}")
     try:
+        if (version := facts.get("format")) != FORMAT:
+            raise UserError(f"{path / STORE} has format {version!r}, but this version reads format {FORMAT}")
         store = Store(path, facts)
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path / STORE} is not what `forkpoint score` writes") from error
@@ -227,7 +220,14 @@ def open_store(
                 "only for the context that they were made with"
             )
     for shard in store.shards:
-        _check_shard(path / shard.file, shard, check)
+        file = path / shard.file
+        size = file.stat().st_size if file.is_file() else None
+        if size is None:
+            raise UserError(f"{file} is missing: a store is only used whole")
+        if size != shard.bytes:
+            raise UserError(f"{file} has {size:,} bytes, but {shard.bytes:,} were written: copy it again")
+        if check and _digest(file) != shard.digest:
+            raise UserError(f"{file} is not what was written (its hash differs): copy it again, or make the store anew")
     return store
 
 
@@ -236,26 +236,16 @@ def document_rows(store: Store, number: int) -> list[tuple[ScoredRow, slice]]:
 
     Raises UserError for a number that no row has.
     """
-    found = []
+    numbers = store.table["document"].to_numpy()
     overlapping = -(-store.context.length // store.context.stride)  # rows that may hold its first token
-    index = max(0, store.first_row_after(number - 1) - overlapping)
-    while index < len(store) and (scored := store[index]).row.document <= number:
+    first = max(0, int(np.searchsorted(numbers, number)) - overlapping)
+    parts = []
+    for index in range(first, int(np.searchsorted(numbers, number, side="right"))):
+        scored = store[index]
         own = np.flatnonzero(document_of_tokens(scored.row) == number)
         own = own[own >= scored.row.context]
         if len(own):
-            found.append((scored, slice(int(own[0]), int(own[-1]) + 1)))
-        index += 1
-    if not found:
+            parts.append((scored, slice(int(own[0]), int(own[-1]) + 1)))
+    if not parts:
         raise UserError(f"{store.path} holds no tokens of a document {number}; they are numbered from 0")
-    return found
-
-
-def _check_shard(path: Path, shard: Shard, check: bool) -> None:
-    """UserError for a shard that is not as it was written."""
-    size = path.stat().st_size if path.is_file() else None
-    if size is None:
-        raise UserError(f"{path} is missing: a store is only used whole")
-    if size != shard.bytes:
-        raise UserError(f"{path} has {size:,} bytes, but {shard.bytes:,} were written: copy it again, or make it anew")
-    if check and _digest(path) != shard.digest:
-        raise UserError(f"{path} is not what was written (its hash differs): copy it again, or make the store anew")
+    return parts

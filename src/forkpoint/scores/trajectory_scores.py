@@ -23,12 +23,12 @@ def score_trajectories(
     sequences = [t.prompt_ids + t.token_ids for t in trajectories]
     starts = [len(t.prompt_ids) for t in trajectories]
     scored = engine.score(sequences, sampling=sampling, starts=starts)
-    for trajectory, found in zip(trajectories, scored, strict=True):
-        own = slice(len(trajectory.prompt_ids), len(trajectory.prompt_ids) + len(trajectory.token_ids))
-        columns = {"logprob": found.logprobs[own], "entropy": found.entropy[own], "gap": found.gaps[own]}
+    for trajectory, start, facts in zip(trajectories, starts, scored, strict=True):
+        columns = {"logprob": facts.logprobs, "entropy": facts.entropy, "gap": facts.gaps}
         if sampling is not None:
-            columns["policy_prob"] = found.policy[own]
-        yield with_tokens(TokenScores(trajectory, columns), engine.tokenizer)
+            columns["policy_prob"] = facts.policy
+        own = {name: column[start : start + len(trajectory.token_ids)] for name, column in columns.items()}
+        yield with_tokens(TokenScores(trajectory, own), engine.tokenizer)
 
 
 def with_tokens(scores: TokenScores, tokenizer: Any) -> TokenScores:

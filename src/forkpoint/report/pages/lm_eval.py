@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from forkpoint.evaluation.lm_eval_files import RESULTS, samples_of
+from forkpoint.evaluation.lm_eval_tasks import RESULTS, samples_of
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Page, Table, cut_off_hint, cut_off_words
 
