@@ -26,11 +26,10 @@ import numpy as np
 from critical_growth import timed
 from critical_truth import MAX_TOKENS, is_correct, plain_responses
 
-from forkpoint.curves.estimator import WAVE, ForkLabel, fork_labels
-from forkpoint.curves.forks import Curve
-from forkpoint.curves.labels import label
+from forkpoint.curves.estimator import WAVE, fork_labels
+from forkpoint.curves.forks import Curve, label
 from forkpoint.curves.paper_protocol import ROLLOUTS, PaperLabel, critical_position, paper_labels
-from forkpoint.curves.rollout_policy import Policy, policies
+from forkpoint.curves.rollouts import CurveLabel, Policy, policies
 from forkpoint.engines import load_engine
 from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.lab.problem_generator import load_problems
@@ -69,15 +68,15 @@ def plain(engine: TransformersEngine, trajectory: Trajectory) -> tuple[list[int]
     return counts, tokens
 
 
-def by_id(runs: Sequence[Sequence[ForkLabel]]) -> dict[str, list[ForkLabel]]:
+def by_id(runs: Sequence[Sequence[CurveLabel]]) -> dict[str, list[CurveLabel]]:
     """The runs of each trajectory."""
-    found: dict[str, list[ForkLabel]] = defaultdict(list)
+    found: dict[str, list[CurveLabel]] = defaultdict(list)
     for one in itertools.chain.from_iterable(runs):
         found[one.trajectory.id].append(one)
     return found
 
 
-def spend(engine: TransformersEngine, pairs: Sequence[Pair], budget: int, seeds: range) -> dict[str, list[ForkLabel]]:
+def spend(engine: TransformersEngine, pairs: Sequence[Pair], budget: int, seeds: range) -> dict[str, list[CurveLabel]]:
     """Runs of a fixed budget, one a seed."""
     return by_id([list(fork_labels(engine, pairs, lab_sampling(s), budget=budget, until="budget")) for s in seeds])
 
@@ -143,7 +142,7 @@ def one_at_a_time(
     }, counts  # fmt: skip
 
 
-def run_alone(engine: TransformersEngine, trajectories: list[Trajectory], budget: int, seed: int) -> list[ForkLabel]:
+def run_alone(engine: TransformersEngine, trajectories: list[Trajectory], budget: int, seed: int) -> list[CurveLabel]:
     """All that a user of ours waits for: the policy along the trajectories, and their curves."""
     pairs = zip(trajectories, policies(engine, trajectories, lab_sampling()), strict=True)
     return list(fork_labels(engine, pairs, lab_sampling(seed), budget=budget, until="budget"))
@@ -169,7 +168,7 @@ def label_costs(
     for way, labels in ways.items():
         seeds = range(400, 400 + SEEDS)
         runs = [timed(partial(listed, labels, engine, pairs, lab_sampling(seed))) for seed in seeds]
-        found: list[PaperLabel | ForkLabel] = [one for done, _ in runs for one in done]
+        found: list[PaperLabel | CurveLabel] = [one for done, _ in runs for one in done]
         seconds = median(taken for _, taken in runs) / len(pairs)
         tokens = float(np.mean([one.tokens_generated for one in found]))
         rows[way] = row(tokens, seconds, [(one.trajectory.id, one.critical_index) for one in found])

@@ -34,7 +34,7 @@ from bench_critical import (
 from critical_growth import timed
 
 from forkpoint.curves.paper_protocol import ROLLOUTS
-from forkpoint.curves.rollout_policy import policies
+from forkpoint.curves.rollouts import policies
 from forkpoint.engines import load_engine
 from forkpoint.engines.remote.vllm_engine import load_vllm
 from forkpoint.tasks import grade_response

@@ -23,9 +23,9 @@ from typing import Any
 import machine
 import numpy as np
 
-from forkpoint.curves.estimator import ForkLabel, Until, fork_labels
-from forkpoint.curves.labels import HOPELESS, NEAR_ZERO
-from forkpoint.curves.rollout_policy import policies
+from forkpoint.curves.estimator import Until, fork_labels
+from forkpoint.curves.forks import HOPELESS, NEAR_ZERO
+from forkpoint.curves.rollouts import CurveLabel, policies
 from forkpoint.engines import Engine, load_engine
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.trajectories.rows import sample_trajectories
@@ -36,7 +36,7 @@ NEAR = 0.02  # of 0 and 1
 SHORT, LONG = 30, 45  # tokens; buckets of length end there
 ROUNDING = 1e-9
 
-Runs = dict[str, list[ForkLabel]]  # by trajectory id, one a seed
+Runs = dict[str, list[CurveLabel]]  # by trajectory id, one a seed
 Parts = dict[str, list[float]]  # by the name of a group of prefixes, a number for each trajectory with such prefixes
 
 

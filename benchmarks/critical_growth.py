@@ -23,10 +23,10 @@ import torch
 from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from forkpoint.curves.estimator import ForkLabel, fork_labels
+from forkpoint.curves.estimator import fork_labels
 from forkpoint.curves.forks import Z
 from forkpoint.curves.paper_protocol import ROLLOUTS
-from forkpoint.curves.rollout_policy import policies
+from forkpoint.curves.rollouts import CurveLabel, policies
 from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.types import Problem, Request, Sampling, TokenIds, Trajectory
 
@@ -79,7 +79,7 @@ def growth(length: int) -> Row:
     trajectory = Trajectory("t", Problem("p", "?", "1", "number"), prompt, wrong.token_ids, "0", False, "length")
     warm_up(engine, trajectory)
 
-    def ours() -> ForkLabel:
+    def ours() -> CurveLabel:
         pairs = [(trajectory, policy) for policy in policies(engine, [trajectory], sampling)]
         return next(iter(fork_labels(engine, pairs, sampling, budget=GROWTH_BUDGET, until="budget")))
 

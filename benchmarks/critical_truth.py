@@ -23,8 +23,8 @@ import machine
 import numpy as np
 import torch
 
-from forkpoint.curves.estimator import ForkLabel, fork_labels
-from forkpoint.curves.rollout_policy import policies
+from forkpoint.curves.estimator import fork_labels
+from forkpoint.curves.rollouts import CurveLabel, policies
 from forkpoint.engines import load_engine
 from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.lab.problem_generator import load_problems
@@ -114,10 +114,10 @@ def all_truth(engine: TransformersEngine, trajectories: list[Trajectory], rollou
 
 def our_curves(
     engine: TransformersEngine, trajectories: list[Trajectory], seeds: int, budget: int
-) -> dict[str, list[ForkLabel]]:
+) -> dict[str, list[CurveLabel]]:
     """The estimator's answers by trajectory id, one a seed."""
     along = list(policies(engine, trajectories, Sampling(temperature=1.0, max_tokens=MAX_TOKENS)))
-    found: dict[str, list[ForkLabel]] = {t.id: [] for t in trajectories}
+    found: dict[str, list[CurveLabel]] = {t.id: [] for t in trajectories}
     for seed in range(1, seeds + 1):
         started = time.perf_counter()
         sampling = Sampling(temperature=1.0, max_tokens=MAX_TOKENS, seed=seed)
@@ -128,7 +128,7 @@ def our_curves(
     return found
 
 
-def compare(row: Row, labels: list[ForkLabel]) -> Row:
+def compare(row: Row, labels: list[CurveLabel]) -> Row:
     """What the seeds say at each prefix, beside the truth; `expected_coverage` is that of true 95% intervals."""
     n, p = row["rollouts"], np.array(row["successes"]) / row["rollouts"]
     curves = np.stack([label.success[:-1] for label in labels])

@@ -107,7 +107,7 @@ class Lab:
             method, [(method, setting)]
         )
         for name, values in steps:
-            arguments = {"num_train_epochs": 3.0, "per_device_train_batch_size": 8, "warmup_steps": 0.1,
+            arguments: dict[str, Any] = {"num_train_epochs": 3.0, "per_device_train_batch_size": 8, "warmup_steps": 0.1,
                          "lr_scheduler_type": "cosine", "logging_steps": 10, "save_strategy": "no",
                          "train_sampling_strategy": "group_by_length"}  # fmt: skip
             arguments |= values | {"gamma": values.get("beta", 1.0), "method": name.partition(",")[0], "seed": seed}

@@ -202,7 +202,7 @@ def result(name: str, seed: int) -> dict[str, Any]:
     before = base_losses(model, held_out)
     out = OUT / f".work-{name}-{seed}".replace(" ", "-").replace(",", "")
     shutil.rmtree(out, ignore_errors=True)
-    arguments = {
+    arguments: dict[str, Any] = {
         "learning_rate": RATE_FROM_NOTHING if method.from_nothing else RATE, "per_device_train_batch_size": BATCH,
         "num_train_epochs": 1.0, "warmup_steps": 0.1, "lr_scheduler_type": "cosine", "save_strategy": "no",
         "train_sampling_strategy": "group_by_length", "logging_steps": 1 / POINTS, "eval_strategy": "steps",

@@ -23,7 +23,7 @@ from forkpoint.cli.options import EngineOptions, LocalOptions, parse
 from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.cli.show import ShowOptions
 from forkpoint.cli.verbs import EXAMPLES, VERBS
-from forkpoint.decoding.strategies import _OPTIONS
+from forkpoint.decoding.strategies import STRATEGIES
 from forkpoint.evaluation.evaluate import plan
 from forkpoint.lab.corpus import SLIP_PROBABILITY
 from forkpoint.sampling.limits import LIMITS
@@ -224,10 +224,10 @@ def table_row(page: str, *cells: str) -> str:
     return next((row for row in rows if row.startswith("|") and all(f"`{cell}`" in row for cell in cells)), "")
 
 
-@pytest.mark.parametrize("name", _OPTIONS)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_is_documented_with_its_defaults(name):
     row = table_row("strategies", name)
-    for option, default in _OPTIONS[name].items():
+    for option, default in STRATEGIES[name][1].items():
         assert f"`{option}` ({str(default).lower()})" in row
         assert name != "cot-decoding" or str(default).lower() in table_row("cot-decoding", option)
 

@@ -31,7 +31,7 @@ ONE = "Q: 1 + 1"
     ("names of tasks", lambda _, texts: Tasks(TaskChoice(texts))),
     ("samplers", lambda engine, texts: study_logits(engine, {"a": (1,)}, LogitsConfig(texts, (1.0,)), Path("x"))),
     ("positions", lambda engine, texts: study_logits(engine, {"a": (1,)}, LogitsConfig((), (1.0,), texts), Path("x"))),
-    ("modules", lambda engine, texts: check_modules(engine.model, texts)),
+    ("lora_target_modules", lambda engine, texts: check_modules(engine.model, texts)),
 ])  # fmt: skip
 def test_one_text_is_not_taken_for_its_letters(lab, name, call):
     with pytest.raises(UserError, match=f"^{name} must be a list of texts, but is one text, 'Q: 1 "):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from engine_contract import EngineContract
 
-from forkpoint.curves.rollout_policy import policies
+from forkpoint.curves.rollouts import policies
 from forkpoint.engines import Engine
 from forkpoint.engines.remote.vllm_engine import VllmEngine, load_vllm
 from forkpoint.tasks import load_problems

@@ -7,15 +7,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from forkpoint.redaction import public
-from forkpoint.types import UserError
+from forkpoint.types import Results, UserError
 
-CONFIG, JOURNAL = "config.json", "journal.jsonl"
+CONFIG, JOURNAL = "config.json", "journal.jsonl"  # of every run
+SAMPLES, CRITICAL, SCORES = "samples.jsonl", "critical.jsonl", "scores.jsonl"
+REPLACEMENT, SUMMARY, RESULTS = "replacement.jsonl", "summary.json", "results.json"
 
 
 def write_whole(path: Path, chunks: str | Iterator[str]) -> None:
@@ -23,6 +25,11 @@ def write_whole(path: Path, chunks: str | Iterator[str]) -> None:
     with whole_file(path) as file:
         for chunk in [chunks] if isinstance(chunks, str) else chunks:
             file.write(chunk.encode())
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines, whole or not at all."""
+    write_whole(path, (to_json(row) + "\n" for row in rows))
 
 
 @contextmanager
@@ -105,6 +112,18 @@ def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
         except BaseException:
             _release(out)
             raise
+
+
+def resumed(out: Path, config: dict[str, Any], name: str, work: Callable[[Journal], dict[str, Any]]) -> Results:
+    """The content of `out`/`name`, which `work` makes unless a run before this one did; see `claimed`.
+
+    `work` gets the journal, which a killed run leaves and a finished one does not.
+    """
+    with claimed(out, config):
+        if not (out / name).exists():
+            write_whole(out / name, to_json(work(Journal(out / JOURNAL)), indent=2) + "\n")
+        (out / JOURNAL).unlink(missing_ok=True)
+    return Results(read_json(out / name))
 
 
 def _release(out: Path) -> None:

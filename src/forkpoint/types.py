@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np  # at run time, where numpy is broken, `forkpoint doctor` must still start
 
 TokenIds = tuple[int, ...]
+Progress = Callable[[str, int, int, int], None]
+"""Called with a stage of the work, how many of how many are done, and the stage's tokens so far."""
 AnswerKind = Literal["number", "math", "option", "yesno"]
 FinishReason = Literal["stop", "length"]
 
@@ -26,12 +28,11 @@ class FailedError(Exception):
     """What a run rests on failed, though nothing was asked wrongly: one sentence without a traceback (exit code 1)."""
 
 
-def check_texts(name: str, given: Iterable[object]) -> None:
-    """UserError for a bare text where a list of texts is wanted, whose letters would be taken one by one, and for items
-    that are no text."""
-    if isinstance(given, str):
-        raise UserError(f"{name} must be a list of texts, but is one text, {given[:40]!r}: put it into a list")
-    if wrong := [item for item in given if not isinstance(item, str)]:
+def check_texts(name: str, texts: Iterable[object]) -> None:
+    """UserError for a bare text where a list of texts is wanted, and for items that are no text."""
+    if isinstance(texts, str):
+        raise UserError(f"{name} must be a list of texts, but is one text, {texts[:40]!r}: put it into a list")
+    if wrong := [item for item in texts if not isinstance(item, str)]:
         raise UserError(f"{name} must be a list of texts, but holds {str(wrong[0])[:40]!r}")
 
 
@@ -178,7 +179,7 @@ class TokenScores:
 
 
 class Results(dict[str, Any]):
-    """What a run found, as plain data; a notebook shows it as sentences, tables and charts."""
+    """The results of a run, as plain data; a notebook shows them as sentences, tables and charts."""
 
     def _repr_html_(self) -> str | None:
         return _html(self)

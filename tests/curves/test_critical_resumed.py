@@ -27,12 +27,13 @@ from pathlib import Path
 import forkpoint.cli.critical, forkpoint.engines.loading, forkpoint.evaluation, forkpoint.report
 from forkpoint.cli import main
 from forkpoint.curves import critical_tokens as run
+from forkpoint import files
 from forkpoint.files import Journal
 from forkpoint.trajectories import units
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 run.UNIT, units.SAMPLED_UNIT = 2, 3
-write_whole = run.write_whole
+write_whole = files.write_whole
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def stop(number):
@@ -64,7 +65,7 @@ for prepare in (
     lambda: in_unit(2, run, "label_trajectories"),
     lambda: setattr(Journal, "append", torn),
     lambda: in_unit(2, run, "replace_critical"),
-    lambda: setattr(run, "write_whole", before_the_summary),
+    lambda: setattr(files, "write_whole", before_the_summary),
 ):
     child = os.fork()
     if not child:

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from forkpoint.curves.forks import UNSURE, Curve, LeafTally, Leaves, allocate, along, reach, success_curve
-from forkpoint.curves.labels import label
+from forkpoint.curves.forks import UNSURE, Curve, LeafTally, Leaves, allocate, along, label, reach, success_curve
 from forkpoint.proportions import wilson
 
 OWN = np.array([0.7, 0.4, 0.9, 0.95, 0.5, 0.8, 0.6])
@@ -163,15 +162,6 @@ def test_a_tally_is_unbiased_by_enumeration() -> None:
     assert len(divided) > 10  # and outcomes did steer
 
 
-def test_a_sure_leaf_counts_by_its_mean_and_a_rare_one_by_its_chance() -> None:
-    leaves = make(np.array([0.2]), [np.array([5.0, 2.0, 1.0])])
-    expected = np.array([2.2, 1.2, 0.6])
-    for drawn in np.array([[2, 1, 1], [2, 2, 0], [3, 1, 0]]):
-        tally = LeafTally.empty(leaves).add(expected, drawn, drawn, drawn * 3.0)
-        assert tally.success / tally.rollouts == pytest.approx([1, 1, drawn[2] / 0.6])
-        assert tally.length / tally.rollouts == pytest.approx([3, 3, 3 * drawn[2] / 0.6])
-
-
 def repeat(
     leaves: Leaves, q: np.ndarray, sizes: Sequence[int], repetitions: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -222,13 +212,6 @@ def test_intervals_hold_the_truth_as_often_as_they_say(q: np.ndarray, final: flo
     assert (covered[:-1] > 0.92).all()
     assert (covered[:-1] < 0.99).all()
     assert ((truth > upper + 1e-12).mean(0) < 0.04).all()  # on which the claim that a trajectory is lost rests
-
-
-def test_what_is_lost_where_nearly_every_way_to_leave_succeeds() -> None:
-    """docs/critical.md, "Limits": estimates above what can be are cut off, and the number drawn varies too."""
-    truth, found, lower, upper = repeat(spread(1.0), np.full(21, 0.97), (32, 32, 32, 32), 1000)
-    assert (np.abs(found.mean(0) - truth) < 0.005).all()
-    assert ((lower <= truth + 1e-12) & (truth <= upper + 1e-12)).mean(0)[:-1].min() > 0.84
 
 
 def test_failure_mirrors_success() -> None:

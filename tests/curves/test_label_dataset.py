@@ -12,8 +12,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from forkpoint.curves import label_dataset as export
-from forkpoint.curves.label_card import COLUMNS
-from forkpoint.curves.label_dataset import export_run, push_to_hub, write_dataset
+from forkpoint.curves.label_dataset import COLUMNS, card, export_run, push_to_hub
 from forkpoint.types import UserError
 
 SUMMARY = {
@@ -28,8 +27,7 @@ def row(name: str, **changes: Any) -> dict[str, Any]:
         "tokens": [" 3", ""], "answer": "3", "gold": "2", "correct": False, "finish_reason": "stop",
         "success": [None, 0.25, 0.0], "success_ci": [None, [0.1, 0.5], [0.0, 0.0]], "success_bias": None,
         "status": "critical", "critical_index": 1, "rollouts": 128, "tokens_generated": 99, "brute_force_tokens": 640,
-        "policy_prob": [0.5, 1.0],
-        "entropy": [0.1, 0.2], "gap": [0.3, 0.4], "logprob": [-0.7, 0.0],
+        "policy_prob": [0.5, 1.0], "entropy": [0.1, 0.2], "gap": [0.3, 0.4], "logprob": [-0.7, 0.0],
         "alternatives": [
             {"position": 0, "token_id": 8, "token": " 2", "policy_prob": 0.5, "success": 1.0, "n": 3},
             {"position": 1, "token_id": 7, "token": " 3", "policy_prob": 1e-9, "success": None, "n": 0},
@@ -37,141 +35,127 @@ def row(name: str, **changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-ROWS = [
-    row("a"),
-    row(
-        "b", answer=None, critical_index=None, status="none", alternatives=[], success=[None] * 3, success_ci=[None] * 3
-    ),
-    row("c", success_ci=[[None, None], [0.1, 0.5], [0.0, 0.0]]),
-]
+NOTHING = row(
+    "b", answer=None, critical_index=None, status="none", alternatives=[], success=[None] * 3, success_ci=[None] * 3
+)
+ROWS = [row("a"), NOTHING, row("c", success_ci=[[None, None], [0.1, 0.5], [0.0, 0.0]])]
+
+
+def run_of(directory: Path, *rows: dict[str, Any] | str) -> Path:
+    """A finished run."""
+    directory.mkdir(exist_ok=True)
+    lines = [one if isinstance(one, str) else json.dumps(one) for one in rows]
+    (directory / "critical.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (directory / "summary.json").write_text(json.dumps(SUMMARY))
+    return directory
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    directory = tmp_path / "run"
-    directory.mkdir()
-    (directory / "critical.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
-    (directory / "summary.json").write_text(json.dumps(SUMMARY))
-    return directory
+    return run_of(tmp_path / "run", *ROWS)
 
 
 def load(directory: Path, tmp_path: Path) -> datasets.Dataset:
     return datasets.load_dataset(str(directory), split="train", cache_dir=str(tmp_path / "cache"))
 
 
-def test_every_value_comes_back(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [ROWS, [NOTHING], [row(str(i)) for i in range(7)]])
+def test_every_value_comes_back(rows: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Types do not depend on the values, nor the order on the row groups."""
+    monkeypatch.setattr(export, "ROWS", 2)
     out = tmp_path / "deep" / "out"
-    assert export_run(run, out) == 3
+    assert export_run(run_of(tmp_path / "run", *rows), out) == len(rows)
     loaded = load(out, tmp_path)
     assert loaded.column_names == list(COLUMNS)
     assert loaded.features == export.features()
-    expected = [dict(r, success_ci=[pair or [None, None] for pair in r["success_ci"]]) for r in ROWS]
-    assert loaded.to_list() == expected
+    assert loaded.to_list() == [dict(r, success_ci=[pair or [None, None] for pair in r["success_ci"]]) for r in rows]
     assert {p.name for p in out.parent.iterdir()} == {"out"}
-
-
-def test_many_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_ROWS", 2)
-    assert write_dataset((row(str(i)) for i in range(7)), SUMMARY, tmp_path / "out") == 7
-    assert load(tmp_path / "out", tmp_path)["id"][:] == [str(i) for i in range(7)]
-
-
-def test_types_do_not_depend_on_the_values(tmp_path: Path) -> None:
-    write_dataset([ROWS[1]], SUMMARY, tmp_path / "out")
-    assert load(tmp_path / "out", tmp_path).features == export.features()
-    with pytest.raises(UserError, match="no labelled trajectories"):  # `datasets` reads no data set without rows
-        write_dataset([], SUMMARY, tmp_path / "none")
-    assert not (tmp_path / "none").exists()
 
 
 def test_the_card(run: Path, tmp_path: Path) -> None:
     export_run(run, tmp_path / "out")
-    card = DatasetCard.load(tmp_path / "out" / "README.md")
-    assert card.data.license == "other"
-    assert card.data.configs[0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
-    assert card.data.size_categories == "n<1K"
-    for said in ("`lab`", "64 rollouts", '"top_p": 0.95', '"critical": 2', "2411.19943", "forkpoint 0.1.0"):
-        assert said in card.text
-    listed = [line.split("`")[1] for line in card.text.splitlines() if line.startswith("| `")]
+    read = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert read.data.license == "other"
+    assert read.data.configs[0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
+    assert read.data.size_categories == "n<1K"
+    for part in ("`lab`", "64 rollouts", '"top_p": 0.95', '"critical": 2', "2411.19943", "forkpoint 0.1.0"):
+        assert part in read.text
+    listed = [line.split("`")[1] for line in read.text.splitlines() if line.startswith("| `")]
     assert listed == list(COLUMNS)
-    forks = export.card(SUMMARY | {"protocol": "forks", "model": "a: {b}"}, 5000)
+    forks = card(SUMMARY | {"protocol": "forks", "model": "a: {b}"}, 5000)
     assert "fork estimator" in forks
     assert "1K<n<10K" in forks
     assert DatasetCard(forks).data.pretty_name == "Critical tokens of a: {b} on lab"
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    write_dataset(ROWS[:1], SUMMARY, out)
+    out, file, other = tmp_path / "out", tmp_path / "file", tmp_path / "other"
+    export_run(run_of(tmp_path / "short", row("a")), out)
     assert export_run(run, out) == 3
     assert len(load(out, tmp_path)) == 3
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
-        export_run(run, out)
-    file = tmp_path / "file"
     file.touch()
-    with pytest.raises(UserError, match="holds other files"):
-        export_run(run, file)
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "README.md").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
-        export_run(run, mine)
+    other.mkdir()
+    (other / "README.md").write_text("mine")
+    for taken in (out, file, other):
+        with pytest.raises(UserError, match="holds other files"):
+            export_run(run, taken)
 
 
-def test_a_failure_leaves_the_old_export_and_no_traces(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "error", "message"), [
+    ([ROWS[0], KeyboardInterrupt], KeyboardInterrupt, ""),
+    ([row("a", token_ids=["seven"])], UserError, "trajectories 1 to 1"),
+    ([], UserError, "no labelled trajectories"),  # `datasets` reads no data set without rows
+    (["[]"], UserError, "line 1"),
+    (['{"id": 1}'], UserError, "line 1: a trajectory lacks alternatives"),
+    ([ROWS[0], row("b", mood="good")], UserError, "line 2: a trajectory has the unknown mood"),
+])  # fmt: skip
+def test_a_failure_leaves_the_old_export_and_no_traces(
+    rows: list[Any], error: type, message: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     export_run(run, out)
     before = (out / export.PARQUET).read_bytes()
+    if KeyboardInterrupt in rows:
 
-    def broken():
-        yield ROWS[0]
-        raise KeyboardInterrupt
+        def broken(_: Path) -> Any:
+            yield "row 1", rows[0]
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        write_dataset(broken(), SUMMARY, out)
-    with pytest.raises(UserError, match="trajectories 1 to 1"):
-        write_dataset([row("a", token_ids=["seven"])], SUMMARY, out)
+        monkeypatch.setattr(export, "read_rows", broken)
+    else:
+        run_of(run, *rows)
+    with pytest.raises(error, match=message):
+        export_run(run, out)
     assert (out / export.PARQUET).read_bytes() == before
     assert {p.name for p in tmp_path.iterdir()} == {"run", "out"}
 
 
-def test_wrong_runs_are_one_sentence(run: Path, tmp_path: Path) -> None:
-    lines = run / "critical.jsonl"
-    for line, message in (("[]", "line 1"), ('{"id": 1}', "line 1: a trajectory lacks alternatives"),
-                          (json.dumps(row("a", mood="good")), "has the unknown mood")):  # fmt: skip
-        lines.write_text(line + "\n")
-        with pytest.raises(UserError, match=message):
-            export_run(run, tmp_path / "out")
-    with pytest.raises(UserError, match="row 2: a trajectory lacks gap"):
-        write_dataset([ROWS[0], {k: v for k, v in ROWS[1].items() if k != "gap"}], SUMMARY, tmp_path / "out")
-    lines.unlink()
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no critical\.jsonl"):
-        export_run(run, tmp_path / "out")
+        export_run(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_pushing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, dict[str, Any]]] = []
+    calls: list[dict[str, Any]] = []
 
     class Api:
         def create_repo(self, repo_id: str, **options: Any) -> str:
-            calls.append((repo_id, options))
+            calls.append(options)
             return f"https://hub/datasets/{repo_id}"
 
         def upload_folder(self, **options: Any) -> None:
-            calls.append((options["repo_id"], options))
+            calls.append(options)
 
     out = tmp_path / "out"
     with pytest.raises(UserError, match="no exported data set"):
         push_to_hub(out, "me/x")
     export_run(run, out)
-    with pytest.raises(UserError, match="could not be pushed to 'me/x/y'"):  # refused before any connection
-        push_to_hub(out, "me/x/y")
-    with pytest.raises(UserError, match="could not be pushed to 'me/x'"):  # the tests are offline
-        push_to_hub(out, "me/x")
+    for name in ("me/x/y", "me/x"):  # refused before any connection; the tests are offline
+        with pytest.raises(UserError, match=f"could not be pushed to '{name}'"):
+            push_to_hub(out, name)
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     assert push_to_hub(out, "me/x", private=True) == "https://hub/datasets/me/x"
-    assert calls[0][1]["repo_type"] == calls[1][1]["repo_type"] == "dataset"
-    assert calls[0][1]["private"]
-    assert calls[1][1]["folder_path"] == out
+    assert calls[0]["private"]
+    assert (calls[1]["repo_id"], calls[1]["repo_type"], calls[1]["folder_path"]) == ("me/x", "dataset", out)

@@ -11,10 +11,9 @@ from scipy import stats
 from toy_engine import NEXT, ToyEngine, ToyTokenizer, success_after, trajectory
 
 from forkpoint.curves.replacement import Row, replace_critical, replacement_table
-from forkpoint.curves.rollout_policy import policies
+from forkpoint.curves.rollouts import policies
 from forkpoint.engines import Engine
 from forkpoint.lab.problem_generator import load_problems
-from forkpoint.proportions import wilson
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling
 
@@ -89,26 +88,3 @@ def test_the_table_is_the_mean_pass_at_k() -> None:
             assert entry[f"{arm}_ci95"][0] <= entry[arm] <= entry[f"{arm}_ci95"][1]
     assert replacement_table(rows) == table
     assert replacement_table([]) == []
-
-
-def test_intervals_agree_with_a_bootstrap_over_problems() -> None:
-    rng = np.random.default_rng(0)
-    rows = [row(f"p{i}", 0, int(c)) for i, c in enumerate(rng.integers(0, 9, 40))]
-    table = replacement_table(rows)
-    for k in (1, 2):
-        each = [1 - math.comb(8 - r["with"], k) / math.comb(8, k) for r in rows]
-        expected = stats.bootstrap((each,), np.mean, n_resamples=10_000, rng=1).confidence_interval
-        assert table[k - 1]["with_ci95"] == pytest.approx([expected.low, expected.high], abs=0.02)
-    repeated = [r for r in rows for _ in range(5)]
-    assert replacement_table(repeated)[0]["with_ci95"] == pytest.approx(table[0]["with_ci95"], abs=1e-6)
-    apart = [dict(r, problem_id=f"{r['problem_id']}/{i}") for i, r in enumerate(repeated)]
-    low, high = replacement_table(apart)[0]["with_ci95"]
-    assert high - low < 0.6 * (expected.high - expected.low)
-
-
-def test_an_interval_without_variation_has_a_width() -> None:
-    table = replacement_table([row(f"p{i}", 0, 8) for i in range(10)])
-    assert table[0]["without_ci95"] == pytest.approx(list(wilson(0, 10)), abs=1e-6)
-    assert table[0]["with_ci95"] == pytest.approx(list(wilson(10, 10)), abs=1e-6)
-    low, high = replacement_table([row("one", 0, 4), row("one", 0, 5)])[0]["with_ci95"]
-    assert low < 0.2 < 0.8 < high

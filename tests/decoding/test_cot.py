@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,18 +13,15 @@ from tiny_models import build_model, tiny_config
 from tiny_tokenizers import llama_2
 
 import forkpoint
-from forkpoint.decoding import yesno
-from forkpoint.decoding.cot import choose_path, decode_cases, drop_unusable
-from forkpoint.decoding.cot_continuation import APPENDED, _locate
-from forkpoint.decoding.cot_forks import BranchPoint, continue_forks, find_forks
-from forkpoint.decoding.outcome import Case, Path
-from forkpoint.decoding.sampled import read_path
+from forkpoint.decoding.cot import branch, choose_path, continue_branches, decode_cases, drop_unusable
+from forkpoint.decoding.cot_answers import APPENDED, label_groups, label_mass_differences, locate
+from forkpoint.decoding.outcome import Case, Path, read_path
 from forkpoint.decoding.strategies import parse_strategy
 from forkpoint.engines import load_engine
 from forkpoint.engines.remote.openai_engine import load_openai
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import grade, render_prompt
-from forkpoint.types import Completion, Sampling, UserError
+from forkpoint.types import Completion, Request, Sampling, UserError
 
 GREEDY = Sampling(temperature=0, max_tokens=120, stop=("\n\nQ:", "\nQ:"))
 OPTIONS = {"k": 10, "aggregate": False, "span": "extract", "position": "0"}
@@ -66,6 +64,7 @@ def test_paths_and_deltas_equal_a_slow_direct_computation(lab, cases):
     for case, found in zip(cases[:3], decode_cases(lab, cases[:3], GREEDY, **OPTIONS), strict=True):
         slow = list(slow_paths(lab, case.prompt, 10))
         assert [p.token_ids for p in found.paths] == [tokens for tokens, _, _ in slow]
+        assert found.tokens_generated == sum(len(p.token_ids) - 1 for p in found.paths)  # without the forced ones
         for path, (_, answer, delta) in zip(found.paths, slow, strict=True):
             if delta is not None:
                 assert path.answer == answer
@@ -74,23 +73,9 @@ def test_paths_and_deltas_equal_a_slow_direct_computation(lab, cases):
         assert found.paths[found.chosen].confidence == pytest.approx(best, abs=1e-4)
 
 
-def test_k_1_is_greedy(lab, cases):
-    greedy = [c.token_ids for c in generate(lab, cases)]
-    found = decode_cases(lab, cases, GREEDY, **OPTIONS | {"k": 1})
-    assert [o.paths[0].token_ids for o in found] == greedy
-    assert all(o.chosen == 0 for o in found)
-
-
 def generate(lab, cases):
-    from forkpoint.types import Request
-
     done = {c.key: c for c in lab.generate([Request(c.id, c.prompt) for c in cases], GREEDY)}
     return [done[c.id] for c in cases]
-
-
-def test_tokens_generated_leave_out_the_forced_ones(lab, cases):
-    (found,) = decode_cases(lab, cases[:1], GREEDY, **OPTIONS)
-    assert found.tokens_generated == sum(len(p.token_ids) - 1 for p in found.paths)
 
 
 @pytest.mark.parametrize("position", ["3", "entropy:2"])
@@ -108,12 +93,13 @@ def test_branching_elsewhere_keeps_the_greedy_path_up_to_there(lab, cases, posit
 
 
 def test_entropy_positions_are_those_of_highest_entropy(lab, cases):
-    forks, _ = find_forks(lab, cases[:4], GREEDY, 3, "entropy:2")
-    for case, its, path in zip(cases[:4], forks, generate(lab, cases[:4]), strict=True):
+    branches, _ = branch(lab, cases[:4], GREEDY, 3, "entropy:2")
+    for case, heads, path in zip(cases[:4], branches, generate(lab, cases[:4]), strict=True):
         logits = lab.model(torch.tensor([[*case.prompt, *path.token_ids]])).logits[0, len(case.prompt) - 1 : -1]
         p = logits.softmax(-1)
         entropy = -(p * p.clamp(min=1e-30).log()).sum(-1)
-        assert [len(f.before) for f in its] == sorted(entropy.topk(2).indices.tolist())
+        first, second = sorted(entropy.topk(2).indices.tolist())
+        assert [len(head) - 1 for head, _ in heads] == [first] * 3 + [second] * 2  # the greedy token once
 
 
 def test_continuation_reads_the_answer_after_the_appended_words(lab, cases):
@@ -147,9 +133,9 @@ def spelt(lab, text: str) -> tuple[int, ...]:
 def test_the_continuations_answer_is_aligned_by_meaning(lab, kind, path_text, said, answer, aligned):
     case = Case("c", (5, 6), kind)
     tokens, tail_tokens = spelt(lab, path_text), spelt(lab, said)
-    before = Path(tokens, tuple(np.linspace(0.1, 0.9, len(tokens))), path_text, "stop")
+    before = read_path(lab.tokenizer, case, Path(tokens, tuple(np.linspace(0.1, 0.9, len(tokens))), path_text, "stop"))
     tail = Completion("k", tail_tokens, (), tuple([0.5] * len(tail_tokens)), said, "stop")
-    located, prefix = _locate(lab, case, before, tail, (5, 6, 7), ())
+    located, prefix = locate(lab, case, before, tail, (5, 6, 7))
     assert located.answer == answer
     if aligned:
         assert located.dropped is None
@@ -209,60 +195,18 @@ def test_max_takes_the_surest_path_and_aggregate_the_heaviest_answer():
     assert summed.paths[3].dropped == "no answer"
 
 
-def test_filters_name_their_reason_and_the_greedy_path_remains():
-    usable = drop_unusable(Path((5,), (1.0,), "It is 4.", "stop"))
-    assert usable.dropped is None
-    dropped = [
-        drop_unusable(Path((5,), (1.0,), text, reason))
-        for text, reason in ((" \n", "stop"), ("It is 4", "length"), ("What is 4? ", "stop"))
-    ]
-    assert [p.dropped for p in dropped] == ["empty", "length", "question"]
-    outcome = choose_path(Case("c", (1,)), dropped, aggregate=True)
-    assert outcome.chosen == 0
-
-
-def test_an_end_of_sequence_token_forced_first_is_an_empty_path(lab, cases):
-    ((paths,), (spent,)) = continue_forks(lab, cases[:1], GREEDY, [[BranchPoint((), (), 0.25, (lab.ends[0],))]])
-    assert spent == 0
-    assert drop_unusable(paths[0]).dropped == "empty"
-    assert paths[0].token_ids == (lab.ends[0],)
-
-
-def test_a_one_token_answer_that_is_forced_first_has_the_prompts_own_gap(lab, cases):
-    seven = lab.tokenizer("7")["input_ids"][0]
-    forced = Path((seven,), (0.25,), "", "stop")
-    read = read_path(lab, cases[0], forced, ())
-    assert (read.answer, read.span, read.confidence) == ("7", (0, 1), 0.25)
-
-
-def test_yes_no_delta_is_the_difference_of_label_masses(tiny, monkeypatch):
-    groups = {"yes": (33, 40), "no": (34, 41)}
-    monkeypatch.setattr(yesno, "label_groups", lambda _: groups)
-    prompt = tuple(range(10, 20))
-    case = Case("c", prompt, "yesno")
-    yes = Path((30, 33, 31), (0.1, 0.2, 0.3), "x", "stop", answer="yes", span=(1, 2), confidence=0.2)
-    no = Path((30, 34, 31), (0.1, 0.2, 0.3), "x", "stop", answer="no", span=(1, 2), confidence=0.2)
-    ((found, other),) = yesno.label_mass_differences(tiny, [case], [[(yes, (*prompt, 30)), (no, (*prompt, 30))]])
-    with torch.inference_mode():
-        p = tiny.model(torch.tensor([[*prompt, 30]])).logits[0, -1].softmax(-1)
-    expected = float(sum(p[i] for i in groups["yes"]) - sum(p[i] for i in groups["no"]))
-    assert found.confidence == pytest.approx(expected, abs=1e-5)
-    assert other.confidence == pytest.approx(-expected, abs=1e-5)
-
-
-def test_label_groups_hold_the_single_tokens_of_a_label():
-    class Words:
-        """Just enough of a tokenizer."""
-
-        words = ("Yes", " yes", "no", " NO", "yesterday", "not", " y")
-
-        def __len__(self):
-            return len(self.words)
-
-        def batch_decode(self, ids, **_):
-            return [self.words[i] for (i,) in ids]
-
-    assert yesno.label_groups(Words()) == {"yes": (0, 1), "no": (2, 3)}
+def test_filters_name_their_reason_and_the_greedy_path_remains(lab, cases):
+    texts = {"It is 4.": "stop", " \n": "stop", "It is 4": "length", "What is 4? ": "stop"}
+    usable, *dropped = [drop_unusable(Path((5,), (1.0,), text, reason)) for text, reason in texts.items()]
+    assert [p.dropped for p in (usable, *dropped)] == [None, "empty", "length", "question"]
+    assert choose_path(Case("c", (1,)), dropped, aggregate=True).chosen == 0
+    ((ended, seven),), spent = continue_branches(
+        lab, cases[:1], replace(GREEDY, max_tokens=1), [[((lab.ends[0],), (0.25,)), (spelt(lab, "7"), (0.25,))]]
+    )
+    assert (drop_unusable(ended).dropped, ended.token_ids, spent) == ("empty", (lab.ends[0],), [0])
+    assert (seven.text, seven.finish_reason, seven.gaps) == ("7", "length", (0.25,))
+    read = read_path(lab.tokenizer, cases[0], Path(spelt(lab, "7"), (0.25,), "7", "stop"))
+    assert (read.answer, read.span, read.confidence) == ("7", (0, 1), 0.25)  # the prompt's own gap
 
 
 def test_the_surer_yes_or_no_wins_over_the_greedy_one(monkeypatch, tmp_path):
@@ -297,23 +241,26 @@ def test_the_surer_yes_or_no_wins_over_the_greedy_one(monkeypatch, tmp_path):
     assert other.response == "the no"
 
 
-def test_a_label_that_no_token_spells_is_one_sentence(lab):
-    path = Path((30, 33), (0.1, 0.2), "yes", "stop", answer="yes", span=(1, 2), confidence=0.2)
-    with pytest.raises(UserError, match=r"the tokens yes and no, but no token of lab spells yes$"):
-        yesno.label_mass_differences(lab, [Case("c", (10,), "yesno")], [[(path, (10, 30))]])
+def test_labels_are_single_tokens(lab):
+    class Words(list):
+        """Just enough of a tokenizer."""
+
+        __hash__ = object.__hash__
+
+        def batch_decode(self, ids, **_):
+            return [self[i] for (i,) in ids]
+
+    words = Words(["Yes", " yes", "no", " NO", "yesterday", "not", " y"])
+    assert label_groups(words) == {"yes": (0, 1), "no": (2, 3)}
+    with pytest.raises(UserError, match=r"no token of lab spells yes$"):
+        label_mass_differences(lab, [Case("c", (10,), "yesno")], [[(path("yes", 0.2), (10, 30))]])
 
 
 def test_the_public_function_takes_texts(lab):
     prompts = ["Q: Tom has 5 apples. Tom buys 3 more. How many apples does Tom have now?\nA:"]
     (found,) = forkpoint.cot_decode(lab, prompts, k=5)
-    assert len(found.paths) == 5
-    assert found.paths[found.chosen].answer == "8"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"k": 0}, {"span": "words"}, {"position": "last"}, {"position": "entropy:0"}, {"k": 10**6}, {"kind": "word"}],
-)
-def test_options_out_of_range_are_one_sentence(lab, options):
-    with pytest.raises(UserError, match=r"cot-decoding|vocabulary|kind must be"):
-        forkpoint.cot_decode(lab, ["Q: x\nA:"], **options)
+    assert (len(found.paths), found.paths[found.chosen].answer) == (5, "8")
+    for options in ({"k": 0}, {"span": "words"}, {"position": "last"}, {"position": "entropy:0"}, {"k": 10**6},
+                    {"kind": "word"}):  # fmt: skip
+        with pytest.raises(UserError, match=r"cot-decoding|vocabulary|kind must be"):
+            forkpoint.cot_decode(lab, prompts, **options)

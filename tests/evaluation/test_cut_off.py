@@ -9,11 +9,9 @@ import pytest
 
 import forkpoint
 from forkpoint.decoding.cot import decode_cases
-from forkpoint.decoding.cot_continuation import APPENDED
+from forkpoint.decoding.cot_answers import APPENDED
 from forkpoint.decoding.outcome import Case
 from forkpoint.engines import Engine
-from forkpoint.report.pages import eval
-from forkpoint.report.viewer import heading_of
 from forkpoint.tasks import extract
 from forkpoint.trajectories.rows import load_trajectories, sample_trajectories
 from forkpoint.types import Completion, Problem, Request, Sampling
@@ -71,16 +69,6 @@ def test_an_evaluation_counts_them_and_lets_only_stated_answers_vote(scripted, t
     counted = [(s["responses"], s["extraction_failures"], s["cut_off"]) for s in results["strategies"]]
     assert counted == [(1, 0, 1), (4, 2, 3), (1, 1, 1), (4, 2, 3)]
     assert results["strategies"][0]["dropped_paths"] == {"length": 2}
-    page = eval.page(results)
-    table = page.sections[1]
-    assert [row[table.columns.index("cut off")] for row in table.rows] == ["1", "3", "1", "3"]
-    assert page.lines[1].startswith("cut off at the length limit: self-consistency:n=3 1 of 1 responses; sample:n=4,")
-    assert page.lines[1].endswith("pass@k:k=2,n=4 3 of 4 responses; raise --max-tokens")
-    for s in results["strategies"]:  # as another version wrote it
-        del s["cut_off"]
-    page = eval.page(results)
-    assert {row[table.columns.index("cut off")] for row in page.sections[1].rows} == {"–"}
-    assert not any("cut off" in line for line in page.lines)
 
 
 def test_a_list_number_of_a_path_that_was_cut_off_wins_no_problem(scripted):
@@ -128,7 +116,6 @@ def test_trajectories_sampled_and_loaded(scripted, lab, tmp_path):
     assert [(t.answer, t.correct, t.finish_reason) for t in drawn] == [
         (None, False, "length"), ("7", True, "length"), ("7", True, "stop"),
     ]  # fmt: skip
-    assert [heading_of({"id": t.id, "finish_reason": t.finish_reason}).count("cut off") for t in drawn] == [1, 1, 0]
     texts = {"bare": BARE, "stated": STATED, "stopped": f"{BARE}\n\nQ: Who", "ended": BARE}
     ids = {name: list(lab.tokenizer(text, add_special_tokens=False)["input_ids"]) for name, text in texts.items()}
     ids["ended"].append(lab.ends[0])

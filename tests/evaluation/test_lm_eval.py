@@ -116,7 +116,7 @@ def test_long_contexts_are_cut_on_the_left(lab, caplog):
 def test_a_special_token_in_until_ends_the_response(lab):
     ids = tuple(lab.tokenizer.encode("The answer is 5.", add_special_tokens=False))
     path = Decoded((*ids, lab.tokenizer.pad_token_id, *ids), (0.5,) * (2 * len(ids) + 1), "both", "stop")
-    outcome = Outcome("case", (path,), 0, "both", 1)
+    outcome = Outcome("case", (path,), 0, 1)
     assert module._response(lab, outcome, ("<|pad|>",)) == ("The answer is 5.", False)
     assert module._response(lab, outcome, ("\n",)) == ("both", False)
     cut = replace(outcome, paths=(replace(path, finish_reason="length"),))

@@ -12,7 +12,7 @@ import pytest
 
 from forkpoint.cli import main
 from forkpoint.curves.critical_tokens import CriticalConfig
-from forkpoint.curves.label_card import COLUMNS
+from forkpoint.curves.label_dataset import COLUMNS
 from forkpoint.tasks import stop_strings
 from forkpoint.types import Sampling
 

@@ -158,7 +158,7 @@ def test_kill_9_and_on_to_the_same_bytes(whole, store, tokenizer, tmp_path):
     places = os.pathsep.join(map(str, (tests / "training", tests / "helpers", source)))
     script = "import sys, pathlib, test_selective_run as t; t.killed_again_and_again(*map(pathlib.Path, sys.argv[1:]))"
     subprocess.run(
-        [sys.executable, "-c", script, str(store.path), str(out)], check=True, timeout=120,
+        [sys.executable, "-c", script, str(store.path), str(out)], check=True, timeout=600,
         env=os.environ | {"PYTHONPATH": places},
     )  # fmt: skip
     trained(store, out, tokenizer)

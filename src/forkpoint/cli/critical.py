@@ -136,8 +136,7 @@ def label(options: CriticalOptions, out: Path) -> list[Path]:
 def export(options: CriticalOptions, out: Path) -> None:
     """Write the labelled responses as a data set, and upload it, where that is asked for and there are any."""
     from forkpoint.curves.label_dataset import export_run, push_to_hub
-    from forkpoint.files import read_json
-    from forkpoint.trajectories.rows import SUMMARY
+    from forkpoint.files import SUMMARY, read_json
 
     if options.export is not None and read_json(out / SUMMARY)["n_trajectories"]:
         print(f"{options.export}: data set of {export_run(out, options.export):,} trajectories")
@@ -151,8 +150,9 @@ def contrast(options: ContrastOptions, out: Path) -> list[Path]:
 
     require_training()  # before anything is loaded
     from forkpoint.cli.progress import progress_bar
+    from forkpoint.files import CRITICAL, SCORES
     from forkpoint.training.contrast_run import estimate, read_references
-    from forkpoint.trajectories.rows import CRITICAL, SCORES, load_trajectories
+    from forkpoint.trajectories.rows import load_trajectories
 
     settings = contrast_settings(options)
     source = options.trajectories or options.against

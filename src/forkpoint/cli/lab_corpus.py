@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from forkpoint.cli.finish import finish
 from forkpoint.cli.options import RunOptions, parse
 from forkpoint.cli.setup import default_directory
-from forkpoint.files import claimed, to_json, write_whole
+from forkpoint.files import SUMMARY, claimed, to_json, write_whole
 from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT
-from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import UserError
+from forkpoint.types import Progress, UserError
 
 if TYPE_CHECKING:
     from forkpoint.lab.noise import NoisyDocument
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 DOCUMENTS_PER_REPORT = 500  # between two moves of the progress bar
 
 Summary = dict[str, Any]
-Progress = Callable[[str, int, int, int], None]
 
 
 @dataclass

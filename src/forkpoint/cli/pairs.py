@@ -104,9 +104,10 @@ def _pair_imported(options: PairsOptions, out: Path) -> None:
 
 def _pair_responses(options: PairsOptions, out: Path) -> None:
     from forkpoint.cli.progress import progress_bar
+    from forkpoint.files import SAMPLES
     from forkpoint.pairs.pair_building import PairConfig, pair_responses
     from forkpoint.pairs.pair_sources import read_weights
-    from forkpoint.trajectories.rows import SAMPLES, load_trajectories
+    from forkpoint.trajectories.rows import load_trajectories
 
     settings = PairConfig(options.prompt, options.n, sampling_of(options, options.task))
     source = options.samples

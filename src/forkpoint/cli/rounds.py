@@ -80,8 +80,7 @@ def tune(options: RoundsOptions, out: Path) -> list[Path]:
 
 def check_end(options: RoundsOptions, out: Path) -> None:
     """UserError where the rounds ended early, for want of responses to tune on."""
-    from forkpoint.files import read_json
-    from forkpoint.trajectories.rows import SUMMARY
+    from forkpoint.files import SUMMARY, read_json
 
     if why := read_json(out / SUMMARY)["stopped"]:
         raise UserError(why)

@@ -1,27 +1,44 @@
-"""A finished run as a data set for others: typed Parquet with a dataset card, as the Hugging Face Hub has it.
+"""A finished run as a data set: typed Parquet with a dataset card, as the Hugging Face Hub has it.
 
-`datasets.load_dataset(DIRECTORY)` reads it as it lies on disk, and so it can be pushed.
+`datasets.load_dataset(DIRECTORY)` reads it from disk. The card's text is `label_card.md.j2`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from forkpoint.curves.label_card import COLUMNS, card
-from forkpoint.files import read_json, write_whole
+from forkpoint.files import CRITICAL, SUMMARY, read_json, write_whole
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import UserError
 
 Row = Mapping[str, Any]
 README, PARQUET = "README.md", "data/train-00000-of-00001.parquet"
-_ROWS = 500  # in memory, and in a row group of the file
+ROWS = 500  # in memory, and in a row group of the file
+
+COLUMNS: Mapping[str, Any] = {
+    "id": "string", "problem_id": "string", "question": "string", "prompt_ids": ["int64"], "token_ids": ["int64"],
+    "tokens": ["string"], "answer": "string", "gold": "string", "correct": "bool", "finish_reason": "string",
+    "success": ["float64"], "success_ci": [("float64", "float64")], "success_bias": ["float64"], "status": "string",
+    "critical_index": "int64", "alternatives": [{
+        "position": "int64", "token_id": "int64", "token": "string", "policy_prob": "float64", "success": "float64",
+        "n": "int64",
+    }], "rollouts": "int64", "tokens_generated": "int64", "brute_force_tokens": "int64", "policy_prob": ["float64"],
+    "entropy": ["float64"], "gap": ["float64"], "logprob": ["float64"],
+}  # fmt: skip
+"""A column's type: a `datasets` dtype, [type] for a list, (type, ...) for a list of that length, or {name: type}; any
+value may be null. The card says what each column means."""
+
+_STATISTICS = (
+    "n_trajectories", "n_wrong", "statuses", "share_critical", "share_critical_ci95", "critical_position",
+    "token_kinds", "rollouts", "tokens_generated", "brute_force_tokens",
+)  # fmt: skip
 
 
 def export_run(run: Path, out: Path) -> int:
@@ -33,15 +50,36 @@ def export_run(run: Path, out: Path) -> int:
     for name in (CRITICAL, SUMMARY):
         if not (run / name).is_file():
             raise UserError(f"{run} holds no finished run of forkpoint critical: it has no {name}")
-    return _write(read_rows(run / CRITICAL), read_json(run / SUMMARY), out)
+    check_free(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise UserError(f"the data set cannot be written beside {out}: {error.strerror}") from error
+    try:
+        made = workshop / "made"
+        (made / PARQUET).parent.mkdir(parents=True)
+        n = _write_parquet(made / PARQUET, (_checked(row, place) for place, row in read_rows(run / CRITICAL)))
+        if not n:
+            raise UserError("there are no labelled trajectories to make a data set of")
+        write_whole(made / README, card(read_json(run / SUMMARY), n))
+        if out.exists():
+            out.rename(workshop / "before")
+        made.rename(out)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return n
 
 
-def write_dataset(rows: Iterable[Row], summary: Mapping[str, Any], out: Path) -> int:
-    """Write rows with the keys of `COLUMNS` as a data set with its card in `out`; see `export_run`.
-
-    `summary` is what the card states: the content of a run's summary.json.
-    """
-    return _write(((f"row {i}", row) for i, row in enumerate(rows, 1)), summary, out)
+def check_free(out: Path) -> None:
+    """UserError for an output directory that holds anything but an earlier export."""
+    try:
+        files = {str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir()} if out.exists() else set()
+        blocked = out.exists() and not out.is_dir()
+    except OSError as error:
+        raise UserError(f"{out} cannot be used for the data set: {error.strerror}") from error
+    if blocked or files not in (set(), {README, PARQUET}):
+        raise UserError(f"{out} holds other files; choose an empty or new directory for the data set")
 
 
 def push_to_hub(directory: Path, repo_id: str, *, private: bool = False) -> str:
@@ -64,33 +102,11 @@ def push_to_hub(directory: Path, repo_id: str, *, private: bool = False) -> str:
     return str(address)
 
 
-def _write(rows: Iterable[tuple[str, Row]], summary: Mapping[str, Any], out: Path) -> int:
-    check_free(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise UserError(f"the data set cannot be written beside {out}: {error.strerror}") from error
-    try:
-        made = workshop / "made"
-        (made / PARQUET).parent.mkdir(parents=True)
-        n = _write_parquet(made / PARQUET, (_checked(row, place) for place, row in rows))
-        if not n:
-            raise UserError("there are no labelled trajectories to make a data set of")
-        write_whole(made / README, card(summary, n))
-        if out.exists():
-            out.rename(workshop / "before")
-        made.rename(out)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-    return n
-
-
 def features() -> Any:
     """The columns' types, as `datasets.Features`; a list of pairs is one of fixed-size lists."""
     from datasets import Features
 
-    return Features({name: _feature(column.type) for name, column in COLUMNS.items()})
+    return Features({name: _feature(kind) for name, kind in COLUMNS.items()})
 
 
 def _feature(kind: Any) -> Any:
@@ -105,16 +121,17 @@ def _feature(kind: Any) -> Any:
     return [_feature(kind[0])]
 
 
-def _write_parquet(path: Path, rows: Iterable[Row]) -> int:
+def _write_parquet(path: Path, rows: Iterator[Row]) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
     schema, n = features().arrow_schema, 0
     with path.open("wb") as file:
         with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-            for batch in _batches(rows):
+            while batch := list(islice(rows, ROWS)):
+                table = [dict(row, success_ci=[pair or (None, None) for pair in row["success_ci"]]) for row in batch]
                 try:
-                    writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                    writer.write_table(pa.Table.from_pylist(table, schema=schema))
                 except pa.ArrowException as error:
                     where = f"trajectories {n + 1} to {n + len(batch)}"
                     raise UserError(f"a value of {where} has another type than its column: {error}") from error
@@ -122,12 +139,6 @@ def _write_parquet(path: Path, rows: Iterable[Row]) -> int:
         file.flush()
         os.fsync(file.fileno())
     return n
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[dict[str, Any]]]:
-    source = iter(rows)
-    while some := list(islice(source, _ROWS)):
-        yield [dict(row, success_ci=[pair or (None, None) for pair in row["success_ci"]]) for row in some]
 
 
 def _checked(row: Row, place: str) -> Row:
@@ -139,12 +150,28 @@ def _checked(row: Row, place: str) -> Row:
     return row
 
 
-def check_free(out: Path) -> None:
-    """Raise UserError for an output directory that holds anything but an earlier export."""
-    try:
-        found = {str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir()} if out.exists() else set()
-        blocked = out.exists() and not out.is_dir()
-    except OSError as error:
-        raise UserError(f"{out} cannot be used for the data set: {error.strerror}") from error
-    if blocked or found not in (set(), {README, PARQUET}):
-        raise UserError(f"{out} holds other files; choose an empty or new directory for the data set")
+def card(summary: Mapping[str, Any], n: int) -> str:
+    """The README.md of a data set of n trajectories: YAML front matter that the Hub reads, then text."""
+    from huggingface_hub import DatasetCardData
+    from jinja2 import Template
+
+    model, task = (str(summary.get(key, "unknown")) for key in ("model", "task"))
+    title = f"Critical tokens of {model} on {task}"
+    sizes = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M")]
+    data = DatasetCardData(
+        pretty_name=title,
+        license="other",
+        license_name="unknown",
+        task_categories=["text-generation"],
+        size_categories=next((name for limit, name in sizes if n < limit), "n>1M"),
+        tags=["reasoning", "critical-tokens", "token-level", "forkpoint", "arxiv:2411.19943"],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    text = Path(__file__).with_name("label_card.md.j2").read_text(encoding="utf-8")
+    template = Template(text, keep_trailing_newline=True)
+    readme: str = template.render(
+        front_matter=data.to_yaml(), title=title, n=n, model=model, task=task, summary=summary,
+        sampling=json.dumps(summary.get("sampling"), indent=2, ensure_ascii=False),
+        statistics=json.dumps({key: summary.get(key) for key in _STATISTICS}, indent=2, ensure_ascii=False),
+    )  # fmt: skip
+    return readme

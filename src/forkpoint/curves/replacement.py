@@ -9,69 +9,64 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
-from forkpoint.curves.divergence import Fork, other_tokens
-from forkpoint.curves.rollout_policy import Policy, policies
-from forkpoint.curves.rollouts import Rollout, Start, roll_out
+from forkpoint.curves.rollouts import Policy, Rollout, Start, hashes, other_tokens, policies, roll_out
 from forkpoint.engines import Engine
 from forkpoint.proportions import pass_at_k, pass_at_k_interval
-from forkpoint.sampling.draw import key_hash, uniforms
+from forkpoint.sampling.draw import uniforms
 from forkpoint.text import pieces
+from forkpoint.trajectories.rows import Row
 from forkpoint.types import Sampling, Trajectory
 
-Row = dict[str, Any]
 ROLLOUTS = 64  # section 2 of the paper
 UNTRUNCATED = Sampling()
+Critical = tuple[Trajectory, Policy, int]
+"""A trajectory, its policy, and the index c of its critical token."""
 
 
 def replace_critical(
-    engine: Engine,
-    found: Iterable[tuple[Trajectory, Policy, int]],
-    sampling: Sampling,
-    *,
-    n: int = ROLLOUTS,
-    together: int = 32,
+    engine: Engine, criticals: Iterable[Critical], sampling: Sampling, *, n: int = ROLLOUTS, together: int = 32
 ) -> Iterator[Row]:
-    """A row for each (trajectory, its policy under `sampling`, index c of its critical token), in order.
+    """A row for each trajectory with its policy under `sampling` and its critical token, in order.
 
-    A row holds `id`, `problem_id`, `critical_index`, `n`; `without` and `with`: how many of n fresh rollouts are
-    correct without replacement (from the prefix that ends with y_c) and with it (after the tokens before y_c and
-    another one); `replaced`: n of {token_id, token, correct}; and `tokens_generated`. Other tokens are drawn from the
-    policy with y_c's probability set to zero, renormalised; where the policy's truncation leaves no other token, from
-    the model's own distribution at temperature 1 (`untruncated` is then true). Rollouts are independent of those that
-    made the labels, and every draw is a function of (seed, trajectory id, rollout number), whatever `together` is.
+        {"id": "lab/test/0/0/0", "problem_id": "lab/test/0/0", "critical_index": 12, "n": 64, "without": 0, "with": 23,
+         "replaced": [{"token_id": 78, "token": " 1", "correct": true}], "tokens_generated": 5120, "untruncated": false}
+
+    `without` and `with` count the correct ones of n fresh rollouts without replacement (from the prefix that ends with
+    y_c) and with it (after the tokens before y_c and another one). Other tokens are drawn from the policy without y_c,
+    renormalised; where the policy's truncation leaves no other token, from the model's own distribution at temperature
+    1 (`untruncated`). Rollouts are independent of those that made the labels, and every draw is a function of
+    (seed, trajectory id, rollout number), whatever `together` is.
     """
-    source = iter(found)
+    source = iter(criticals)
     while batch := list(islice(source, together)):
-        drawn = _replacements(engine, batch, sampling, n)
+        replacements = _replacements(engine, batch, sampling, n)
         starts = []
-        for (trajectory, _, c), (tokens, _) in zip(batch, drawn, strict=True):
+        for (trajectory, _, c), (tokens, _) in zip(batch, replacements, strict=True):
             starts += [Start(f"{trajectory.id}/kept/{i}", trajectory, c + 1) for i in range(n)]
             starts += [Start(f"{trajectory.id}/replaced/{i}", trajectory, c, (v,)) for i, v in enumerate(tokens)]
-        done = {rollout.key: rollout for rollout in roll_out(engine, starts, sampling)}
-        for (trajectory, _, c), (tokens, untruncated) in zip(batch, drawn, strict=True):
-            yield _row(engine, trajectory, c, tokens, done) | {"untruncated": untruncated}
+        rollouts = {rollout.key: rollout for rollout in roll_out(engine, starts, sampling)}
+        for (trajectory, _, c), (tokens, untruncated) in zip(batch, replacements, strict=True):
+            yield _row(engine, trajectory, c, tokens, rollouts) | {"untruncated": untruncated}
 
 
 def replacement_table(rows: Sequence[Row]) -> list[Row]:
     """pass@k for k = 1..n, averaged over problems: {k, without, without_ci95, with, with_ci95} for each k.
 
-    pass@k is the unbiased estimator 1 - C(n-c, k) / C(n, k); a row's n rollouts are n/k answers of k tries. Intervals
-    are `pass_at_k_interval`'s, with all trajectories of a problem as one cluster.
+    A row's n rollouts are n/k answers of k tries. Intervals are `pass_at_k_interval`'s, with all trajectories of a
+    problem as one cluster.
     """
-    n = min((row["n"] for row in rows), default=0)
     by_problem = defaultdict(list)
     for row in rows:
         by_problem[row["problem_id"]].append(row)
     table = []
-    for k in range(1, n + 1):
+    for k in range(1, min((row["n"] for row in rows), default=0) + 1):
         line: Row = {"k": k}
         for arm in ("without", "with"):
-            scores = [[pass_at_k(row["n"], row[arm], k) for row in some] for some in by_problem.values()]
-            line[arm] = round(float(np.mean([np.mean(some) for some in scores])), 6)
+            scores = [[pass_at_k(row["n"], row[arm], k) for row in cluster] for cluster in by_problem.values()]
+            line[arm] = round(float(np.mean([np.mean(cluster) for cluster in scores])), 6)
             interval = pass_at_k_interval(scores, sum(row["n"] for row in rows), k)
             line[f"{arm}_ci95"] = [round(end, 6) for end in interval]
         table.append(line)
@@ -79,39 +74,36 @@ def replacement_table(rows: Sequence[Row]) -> list[Row]:
 
 
 def _replacements(
-    engine: Engine, batch: Sequence[tuple[Trajectory, Policy, int]], sampling: Sampling, n: int
+    engine: Engine, batch: Sequence[Critical], sampling: Sampling, n: int
 ) -> list[tuple[list[int], bool]]:
     """For each trajectory n other tokens, and whether they had to come from the untruncated distribution."""
-    tokens = _others(engine, batch, sampling, sampling.seed, n)
-    bare = [i for i, drawn in enumerate(tokens) if None in drawn]
-    trajectories = [batch[i][0] for i in bare]
-    wider = list(policies(engine, trajectories, UNTRUNCATED))
-    again = [(t, policy, batch[i][2]) for t, policy, i in zip(trajectories, wider, bare, strict=True)]
-    for i, drawn in zip(bare, _others(engine, again, UNTRUNCATED, sampling.seed, n), strict=True):
-        tokens[i] = drawn
-    found = []
-    for i, ((trajectory, policy, c), drawn) in enumerate(zip(batch, tokens, strict=True)):
+    tokens = _other(engine, batch, sampling, sampling.seed, n)
+    bare = [i for i, row in enumerate(tokens) if None in row]
+    wider = policies(engine, [batch[i][0] for i in bare], UNTRUNCATED)
+    again = [(batch[i][0], policy, batch[i][2]) for i, policy in zip(bare, wider, strict=True)]
+    for i, row in zip(bare, _other(engine, again, UNTRUNCATED, sampling.seed, n), strict=True):
+        tokens[i] = row
+    replacements = []
+    for i, ((trajectory, policy, c), row) in enumerate(zip(batch, tokens, strict=True)):
         # even at temperature 1 all others may have probability 0 in float32: then the most probable one
         likeliest = next(int(v) for v in policy.ids[c] if v != trajectory.token_ids[c])
-        found.append(([likeliest if v is None else v for v in drawn], i in bare))
-    return found
+        replacements.append(([likeliest if v is None else v for v in row], i in bare))
+    return replacements
 
 
-def _others(
-    engine: Engine, batch: Sequence[tuple[Trajectory, Policy, int]], sampling: Sampling, seed: int, n: int
-) -> list[list[int | None]]:
-    forks = []
+def _other(engine: Engine, batch: Sequence[Critical], sampling: Sampling, seed: int, n: int) -> list[list[int | None]]:
+    starts = []
     for trajectory, policy, c in batch:
         keys = [f"{trajectory.id}/replaced/{i}/token" for i in range(n)]
-        u = uniforms(np.array([key_hash(seed, key) for key in keys], dtype=np.uint64), 0)
-        forks += [Fork(trajectory, policy, c, float(v)) for v in u]
-    drawn = other_tokens(engine, forks, sampling)
-    return [drawn[start : start + n] for start in range(0, len(drawn), n)]
+        u = uniforms(hashes(seed, keys), 0).tolist()
+        starts += [Start(key, trajectory, c, policy=policy, u=x) for key, x in zip(keys, u, strict=True)]
+    tokens = other_tokens(engine, starts, sampling)
+    return [tokens[start : start + n] for start in range(0, len(tokens), n)]
 
 
-def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], done: dict[str, Rollout]) -> Row:
-    kept = [done[f"{trajectory.id}/kept/{i}"] for i in range(len(tokens))]
-    replaced = [done[f"{trajectory.id}/replaced/{i}"] for i in range(len(tokens))]
+def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], rollouts: dict[str, Rollout]) -> Row:
+    kept = [rollouts[f"{trajectory.id}/kept/{i}"] for i in range(len(tokens))]
+    replaced = [rollouts[f"{trajectory.id}/replaced/{i}"] for i in range(len(tokens))]
     texts = {v: pieces(engine.tokenizer, (*trajectory.token_ids[:c], v))[-1] for v in set(tokens)}
     return {
         "id": trajectory.id,

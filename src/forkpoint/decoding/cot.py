@@ -14,16 +14,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
-from forkpoint.decoding.cot_continuation import Located, continue_with_answer
-from forkpoint.decoding.cot_forks import continue_forks, find_forks, parse_position
-from forkpoint.decoding.outcome import Case, Outcome, Path
-from forkpoint.decoding.sampled import outcome, read_path
+import numpy as np
+
+from forkpoint.decoding.cot_answers import continue_with_answer, label_mass_differences
+from forkpoint.decoding.outcome import Case, Outcome, Path, outcome, read_path
 from forkpoint.decoding.voting import count_votes, winner
-from forkpoint.decoding.yesno import label_mass_differences
 from forkpoint.engines import Engine
 from forkpoint.sampling.limits import validate
 from forkpoint.tasks import encode
-from forkpoint.types import AnswerKind, Sampling, UserError, check_texts
+from forkpoint.text import cut_at_stop, decode
+from forkpoint.types import AnswerKind, Completion, Request, Sampling, TokenIds, UserError, check_texts
+
+Head = tuple[TokenIds, tuple[float, ...]]
+"""The first tokens of a branch, its forced one last, and their gaps."""
 
 
 def cot_decode(
@@ -59,10 +62,20 @@ def cot_decode(
 
 
 def check_options(span: str, position: str) -> None:
-    """Raise UserError for a span or a position that CoT-decoding does not know."""
+    """UserError for a span or a position that CoT-decoding does not know."""
     if span not in ("extract", "continuation"):
         raise UserError(f"span of cot-decoding must be extract or continuation, but is {span!r}")
     parse_position(position)
+
+
+def parse_position(position: str) -> tuple[int, int]:
+    """(position, 0) for a token number, (-1, m) for "entropy:m"; UserError for anything else."""
+    name, colon, count = position.partition(":")
+    if name == "entropy" and colon and count.isdecimal() and int(count) > 0:
+        return -1, int(count)
+    if position.isdecimal():
+        return int(position), 0
+    raise UserError(f"position of cot-decoding must be a token number or entropy:m, but is {position!r}")
 
 
 def decode_cases(
@@ -70,26 +83,79 @@ def decode_cases(
 ) -> list[Outcome]:
     """CoT-decoding of prepared cases; of `sampling` only max_tokens and stop count."""
     greedy = replace(sampling, temperature=0.0)
-    forks, to_find = find_forks(engine, cases, greedy, k, position)
-    raw, to_continue = continue_forks(engine, cases, greedy, forks)
-    paths = [
-        [drop_unusable(read_path(engine, case, path, greedy.stop)) for path in its]
-        for case, its in zip(cases, raw, strict=True)
-    ]
+    heads, to_branch = branch(engine, cases, greedy, k, position)
+    branches, to_continue = continue_branches(engine, cases, greedy, heads)
+    paths = [[drop_unusable(path) for path in row] for row in branches]
     to_answer = [0] * len(cases)
     if span == "continuation":
         located, to_answer = continue_with_answer(engine, cases, paths, greedy.stop)
     else:
-        located = [[_located(case, path) for path in its] for case, its in zip(cases, paths, strict=True)]
-    sure = label_mass_differences(engine, cases, located)
+        located = [
+            [(path, (*case.prompt, *path.token_ids[: path.span[0]]) if path.span else None) for path in row]
+            for case, row in zip(cases, paths, strict=True)
+        ]
+    paths = label_mass_differences(engine, cases, located)
     return [
-        replace(choose_path(case, its, aggregate), tokens_generated=sum(spent))
-        for case, its, *spent in zip(cases, sure, to_find, to_continue, to_answer, strict=True)
+        replace(choose_path(case, row, aggregate), tokens_generated=sum(spent))
+        for case, row, *spent in zip(cases, paths, to_branch, to_continue, to_answer, strict=True)
     ]
 
 
-def _located(case: Case, path: Path) -> Located:
-    return path, (*case.prompt, *path.token_ids[: path.span[0]]) if path.span else None
+def branch(
+    engine: Engine, cases: Sequence[Case], greedy: Sampling, k: int, position: str
+) -> tuple[list[list[Head]], list[int]]:
+    """The heads of each case's branches, and the tokens generated to find them (none for position 0).
+
+    A position past the end of the greedy path is its last token. Of several positions only the first keeps the greedy
+    token: after the others it would lead to the same path again.
+    """
+    at, most_uncertain = parse_position(position)
+    starts = [len(case.prompt) for case in cases]
+    sequences = [case.prompt for case in cases]
+    responses: list[Completion | None] = [None] * len(cases)
+    if at != 0:
+        done = {c.key: c for c in engine.generate([Request(case.id, case.prompt) for case in cases], greedy)}
+        responses = [done[case.id] for case in cases]
+        sequences = [(*case.prompt, *done[case.id].token_ids) for case in cases]
+    heads = []
+    for n, response, s in zip(starts, responses, engine.score(sequences, top=k, starts=starts), strict=True):
+        tokens, gaps = (response.token_ids, response.gaps) if response else ((), ())
+        where = [min(at, max(0, len(tokens) - 1))]
+        if most_uncertain:
+            where = sorted(np.argsort(-s.entropy[n : n + len(tokens)], kind="stable")[:most_uncertain].tolist())
+        row: list[Head] = []
+        for i in where:
+            top, before = s.top_ids[n + i].tolist(), (*gaps[:i], float(s.gaps[n + i]))
+            row += [((*tokens[:i], token), before) for token in (top[1:] if row else top)]
+        heads.append(row)
+    return heads, [len(r.token_ids) if r else 0 for r in responses]
+
+
+def continue_branches(
+    engine: Engine, cases: Sequence[Case], greedy: Sampling, heads: Sequence[Sequence[Head]]
+) -> tuple[list[list[Path]], list[int]]:
+    """Every branch, continued greedily from its head, and the tokens generated for each case.
+
+    A head that already ends the response, by an end-of-sequence token, a stop string or the length limit, stays alone.
+    """
+    paths: list[list[Path]] = [[] for _ in cases]
+    requests, place = [], {}
+    for c, (case, row) in enumerate(zip(cases, heads, strict=True)):
+        for i, (head, gaps) in enumerate(row):
+            text = decode(engine.tokenizer, head)
+            ended = head[-1] in engine.ends or any(stop in text for stop in greedy.stop)
+            paths[c].append(Path(head, gaps, cut_at_stop(text, greedy.stop), "stop" if ended else "length"))
+            if not ended and len(head) < greedy.max_tokens:
+                requests.append(Request(f"{case.id}#{i}", (*case.prompt, *head), written=len(head)))
+                place[f"{case.id}#{i}"] = c, i
+    spent = [0] * len(cases)
+    for tail in engine.generate(requests, greedy):
+        c, i = place[tail.key]
+        token_ids, gaps = (*paths[c][i].token_ids, *tail.token_ids), (*paths[c][i].gaps, *tail.gaps)
+        paths[c][i] = Path(token_ids, gaps, tail.text, tail.finish_reason)
+        spent[c] += len(tail.token_ids)
+    read = [[read_path(engine.tokenizer, case, path) for path in row] for case, row in zip(cases, paths, strict=True)]
+    return read, spent
 
 
 def drop_unusable(path: Path) -> Path:

@@ -1,10 +1,15 @@
-"""What a strategy is given and what it returns: a case in, an outcome with all its paths out."""
+"""What goes into a strategy and what comes out: a case in, an outcome with all its paths out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
+from typing import Any
 
-from forkpoint.types import AnswerKind, FinishReason, TokenIds
+from forkpoint.tasks import extract
+from forkpoint.text import pieces
+from forkpoint.types import AnswerKind, FinishReason, Span, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +27,11 @@ class Case:
 class Path:
     """One decoded path, forced tokens included.
 
-    `gaps[i]` is the raw p(top1) - p(top2) where token i was chosen. `answer` is the answer read from the path, `span`
-    the [start, end) tokens that spell it, `confidence` Δ, the mean gap over them. `continuation` is an appended "So the
-    answer is" with what followed, where it was asked for; it then gives the answer, and `span` is None where the path
-    itself does not spell that; `continuation_ended`: before its length limit. `dropped` says why a path was left out of
-    the choice; None if it was not.
+    `gaps[i]` is the raw p(top1) - p(top2) where token i was chosen, `tokens[i]` its text. `stated` is where `response`
+    states an answer, `answer` the answer, `span` the [start, end) tokens that spell it, `confidence` Δ, the mean gap
+    over them. `continuation` is an appended "So the answer is" with what followed, where it was asked for; it then
+    gives the answer, and `span` is None where the path itself does not spell that. `dropped` says why a path was left
+    out of the choice.
     """
 
     token_ids: TokenIds
@@ -39,24 +44,62 @@ class Path:
     continuation: str | None = None
     continuation_ended: bool = True
     dropped: str | None = None
+    tokens: tuple[str, ...] = ()
+    stated: Span | None = None
+
+    @property
+    def response(self) -> str:
+        """The text that gives the answer: the continuation, where there is one."""
+        return self.text if self.continuation is None else self.continuation
 
     @property
     def cut_off(self) -> bool:
-        """Whether the text that gives the answer, the continuation where there is one, hit its length limit."""
+        """Whether the response hit its length limit."""
         return self.finish_reason == "length" if self.continuation is None else not self.continuation_ended
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All paths of a case and the chosen one.
+    """All paths of a case and the chosen one, whose response stands for the case and is graded.
 
-    `response` is the text that stands for the case and is graded. `votes` maps each distinct answer to its weight
-    where the strategy votes. `tokens_generated` counts every token the engine wrote, dropped paths included.
+    `votes` maps each distinct answer to its weight where the strategy votes. `tokens_generated` counts every token the
+    engine wrote, dropped paths included.
     """
 
     case_id: str
     paths: tuple[Path, ...]
     chosen: int
-    response: str
     tokens_generated: int
     votes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def response(self) -> str:
+        return self.paths[self.chosen].response
+
+
+def outcome(case: Case, paths: Sequence[Path], chosen: int, votes: dict[str, float] | None = None) -> Outcome:
+    """An outcome of paths that the engine wrote whole."""
+    return Outcome(case.id, tuple(paths), chosen, sum(len(p.token_ids) for p in paths), votes or {})
+
+
+def read_path(tokenizer: Any, case: Case, path: Path) -> Path:
+    """The path with its tokens' texts, its answer, the answer's tokens, and Δ over them."""
+    tokens = tuple(pieces(tokenizer, path.token_ids))
+    stated = extract(path.text, case.kind, case.options, cut_off=path.cut_off)
+    path = replace(path, tokens=tokens, stated=stated)
+    if stated is None:
+        return path
+    span = token_span(tokens, stated.start, stated.end)
+    return replace(path, answer=stated.value, span=span, confidence=mean_gap(path.gaps, span))
+
+
+def token_span(tokens: Sequence[str], start: int, end: int) -> tuple[int, int]:
+    """The [first, last) of these texts that hold any of the characters [start, end) of all."""
+    offsets = pairwise(accumulate(map(len, tokens), initial=0))
+    touching = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
+    return touching[0], touching[-1] + 1
+
+
+def mean_gap(gaps: Sequence[float], span: tuple[int, int]) -> float:
+    """Δ of Wang & Zhou 2024: the mean of p(top1) - p(top2) over the answer's tokens, from the raw distribution."""
+    return sum(gaps[span[0] : span[1]]) / (span[1] - span[0])

@@ -20,29 +20,27 @@ from typing import Any
 from forkpoint.decoding import cot, sampled
 from forkpoint.decoding.outcome import Case, Outcome
 from forkpoint.engines import Engine
+from forkpoint.sampling.limits import validate
 from forkpoint.types import Sampling, UserError, sampling_fields
 
 Value = bool | int | float | str
 
-_OPTIONS: dict[str, dict[str, Value]] = {
-    "greedy": {},
-    "sample": {"n": 1},
-    "beam": {"beams": 4},
-    "self-consistency": {"n": 10},
-    "cot-decoding": {"k": 10, "aggregate": False, "span": "extract", "position": "0"},
-    "pass@k": {"k": 8, "n": 16},
+STRATEGIES: dict[str, tuple[Callable[..., list[Outcome]], dict[str, Value]]] = {
+    "greedy": (sampled.greedy, {}),
+    "sample": (sampled.sample, {"n": 1}),
+    "beam": (sampled.beam, {"beams": 4}),
+    "self-consistency": (sampled.self_consistency, {"n": 10}),
+    "cot-decoding": (cot.decode_cases, {"k": 10, "aggregate": False, "span": "extract", "position": "0"}),
+    "pass@k": (lambda *of, k, n: sampled.sample(*of, n=n), {"k": 8, "n": 16}),
 }
-_DRAWS = {"sample", "self-consistency", "pass@k"}
-_NOT_IN_SPECS = {"seed", "stop"}
-_LEAST_ONE = {"n", "k", "beams"}
+"""A function of engine, cases, sampling and its own options; these with their defaults, which show their types."""
+
+DRAWS = {"sample", "self-consistency", "pass@k"}  # take the sampling fields
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A parsed strategy: its name, the text it came from, its own options, and its sampling.
-
-    `fixed` are the sampling fields that the text set; the others may be filled in by the caller.
-    """
+    """A parsed strategy: its name, the text it came from, its own options, and its sampling, `fixed` by the text."""
 
     name: str
     spec: str
@@ -81,78 +79,58 @@ class Strategy:
 
     def solve(self, engine: Engine, cases: Sequence[Case]) -> list[Outcome]:
         """One outcome a case, in order."""
-        return _SOLVERS[self.name](engine, cases, self.sampling, self.options)
-
-
-_SOLVERS: dict[str, Callable[[Engine, Sequence[Case], Sampling, dict[str, Any]], list[Outcome]]] = {
-    "greedy": lambda engine, cases, sampling, o: sampled.greedy(engine, cases, sampling),
-    "sample": lambda engine, cases, sampling, o: sampled.sample(engine, cases, sampling, n=o["n"]),
-    "beam": lambda engine, cases, sampling, o: sampled.beam(engine, cases, sampling, beams=o["beams"]),
-    "self-consistency": lambda engine, cases, sampling, o: sampled.self_consistency(engine, cases, sampling, n=o["n"]),
-    "cot-decoding": lambda engine, cases, sampling, o: cot.decode_cases(engine, cases, sampling, **o),
-    "pass@k": lambda engine, cases, sampling, o: sampled.sample(engine, cases, sampling, n=o["n"]),
-}
+        return STRATEGIES[self.name][0](engine, cases, self.sampling, **self.options)
 
 
 def parse_strategy(spec: str) -> Strategy:
     """The strategy that a text describes. Raises UserError, in one sentence, for anything unknown or out of range."""
     name, _, body = spec.strip().partition(":")
-    if name not in _OPTIONS:
+    if name not in STRATEGIES:
         first, _, rest = name.partition(",")
-        if rest and first in _OPTIONS:
+        if rest and first in STRATEGIES:
             raise UserError(f"the options of a strategy follow a colon: {first}:{rest}, not {name}")
-        raise UserError(f"unknown strategy {name!r}{_nearest(name, _OPTIONS)}; there are {', '.join(_OPTIONS)}")
-    known = _known_options(name)
-    given: dict[str, Value] = {}
+        raise UserError(f"unknown strategy {name!r}{_nearest(name, STRATEGIES)}; there are {', '.join(STRATEGIES)}")
+    known, values = _known_options(name), dict[str, Any]()
     for part in filter(None, (p.strip() for p in body.split(","))):
         key, equals, text = (s.strip() for s in part.partition("="))
         if not equals or not text:
             raise UserError(f"option {part!r} of {name} has no value; write {key}=VALUE")
         if key not in known:
             raise UserError(f"{name} has no option {key!r}{_nearest(key, known)}; it takes {', '.join(known)}")
-        if key in given:
+        if key in values:
             raise UserError(f"{name} is given the option {key!r} twice")
-        given[key] = _convert(name, key, text, known[key])
-    options = {key: given.get(key, default) for key, default in _OPTIONS[name].items()}
-    fields: dict[str, Any] = {key: value for key, value in given.items() if key not in options}
-    strategy = Strategy(name, spec.strip(), options, Sampling(**fields), frozenset(fields))
+        values[key] = _convert(name, key, text, type(known[key]))
+    options = {key: values.pop(key, default) for key, default in STRATEGIES[name][1].items()}
+    strategy = Strategy(name, spec.strip(), options, Sampling(**values), frozenset(values))
     _check(strategy)
     return strategy
 
 
 def _known_options(name: str) -> dict[str, Value]:
-    """The options a strategy takes, each with a default that shows its type."""
-    sampling = {f: getattr(Sampling(), f) for f in sampling_fields() if f not in _NOT_IN_SPECS}
-    if name not in _DRAWS:
-        sampling = {"max_tokens": sampling["max_tokens"]}
-    return _OPTIONS[name] | sampling
+    """The options of a strategy, each with a default that shows its type."""
+    taken = [f for f in sampling_fields() if f not in ("seed", "stop")] if name in DRAWS else ["max_tokens"]
+    return STRATEGIES[name][1] | {f: getattr(Sampling(), f) for f in taken}
 
 
-def _convert(name: str, key: str, text: str, like: Value) -> Value:
-    kind = type(like)
-    if kind is bool:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise UserError(f"option {key} of {name} must be true or false, but is {text!r}")
+def _convert(name: str, key: str, text: str, kind: type) -> Value:
+    wanted = {bool: "true or false", int: "a whole number", float: "a number"}
     try:
-        return kind(text)
-    except ValueError:
-        wanted = {int: "a whole number", float: "a number"}[kind]
-        raise UserError(f"option {key} of {name} must be {wanted}, but is {text!r}") from None
+        value: Value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise UserError(f"option {key} of {name} must be {wanted[kind]}, but is {text!r}") from None
+    return value
 
 
 def _check(strategy: Strategy) -> None:
-    from forkpoint.sampling.limits import validate
-
     validate(strategy.sampling)
     for key, value in strategy.options.items():
-        if key in _LEAST_ONE and int(value) < 1:
+        if key in ("n", "k", "beams") and int(value) < 1:
             raise UserError(f"option {key} of {strategy.name} must be at least 1, but is {value}")
-    if strategy.name == "pass@k" and strategy.options["k"] > strategy.options["n"]:  # type: ignore[operator]
+    if strategy.name == "pass@k" and strategy.tries() > int(strategy.options["n"]):
         raise UserError(f"pass@k needs k of at most n, but k={strategy.options['k']} and n={strategy.options['n']}")
     if strategy.name == "cot-decoding":
         cot.check_options(str(strategy.options["span"]), str(strategy.options["position"]))
-    if strategy.name in _DRAWS and strategy.sampling.temperature == 0 and strategy.n_paths() > 1:
+    if strategy.name in DRAWS and strategy.sampling.temperature == 0 and strategy.n_paths() > 1:
         raise UserError(f"{strategy.spec} draws equal responses at temperature 0; use greedy or a temperature above 0")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from forkpoint.engines.base import Engine, Starts
 from forkpoint.sampling.limits import validate
@@ -47,3 +47,10 @@ def check_sequence(engine: Engine, sequence: TokenIds, key: str, room: int) -> N
         )
     if not 0 <= min(sequence) <= max(sequence) < engine.vocab_size:
         raise UserError(f"{key} holds token ids outside the vocabulary of {engine.name} (0 to {engine.vocab_size - 1})")
+
+
+def check_room(engine: Engine, lengths: Iterable[tuple[str, int]]) -> None:
+    """UserError for the first (name, tokens) that is longer than the engine reads."""
+    for name, length in lengths:
+        if engine.context and length > engine.context:
+            raise UserError(f"{name} may have {length} tokens, but {engine.name} reads at most {engine.context}")

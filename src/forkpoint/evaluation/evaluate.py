@@ -6,8 +6,9 @@ where a run was interrupted.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,14 @@ from typing import Any
 from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import Strategy, parse_strategy
 from forkpoint.engines import Engine
-from forkpoint.evaluation.results import StrategyTally, summarize
-from forkpoint.evaluation.samples import Row, sample_row
-from forkpoint.evaluation.sweep import expand, parse_sweep
-from forkpoint.files import (
-    JOURNAL,
-    Journal,
-    claimed,
-    fingerprint,
-    read_json,
-    to_json,
-    write_whole,
-)
+from forkpoint.engines.checks import check_room
+from forkpoint.evaluation.results import StrategyTally, sample_row, summarize
+from forkpoint.files import RESULTS, SAMPLES, Journal, fingerprint, resumed, write_rows
 from forkpoint.tasks import render_prompt, stop_strings
-from forkpoint.types import Problem, Results, UserError, check_texts
+from forkpoint.trajectories.rows import Row
+from forkpoint.types import Problem, Progress, Results, UserError, check_texts
 
 UNIT_PATHS = 640  # paths of one unit: enough to keep an engine busy, little to lose
-RESULTS, SAMPLES = "results.json", "samples.jsonl"
-Progress = Callable[[str, int, int, int], None]
-"""Called after each unit with the strategy, problems done, problems in all, tokens generated so far."""
 
 
 def evaluate(
@@ -62,45 +52,19 @@ def evaluate(
     cases = _cases(engine, problems, prompt, planned)
     run: dict[str, Any] = {"verb": "eval", "model": engine.name, "task": task, "prompt": prompt, "seed": seed}
     run["max_tokens"] = max_tokens
-    identity = run | {
-        "engine": dict(engine.settings),
-        "strategies": [s.spec for s in planned],
-        "sweep": sweep,
-    }
+    identity = run | {"engine": dict(engine.settings), "strategies": [s.spec for s in planned], "sweep": sweep}
     if sweep is not None:
-        run["sweep"] = {"option": parse_sweep(sweep).option, "lines": lines}
+        run["sweep"] = {"option": _parse_sweep(sweep)[0], "lines": lines}
 
-    def finish(journal: Journal) -> Results:
+    def work(journal: Journal) -> Results:
         _run_units(engine, problems, cases, planned, journal, progress)
+        if out is not None:
+            write_rows(out / SAMPLES, (row for entry in journal for row in entry["samples"]))
         return Results(summarize(run, _tallies(planned, journal)))
 
     if out is None:
-        return finish(Journal(None))
-    with claimed(out, identity | {"problems": fingerprint([asdict(p) for p in problems])}):
-        if not (out / RESULTS).exists():
-            journal = Journal(out / JOURNAL)
-            results = finish(journal)
-            write_whole(out / SAMPLES, (to_json(row) + "\n" for entry in journal for row in entry["samples"]))
-            write_whole(out / RESULTS, to_json(results, indent=2) + "\n")
-        (out / JOURNAL).unlink(missing_ok=True)
-    return Results(read_json(out / RESULTS))
-
-
-def _cases(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Sequence[Strategy]) -> list[Case]:
-    """The problems as prompts, all checked before anything is decoded or written."""
-    if not problems:
-        raise UserError("there are no problems to evaluate")
-    if len({p.id for p in problems}) < len(problems):
-        raise UserError("two problems have the same id; each needs its own")
-    cases = [Case(p.id, render_prompt(p, prompt, engine.tokenizer), p.kind, p.options, p.question) for p in problems]
-    room = max(s.sampling.max_tokens for s in planned)
-    for case in cases:
-        if engine.context and len(case.prompt) + room > engine.context:
-            raise UserError(
-                f"the prompt of {case.id} has {len(case.prompt)} tokens and a response may have {room}, "
-                f"but {engine.name} reads at most {engine.context}"
-            )
-    return cases
+        return work(Journal(None))
+    return resumed(out, identity | {"problems": fingerprint([asdict(p) for p in problems])}, RESULTS, work)
 
 
 def plan(
@@ -116,19 +80,59 @@ def plan(
     if not strategies:
         raise UserError("name at least one strategy, for example greedy")
     if sweep is not None:
-        strategies, lines = expand(strategies, parse_sweep(sweep))
-    twice = [s.spec for i, s in enumerate(strategies) if s.spec in {t.spec for t in strategies[:i]}]
-    if twice:
+        strategies, lines = _expand(strategies, *_parse_sweep(sweep))
+    names = [s.spec for s in strategies]
+    if twice := [spec for i, spec in enumerate(names) if spec in names[:i]]:
         raise UserError(f"the strategy {twice[0]} is given twice")
     return [s.with_defaults(**defaults) for s in strategies], lines
 
 
-def _units(strategies: Sequence[Strategy], n_problems: int) -> Iterator[tuple[int, slice]]:
-    """(strategy, problems) in the order in which they run."""
-    for s, strategy in enumerate(strategies):
-        size = max(1, UNIT_PATHS // strategy.n_paths())
-        for start in range(0, n_problems, size):
-            yield s, slice(start, min(start + size, n_problems))
+def _parse_sweep(text: str) -> tuple[str, list[str]]:
+    """The option and the values, as written, of "k=1,2,5,10". UserError where that is not it."""
+    option, _, body = text.partition("=")
+    values = [v.strip() for v in body.split(",") if v.strip()]
+    try:
+        numbers = set(map(float, values))
+    except ValueError:
+        numbers = set()
+    if not option.strip() or len(values) < 2 or not numbers or any(map(math.isnan, numbers)):
+        raise UserError(f"a sweep is written OPTION=NUMBER,NUMBER,..., but is {text!r}")
+    if len(numbers) < len(values):
+        raise UserError(f"the sweep {text!r} names a value twice")
+    return option.strip(), values
+
+
+def _expand(
+    strategies: Sequence[Strategy], option: str, values: Sequence[str]
+) -> tuple[list[Strategy], list[dict[str, object]]]:
+    """The strategies to run, and the lines of the plot: base strategy, values, and the specs that make it up.
+
+    Strategies without the option are run once, as they are. Raises UserError where none has it.
+    """
+    run: list[Strategy] = []
+    lines: list[dict[str, object]] = []
+    for strategy in strategies:
+        swept = strategy.takes(option)
+        variants = [strategy.with_option(option, value) for value in values] if swept else [strategy]
+        run += variants
+        if swept:
+            specs = [v.spec for v in variants]
+            lines.append({"strategy": strategy.spec, "values": [*map(float, values)], "specs": specs})
+    if not lines:
+        raise UserError(f"no given strategy has the option {option!r} to sweep")
+    return run, lines
+
+
+def _cases(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Sequence[Strategy]) -> list[Case]:
+    """The problems as prompts, all checked before anything is decoded or written."""
+    if not problems:
+        raise UserError("there are no problems to evaluate")
+    if len({p.id for p in problems}) < len(problems):
+        raise UserError("two problems have the same id; each needs its own")
+    cases = [Case(p.id, render_prompt(p, prompt, engine.tokenizer), p.kind, p.options, p.question) for p in problems]
+    room = max(s.sampling.max_tokens for s in planned)
+    check_room(engine, ((case.id, len(case.prompt) + room) for case in cases))
+    return cases
 
 
 def _run_units(
@@ -140,8 +144,10 @@ def _run_units(
     progress: Progress | None,
 ) -> None:
     """Do and journal every unit that is not in the journal yet."""
+    n = len(problems)
+    sizes = [max(1, UNIT_PATHS // strategy.n_paths()) for strategy in strategies]
+    units = [(s, slice(start, start + size)) for s, size in enumerate(sizes) for start in range(0, n, size)]
     finished = {tuple(entry["unit"]) for entry in journal}
-    units = list(_units(strategies, len(problems)))
     todo = [(strategies[s], problems[part], cases[part]) for s, part in units if (s, part.start) not in finished]
     tokens, started = 0, time.monotonic()
     results = engine.map(_solve_unit, todo)
@@ -152,24 +158,22 @@ def _run_units(
             journal.append({"unit": [s, part.start], "seconds": seconds, "samples": rows})
             tokens += sum(row["tokens_generated"] for row in rows)
         if progress:
-            progress(strategies[s].spec, s * len(problems) + part.stop, len(problems) * len(strategies), tokens)
+            progress(strategies[s].spec, s * n + min(part.stop, n), n * len(strategies), tokens)
 
 
 def _solve_unit(engine: Engine, unit: tuple[Strategy, Sequence[Problem], Sequence[Case]]) -> list[Row]:
     """The rows of samples.jsonl of one strategy on a few problems."""
     strategy, problems, cases = unit
     outcomes = strategy.solve(engine, cases)
-    return [
-        sample_row(engine.tokenizer, problem, case.prompt, strategy, outcome)
-        for problem, case, outcome in zip(problems, cases, outcomes, strict=True)
-    ]
+    triples = zip(problems, cases, outcomes, strict=True)
+    return [sample_row(problem, case.prompt, strategy, outcome) for problem, case, outcome in triples]
 
 
 def _tallies(strategies: Sequence[Strategy], journal: Journal) -> list[StrategyTally]:
-    tallies = [StrategyTally(strategy.spec, [], strategy.tries()) for strategy in strategies]
+    tallies = [StrategyTally(strategy) for strategy in strategies]
     for entry in journal:
         tally = tallies[entry["unit"][0]]
         tally.seconds += entry["seconds"]
         for row in entry["samples"]:
-            tally.add(row, strategies[entry["unit"][0]].graded_paths())
+            tally.add(row)
     return tallies

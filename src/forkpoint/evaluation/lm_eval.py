@@ -32,12 +32,12 @@ from forkpoint.decoding.strategies import Strategy, parse_strategy
 from forkpoint.engines import Engine, load_engine
 from forkpoint.engines.identity import weights_digest
 from forkpoint.engines.loading import first_line
-from forkpoint.evaluation.evaluate import UNIT_PATHS, Progress
+from forkpoint.evaluation.evaluate import UNIT_PATHS
 from forkpoint.evaluation.lm_eval_kwargs import DRAWS, settled
 from forkpoint.files import Journal, to_json
 from forkpoint.tasks import render_chat
 from forkpoint.text import cut_at_stop, decode
-from forkpoint.types import AnswerKind, TokenIds, UserError
+from forkpoint.types import AnswerKind, Progress, TokenIds, UserError
 
 log = logging.getLogger(__name__)
 COUNTS = ("tokens_generated", "responses", "cut_off")  # of an LM, in lm-eval's results beside its settings

@@ -20,7 +20,7 @@ from forkpoint.tasks.data_sets import read_rows
 from forkpoint.types import AnswerKind, Results, UserError, check_texts
 
 if TYPE_CHECKING:
-    from forkpoint.evaluation.evaluate import Progress
+    from forkpoint.types import Progress
 
 RESULTS = "results.json"  # of all strategies, and in each one's directory lm-eval's own
 TEST, SHOTS = "test", "train"

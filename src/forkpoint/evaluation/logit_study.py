@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.files import claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.sampling import analysis
 from forkpoint.text import pieces
-from forkpoint.types import Completion, Request, Results, Sampling, TokenIds, UserError, check_texts
+from forkpoint.types import Completion, Progress, Request, Results, Sampling, TokenIds, UserError, check_texts
 
 SUMMARY = "summary.json"
 HISTOGRAM, SORTED, KEPT, DISTANCE = "histogram.csv", "sorted.csv", "kept.csv", "distance.csv"
@@ -33,7 +33,6 @@ NAMED = ("first", "uncertain", "certain")
 MOST_PROBABLE = 20  # tokens in sorted.csv
 ROWS = 32  # rows of logits that samplers see at a time: they make several copies
 Table = list[dict[str, Any]]
-Progress = Callable[[str, int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

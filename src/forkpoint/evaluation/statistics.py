@@ -1,7 +1,6 @@
-"""How sure a number about right and wrong answers is: intervals, paired tests, corrections.
+"""How sure a comparison of right and wrong answers is: paired tests, corrections, majority votes.
 
-Plain numbers and numpy arrays in, plain numbers out; knows nothing of tasks, strategies or files. Bad
-arguments are a ValueError of one sentence. Intervals are on the scale of an accuracy, 0 to 1.
+Plain numbers and numpy arrays in, plain numbers out. Bad arguments are a ValueError of one sentence.
 """
 
 from __future__ import annotations
@@ -15,28 +14,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
-from forkpoint.proportions import (
-    Interval,
-    clustered_interval,
-    normal_quantile,
-    pass_at_k,
-    pass_at_k_interval,
-    wilson,
-)
-
-__all__ = [
-    "Interval",
-    "PairedDifference",
-    "clustered_interval",
-    "holm",
-    "maj_at_k",
-    "mcnemar_exact",
-    "minimum_detectable_difference",
-    "paired_difference",
-    "pass_at_k",
-    "pass_at_k_interval",
-    "wilson",
-]
+from forkpoint.proportions import Interval, normal_quantile
 
 _BOOTSTRAP_BLOCK = 2**22  # resampled problems held in memory at a time
 _MOST_VOTES = 1000  # C(1000, 500) still fits a float64
@@ -56,10 +34,9 @@ class PairedDifference:
 def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
     """Chance that the majority answer of k of n sampled answers is right: the mean over all subsets, exact.
 
-    The most frequent answer of a subset wins, ties are shared evenly, None (no answer found) has no vote, and
-    a subset without votes is wrong. `correct[i]` is the verdict on answers[i]; equal answers share one
-    verdict. Counting: where the right answer gets j votes, every other answer gets at most j; those with just
-    j share the win.
+    The most frequent answer of a subset wins, ties are shared evenly, None (no answer found) has no vote, and a subset
+    without votes is wrong. `correct[i]` is the verdict on answers[i]; equal answers share one verdict. Counting: where
+    the right answer gets j votes, every other answer gets at most j; those with just j share the win.
     """
     n = len(answers)
     if len(correct) != n or not 1 <= k <= n <= _MOST_VOTES:
@@ -78,8 +55,7 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided p-value that two paired answers are right equally often, given the b and c problems they
-    split on.
+    """Two-sided p-value that two paired answers are right equally often, given the b and c problems they split on.
 
     McNemar 1947, exact: under the null the b + c splits fall either way with chance 1/2. No splits give 1.
     """
@@ -91,20 +67,15 @@ def mcnemar_exact(b: int, c: int) -> float:
 
 
 def paired_difference(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    *,
-    resamples: int = 10_000,
-    seed: int = 0,
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, resamples: int = 10_000, seed: int = 0
 ) -> PairedDifference:
     """b against a on the same problems, in the same order: a[i] and b[i] are scores of problem i, 0 to 1.
 
-    Where all scores are 0 or 1 (one answer a problem): exact McNemar test ("mcnemar-exact"), and the interval
-    that inverts its score test (Tango 1998, Statistics in Medicine 17), which is defined for every table. The
-    test is exact and the interval is not, so at the edge of significance they may disagree. Else (means over
-    several answers): paired bootstrap over problems ("paired-bootstrap"), percentile interval, and as p-value
-    the share of resamples, centred on no difference, at least as far out as the one seen. The same scores and
-    seed give the same numbers.
+    Where all scores are 0 or 1 (one answer a problem): exact McNemar test ("mcnemar-exact"), and the interval that
+    inverts its score test (Tango 1998, Statistics in Medicine 17), which is defined for every table. The test is exact
+    and the interval is not, so at the edge of significance they may disagree. Else (means over several answers): paired
+    bootstrap over problems ("paired-bootstrap"), percentile interval, and as p-value the share of resamples, centred on
+    no difference, at least as far out as the one seen. The same scores and seed give the same numbers.
     """
     before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if before.shape != after.shape or before.ndim != 1 or len(before) == 0:
@@ -136,8 +107,8 @@ def minimum_detectable_difference(
 ) -> float:
     """The smallest difference in accuracy that a paired comparison on n problems finds with this power.
 
-    Assumes McNemar's test and that the two answers split (one right, one wrong) on a share `disagreement` of
-    the problems; pass the share seen, where there is one. Connor 1987 (Biometrics 43), solved for d:
+    Assumes McNemar's test and that the two answers split (one right, one wrong) on a share `disagreement` of the
+    problems; pass the share seen, where there is one. Connor 1987 (Biometrics 43), solved for d:
         sqrt(n) d = z_level sqrt(disagreement) + z_power sqrt(disagreement - d²)
     As no difference exceeds its disagreement, a d that would is found with disagreement = d. At most 1.
     """
@@ -153,9 +124,7 @@ def minimum_detectable_difference(
 
 
 def _root(function: Callable[[float], float], negative: float, positive: float) -> float:
-    """Where `function` changes sign between a point at which it is not positive and one at which it is not
-    negative.
-    """
+    """Where `function` changes sign, from not positive at `negative` to not negative at `positive`."""
     for _ in range(_BISECTIONS):
         middle = (negative + positive) / 2
         if function(middle) < 0:
@@ -168,8 +137,8 @@ def _root(function: Callable[[float], float], negative: float, positive: float) 
 def _tango(b: int, c: int, n: int) -> Interval:
     """95% interval for (b - c) / n: the differences d whose score statistic is within ±z.
 
-    The statistic is (b - c - n d) / sqrt(n (2q + d (1 - d))), q the likeliest share of c given d: the root of
-    a quadratic (Tango 1998, section 2). It falls as d grows.
+    The statistic is (b - c - n d) / sqrt(n (2q + d (1 - d))), q the likeliest share of c given d: the root of a
+    quadratic (Tango 1998, section 2). It falls as d grows.
     """
     z = normal_quantile(0.95)
 
@@ -192,12 +161,8 @@ def _paired_bootstrap(differences: Float[np.ndarray, " problems"], resamples: in
     if n < 2:  # one problem says nothing of others
         return PairedDifference(seen, (-1.0, 1.0), 1.0, "paired-bootstrap")
     step = max(1, _BOOTSTRAP_BLOCK // n)
-    means = np.concatenate(
-        [
-            differences[rng.integers(n, size=(min(step, resamples - start), n))].mean(1)
-            for start in range(0, resamples, step)
-        ]
-    )
+    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
+    means = np.concatenate([differences[rng.integers(n, size=(size, n))].mean(1) for size in sizes])
     low, high = np.quantile(means, [0.025, 0.975])
     as_far = int((np.abs(means - seen) >= abs(seen) * (1 - 1e-12)).sum())  # equal up to rounding is as far
     return PairedDifference(seen, (float(low), float(high)), (1 + as_far) / (1 + resamples), "paired-bootstrap")

@@ -16,16 +16,16 @@ import numpy as np
 from forkpoint import __version__
 from forkpoint.engines import Engine
 from forkpoint.engines.loading import Vocabulary
-from forkpoint.files import JOURNAL, Journal, claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import JOURNAL, SAMPLES, SUMMARY, Journal, claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.pairs.fork_pairs import Forked, choose_fork_pairs
 from forkpoint.pairs.pair import Pair
 from forkpoint.pairs.pair_choice import choose_pairs
 from forkpoint.pairs.pair_files import PAIRS, make_pair, pair_row, token_texts
 from forkpoint.pairs.pair_sources import Weights
 from forkpoint.pairs.trl_files import Rows, import_pairs
-from forkpoint.trajectories.rows import SAMPLES, SUMMARY, check_prompts, identities
-from forkpoint.trajectories.units import Progress, Units
-from forkpoint.types import Problem, Results, Sampling, Trajectory, UserError
+from forkpoint.trajectories.rows import check_prompts, identities
+from forkpoint.trajectories.units import Units
+from forkpoint.types import Problem, Progress, Results, Sampling, Trajectory, UserError
 
 Made = tuple[Sequence[tuple[str | None, Pair]], dict[str, Any]]  # pairs, each with its problem's id, and their counts
 

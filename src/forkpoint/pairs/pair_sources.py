@@ -10,10 +10,11 @@ import numpy as np
 
 from forkpoint.engines import Engine
 from forkpoint.engines.loading import Vocabulary
+from forkpoint.files import CRITICAL, SCORES
 from forkpoint.jsonl import column, is_number, list_of, shares, shortened, text
 from forkpoint.pairs.fork_pairs import EvaluatedToken, Forked
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.trajectories.rows import CRITICAL, SCORES, check_spelling, ids_of
+from forkpoint.trajectories.rows import check_spelling, ids_of
 from forkpoint.types import TokenIds, UserError
 from forkpoint.weights.rules import contrast
 

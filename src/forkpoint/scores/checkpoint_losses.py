@@ -14,16 +14,14 @@ from transformers import PreTrainedModel
 from forkpoint import __version__
 from forkpoint.engines.identity import vocabulary_digest
 from forkpoint.engines.local.head import head_of
-from forkpoint.files import claimed, fingerprint, read_json, to_json, whole_file, write_whole
+from forkpoint.files import SUMMARY, claimed, fingerprint, read_json, to_json, whole_file, write_whole
 from forkpoint.scores.dynamics import DOCUMENTS, Dynamics, class_names, classify, dynamics_summary
 from forkpoint.scores.row_losses import Step, row_losses
 from forkpoint.scores.store import Store, document_line
-from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import Results, UserError
+from forkpoint.types import Progress, Results, UserError
 
 LOSSES = "losses"
 Load = Callable[[str], tuple[PreTrainedModel, Any]]
-Progress = Callable[[str, int, int, int], None]
 
 
 def checkpoints_of(paths: Sequence[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ on with the first that is missing. Of several processes whoever finds all shards
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,13 +25,12 @@ from forkpoint.scores.corpora import Document
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.row_losses import BATCH_TOKENS, row_losses
 from forkpoint.scores.store import SCORES, STORE, ScoredRow, Shard, document_line, open_store, write_facts, write_shard
-from forkpoint.types import Results, TokenIds, UserError
+from forkpoint.types import Progress, Results, TokenIds, UserError
 
 SHARD_CHARACTERS = 4_000_000  # of text; a document's token ids count as four each
 SHOWN = 50  # rows in documents.jsonl
 CLAIM = ".claim"  # held while files that processes share are written
 TEXTS_AT_ONCE = 1000  # in one call of the tokenizer
-Progress = Callable[[str, int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

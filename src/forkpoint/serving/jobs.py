@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forkpoint.decoding.cot_forks import parse_position
+from forkpoint.decoding.cot import parse_position
 from forkpoint.decoding.outcome import Case
 from forkpoint.decoding.strategies import Strategy, parse_strategy
 from forkpoint.engines import Engine

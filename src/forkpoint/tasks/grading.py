@@ -12,7 +12,7 @@ from forkpoint.tasks.answers import DEADLINE, answer_key, compare_math
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.numerals import SCALES, parse_number
 from forkpoint.tasks.problems import gold_value, task_spec
-from forkpoint.types import Grade, Problem, UserError
+from forkpoint.types import Grade, Problem, Span, UserError
 
 
 def grade_response(response: str, problem: Problem, *, cut_off: bool = False, deadline: float = DEADLINE) -> Grade:
@@ -22,6 +22,11 @@ def grade_response(response: str, problem: Problem, *, cut_off: bool = False, de
     has an answer only where it was stated before. Where algebra fails or passes `deadline` seconds, `error` says why.
     """
     span = extract(response, problem.kind, problem.options, cut_off=cut_off)
+    return grade_span(response, span, problem, deadline=deadline)
+
+
+def grade_span(response: str, span: Span | None, problem: Problem, *, deadline: float = DEADLINE) -> Grade:
+    """The verdict on a response whose answer `extract` has read: `span`, None where it has none."""
     if span is None:
         return Grade(False, None, "none")
     gold = gold_value(problem.answer, problem.kind)

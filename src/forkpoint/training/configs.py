@@ -36,7 +36,8 @@ class TrainingConfig(PairFields, TrainingArguments):  # type: ignore[misc]
     eval_strategy: str = "auto"
 
     def __post_init__(self) -> None:
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
         self.evaluates_by_default = self.eval_strategy == "auto"
         self.eval_strategy = "no" if self.evaluates_by_default else self.eval_strategy
         super().__post_init__()
@@ -158,7 +159,8 @@ def config_of(kind: type[C], values: Mapping[str, Any]) -> C:
     if unknown := [name for name in values if name not in known]:
         raise UserError(f"{kind.__name__} has no {unknown[0]}")
     _check_range(values)
-    return _made(lambda: kind(output_dir=".", **values))
+    config: C = _made(lambda: kind(output_dir=".", **values))
+    return config
 
 
 def prepared(args: C, out: Path, model: PreTrainedModel, *, has_eval: bool, name: str = "custom") -> C:
@@ -176,11 +178,12 @@ def prepared(args: C, out: Path, model: PreTrainedModel, *, has_eval: bool, name
     if rate is None:
         full, low_rank, lab = RATES[method_of(args)]
         rate = lab if name == "lab" else low_rank if args.lora_r or hasattr(model, "peft_config") else full
-    ready = _made(lambda: replace(
-        args, output_dir=str(out), learning_rate=rate, use_cpu=model.device.type == "cpu",
-        dataloader_pin_memory=model.device.type == "cuda",
-        eval_strategy="epoch" if args.evaluates_by_default and has_eval else args.eval_strategy,
-    ))  # fmt: skip
+    settings: dict[str, Any] = {
+        "output_dir": str(out), "learning_rate": rate, "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": model.device.type == "cuda",
+        "eval_strategy": "epoch" if args.evaluates_by_default and has_eval else args.eval_strategy,
+    }  # fmt: skip
+    ready: C = _made(lambda: replace(args, **settings))
     _made(lambda: _check_libraries(ready, model))
     if _evaluates(ready) and not has_eval:
         raise UserError(
@@ -218,7 +221,7 @@ def changed(args: TrainingConfig) -> dict[str, Any]:
 def stated(args: TrainingConfig, ready: TrainingConfig, model: Any) -> dict[str, Any]:
     """What a run's files say of a config: what decides the result. `ready` is the same, prepared."""
     values = changed(args) | {name: getattr(ready, name) for name in STATED}
-    values |= {"report_to": args.report_to or "none", "lr_scheduler_type": args.lr_scheduler_type.value}
+    values |= {"report_to": args.report_to or "none", "lr_scheduler_type": args.to_dict()["lr_scheduler_type"]}
     settings = {
         "arguments": {name: values[name] for name in sorted(values) if name != "seed"}, "lora": _lora(args, model),
         "seed": args.seed, "max_length": args.max_length,

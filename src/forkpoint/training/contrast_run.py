@@ -17,25 +17,28 @@ from typing import Any
 import numpy as np
 
 from forkpoint.engines import Engine
+from forkpoint.engines.checks import check_room
 from forkpoint.engines.local.transformers_engine import TransformersEngine
-from forkpoint.files import JOURNAL, Journal, claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import (
+    JOURNAL,
+    SAMPLES,
+    SCORES,
+    SUMMARY,
+    Journal,
+    claimed,
+    fingerprint,
+    read_json,
+    to_json,
+    write_whole,
+)
 from forkpoint.scores.agreement import Labelled, agreement
 from forkpoint.scores.contrast_sets import about_few, choose_sets
 from forkpoint.scores.contrastive import shared_base
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.training.adapters import TuningConfig, check_tuning, tune_adapter
-from forkpoint.trajectories.rows import (
-    SAMPLES,
-    SCORES,
-    SUMMARY,
-    Row,
-    check_prompts,
-    check_room,
-    identities,
-    trajectory_row,
-)  # fmt: skip
-from forkpoint.trajectories.units import Progress, Units
-from forkpoint.types import Problem, Results, Sampling, TokenIds, TokenScores, Trajectory, UserError
+from forkpoint.trajectories.rows import Row, check_prompts, identities, trajectory_row
+from forkpoint.trajectories.units import Units
+from forkpoint.types import Problem, Progress, Results, Sampling, TokenIds, TokenScores, Trajectory, UserError
 
 log = logging.getLogger("forkpoint")
 SCORED_UNIT = 64  # trajectories of one unit of scoring
@@ -133,8 +136,8 @@ def estimate(
             scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
             rows = _scored(engine, scored, settings, out, units)
             for row in rows:
-                if reference := (references or {}).get(row["id"]):
-                    row["critical_index"] = reference.critical
+                if known := (references or {}).get(row["id"]):
+                    row["critical_index"] = known.critical
             write_whole(out / SCORES, (to_json(row) + "\n" for row in rows))
             summary = run | {
                 "sets": sets.counts,

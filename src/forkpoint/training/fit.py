@@ -18,17 +18,15 @@ from transformers.integrations import TensorBoardCallback
 from forkpoint import __version__
 from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.memory import is_out_of_memory
-from forkpoint.files import claimed, read_json, to_json, write_whole
+from forkpoint.files import SUMMARY, claimed, read_json, to_json, write_whole
 from forkpoint.losses.methods import PAPERS
 from forkpoint.training.models import MODEL, in_float32, model_card, save_trained
 from forkpoint.training.processes import agree, is_sharded
-from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import Results, UserError
+from forkpoint.types import Progress, Results, UserError
 
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"  # of TensorBoard and of other loggers
 UNSTEADY = ("runtime", "per_second", "flos", "num_tokens")  # parts of names: by the clock, or anew at a resume
-Progress = Callable[[str, int, int, int], None]
 Step = Callable[[int, int, int], None]
 """Called after each optimizer step with the steps done, the steps in all, and the tokens seen."""
 

@@ -57,8 +57,8 @@ def collate(examples: Sequence[PairExample], shared: bool) -> dict[str, Tensor]:
     pairs = [e.pair for e in examples]
     batch = _shared_rows(pairs) if shared else _separate_rows(pairs)
     responses = [*(p.chosen_ids for p in pairs), *(p.rejected_ids for p in pairs)]
-    weights = [*(p.chosen_weights for p in pairs), *(p.rejected_weights for p in pairs)]
-    weights = [np.ones(len(ids)) if w is None else np.array(w) for ids, w in zip(responses, weights, strict=True)]
+    weighted = zip(responses, [*(p.chosen_weights for p in pairs), *(p.rejected_weights for p in pairs)], strict=True)
+    weights = [np.ones(len(ids)) if own is None else np.array(own) for ids, own in weighted]
     batch |= {
         "targets": torch.tensor([token for ids in responses for token in ids]),
         "response": torch.repeat_interleave(torch.arange(len(responses)), torch.tensor([len(r) for r in responses])),

@@ -6,7 +6,7 @@ Resumable: checkpoints on the way, the result there whole or not at all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,12 @@ from forkpoint.engines.identity import weights_digest
 from forkpoint.files import fingerprint
 from forkpoint.pairs.pair import Pair
 from forkpoint.training.configs import PreferenceConfig, check_one_device, prepared, sft_config, stated
-from forkpoint.training.fields import PairFields
 from forkpoint.training.fit import CHECKPOINTS, run_training
 from forkpoint.training.models import adapted, check_trainable
 from forkpoint.training.processes import is_first
-from forkpoint.types import Results, UserError
+from forkpoint.types import Progress, Results, UserError
 
 log = logging.getLogger("forkpoint")
-Progress = Callable[[str, int, int, int], None]
 
 
 def train(
@@ -89,14 +87,15 @@ def _trainer(
 
     return PreferenceTrainer(
         model, args, pairs, eval_pairs or None, processing_class=tokenizer,
-        progress=progress and partial(progress, "pairs read by the reference"),
+        progress=progress,
     )  # fmt: skip
 
 
-def fitting(pairs: Sequence[Pair], args: PairFields, context: int | None) -> list[Pair]:
+def fitting(pairs: Sequence[Pair], args: Any, context: int | None) -> list[Pair]:
     """The pairs that are not too long, in their order. UserError for pairs that do not fit the method, and for none.
 
-    `args` name a method, or are of SFT. Knows of the model only how many tokens it reads, its `context`.
+    `args` are a config or options, which name a method or are of SFT. Knows of the model only how many tokens it reads,
+    its `context`.
     """
     method = getattr(args, "method", "sft")
     if not pairs:

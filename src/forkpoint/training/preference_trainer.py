@@ -6,7 +6,7 @@ The loss of an optimizer step is the mean over all its pairs, however they are s
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from forkpoint.training.pair_batches import PairExample, collate, logprobs_of, p
 from forkpoint.training.preference_run import fitting
 from forkpoint.training.reference_logprobs import with_reference
 from forkpoint.training.step_trainer import Inputs, StepTrainer
-from forkpoint.types import UserError
+from forkpoint.types import Progress, UserError
 
 
 def pairs_of(data: Any, tokenizer: Any, vocab_size: int) -> list[Pair]:
@@ -78,7 +78,7 @@ class PreferenceTrainer(StepTrainer):
         peft_config: Any = None,
         processing_class: Any = None,
         *,
-        progress: Callable[[int, int, int], None] | None = None,
+        progress: Progress | None = None,
         **options: Any,
     ) -> None:
         self.objective = args.objective

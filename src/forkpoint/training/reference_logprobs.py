@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,13 @@ import torch
 from transformers import PreTrainedModel
 
 from forkpoint.engines.identity import weights_digest
-from forkpoint.engines.local.head import head_of, in_eval_mode
+from forkpoint.engines.local.head import Head, head_of, in_eval_mode
 from forkpoint.files import whole_file
 from forkpoint.pairs.pair import Pair
 from forkpoint.training.pair_batches import PairExample, collate, logprobs_of, row_length
+from forkpoint.types import Progress
 
 FORMAT = 2  # of the numbers: another one where what they mean changes
-Progress = Callable[[int, int, int], None]
-"""Called with the pairs done, the pairs in all, and the tokens so far."""
 
 
 def cache_directory() -> Path:
@@ -44,8 +43,9 @@ def with_reference(
     path = cache_directory() / f"{_key(model, pairs, autocast)}.npy"
     values = _read(path, sum(len(p.chosen_ids) + len(p.rejected_ids) for p in pairs))
     if values is None:
+        head = head_of(model)  # which autocast would not reproduce
         with in_eval_mode(model), torch.autocast(model.device.type, autocast, enabled=autocast is not None):
-            values = _compute(model, pairs, batch_size, shared, progress)
+            values = _compute(model, head, pairs, batch_size, shared, progress)
         _write(path, values)
     ends = np.cumsum([len(ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)])
     parts = np.split(values, ends[:-1])
@@ -53,10 +53,9 @@ def with_reference(
 
 
 def _compute(
-    model: PreTrainedModel, pairs: Sequence[Pair], batch_size: int, shared: bool, progress: Progress | None
+    model: PreTrainedModel, head: Head, pairs: Sequence[Pair], batch_size: int, shared: bool, progress: Progress | None
 ) -> np.ndarray:
     """Similar lengths side by side; the numbers in the pairs' order."""
-    head = head_of(model)
     values: dict[tuple[int, int], np.ndarray] = {}  # by pair, and 0 for chosen or 1 for rejected
     tokens = 0
     order = sorted(range(len(pairs)), key=lambda i: row_length(pairs[i]))
@@ -69,7 +68,7 @@ def _compute(
         values |= zip(keys, pieces, strict=True)
         if progress:
             tokens += batch["input_ids"].numel()
-            progress(min(start + batch_size, len(order)), len(order), tokens)
+            progress("pairs read by the reference", min(start + batch_size, len(order)), len(order), tokens)
     return np.concatenate([values[key] for key in sorted(values)]).astype(np.float32)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from forkpoint import __version__
 from forkpoint.engines.local.transformers_engine import TransformersEngine
-from forkpoint.files import JOURNAL, Journal, claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import JOURNAL, SAMPLES, SUMMARY, Journal, claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.sampling.draw import key_hash
 from forkpoint.sampling.limits import validate
 from forkpoint.training.configs import TrainingConfig, check_one_device, prepared, sft_config, stated
@@ -35,9 +35,9 @@ from forkpoint.training.models import (
 )  # fmt: skip
 from forkpoint.training.own_answers import LikelihoodFilter, check_filter, choose, why_nothing
 from forkpoint.training.sft import sft_trainer
-from forkpoint.trajectories.rows import SAMPLES, SUMMARY, Row, check_prompts, sample_completions, trajectory_row
-from forkpoint.trajectories.units import SAMPLED_UNIT, Progress, Units
-from forkpoint.types import Problem, Results, Sampling, UserError
+from forkpoint.trajectories.rows import Row, check_prompts, sample_completions, trajectory_row
+from forkpoint.trajectories.units import SAMPLED_UNIT, Units
+from forkpoint.types import Problem, Progress, Results, Sampling, UserError
 
 ROUND, TRAINING, EVALUATION = "round.json", "training.json", "evaluation.jsonl"
 

@@ -13,20 +13,18 @@ import torch
 from torch import Tensor
 
 from forkpoint import __version__
-from forkpoint.files import claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import SUMMARY, claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.store import Store, describe_files, lists, write_arrow
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.training.store_batches import IGNORED, Rows, collate
-from forkpoint.trajectories.rows import SUMMARY
-from forkpoint.types import Results, UserError
+from forkpoint.types import Progress, Results, UserError
 from forkpoint.weights.rules import RULES, UNIFORM, Rule, check_rule, select
 
 TOKENS_AT_ONCE, TOKENS_IN_A_FILE = 2**18, 2**22  # at most, where rows are as long as the store's may be
 Ranked = Literal["sequence", "corpus"]
 Batch = dict[str, Tensor]
 Keep = Callable[[Batch], Tensor]
-Progress = Callable[[str, int, int, int], None]
 
 
 def export_labels(

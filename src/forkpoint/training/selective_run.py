@@ -6,7 +6,6 @@ Resumable: checkpoints on the way, the result there whole or not at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from forkpoint.training.configs import SelectiveConfig, check_one_device, prepar
 from forkpoint.training.fit import CHECKPOINTS, run_training
 from forkpoint.training.models import check_trainable, save_trained
 from forkpoint.training.processes import is_sharded
-from forkpoint.types import Results, UserError
+from forkpoint.types import Progress, Results, UserError
 from forkpoint.weights.rules import check_rule
 
 SNAPSHOTS = "snapshots"
-Progress = Callable[[str, int, int, int], None]
 
 
 def pretrain(

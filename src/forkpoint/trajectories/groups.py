@@ -1,4 +1,4 @@
-"""Responses side by side: by question, by answer, and one drawn to stand for the others."""
+"""Responses side by side: by question, by answer, and one drawn to stand for them all."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from forkpoint.engines import Engine
+from forkpoint.engines.checks import check_room
+from forkpoint.files import SAMPLES
 from forkpoint.jsonl import column, list_of, text
 from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.data_sets import read_rows
@@ -30,34 +32,29 @@ if TYPE_CHECKING:
     from forkpoint.engines.loading import Vocabulary
 
 Row = dict[str, Any]
-SAMPLES, CRITICAL, SCORES = "samples.jsonl", "critical.jsonl", "scores.jsonl"  # what runs' directories hold
-SUMMARY = "summary.json"
 
 
 def sample_trajectories(
     engine: Engine, problems: Sequence[Problem], sampling: Sampling, *, n: int, prompt: str
 ) -> list[Trajectory]:
     """n graded responses to each problem, in the problems' order; the ids are "PROBLEM/0", "PROBLEM/1", ..."""
-    return [one for one, _ in sample_completions(engine, problems, sampling, n=n, prompt=prompt)]
+    return [trajectory for trajectory, _ in sample_completions(engine, problems, sampling, n=n, prompt=prompt)]
 
 
 def sample_completions(
     engine: Engine, problems: Sequence[Problem], sampling: Sampling, *, n: int, prompt: str
 ) -> list[tuple[Trajectory, Completion]]:
-    """What `sample_trajectories` gives, each with what the engine said of it."""
+    """The trajectories of `sample_trajectories`, each with the engine's completion."""
     prompts = {p.id: render_prompt(p, prompt, engine.tokenizer) for p in problems}
-    requests = [Request(f"{p.id}/{i}", prompts[p.id]) for p in problems for i in range(n)]
-    done = {c.key: c for c in engine.generate(requests, sampling)}
-    found = []
-    for problem in problems:
-        for i in range(n):
-            c = done[f"{problem.id}/{i}"]
-            grade = grade_response(c.text, problem, cut_off=c.finish_reason == "length")
-            one = Trajectory(
-                c.key, problem, prompts[problem.id], c.token_ids, grade.extracted, grade.correct, c.finish_reason
-            )
-            found.append((one, c))
-    return found
+    keys = [(f"{p.id}/{i}", p) for p in problems for i in range(n)]
+    completions = {c.key: c for c in engine.generate([Request(k, prompts[p.id]) for k, p in keys], sampling)}
+    pairs = []
+    for key, problem in keys:
+        c = completions[key]
+        grade = grade_response(c.text, problem, cut_off=c.finish_reason == "length")
+        start = key, problem, prompts[problem.id]
+        pairs.append((Trajectory(*start, c.token_ids, grade.extracted, grade.correct, c.finish_reason), c))
+    return pairs
 
 
 def load_trajectories(
@@ -73,24 +70,29 @@ def load_trajectories(
     if path.is_dir():
         path /= SAMPLES
     by_id = {p.id: p for p in problems}
-    found: dict[str, Trajectory] = {}
+    trajectories: dict[str, Trajectory] = {}
     for where, row in read_rows(path):
         problem = by_id.get(text(row, "problem_id", where))
         if problem is None:
             continue
         name = text(row, "id", where) if "id" in row else problem.id
         for suffix, part in _parts(row, where):
-            one = _trajectory(part, f"{name}{suffix}", problem, engine, stop, where)
-            if one.id in found:
-                raise UserError(f"{where}: the trajectory {one.id!r} is there twice")
-            found[one.id] = one
-    if not found:
+            trajectory = _trajectory(part, f"{name}{suffix}", problem, engine, stop, where)
+            if trajectory.id in trajectories:
+                raise UserError(f"{where}: the trajectory {trajectory.id!r} is there twice")
+            trajectories[trajectory.id] = trajectory
+    if not trajectories:
         raise UserError(f"{path} holds no trajectory of the task's {len(problems)} problems")
-    return list(found.values())
+    return list(trajectories.values())
 
 
 def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
-    """What every file about trajectories says of one: `tokens` are the pieces of text, one a token id."""
+    """The columns of every file about trajectories; `tokens` are the texts of the token ids.
+
+    {"id": "lab/test/0/0/0", "problem_id": "lab/test/0/0", "question": "Tom has …", "prompt_ids": [34, 12],
+     "token_ids": [78, 11, 0], "tokens": [" 1", "8", ""], "answer": "18", "gold": "18", "correct": true,
+     "finish_reason": "stop"}
+    """
     return {
         "id": trajectory.id,
         "problem_id": trajectory.problem.id,
@@ -107,26 +109,17 @@ def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
 
 def from_row(row: Row, problem: Problem) -> Trajectory:
     """The trajectory that `trajectory_row` wrote."""
-    return Trajectory(
-        row["id"], problem, tuple(row["prompt_ids"]), tuple(row["token_ids"]), row["answer"], row["correct"],
-        row["finish_reason"],
-    )  # fmt: skip
+    ids = tuple(row["prompt_ids"]), tuple(row["token_ids"])
+    return Trajectory(row["id"], problem, *ids, row["answer"], row["correct"], row["finish_reason"])
 
 
 def identities(trajectories: Iterable[Trajectory]) -> list[list[Any]]:
-    """What makes trajectories the same ones, as plain data."""
+    """The identity of each trajectory, as plain data."""
     return [[t.id, t.problem.id, t.prompt_ids, t.token_ids] for t in trajectories]
 
 
-def check_room(engine: Engine, lengths: Iterable[tuple[str, int]]) -> None:
-    """Raise UserError for the first (name, tokens) that is longer than what the engine reads."""
-    for name, length in lengths:
-        if engine.context and length > engine.context:
-            raise UserError(f"{name} may have {length} tokens, but {engine.name} reads at most {engine.context}")
-
-
 def check_prompts(engine: Engine, problems: Iterable[Problem], prompt: str, max_tokens: int) -> None:
-    """Raise UserError for the first problem whose prompt leaves no room for a response of `max_tokens`."""
+    """UserError for the first problem whose prompt leaves no room for a response of `max_tokens`."""
     check_room(engine, ((p.id, len(render_prompt(p, prompt, engine.tokenizer)) + max_tokens) for p in problems))
 
 
@@ -158,12 +151,12 @@ def _trajectory(
     if early is not None:
         raise UserError(f"{where}: token {early} ends the response, but {len(ids) - 1 - early} tokens follow it")
     whole = decode(engine.tokenizer, ids)
-    said = cut_at_stop(whole, stop)
-    ended = ids[-1] in engine.ends or said != whole
+    response = cut_at_stop(whole, stop)
+    ended = ids[-1] in engine.ends or response != whole
     reason: Any = row.get("finish_reason") or ("stop" if ended else "length")
     if reason not in get_args(FinishReason):
         raise UserError(f"{where}: finish_reason must be stop or length, but is {reason!r}")
-    grade = grade_response(said, problem, cut_off=reason == "length" and not ended)
+    grade = grade_response(response, problem, cut_off=reason == "length" and not ended)
     return Trajectory(name, problem, prompt, ids, grade.extracted, grade.correct, reason)
 
 
@@ -172,23 +165,21 @@ def ids_of(
 ) -> TokenIds:
     """A column of at least one token id, all of the model's vocabulary; `what` names the rows to the user."""
     values = list_of(row, key, int, where)
-    for value in values:
-        if not 0 <= value < vocab_size:
-            raise UserError(
-                f"{where}: {key} holds {value}, but the ids of {model} go from 0 to {vocab_size - 1}; "
-                f"the {what} come from another tokenizer"
-            )
+    if wrong := [value for value in values if not 0 <= value < vocab_size]:
+        raise UserError(
+            f"{where}: {key} holds {wrong[0]}, but the ids of {model} go from 0 to {vocab_size - 1}; "
+            f"the {what} come from another tokenizer"
+        )
     if not values:
         raise UserError(f"{where}: {key} is empty")
     return tuple(values)
 
 
 def check_spelling(row: Mapping[str, Any], ids: TokenIds, tokenizer: Any, where: str, *, model: str) -> None:
-    """Refuse ids that the row itself, where it has `tokens`, spells otherwise than this tokenizer does."""
+    """UserError for ids whose texts in this tokenizer are not the row's `tokens`, where it has any."""
     if row.get("tokens") is None:
         return
-    written = list_of(row, "tokens", str, where)
-    spelled = pieces(tokenizer, ids)
+    written, spelled = list_of(row, "tokens", str, where), pieces(tokenizer, ids)
     if written != spelled:
         at = next((i for i, (a, b) in enumerate(zip(written, spelled, strict=False)) if a != b), len(spelled))
         raise UserError(

@@ -1,51 +1,38 @@
-"""Long work in units of fixed items, journalled: started again, a run does the same batches as one undisturbed."""
+"""Long work in units of fixed items, journalled: a run started again does the same batches as one undisturbed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from forkpoint.engines import Engine
 from forkpoint.files import Journal
 from forkpoint.trajectories.rows import Row, from_row, sample_trajectories, trajectory_row
-from forkpoint.types import Problem, Sampling, Trajectory
+from forkpoint.types import Problem, Progress, Sampling, Trajectory
 
 T = TypeVar("T")
 SAMPLED_UNIT = 640  # responses of one unit of sampling: enough to keep an engine busy, little to lose
-Progress = Callable[[str, int, int, int], None]
-"""Called with what is done, how many of how many, and the tokens of this stage so far."""
 
 
-class Told:
-    """Whom to tell of progress: nobody in the process of an engine's replica, where a copy of this one is silent."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-
-    def __call__(self, what: str, done: int, of: int, tokens: int) -> None:
-        if self._progress is not None:
-            self._progress(what, done, of, tokens)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Told, (None,)
+def silent(what: str, done: int, total: int, tokens: int) -> None:
+    """The progress of a run that nobody watches."""
 
 
 class Units:
-    """The journal of a run, and whom to tell of its progress. `seconds`: what all units took, in earlier runs too."""
+    """The journal of a run and its progress. `seconds` is the time of all units, in earlier runs too."""
 
     def __init__(self, journal: Journal, progress: Progress | None) -> None:
         self.journal = journal
-        self.progress = Told(progress)
+        self.progress = progress or silent
         self.seconds = 0.0
 
     def rows(
-        self, stage: str, items: Sequence[T], size: int, do: Callable[[Sequence[Sequence[T]]], Iterable[list[Row]]]
+        self, stage: str, items: Sequence[T], size: int, do: Callable[[list[Sequence[T]]], Iterable[list[Row]]]
     ) -> list[Row]:
         """Do and journal every unit of `size` items that is not in the journal yet; the rows of all, in order.
 
-        `do` gives the rows of each of several units, in order: `partial(engine.map, work)` or `partial(map, work)`.
+        `do` takes several units and gives the rows of each, in order.
         """
         done: dict[int, list[Row]] = {}
         for entry in self.journal:
@@ -71,9 +58,10 @@ class Units:
         """n responses to each problem, as rows and as trajectories."""
 
         def sample(engine: Engine, part: Sequence[Problem]) -> list[Row]:
-            drawn = sample_trajectories(engine, part, sampling, n=n, prompt=prompt)
-            return [trajectory_row(t, engine.tokenizer) for t in drawn]
+            trajectories = sample_trajectories(engine, part, sampling, n=n, prompt=prompt)
+            return [trajectory_row(t, engine.tokenizer) for t in trajectories]
 
-        rows = self.rows("sampled problems", problems, max(1, SAMPLED_UNIT // n), partial(engine.map, sample))
+        size = max(1, SAMPLED_UNIT // n)
+        rows = self.rows("sampled problems", problems, size, lambda parts: engine.map(sample, parts))
         by_id = {p.id: p for p in problems}
         return rows, [from_row(row, by_id[row["problem_id"]]) for row in rows]

@@ -81,7 +81,7 @@ def contrast(c: Columns, ranks: Ranks | None = None) -> Any:
 class WeightRule:
     """A rule: its function, the columns that it reads, which end of the score counts, and its source."""
 
-    weigh: Callable[[Columns, Ranks], Tensor]
+    weigh: Callable[[Columns, Any], Tensor]
     needs: tuple[str, ...]
     direction: Literal["all", "high", "low"]
     source: str
@@ -177,10 +177,8 @@ def rule_at(rule: Rule, step: int, steps: int) -> Rule:
     warmup = rule.warmup * steps if rule.warmup < 1 else rule.warmup
     if step >= warmup:
         return rule
-    ratio, entropy_ratio = (
-        None if share is None else 1 - (1 - share) * (step / warmup) for share in (rule.ratio, rule.entropy_ratio)
-    )
-    return replace(rule, ratio=ratio, entropy_ratio=entropy_ratio)
+    ratio, other = (1 - (1 - share) * (step / warmup) for share in (rule.ratio, rule.entropy_ratio or 0.0))
+    return replace(rule, ratio=ratio, entropy_ratio=rule.entropy_ratio and other)
 
 
 def select(columns: Columns, rule: Rule, groups: Int64[Tensor, " n"]) -> Selection:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from forkpoint.files import SCORES, SUMMARY
 from forkpoint.jsonl import Row, column, shortened
 from forkpoint.report.content import Chart, Page, Table, Tokens, cut_off_hint, cut_off_words, number
 from forkpoint.report.figures.charts import MetricLine, curves_svg
@@ -13,7 +14,6 @@ from forkpoint.report.shades import COLUMNS
 from forkpoint.report.viewer import checked_row
 from forkpoint.scores.contrast_sets import about_few
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.trajectories.rows import SCORES, SUMMARY
 from forkpoint.types import UserError
 
 FILES = (SUMMARY, SCORES)

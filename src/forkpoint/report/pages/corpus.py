@@ -7,11 +7,11 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row, list_of, text
 from forkpoint.lab import CORPUS, MODEL_DIR
 from forkpoint.report.content import Page, Table, Tokens
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.types import UserError
 
 FILES = (SUMMARY, CORPUS)

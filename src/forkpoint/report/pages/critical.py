@@ -7,11 +7,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from forkpoint.files import CRITICAL, SUMMARY
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Table, Tokens, cut_off_hint, cut_off_words, percents
 from forkpoint.report.figures.charts import replacement_svg
 from forkpoint.report.viewer import token_rows
-from forkpoint.trajectories.rows import CRITICAL, SUMMARY
 from forkpoint.types import Sampling
 
 FILES = (SUMMARY, CRITICAL)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Table, Tokens, number
 from forkpoint.report.figures.charts import dynamics_svg
 from forkpoint.report.viewer import token_rows
 from forkpoint.scores.dynamics import DOCUMENTS, FALL, RISE
-from forkpoint.trajectories.rows import SUMMARY
 
 FILES = (SUMMARY, DOCUMENTS)
 UNNAMED = ("title", "version", "verb")  # of a summary: no settings

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
+from forkpoint.files import RESULTS, SAMPLES
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Table, Tokens, count, cut_off_hint, percents
 from forkpoint.report.figures.charts import accuracy_svg, sweep_svg

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row, checked_text, column, shares, text, tokens_of
 from forkpoint.pairs.pair_files import PAIRS
 from forkpoint.report.content import Page, Table, Tokens, cut_off_hint, cut_off_words, number
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.trajectories.rows import SUMMARY
 
 FILES = (SUMMARY, PAIRS)
 WORDS = {

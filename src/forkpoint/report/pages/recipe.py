@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from forkpoint.evaluation.evaluate import RESULTS, SAMPLES
 from forkpoint.evaluation.results import differences
-from forkpoint.files import CONFIG, read_json
+from forkpoint.files import CONFIG, RESULTS, SAMPLES, SUMMARY, read_json
 from forkpoint.jsonl import Row
 from forkpoint.recipe import RECORDS, REFERENCE, UNIMPORTANT, Record, read_records
 from forkpoint.report.content import Chart, Link, Page, Table, number, percents
 from forkpoint.report.figures.charts import accuracy_svg, ratios_svg
 from forkpoint.report.page import REPORT
 from forkpoint.report.pages.eval import differences_table, lines_of
-from forkpoint.trajectories.rows import SUMMARY
 from forkpoint.weights.rules import UNIFORM
 
 FILES = (RECORDS,)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Table, count, cut_off_hint
 from forkpoint.report.figures.charts import rounds_svg
 from forkpoint.training.heldout_eval import ks
-from forkpoint.trajectories.rows import SUMMARY
 
 FILES = (SUMMARY,)
 

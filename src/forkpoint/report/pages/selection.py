@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Tokens
 from forkpoint.report.figures.charts import counts_of, distribution_svg
 from forkpoint.report.viewer import token_rows
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.store import SCORES
-from forkpoint.trajectories.rows import SUMMARY
 
 FILES = (SUMMARY,)
 GROUPS = {"selected": 1, "left out": 0}

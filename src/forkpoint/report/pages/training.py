@@ -8,10 +8,10 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Table, number
 from forkpoint.report.figures.charts import MetricLine, curves_svg
-from forkpoint.trajectories.rows import SUMMARY
 
 FILES = (SUMMARY,)
 History = Sequence[Row]
