@@ -90,15 +90,13 @@ def evaluate_by_lm_eval(options: LmEvalOptions, out: Path) -> list[Path]:
     """Let lm-eval ask and grade, and answer by each strategy."""
     _keep_other_bars_off()
     try:
-        from forkpoint.evaluation.lm_eval_run import evaluate_tasks
+        from forkpoint.evaluation.lm_eval import one_response_strategy
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("forkpoint"):
             raise
         raise UserError(f"lm-eval needs the package {error.name}: pip install 'forkpoint[lm-eval]'") from None
     from forkpoint.cli.progress import progress_bar
-    from forkpoint.evaluation.lm_eval_files import RESULTS, directory_of
-    from forkpoint.evaluation.lm_eval import one_response_strategy
-    from forkpoint.evaluation.lm_eval_tasks import TaskChoice, Tasks
+    from forkpoint.evaluation.lm_eval_tasks import RESULTS, TaskChoice, Tasks, directory_of, evaluate_tasks
 
     names = [directory_of(one_response_strategy(spec).spec) for spec in options.strategy]
     if twice := [spec for spec, name in zip(options.strategy, names, strict=True) if names.count(name) > 1]:

@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from forkpoint.cli.options import ModelOptions, RunOptions, TransformersOptions, Verb
 from forkpoint.cli.setup import model_settings
 from forkpoint.losses.methods import ALPHA, Objective, objective
-from forkpoint.training.fields import FittingFields, PairFields
+from forkpoint.training.fields import FittingFields, PairFields, PreferenceFields
 from forkpoint.training.processes import as_one
 from forkpoint.types import UserError
 
@@ -107,19 +106,18 @@ def train_on_pairs(options: PairTrainingOptions, out: Path) -> list[Path] | None
     base = base_settings(settings)
     config = load_config(base["name"], revision=base["revision"], trust_remote_code=base["trust_remote_code"])
     tokenizer, loss = tokenizer_of(settings), objective_of(options)
-    about = SimpleNamespace(**vars(options) | {"method": "sft" if loss is None else loss.method})
+    method = "sft" if loss is None else loss.method
+    named = PreferenceFields(method=method, **{f.name: getattr(options, f.name) for f in fields(PairFields)})
     inner = config.get_text_config(decoder=True)
     pairs, held_out = (  # before the model is loaded
         read_pairs(path, tokenizer, inner.vocab_size) if path else [] for path in (options.pairs, options.eval_pairs)
     )
     for part in (pairs, held_out or pairs):
-        fitting(part, about, getattr(inner, "max_position_embeddings", None))
+        fitting(part, named, getattr(inner, "max_position_embeddings", None))
     timeout = options.further.get("ddp_timeout", TIMEOUT)
     model, tokenizer = load_trainable(settings, timeout, four_bit=options.load_in_4bit)
     alpha = loss.alpha if loss is not None and loss.method in ALPHA else None
-    args = config_of(
-        PreferenceConfig, options, method=about.method, save_dtype=save_dtype_of(options, config), alpha=alpha
-    )
+    args = config_of(PreferenceConfig, options, method=method, save_dtype=save_dtype_of(options, config), alpha=alpha)
     with progress_bar(options.quiet or not is_first(), out) as progress:
         train(model, tokenizer, pairs, args, out, eval_pairs=held_out, name=options.model, progress=progress)
     return [out / MODEL] if is_first() else None
