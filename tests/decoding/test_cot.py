@@ -262,5 +262,5 @@ def test_the_public_function_takes_texts(lab):
     assert (len(found.paths), found.paths[found.chosen].answer) == (5, "8")
     for options in ({"k": 0}, {"span": "words"}, {"position": "last"}, {"position": "entropy:0"}, {"k": 10**6},
                     {"kind": "word"}):  # fmt: skip
-        with pytest.raises(UserError, match=r"cot-decoding|vocabulary|kind must be"):
+        with pytest.raises(UserError, match=r"cot-decoding|top tokens|kind must be"):
             forkpoint.cot_decode(lab, prompts, **options)

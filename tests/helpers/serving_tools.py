@@ -131,7 +131,8 @@ class CannedEngine(Engine):
             time.sleep(self.seconds)
             number = key_hash(0, str(request.prefix)) % 10**6
             ids = (*self.tokenizer(f" The answer is {number}.")["input_ids"], self.ends[0])[: sampling.max_tokens]
-            yield Completion(request.key, ids, (-0.1,) * len(ids), (0.8,) * len(ids), "", "stop")
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            yield Completion(request.key, ids, (-0.1,) * len(ids), (0.8,) * len(ids), text, "stop")
 
     def score(self, sequences: Sequence[TokenIds], *, top: int = 0, **_: Any) -> Iterator[Scored]:
         for sequence in sequences:
