@@ -95,7 +95,7 @@ def selections(layers: int, tokens: int) -> dict[str, float]:
     return found
 
 
-def decoding(layers: int, branches: int, length: int, seed: int) -> dict[str, float]:
+def decoding(layers: int, branches: int, length: int, seed: int = 0) -> dict[str, float]:
     """Mean absolute differences of the log-probabilities of sampled tokens: trunk decoding and transformers' own, step
     by step, each against scoring in one pass (PyTorch's own attention); and all three against float32."""
     model = random_model(layers, seed)
