@@ -68,7 +68,7 @@ test: $(DEV_READY)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(DEV_READY)
-	$(BIN)/pytest -n 2 --dist loadfile -m slow
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 test-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python -m pytest tests_vllm
