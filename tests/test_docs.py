@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from forkpoint.cli import find_verb, load_verb, main
-from forkpoint.cli.options import EngineOptions, LocalOptions, parse
+from forkpoint.cli.option_groups import EngineOptions, LocalOptions
+from forkpoint.cli.options import parse
 from forkpoint.cli.run import parse_options, recipe_of
 from forkpoint.cli.show import ShowOptions
 from forkpoint.cli.verbs import EXAMPLES, VERBS

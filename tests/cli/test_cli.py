@@ -17,7 +17,8 @@ import pytest
 
 from forkpoint.cli import load_verb, main
 from forkpoint.cli import verbs as table
-from forkpoint.cli.options import RunOptions, Verb, parse
+from forkpoint.cli.option_groups import RunOptions
+from forkpoint.cli.options import Verb, parse
 from forkpoint.cli.train import DpoOptions
 from forkpoint.lab import MODEL_DIR
 from forkpoint.report.command import keep_command

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forkpoint.cli.options import LoadingOptions, ModelOptions, RunOptions, Verb
+from forkpoint.cli.option_groups import LoadingOptions, ModelOptions, RunOptions
+from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import loading_settings, model_settings
 from forkpoint.types import UserError
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from forkpoint.cli.options import EngineOptions, LocalOptions, RunOptions, SamplingOptions, TaskOptions, Verb
+from forkpoint.cli.option_groups import EngineOptions, LocalOptions, RunOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import (
     announce_sampling,
     announce_time,

@@ -7,7 +7,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forkpoint.cli.options import EngineOptions, RunOptions, TaskOptions, Verb
+from forkpoint.cli.option_groups import EngineOptions, RunOptions, TaskOptions
+from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import engine_of, max_tokens_of, problems_of
 from forkpoint.types import AnswerKind, UserError
 

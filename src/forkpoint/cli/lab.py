@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.options import RunOptions, Verb
+from forkpoint.cli.option_groups import RunOptions
+from forkpoint.cli.options import Verb
 from forkpoint.cli.progress import progress_bar
 from forkpoint.files import SUMMARY, claimed, to_json, write_whole
 from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT, MODEL_DIR

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forkpoint.cli.options import LocalOptions, RunOptions, TaskOptions, Verb
+from forkpoint.cli.option_groups import LocalOptions, RunOptions, TaskOptions
+from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import local_engine_of, max_tokens_of, problems_of
 from forkpoint.types import Sampling, UserError
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forkpoint.cli.options import EngineOptions, RunOptions, SamplingOptions, TaskOptions, Verb
+from forkpoint.cli.option_groups import EngineOptions, RunOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import announce_sampling, announce_time, engine_of, problems_of, sampling_of
 from forkpoint.types import UserError
 

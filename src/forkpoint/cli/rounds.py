@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from forkpoint.cli.options import LocalOptions, SamplingOptions, TaskOptions, Verb
+from forkpoint.cli.option_groups import LocalOptions, SamplingOptions, TaskOptions
+from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import announce_sampling, problems_apart, problems_of, sampling_of
 from forkpoint.cli.train import FittingOptions, check_fitting, config_of
 from forkpoint.types import UserError

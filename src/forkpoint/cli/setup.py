@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.options import (
+from forkpoint.cli.option_groups import (
     EngineOptions,
     LoadingOptions,
     LocalOptions,

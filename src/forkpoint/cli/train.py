@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from forkpoint.cli.options import ModelOptions, RunOptions, TransformersOptions, Verb
+from forkpoint.cli.option_groups import ModelOptions, RunOptions
+from forkpoint.cli.options import TransformersOptions, Verb
 from forkpoint.cli.setup import model_settings
 from forkpoint.losses.methods import ALPHA, Objective, objective
 from forkpoint.training.fields import FittingFields, PairFields, PreferenceFields

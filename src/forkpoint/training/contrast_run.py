@@ -90,22 +90,10 @@ def estimate(
     Raises UserError for an engine without a model in this process, missing libraries, settings out of range,
     trajectories that are too long or do not fit the references, and sets that come out empty.
     """
-    if not isinstance(engine, TransformersEngine):
-        raise UserError(f"contrast tunes adapters on a transformers model in this process, which {engine.name} is not")
-    check_tuning(settings.tuning, engine.model)
-    if settings.n < 1:
-        raise UserError(f"n must be at least 1, but is {settings.n}")
-    if not 0 < settings.contrast_beta < float("inf"):
-        raise UserError(f"contrast_beta must be above 0, but is {settings.contrast_beta}")
-    read = [*(samples or ()), *(trajectories or ())]
-    check_room(engine, [(t.id, len(t.prompt_ids) + len(t.token_ids)) for t in read])
-    check_prompts(engine, problems if samples is None else (), settings.prompt, settings.sampling.max_tokens)
-    by_id = {t.id: t for t in trajectories or ()}
-    for name, reference in (references or {}).items():
-        if name not in by_id:
-            raise UserError(f"the critical trajectory {name!r} is not among the {len(by_id)} trajectories to score")
-        if by_id[name].token_ids != reference.token_ids:
-            raise UserError(f"the critical trajectory {name!r} has other tokens than the one of that id to score")
+    model_engine = _checked(
+        engine, problems if samples is None else (), settings, [*(samples or ()), *(trajectories or ())]
+    )
+    _check_references(trajectories, references)
     run = {"verb": "contrast", "model": engine.name, "task": task, **json.loads(to_json(asdict(settings)))}
     identity = {
         "engine": dict(engine.settings),
@@ -117,24 +105,19 @@ def estimate(
     with claimed(out, run | identity):
         if not (out / SUMMARY).exists():
             units = Units(Journal(out / JOURNAL), progress)
-            drawn = samples
-            if drawn is None:
-                n, prompt = settings.n, settings.prompt
-                rows, drawn = units.sampled(engine, problems, settings.sampling, n=n, prompt=prompt)
-                if not (out / SAMPLES).exists():
-                    write_whole(out / SAMPLES, (to_json(row) + "\n" for row in rows))
+            drawn = _draw(engine, problems, settings, out, units) if samples is None else samples
             sets = choose_sets(drawn, settings.tuning.seed)
             if few := about_few(sets.counts):
                 log.warning("forkpoint: contrast tunes %s", few)
             training = {
                 name: tune_adapter(
-                    engine.model, engine.tokenizer, getattr(sets, name), settings.tuning, out / name,
+                    model_engine.model, model_engine.tokenizer, getattr(sets, name), settings.tuning, out / name,
                     partial(units.progress, f"tuned the {name} model"),
                 )
                 for name in ("positive", "negative")
             }  # fmt: skip
             scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
-            rows = _scored(engine, scored, settings, out, units)
+            rows = _scored(model_engine, scored, settings, out, units)
             for row in rows:
                 if known := (references or {}).get(row["id"]):
                     row["critical_index"] = known.critical
@@ -149,6 +132,41 @@ def estimate(
             write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
         (out / JOURNAL).unlink(missing_ok=True)
     return Results(read_json(out / SUMMARY))
+
+
+def _checked(
+    engine: Engine, problems: Sequence[Problem], settings: ContrastConfig, responses: Sequence[Trajectory]
+) -> TransformersEngine:
+    """The engine, once all is checked that can be before any work: `problems` are sampled from, `responses` read."""
+    if not isinstance(engine, TransformersEngine):
+        raise UserError(f"contrast tunes adapters on a transformers model in this process, which {engine.name} is not")
+    check_tuning(settings.tuning, engine.model)
+    if settings.n < 1:
+        raise UserError(f"n must be at least 1, but is {settings.n}")
+    if not 0 < settings.contrast_beta < float("inf"):
+        raise UserError(f"contrast_beta must be above 0, but is {settings.contrast_beta}")
+    check_room(engine, [(t.id, len(t.prompt_ids) + len(t.token_ids)) for t in responses])
+    check_prompts(engine, problems, settings.prompt, settings.sampling.max_tokens)
+    return engine
+
+
+def _draw(
+    engine: Engine, problems: Sequence[Problem], settings: ContrastConfig, out: Path, units: Units
+) -> list[Trajectory]:
+    """Samples of the problems, kept in samples.jsonl."""
+    rows, drawn = units.sampled(engine, problems, settings.sampling, n=settings.n, prompt=settings.prompt)
+    if not (out / SAMPLES).exists():
+        write_whole(out / SAMPLES, (to_json(row) + "\n" for row in rows))
+    return drawn
+
+
+def _check_references(trajectories: Sequence[Trajectory] | None, references: Mapping[str, Reference] | None) -> None:
+    by_id = {t.id: t for t in trajectories or ()}
+    for name, reference in (references or {}).items():
+        if name not in by_id:
+            raise UserError(f"the critical trajectory {name!r} is not among the {len(by_id)} trajectories to score")
+        if by_id[name].token_ids != reference.token_ids:
+            raise UserError(f"the critical trajectory {name!r} has other tokens than the one of that id to score")
 
 
 def compare(rows: Sequence[Row], references: Mapping[str, Reference], seed: int = 0) -> dict[str, Any]:
