@@ -17,7 +17,7 @@ from typing import Any
 from forkpoint.jsonl import is_number, shares, shortened, text
 from forkpoint.pairs.pair import Pair
 from forkpoint.pairs.pair_forms import shared
-from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.data_sets import each_once, read_rows
 from forkpoint.text import visible_pieces
 from forkpoint.trajectories.rows import Row, ids_of
 from forkpoint.types import TokenIds, UserError
@@ -87,15 +87,9 @@ def read_pairs(path: Path, tokenizer: Any, vocab_size: int) -> list[Pair]:
     """
     if path.is_dir():
         path /= PAIRS
-    pairs: dict[str, Pair] = {}
-    for where, row in read_rows(path):
-        pair = pair_of(row, str(len(pairs)), tokenizer, vocab_size, where)
-        if pair.id in pairs:
-            raise UserError(f"{where}: the pair {pair.id!r} is there twice")
-        pairs[pair.id] = pair
-    if not pairs:
-        raise UserError(f"{path} holds no pairs")
-    return list(pairs.values())
+    rows = enumerate(read_rows(path))
+    pairs = ((where, pair_of(row, str(i), tokenizer, vocab_size, where)) for i, (where, row) in rows)
+    return each_once(pairs, "pair", f"{path} holds no pairs")
 
 
 def pair_of(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int, where: str) -> Pair:

@@ -13,7 +13,7 @@ from forkpoint.engines.loading import Vocabulary
 from forkpoint.files import CRITICAL, SCORES
 from forkpoint.jsonl import column, is_number, list_of, shares, shortened, text
 from forkpoint.pairs.fork_pairs import EvaluatedToken, Forked
-from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.data_sets import each_once, read_rows
 from forkpoint.trajectories.rows import check_spelling, ids_of
 from forkpoint.types import TokenIds, UserError
 from forkpoint.weights.rules import contrast
@@ -56,15 +56,8 @@ def read_forks(path: Path, model: Engine | Vocabulary) -> list[Forked]:
     """
     if path.is_dir():
         path /= CRITICAL
-    trajectories: dict[str, Forked] = {}
-    for where, row in read_rows(path):
-        one = _forked(row, model, where)
-        if one.id in trajectories:
-            raise UserError(f"{where}: the trajectory {one.id!r} is there twice")
-        trajectories[one.id] = one
-    if not trajectories:
-        raise UserError(f"{path} holds no trajectories")
-    return list(trajectories.values())
+    trajectories = ((where, _forked(row, model, where)) for where, row in read_rows(path))
+    return each_once(trajectories, "trajectory", f"{path} holds no trajectories")
 
 
 def _ids(row: Row, model: Engine | Vocabulary, where: str) -> tuple[TokenIds, TokenIds]:

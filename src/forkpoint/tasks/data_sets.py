@@ -39,6 +39,21 @@ def read_rows(path: str | os.PathLike[str], *, columns: Sequence[str] = (), bad:
     return guarded(READERS.get(kind_of(file) or "", _json)(file, columns, bad), file)
 
 
+def each_once(items: Iterable[tuple[str, Any]], what: str, none: str) -> list[Any]:
+    """What the rows of a file hold, each with its place there.
+
+    UserError for an `id` that is there twice, naming `what` it is of, and with the sentence `none` for no rows.
+    """
+    by_id: dict[str, Any] = {}
+    for where, item in items:
+        if item.id in by_id:
+            raise UserError(f"{where}: the {what} {item.id!r} is there twice")
+        by_id[item.id] = item
+    if not by_id:
+        raise UserError(none)
+    return list(by_id.values())
+
+
 def read_source(
     source: str,
     *,

@@ -5,7 +5,7 @@ A trajectory is token ids from its first moment to its last; nothing here makes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,7 +14,7 @@ from forkpoint.engines.checks import check_room
 from forkpoint.files import SAMPLES
 from forkpoint.jsonl import column, list_of, text
 from forkpoint.tasks import grade_response, render_prompt
-from forkpoint.tasks.data_sets import read_rows
+from forkpoint.tasks.data_sets import each_once, read_rows
 from forkpoint.text import cut_at_stop, decode, pieces
 from forkpoint.types import (
     Completion,
@@ -70,20 +70,16 @@ def load_trajectories(
     if path.is_dir():
         path /= SAMPLES
     by_id = {p.id: p for p in problems}
-    trajectories: dict[str, Trajectory] = {}
-    for where, row in read_rows(path):
-        problem = by_id.get(text(row, "problem_id", where))
-        if problem is None:
-            continue
-        name = text(row, "id", where) if "id" in row else problem.id
-        for suffix, part in _parts(row, where):
-            trajectory = _trajectory(part, f"{name}{suffix}", problem, engine, stop, where)
-            if trajectory.id in trajectories:
-                raise UserError(f"{where}: the trajectory {trajectory.id!r} is there twice")
-            trajectories[trajectory.id] = trajectory
-    if not trajectories:
-        raise UserError(f"{path} holds no trajectory of the task's {len(problems)} problems")
-    return list(trajectories.values())
+
+    def trajectories() -> Iterator[tuple[str, Trajectory]]:
+        for where, row in read_rows(path):
+            if problem := by_id.get(text(row, "problem_id", where)):
+                name = text(row, "id", where) if "id" in row else problem.id
+                for suffix, part in _parts(row, where):
+                    yield where, _trajectory(part, f"{name}{suffix}", problem, engine, stop, where)
+
+    none = f"{path} holds no trajectory of the task's {len(problems)} problems"
+    return each_once(trajectories(), "trajectory", none)
 
 
 def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
