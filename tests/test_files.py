@@ -15,17 +15,20 @@ def fail_in(out, config, work):
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("work", ["nothing", "directories", "hidden files"])
+@pytest.mark.parametrize("work", ["nothing", "directories", "hidden files", "hidden directories"])
 def test_a_failure_before_there_is_anything_leaves_the_directory_free(tmp_path, work):
     def make():
         if work == "directories":
             (tmp_path / "round-0/model").mkdir(parents=True)
         elif work == "hidden files":
             (tmp_path / ".notes").write_text("")
+        elif work == "hidden directories":
+            (tmp_path / ".tokens").mkdir()
+            (tmp_path / ".tokens/store.json").write_text("{}")
 
     fail_in(tmp_path, {"seed": 0}, make)
     with claimed(tmp_path, {"seed": 1}):
-        pass
+        assert work != "hidden directories" or (tmp_path / ".tokens/store.json").exists()
 
 
 def test_finished_work_keeps_it(tmp_path):

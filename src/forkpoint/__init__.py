@@ -132,10 +132,12 @@ _HOME = {name: f"forkpoint.{home}" for home, names in _HOMES.items() for name in
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'forkpoint' has no attribute {name!r}")
-    if "IPython" in sys.modules:
-        import_module("forkpoint.report.notebook")  # shows results there
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if "IPython" in sys.modules:
+    import_module("forkpoint.report.notebook")  # shows results there

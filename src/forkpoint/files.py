@@ -128,11 +128,13 @@ def resumed(out: Path, config: dict[str, Any], name: str, work: Callable[[Journa
 
 def _release(out: Path) -> None:
     """Let go of a directory where nothing but the claim was made."""
-    made = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    if made == [out / CONFIG]:
-        for path in filter(Path.is_dir, out.iterdir()):
-            shutil.rmtree(path)
-        made[0].unlink()
+    seen = [path for path in out.iterdir() if not path.name.startswith(".")]
+    if not any(path.is_file() for top in seen if top.is_dir() for path in top.rglob("*")):
+        directories = [path for path in seen if path.is_dir() and not path.is_symlink()]
+        if len(seen) == len(directories) + 1:  # and the claim
+            for path in directories:
+                shutil.rmtree(path, ignore_errors=True)
+            (out / CONFIG).unlink(missing_ok=True)
 
 
 def claim_directory(out: Path, config: dict[str, Any]) -> None:

@@ -77,6 +77,14 @@ def test_options_of_every_kind(tmp_path, argv, expected):
     )
 
 
+def test_switches_beside_bare_words(tmp_path):
+    (tmp_path / "off.yaml").write_text("dry_run: false\nquiet: true\n")
+    run = load_verb("run").parse_options(["recipe.yaml", "--config", str(tmp_path / "off.yaml")])
+    assert (run.recipe, run.dry_run, run.quiet) == (Path("recipe.yaml"), False, True)
+    merge = load_verb("merge").parse_options(["--trust_remote_code", "adapter", "out"])
+    assert (str(merge.adapter), merge.out, merge.trust_remote_code) == ("adapter", Path("out"), True)
+
+
 @pytest.mark.parametrize(("argv", "message"), [
     (["--n_samples", "three"], "--n_samples must be a whole number, but is 'three'"),
     (["--n-samples", ""], "--n-samples must be a whole number"), (["--n_samples"], "expected one argument"),

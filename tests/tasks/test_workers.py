@@ -46,6 +46,21 @@ def test_a_timeout_reaches_the_grade_and_is_remembered() -> None:
     assert time.perf_counter() - started < 0.1
 
 
+def test_a_process_that_cannot_start_costs_no_verdict_and_raises_nothing(monkeypatch) -> None:
+    pool = Pool(size=1)
+    assert pool.compare("x+1", "1+x", 30.0) == (True, None)
+    pool.idle.popleft().kill()
+
+    def none(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("forkpoint.tasks.workers.subprocess.Popen", none)
+    assert pool.compare("x+1", "1+x", 30.0) == (True, None)
+    pool.close()
+    result = pool.compare("x", "x", 30.0)
+    assert result == (False, "the grading process did not start: Resource temporarily unavailable")
+
+
 def test_a_worker_has_a_memory_limit() -> None:
     assert resource.prlimit(POOL.idle[-1].process.pid, resource.RLIMIT_AS) == (MEMORY_BYTES, MEMORY_BYTES)
 

@@ -308,3 +308,28 @@ def test_weights_of_sft_are_those_of_the_chosen_tokens(pairs, lab, tmp_path):
     assert weights(weighted(lambda t: 1.0), "ones") == plain
     halves = weights(weighted(lambda t: 0.5 * (t < 4)), "halves")
     assert plain != halves != weights(weighted(lambda t: 1.0 * (t < 4)), "first")
+
+
+@pytest.mark.parametrize("weighted", [0, 1])
+def test_either_of_two_files_of_pairs_may_have_weights(weighted, pairs, lab, tmp_path):
+    some = [replace(p, chosen_weights=(0.5,) * len(p.chosen_ids)) for p in pairs]
+    data = [some, pairs] if weighted == 0 else [pairs, some]
+    args = PreferenceConfig(method="sft", max_steps=1)
+    model = copy.deepcopy(lab.model)
+    summary = preference_run.train(model, lab.tokenizer, data[0], args, tmp_path / "out", eval_pairs=data[1])
+    assert any("eval_loss" in row for row in summary["history"])
+
+
+def test_the_best_model_is_kept_with_evaluations_by_default(pairs, lab, tmp_path):
+    args = PreferenceConfig(method="dpo", max_steps=1, save_strategy="epoch", load_best_model_at_end=True)
+    model = copy.deepcopy(lab.model)
+    summary = preference_run.train(model, lab.tokenizer, pairs, args, tmp_path / "out", eval_pairs=pairs)
+    assert any("eval_loss" in row for row in summary["history"])
+
+
+def test_evaluations_switched_off_are_another_run(pairs, lab, tmp_path):
+    for name, more in (("on", {}), ("off", {"eval_strategy": "no"})):
+        args = PreferenceConfig(method="dpo", max_steps=1, **more)
+        model = copy.deepcopy(lab.model)
+        preference_run.train(model, lab.tokenizer, pairs, args, tmp_path / name, eval_pairs=pairs)
+    assert (tmp_path / "on/config.json").read_bytes() != (tmp_path / "off/config.json").read_bytes()

@@ -155,6 +155,13 @@ def test_rules_rank_by_the_loss_without_dropout(scope, store, tmp_path):
         assert ours[0] != again[0]
 
 
+def test_dropout_of_adapters_is_apart_from_the_ranking(store, tmp_path):
+    args = SelectiveConfig(output_dir=str(tmp_path), use_cpu=True, lora_r=2, lora_dropout=0.5)
+    assert SelectiveTrainer(tiny_llama(1).float(), args, store, ref_model=tiny_llama(2)).apart
+    args = SelectiveConfig(output_dir=str(tmp_path), use_cpu=True, lora_r=2)
+    assert not SelectiveTrainer(tiny_llama(1).float(), args, store, ref_model=tiny_llama(2)).apart
+
+
 @pytest.mark.parametrize("score", ["uniform", "intersection", "excess_loss"])
 def test_only_selected_rows_reach_the_output_matrix(score, models, store, tmp_path, monkeypatch):
     """Where the selection is known; rules of the current loss see all rows of a single micro-batch."""

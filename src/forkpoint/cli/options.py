@@ -112,7 +112,7 @@ def parser_of(
     parser.add_argument("--config", action="append", default=[], help="YAML file of options, which flags override")
     hints, texts = get_type_hints(options), dict([positional] if positional else []) | _help_texts(options)
     for f in (f for f in fields(options) if f.name != "further"):
-        reading = _reading(hints[f.name], switch=positional is not None)
+        reading = _reading(hints[f.name], switch=bool(words))
         text = texts[f.name].replace("%", "%%")
         if f.name in words:
             word = {"action": _BareWord, "nargs": "?", "metavar": f.name.upper()}
@@ -177,18 +177,21 @@ def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str
     `positional` is an option that is a bare word, with its help. Prints the help and exits for --help. Raises
     UserError for anything unknown (suggesting the nearest name) or of the wrong type.
     """
-    own = {f.name for f in fields(options)}  # type: ignore[arg-type]
-    known, parser = own - {"further"}, parser_of(verb, options, positional)
+    own = {f.name for f in fields(options)} - {"further"}  # type: ignore[arg-type]
+    known, parser = own, parser_of(verb, options, positional)
     arguments, rest = _parsed(parser, argv)
     settings = {key.replace("-", "_"): v for path in arguments.config for key, v in read_yaml(Path(path)).items()}
-    if "further" in own and (rest or settings.keys() - known):
+    takes_more = issubclass(options, TransformersOptions)
+    if takes_more and (rest or settings.keys() - known):
         more = _transformers_parser()
         parser, known = parser_of(verb, options, None, more), known | {action.dest for action in more._actions}
     for name, value in settings.items():
         if name not in known:
             raise UserError(f"{arguments.config[-1]}: {_unknown(verb, name, own, known)}")
         if value is not None:
-            parser.set_defaults(**{name: _text(value, many=isinstance(parser.get_default(name), list))})
+            switch = isinstance(value, bool) and isinstance(parser.get_default(name), bool)
+            text = value if switch else _text(value, many=isinstance(parser.get_default(name), list))
+            parser.set_defaults(**{name: text})
     arguments, rest = _parsed(parser, argv)
     if rest and not rest[0].startswith("-"):
         raise UserError(f"unexpected argument {rest[0]!r}; options are --NAME VALUE, see forkpoint {verb} --help")
@@ -200,7 +203,7 @@ def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str
             label = f.name.upper() if positional or f.metadata.get("bare") else f"--{f.name}"
             text = positional[1] if positional else _help_texts(options)[f.name]
             raise UserError(f"{verb} needs {label}: {text}")
-    if "further" in own:
+    if takes_more:
         values["further"] = {name: values.pop(name) for name in [*values] if name not in own}
     return options(**values)
 

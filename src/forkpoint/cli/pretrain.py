@@ -10,6 +10,7 @@ from forkpoint.cli.corpus import CorpusOptions, context_of, documents_of, expect
 from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import model_settings
 from forkpoint.cli.train import FittingOptions, check_fitting, config_of, save_dtype_of
+from forkpoint.training.fields import CorpusFields
 from forkpoint.training.processes import as_one
 from forkpoint.types import UserError
 
@@ -24,7 +25,7 @@ TOKENS, HELD_OUT = ".tokens", ".held-out-tokens"  # of the run's directory: the 
 
 
 @dataclass
-class ClmOptions(FittingOptions, CorpusOptions):
+class ClmOptions(CorpusFields, FittingOptions, CorpusOptions):
     """Train a model on every token of a corpus: a reference model on clean text, or the control of `train slm`."""
 
     store: Path | None = None
@@ -33,12 +34,6 @@ class ClmOptions(FittingOptions, CorpusOptions):
     """held-out text, or a store: its mean loss is logged after each epoch, or as eval_strategy says"""
     from_scratch: bool = False
     """begin with new weights, drawn from the seed, for the model's configuration and tokenizer"""
-    snapshots: int = 0
-    """keep this many models on the way, the first and the last included"""
-    merge: bool = False
-    """with adapters: save a whole model, the adapters added to its weights"""
-    num_train_epochs: float = 1.0
-    """passes over the rows"""
     per_device_train_batch_size: int = 8
     """rows at a time"""
 
@@ -69,6 +64,9 @@ class SlmOptions(ClmOptions):
 
 def train_on_corpus(options: ClmOptions, out: Path) -> list[Path] | None:
     """Load model and corpus, train."""
+    from forkpoint.training.models import require_training
+
+    require_training()
     from accelerate import PartialState
 
     from forkpoint.cli.progress import progress_bar

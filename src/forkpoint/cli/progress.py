@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from forkpoint.types import FailedError
+from forkpoint.types import FailedError, Progress
 
-Progress = Callable[[str, int, int, int], None]
 LONGEST = 24  # of what runs, so that the numbers beside it stand whole in 80 columns
 
 

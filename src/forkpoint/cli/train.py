@@ -34,6 +34,8 @@ class PairTrainingOptions(PairFields, FittingOptions):
 
     pairs: Path
     """a run of `forkpoint pairs`, or its pairs.jsonl"""
+    load_in_4bit: bool = False
+    """with adapters: keep the model that they are on in four bits (QLoRA; needs bitsandbytes)"""
     eval_pairs: Path | None = None
     """held-out pairs, whose metrics are logged after each epoch, or as eval_strategy says"""
 

@@ -39,6 +39,8 @@ def fork_labels(
     and `success` is without bias only if the whole budget was spent. `together` trajectories are in memory, and worked
     on, at once; it changes nothing but speed. Raises UserError for a trajectory longer than sampling.max_tokens.
     """
+    if wave < 1 or budget < 1:
+        raise ValueError(f"wave and budget must be at least 1, but are {wave} and {budget}")
     searches = (_ForkSearch(*pair, sampling, budget, wave, until) for pair in pairs)
     return run_searches(engine, searches, sampling, together=together)
 

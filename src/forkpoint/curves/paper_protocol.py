@@ -73,7 +73,8 @@ def paper_labels(
     `together` trajectories are in memory, and worked on, at once; it changes nothing but speed. `chunk` changes what is
     spent, not what is counted. Raises UserError for a trajectory longer than sampling.max_tokens.
     """
-    assert 1 <= recoverable <= rollouts
+    if not 1 <= recoverable <= rollouts or chunk < 1:
+        raise ValueError(f"recoverable must be 1 to {rollouts}, and chunk at least 1, but are {recoverable}, {chunk}")
     searches = (
         _PaperSearch(trajectory, policy, sampling, rollouts, recoverable, chunk) for trajectory, policy in pairs
     )

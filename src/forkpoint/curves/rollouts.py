@@ -183,6 +183,7 @@ def roll_out(engine: Engine, starts: Sequence[Start], sampling: Sampling) -> Ite
         trajectory, at = start.trajectory, start.position
         if start.policy is not None:
             token = next(tokens)
+            assert token is not None or start.policy.outside[at] == 0, "the policy has tokens beyond those it names"
             start = replace(start, forced=(trajectory.token_ids[at] if token is None else token,))
         by_key[start.key] = start
         written = (*trajectory.token_ids[:at], *start.forced)
@@ -250,6 +251,8 @@ def run_searches(
     engine: Engine, searches: Iterable[Search[L_co]], sampling: Sampling, *, together: int
 ) -> Iterator[L_co]:
     """The label of each search, in the order in which they end; `together` of them share each call of the engine."""
+    if together < 1:
+        raise ValueError(f"together must be at least 1, but is {together}")
     source, live = iter(searches), list[Search[L_co]]()
     while live := [*live, *islice(source, together - len(live))]:
         starts = [start for search in live for start in search.draw()]

@@ -131,7 +131,8 @@ def _cases(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Se
         raise UserError("two problems have the same id; each needs its own")
     cases = [Case(p.id, render_prompt(p, prompt, engine.tokenizer), p.kind, p.options, p.question) for p in problems]
     room = max(s.sampling.max_tokens for s in planned)
-    check_room(engine, ((case.id, len(case.prompt) + room) for case in cases))
+    what = "the prompt of {} and a response of {} tokens"
+    check_room(engine, ((what.format(case.id, room), len(case.prompt) + room) for case in cases))
     return cases
 
 

@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
+START_SECONDS = 120  # that a worker may take to load what it needs
 MAX_WORKERS = max(1, min(8, os.cpu_count() or 1))
 MEMORY_BYTES = 4 << 30
 SOURCE = str(Path(__file__).parents[2])
@@ -85,8 +86,11 @@ class Pool:
         with self._free:
             with self._lock:
                 alive = [worker for worker in self.idle if worker.alive()]
-                worker = alive.pop() if alive else Worker()
                 self.idle = deque(alive)
+                try:
+                    worker = self.idle.pop() if alive else Worker()
+                except OSError as error:
+                    return False, f"the grading process did not start: {error.strerror}"
             try:
                 return worker.compare(gold, answer, deadline)
             finally:
@@ -94,7 +98,8 @@ class Pool:
                     if worker.alive():
                         self.idle.append(worker)
                     if len(self.idle) < 2:
-                        self.idle.appendleft(Worker())
+                        with contextlib.suppress(OSError):  # whoever needs a worker next meets the failure
+                            self.idle.appendleft(Worker())
 
     def close(self) -> None:
         """End the idle workers."""
@@ -118,10 +123,12 @@ def serve() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    signal.setitimer(signal.ITIMER_REAL, START_SECONDS)
     logging.disable(logging.CRITICAL)
     from forkpoint.tasks.equivalence import equivalent
 
     equivalent(r"\frac{1}{2}", "x+1")  # everything is loaded and built before the first deadline runs
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for line in sys.stdin:
         gold, answer, seconds = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))

@@ -86,7 +86,7 @@ def tune_adapter(
         with forward_lock, lent(model, tokenizer):  # another thread must not meet the adapter
             trainer = _trainer(model, tokenizer, responses, tuning, layers, step)
             try:
-                with failure_explained(trainer.args):
+                with failure_explained(trainer.args, "lower --per_device_train_batch_size"):
                     trainer.train()
                 losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
                 if not all(map(math.isfinite, losses)):

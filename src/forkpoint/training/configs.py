@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, get_schedu
 from transformers.integrations import get_reporting_integration_callbacks
 
 from forkpoint.losses.methods import ALPHA, Objective, objective
-from forkpoint.training.fields import FittingFields, LoraFields, PairFields, PreferenceFields, SelectiveFields
+from forkpoint.training.fields import FittingFields, LoraFields, MergeFields, PreferenceFields, SelectiveFields
 from forkpoint.types import UserError
 from forkpoint.weights.rules import UNIFORM, Rule
 
@@ -22,7 +22,7 @@ C = TypeVar("C", bound="TrainingConfig")
 
 
 @dataclass
-class TrainingConfig(PairFields, TrainingArguments):  # type: ignore[misc]
+class TrainingConfig(MergeFields, FittingFields, TrainingArguments):  # type: ignore[misc]
     """TrainingArguments with the defaults under which a resumed run logs and ends as an undisturbed one.
 
     `eval_strategy` is `epoch` where there is data to evaluate on, if nothing else is asked for. `learning_rate` is the
@@ -33,14 +33,18 @@ class TrainingConfig(PairFields, TrainingArguments):  # type: ignore[misc]
     disable_tqdm: bool | None = True
     logging_nan_inf_filter: bool = False
     save_total_limit: int | None = 1
+    load_best_model_at_end: bool = False
     eval_strategy: str = "auto"
 
     def __post_init__(self) -> None:
         if not torch.accelerator.is_available():
             self.use_cpu = True
         self.evaluates_by_default = self.eval_strategy == "auto"
-        self.eval_strategy = "no" if self.evaluates_by_default else self.eval_strategy
+        best = self.load_best_model_at_end
+        if self.evaluates_by_default:  # whether there is data to evaluate on is known later
+            self.eval_strategy, self.load_best_model_at_end = "no", False
         super().__post_init__()
+        self.load_best_model_at_end = best
 
 
 @dataclass
@@ -221,10 +225,12 @@ def changed(args: TrainingConfig) -> dict[str, Any]:
 def stated(args: TrainingConfig, ready: TrainingConfig, model: Any) -> dict[str, Any]:
     """What a run's files say of a config: what decides the result. `ready` is the same, prepared."""
     values = changed(args) | {name: getattr(ready, name) for name in STATED}
+    if not args.evaluates_by_default:
+        values["eval_strategy"] = args.to_dict()["eval_strategy"]
     values |= {"report_to": args.report_to or "none", "lr_scheduler_type": args.to_dict()["lr_scheduler_type"]}
     settings = {
         "arguments": {name: values[name] for name in sorted(values) if name != "seed"}, "lora": _lora(args, model),
-        "seed": args.seed, "max_length": args.max_length,
+        "seed": args.seed, **({"max_length": args.max_length} if isinstance(args, PreferenceConfig) else {}),
         "save_dtype": None if args.save_dtype == "auto" else args.save_dtype,
     }  # fmt: skip
     if isinstance(args, PreferenceConfig) and args.method != "sft":

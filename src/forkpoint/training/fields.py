@@ -58,15 +58,19 @@ class FittingFields(LoraFields):
 
 
 @dataclass
-class PairFields(FittingFields):
+class MergeFields:
+    """What is saved of adapters."""
+
+    merge: bool = False
+    """with adapters: save a whole model, the adapters added to its weights"""
+
+
+@dataclass
+class PairFields(MergeFields, FittingFields):
     """How a model is trained on pairs."""
 
     max_length: int | None = None
     """leave out pairs of which a response with its prompt has more tokens (default: than the model reads)"""
-    merge: bool = False
-    """with adapters: save a whole model, the adapters added to its weights"""
-    load_in_4bit: bool = False
-    """with adapters: keep the model that they are on in four bits (QLoRA; needs bitsandbytes)"""
 
 
 @dataclass
@@ -86,7 +90,17 @@ class PreferenceFields(PairFields):
 
 
 @dataclass
-class SelectiveFields(FittingFields):
+class CorpusFields(MergeFields, FittingFields):
+    """How a model is trained on a corpus."""
+
+    num_train_epochs: float = 1.0
+    """passes over the rows"""
+    snapshots: int = 0
+    """keep this many models on the way, evenly spaced, the first and the last included"""
+
+
+@dataclass
+class SelectiveFields(CorpusFields):
     """Language modeling on the tokens of a corpus that a rule selects."""
 
     rule: str = "excess_loss"
@@ -101,5 +115,3 @@ class SelectiveFields(FittingFields):
     processes (batch)"""
     ratio_warmup: float = 0.0
     """steps, or below 1 the share of all steps, in which the kept share falls from 1 to ratio"""
-    snapshots: int = 0
-    """so many models are kept on the way, evenly spaced, the first before the first step and the last at the end"""

@@ -157,7 +157,9 @@ class _Report(StepReport):
 
 
 @contextmanager
-def failure_explained(args: Any) -> Iterator[None]:
+def failure_explained(
+    args: Any, advice: str = "lower --per_device_train_batch_size and raise --gradient_accumulation_steps"
+) -> Iterator[None]:
     """A UserError for memory that runs out within the context, for a missing library and for an unknown metric."""
     try:
         yield
@@ -170,8 +172,7 @@ def failure_explained(args: Any) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
-                f"memory ran out while training on {args.per_device_train_batch_size} examples at a time: "
-                "lower --per_device_train_batch_size and raise --gradient_accumulation_steps"
+                f"memory ran out while training on {args.per_device_train_batch_size} examples at a time: {advice}"
             ) from error
         raise
 

@@ -82,7 +82,8 @@ class PreferenceTrainer(StepTrainer):
         **options: Any,
     ) -> None:
         self.objective = args.objective
-        check_without_dropout(model)
+        if getattr(peft_config, "lora_dropout", 0):
+            raise UserError("the reference has no dropout, and so the policy none: leave out lora_dropout")
         size = model.get_input_embeddings().num_embeddings
         context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         pairs, eval_pairs = (
@@ -100,6 +101,7 @@ class PreferenceTrainer(StepTrainer):
                 for part in (pairs, eval_pairs)
             )
         policy = adapted(model, args, peft_config)
+        check_without_dropout(policy)
         if self.online and ref_model is None and policy is model:
             ref_model = copy.deepcopy(model)
         self.sums: dict[str, list[Tensor]] = {}  # of training steps since the last log

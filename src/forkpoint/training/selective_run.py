@@ -67,7 +67,6 @@ def pretrain(
         return trainer
 
     settings = stated(args, ready, model)
-    settings.pop("max_length")
     scored_by = store.facts["reference"] and store.facts["reference"]["model"]
     digests = [some and fingerprint([shard.digest for shard in some.shards]) for some in (store, eval_store)]
     return run_training(

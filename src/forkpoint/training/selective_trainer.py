@@ -77,12 +77,13 @@ class SelectiveTrainer(StepTrainer):
         )
         assert store is not None
         check_scores(self.rule, store, ref_model)
-        self.apart = draws(model) or model.dtype in HALF  # whether the loss of the training pass is another than L_θ
+        policy = adapted(model, args, peft_config)
+        self.apart = draws(policy) or policy.dtype in HALF  # whether the loss of the training pass is another than L_θ
         self.sums: dict[str, Tensor] = {}  # of training steps since the last log: a total and a count [2]
         self.documents: list[Tensor] = []  # the same: numbers of documents, their tokens that are selected, all [3, D]
         self.evaluated: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
         super().__init__(
-            adapted(model, args, peft_config), args, Rows(store, args.seed),
+            policy, args, Rows(store, args.seed),
             None if eval_store is None else Rows(eval_store, args.seed), collate, store.lengths(),
             ref_model if self.rule.needs_reference else None, processing_class=processing_class, **options,
         )  # fmt: skip

@@ -68,7 +68,8 @@ class _WeightedCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
         batch: dict[str, Any] = super().torch_call(examples)
         batch["weights"] = torch.zeros(batch["labels"].shape)
         for weights, example in zip(batch["weights"], examples, strict=True):
-            weights[: len(example["weights"])] = torch.tensor(example["weights"])
+            own = example.get("weights") or [float(label != IGNORED) for label in example["labels"]]
+            weights[: len(own)] = torch.tensor(own)
         return batch
 
 
@@ -77,7 +78,7 @@ def sft_trainer(
 ) -> WeightedSft:
     """TRL's trainer on such rows; `arguments` are an SFTConfig."""
     data, held_out = (datasets.Dataset.from_list(part) if part else None for part in (rows, eval_rows))
-    if "weights" in rows[0]:
+    if any("weights" in part[0] for part in (rows, eval_rows) if part):
         options["data_collator"] = _WeightedCollator(pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)
     return WeightedSft(
         model=model, args=arguments, train_dataset=data, eval_dataset=held_out, processing_class=tokenizer, **options

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from forkpoint.engines.local.head import head_of
 from forkpoint.training.configs import RATES, TrainingConfig, method_of
@@ -29,6 +30,8 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         if args.learning_rate is None:
             full, low_rank, _ = RATES[method_of(args)]
             args.learning_rate = low_rank if hasattr(model, "peft_config") else full
+        if args.evaluates_by_default and evaluation is not None:
+            args.eval_strategy = IntervalStrategy.EPOCH
         super().__init__(model, args, data_collator=collate, train_dataset=train, eval_dataset=evaluation, **options)
         if self.is_deepspeed_enabled or args.n_gpu > 1:
             raise ValueError("one process trains on one device, without DeepSpeed: the output matrix is used by itself")

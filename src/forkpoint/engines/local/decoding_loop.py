@@ -79,6 +79,7 @@ class TrunkDecoder:
             fed = torch.as_tensor(slots.next_tokens(), device=self.model.device)
             logits = trunk_step(self.model, trunks.cache, fed)
             finished, completions = write(logits, slots, self.sampling, self.stops)
+            del logits  # as large as the vocabulary for each slot, and the next pass needs room
             if finished:
                 trunks.cache.retire(finished)
             yield from completions
