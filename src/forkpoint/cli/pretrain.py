@@ -10,7 +10,7 @@ from forkpoint.cli.corpus import CorpusOptions, context_of, documents_of, expect
 from forkpoint.cli.options import Verb
 from forkpoint.cli.setup import model_settings
 from forkpoint.cli.train import FittingOptions, check_fitting, config_of, save_dtype_of
-from forkpoint.training.fields import CorpusFields
+from forkpoint.training.fields import CorpusFields, SelectiveFields
 from forkpoint.training.processes import as_one
 from forkpoint.types import UserError
 
@@ -39,7 +39,7 @@ class ClmOptions(CorpusFields, FittingOptions, CorpusOptions):
 
 
 @dataclass
-class SlmOptions(ClmOptions):
+class SlmOptions(SelectiveFields, ClmOptions):
     """Train a model on the useful tokens of a corpus (Rho-1, arXiv 2404.07965).
 
     Takes a store of `forkpoint score`, or --data and a --reference that is asked at each step.
@@ -50,14 +50,8 @@ class SlmOptions(ClmOptions):
     ] = "excess_loss"  # fmt: skip
     """what tokens are ranked by: excess_loss (high), reference_loss (low), reference_entropy (low), union or
     intersection of the last two, loss (high; no reference), random (the control)"""
-    ratio: float = 0.6
-    """share of the tokens that is kept; for union and intersection that of reference_loss"""
-    entropy_ratio: float | None = None
-    """union, intersection: share of reference_entropy (default: ratio)"""
     scope: Literal["sequence", "micro_batch", "batch"] = "batch"
     """what is ranked together: a row, a process's forward pass, or an optimizer step over all processes"""
-    ratio_warmup: float = 0.0
-    """steps, or below 1 the share of all steps, in which the kept share falls from 1 to ratio"""
     reference: str | None = None
     """model asked for the scores at each step, in place of a store's"""
 
