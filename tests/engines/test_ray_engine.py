@@ -307,7 +307,7 @@ def test_chunks_keep_a_trunk_together(lab):
     (["--inner", "vllm"], "--inner is an option of --engine ray"),
     (["--engine", "ray", "--replicas", "0"], "--replicas must be at least 1, but is 0"),
     (["--engine", "ray", "--tensor-parallel-size", "2"], "--tensor_parallel_size is an option of --engine vllm"),
-    (["--engine", "ray", "--inner", "openai"], "--inner must be one of 'transformers', 'vllm'"),
+    (["--engine", "ray", "--inner", "openai"], "--inner must be one of transformers, vllm"),
 ])  # fmt: skip
 def test_wrong_options_are_one_sentence(options, words, tmp_path, capsys):
     assert main(["eval", "--limit", "2", "--out", str(tmp_path / "run"), *options]) == 2

@@ -38,7 +38,12 @@ class RayEngine(Engine):
     """
 
     def __init__(self, replicas: Sequence[Any]) -> None:
+        import ray
+
+        from forkpoint.engines.cluster.ray_workers import Roster
+
         self.replicas = list(replicas)
+        self.roster = ray.remote(Roster).options(num_cpus=0, max_restarts=RESTARTS, max_task_retries=RETRIES).remote()
         # those of each replica; their number changes no results, so that a run may go on with another number
         self.settings = _common_settings(self.replicas)
         ((facts, warnings),) = _answers([self.replicas[0].facts.remote()])
@@ -62,7 +67,7 @@ class RayEngine(Engine):
         dataset.context.execution_options.preserve_order = True
         answers = dataset.map(
             Feeder,
-            fn_constructor_args=(self.replicas, uuid.uuid4().hex, ray.put(cloudpickle.dumps(work))),
+            fn_constructor_args=(self.replicas, self.roster, uuid.uuid4().hex, ray.put(cloudpickle.dumps(work))),
             compute=ActorPoolStrategy(size=min(len(items), len(self.replicas)), max_tasks_in_flight_per_actor=1),
             num_cpus=0,
         )

@@ -34,7 +34,6 @@ class Replica:
         os.environ["OMP_NUM_THREADS"] = threads  # read when torch is imported, here and in processes of the engine's
         self._load = load
         self._work: tuple[bytes, Callable[[Engine, Any], Any]] | None = None
-        self._claims: dict[str, str] = {}
         self._warnings: list[str] = []
 
     @cached_property
@@ -51,10 +50,6 @@ class Replica:
 
     def here(self) -> None:
         """Returns once the process runs."""
-
-    def claim(self, run: str, feeder: str) -> bool:
-        """Whether this replica is the feeder's in this map: the first that asks gets it."""
-        return self._claims.setdefault(run, feeder) == feeder
 
     def settings(self) -> bytes:
         """The engine's settings."""
@@ -75,17 +70,26 @@ class Replica:
         return self._work[1]
 
 
-class Feeder:
-    """An actor of Ray Data's pool, which makes the first replica its own that no other of the map's feeders has."""
+class Roster:
+    """Numbers the feeders of each map, in a process of its own: a replica does not answer while it works."""
 
-    def __init__(self, replicas: Sequence[Any], run: str, work: Any) -> None:
+    def __init__(self) -> None:
+        self._feeders: dict[str, dict[str, int]] = {}
+
+    def number(self, run: str, feeder: str) -> int:
+        """How many feeders of this map asked before this one; the same on every call."""
+        feeders = self._feeders.setdefault(run, {})
+        return feeders.setdefault(feeder, len(feeders))
+
+
+class Feeder:
+    """An actor of Ray Data's pool, bound to the replica of its number in the roster."""
+
+    def __init__(self, replicas: Sequence[Any], roster: Any, run: str, work: Any) -> None:
         atexit.register(os._exit, 0)  # Ray's own clean-up at exit, of a process that called others, can wait for itself
         me = ray.get_runtime_context().get_actor_id()  # the same after a restart
         self.work = work
-        for replica in replicas:
-            self.replica = replica
-            if ray.get(replica.claim.remote(run, me)):
-                break
+        self.replica = replicas[ray.get(roster.number.remote(run, me)) % len(replicas)]
 
     def __call__(self, row: Mapping[str, bytes]) -> dict[str, bytes]:
         """{"item"} to {"answer"}, which is a FailedError where the replica died on every attempt."""
