@@ -12,7 +12,6 @@ import shlex
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,6 @@ import yaml
 
 from forkpoint.cli import find_verb, load_verb, main
 from forkpoint.cli.option_groups import EngineOptions, LocalOptions
-from forkpoint.cli.options import parse
-from forkpoint.cli.run import parse_options, recipe_of
-from forkpoint.cli.show import ShowOptions
 from forkpoint.cli.verbs import EXAMPLES, VERBS
 from forkpoint.decoding.strategies import STRATEGIES
 from forkpoint.evaluation.evaluate import plan
@@ -100,18 +96,14 @@ def check_forkpoint(argv: list[str]) -> None:
     if {"--help", "-h", "--version"} & set(argv):
         return
     verb, rest = find_verb(argv)
-    if verb == "report":
-        assert len(rest) == 1
-    elif verb == "run":
-        options = parse_options(rest)
-        recipe_of(options if options.recipe.exists() else replace(options, recipe=ROOT / options.recipe))
-    else:
-        loaded = load_verb(verb)
-        options = getattr(loaded, "parse_options", partial(parse, verb, getattr(loaded, "OPTIONS", None)))(rest)
-        if verb == "eval":
-            assert options.task in TASKS
-            assert options.prompt in STYLES
-            plan(options.strategy, options.sweep)
+    options = load_verb(verb).parse_options(rest)
+    if verb == "run":
+        found = options.recipe if options.recipe.exists() else ROOT / options.recipe
+        assert replace(options, recipe=found).content.stages
+    elif verb == "eval":
+        assert options.task in TASKS
+        assert options.prompt in STYLES
+        plan(options.strategy, options.sweep)
 
 
 @pytest.mark.parametrize("verb", EXAMPLES)
@@ -240,8 +232,7 @@ def test_every_sampler_field_is_documented():
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("run", "report", "lab train", "completion")])
 def test_every_option_is_documented(verb):
     of_engines = {f.name for f in fields(EngineOptions)} - {f.name for f in fields(LocalOptions)} - {"engine"}
-    options = ShowOptions if verb == "show" else load_verb(verb).OPTIONS
-    for name in {f.name for f in fields(options)} - {"run", "further"}:
+    for name in {f.name for f in fields(load_verb(verb).OPTIONS)} - {"run", "further"}:
         page = "engines" if name in of_engines and verb != "serve" else DOCUMENTED[verb]
         assert table_row(page, f"--{name}"), name
 

@@ -108,9 +108,9 @@ def read_recipe(path: Path, verb_of: Callable[[str], RecipeVerb], *, quiet: bool
             _check_references(defaults, [], list(contents))
     stages: list[Stage] = []
     used: set[str] = set()
-    for name in contents:
+    for name, entry in contents.items():
         with _within(f"{path}, stage {name!r}"):
-            verb, stage = _stage(name, contents[name], defaults, verb_of)
+            verb, stage = _stage(name, entry, defaults, verb_of)
             _check_references(stage.options, [s.name for s in stages], list(contents))
             if quiet and "quiet" in verb.options:
                 stage.options["quiet"] = True
@@ -210,14 +210,13 @@ def _options(content: Any, where: str) -> dict[str, Option]:
 
 def _check_references(options: Mapping[str, Option], earlier: list[str], stages: list[str]) -> None:
     for name, value in options.items():
-        for one in _values(value):
-            for reference in REFERENCE.findall(one) if isinstance(one, str) else ():
-                if reference in stages and reference not in earlier:
-                    raise UserError(f"{name} refers to {{{reference}}}, which is no earlier stage")
-                if reference not in stages:
-                    near = get_close_matches(reference, earlier or stages, n=1, cutoff=0.5)
-                    hint = f"did you mean {{{near[0]}}}?" if near else f"the stages are {', '.join(stages)}"
-                    raise UserError(f"{name} refers to {{{reference}}}, which is no stage: {hint}")
+        for reference in (found for one in _values(value) for found in REFERENCE.findall(str(one))):
+            if reference not in stages:
+                near = get_close_matches(reference, earlier or stages, n=1, cutoff=0.5)
+                hint = f"did you mean {{{near[0]}}}?" if near else f"the stages are {', '.join(stages)}"
+                raise UserError(f"{name} refers to {{{reference}}}, which is no stage: {hint}")
+            if reference not in earlier:
+                raise UserError(f"{name} refers to {{{reference}}}, which is no earlier stage")
 
 
 def _check_names(content: Mapping[str, Any], names: Collection[str], what: str) -> None:
@@ -238,7 +237,7 @@ def _text(value: Any, out: Path) -> str:
 
 @contextmanager
 def _within(where: str) -> Iterator[None]:
-    """Put before a UserError's sentence where it is."""
+    """Put before a UserError's sentence where the mistake is."""
     try:
         yield
     except UserError as error:

@@ -16,12 +16,11 @@ from typing import Literal
 import pytest
 
 from forkpoint.cli import load_verb, main
-from forkpoint.cli import verbs as table
-from forkpoint.cli.option_groups import RunOptions
-from forkpoint.cli.options import Verb, parse
+from forkpoint.cli.option_groups import RunOptions, at_least
+from forkpoint.cli.options import parse
 from forkpoint.cli.train import DpoOptions
+from forkpoint.cli.verb import Verb
 from forkpoint.lab import MODEL_DIR
-from forkpoint.report.command import keep_command
 from forkpoint.types import FailedError, UserError
 
 
@@ -44,7 +43,7 @@ def refused(capsys, *argv: str) -> str:
 class SomeOptions(RunOptions):
     """An option of each kind."""
 
-    n_samples: int = 1
+    n_samples: int = at_least(1, default=1)
     """a whole number"""
     rate: float | None = 0.5
     """a number, or null"""
@@ -81,13 +80,16 @@ def test_switches_beside_bare_words(tmp_path):
     (tmp_path / "off.yaml").write_text("dry_run: false\nquiet: true\n")
     run = load_verb("run").parse_options(["recipe.yaml", "--config", str(tmp_path / "off.yaml")])
     assert (run.recipe, run.dry_run, run.quiet) == (Path("recipe.yaml"), False, True)
-    merge = load_verb("merge").parse_options(["--trust_remote_code", "adapter", "out"])
-    assert (str(merge.adapter), merge.out, merge.trust_remote_code) == ("adapter", Path("out"), True)
+    for argv in ("--trust_remote_code adapter out", "adapter --trust_remote_code out", "--out out adapter"):
+        merge = load_verb("merge").parse_options(argv.split())
+        assert (merge.adapter, merge.out) == (Path("adapter"), Path("out"))
+        assert merge.trust_remote_code == ("--trust_remote_code" in argv)
 
 
 @pytest.mark.parametrize(("argv", "message"), [
     (["--n_samples", "three"], "--n_samples must be a whole number, but is 'three'"),
     (["--n-samples", ""], "--n-samples must be a whole number"), (["--n_samples"], "expected one argument"),
+    (["--n_samples", "0"], "--n_samples must be at least 1, but is 0"),
     (["--rate", "x"], "must be a number"), (["--kind", "c"], "--kind must be one of a, b, but is 'c'"),
     (["--variant", "3"], "one of 1, 2"), (["--quiet", "maybe"], "one of true, false"),
     (["--n_sample", "3"], "unknown option --n_sample, did you mean --n_samples?"),
@@ -131,13 +133,10 @@ def test_training_arguments_are_options_in_the_same_parse(tmp_path):
     (["eval", "--dtype", "float33"], "dtype must be auto"),
     (["eval", "--memory-gib", "0"], "memory_gib must be above 0"),
     (["eval", "--strategy", "cot-decoding:k=100000", "--limit", "1"], "names at most"),
-    (["eval", "--task", "jsonl", "--data", "BROKEN.JSONL"], "broken.jsonl line 1"),
+    (["eval", "--task", "jsonl", "--data", "broken.jsonl"], "broken.jsonl line 1"),
     (["eval", "--prompt", "palin"], "did you mean 'plain'"),
-    (["eval", "--model", "./nowhere"], "not a model directory"),
-    (["eval", "--model", "NO_TOKENIZER", "--limit", "1"], "no tokenizer could be loaded"),
-    (["eval", "--model", "PICKLED", "--limit", "1"], ".bin files are refused on purpose"),
-    (["eval", "--prompt", "chat", "--limit", "1"], "no chat template"),
-    (["eval", "--limit", "1", "--out", "IN_USE"], "holds files but no run"),
+    (["eval", "--model", "./pickled", "--limit", "1"], ".bin files are refused on purpose"),
+    (["eval", "--limit", "1", "--out", "in_use"], "holds files but no run"),
     (["report", "/nowhere"], "/nowhere does not exist"),
     (["report", __file__], "test_cli.py is a file; name the directory of a run"),
     (["report", str(MODEL_DIR)], "no finished run"),
@@ -146,19 +145,26 @@ def test_training_arguments_are_options_in_the_same_parse(tmp_path):
     (["train"], "train needs one of sft, dpo, rpo, tdpo, critical-dpo, fork-dpo, clm, slm\n"),
     (["train", "dppo"], "did you mean 'train dpo'?"),
     (["lab", "train", "--steps", "0"], "at least 1"),
+    (["logits", "--sampler", "top_sigma=1"], "did you mean 'top_n_sigma'?"),
+    (["logits", "--sampler", "top_k=5", "--sampler", "top_k=5"], "given twice"),
+    (["logits", *(f"--sampler=top_k={k}" for k in range(1, 10))], "at most 8 samplers"),
+    (["logits", "--temperatures", "1,warm"], "temperatures must be numbers"),
+    (["logits", "--temperatures", "-1"], "temperature must be"),
+    (["logits", "--positions", "-1"], "a position is one of first, uncertain, certain, or a whole number"),
+    (["logits", "--positions", "0,500", "--quiet"], "the position 500 is beyond the response"),
+    (["logits", "--prompt-text", "  "], "the prompt is empty"),
+    (["logits", "--prompt-text", "x", "--max-tokens", "5000"], "reads at most 4096"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch, argv, message):
-    paths = {name: tmp_path / name.lower() for name in ("BROKEN.JSONL", "NO_TOKENIZER", "PICKLED", "IN_USE")}
-    paths["BROKEN.JSONL"].write_text("{broken\n")
-    paths["IN_USE"].mkdir()
-    (paths["IN_USE"] / "thesis.txt").write_text("precious")
-    if "NO_TOKENIZER" in argv or "PICKLED" in argv:
-        for name, pattern in (("NO_TOKENIZER", "tokenizer*"), ("PICKLED", "*.safetensors")):
-            shutil.copytree(MODEL_DIR, paths[name], ignore=shutil.ignore_patterns(pattern))
-        (paths["PICKLED"] / "pytorch_model.bin").write_bytes(b"not even a pickle")
     monkeypatch.chdir(tmp_path)
-    assert message in refused(capsys, *(str(paths.get(word, word)) for word in argv))
-    assert not any(tmp_path.rglob("results.json"))
+    Path("broken.jsonl").write_text("{broken\n")
+    Path("in_use").mkdir()
+    Path("in_use/thesis.txt").write_text("precious")
+    shutil.copytree(MODEL_DIR, "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
+    Path("pickled/pytorch_model.bin").write_bytes(b"not even a pickle")
+    before = sorted(Path().rglob("[!.]*"))
+    assert message in refused(capsys, *argv)
+    assert [path for path in Path().rglob("[!.]*") if path not in before and path.is_file()] == []
 
 
 def test_broken_weights_are_one_sentence(capsys, tmp_path, tokenizer):
@@ -201,12 +207,6 @@ def test_a_page_that_cannot_be_drawn_hides_no_run(capsys, tmp_path, monkeypatch)
     assert main(["report", str(out)]) == 0
 
 
-def test_a_command_is_kept_without_passwords(tmp_path):
-    keep_command(tmp_path, ["eval", "--base-url", "http://me:secret@host/v1"])
-    kept = json.loads((tmp_path / "command.json").read_text())
-    assert kept["command"] == "forkpoint eval --base-url http://***@host/v1"
-
-
 @pytest.mark.parametrize(("verb", "hint"), [
     ("serve", ""), ("lab corpus", "; the same command begins anew"),
     ("train dpo", "; the same command goes on from where it was"),
@@ -225,11 +225,6 @@ def test_ctrl_c_and_failures_say_how_to_go_on(capsys, monkeypatch, verb, hint):
     raises(KeyboardInterrupt())
     monkeypatch.setenv("LOCAL_RANK", "1")  # one of several processes that a terminal interrupts together
     assert run(capsys, *verb.split()) == (130, "", "")
-
-
-def test_the_verbs_that_go_on_are_known():
-    assert {"merge", "report", "serve", "doctor"} & table.RESUMING == set()
-    assert {"eval", "train slm", "rounds", "run"} <= table.RESUMING
 
 
 @pytest.mark.slow

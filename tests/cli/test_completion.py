@@ -35,12 +35,9 @@ def scripts(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("shell", ["bash", "fish"])
 @pytest.mark.parametrize(("words", "offered"), [
     (["cri"], {"critical"}),
-    (["train", "t"], {"tdpo"}),
     (["lab", ""], {"corpus", "train"}),
-    (["eval", "--sw"], {"--sweep"}),
     (["eval", "--task", "g"], {"gsm8k"}),
     (["critical", "--which", ""], {"all", "correct", "wrong"}),
-    (["train", "slm", "--scope", "b"], {"batch"}),
     (["train", "dpo", "--precompute_r"], {"--precompute_ref_log_probs"}),
     (["train", "dpo", "--pairs", "/et"], {"/etc"}),
     (["run", "/et"], {"/etc"}),

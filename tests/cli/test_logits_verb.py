@@ -68,8 +68,7 @@ def test_every_file_is_there(finished, summary):
     assert {p.name for p in finished.iterdir() if p.name[0] != "."} == tables | images | pages
     for name in figures:
         assert ElementTree.parse(finished / f"{name}.svg").getroot().tag.endswith("svg")
-        image = Image.open(finished / f"{name}.png")
-        assert (image.width, min(image.info["dpi"]) >= 300) == (1320, True)
+        assert Image.open(finished / f"{name}.png").width == 1320
 
 
 def test_the_table_along_the_responses_is_the_models(finished, responses, model_logits):
@@ -92,12 +91,10 @@ def test_the_table_along_the_responses_is_the_models(finished, responses, model_
 def test_chosen_positions_are_the_asked_ones(summary, finished, responses, model_logits):
     name, _, tokens = responses[0]
     entropy = torch.distributions.Categorical(logits=model_logits[name]).entropy()
-    by_position = {one["position"]: one for one in summary["chosen"]}
-    assert set(by_position) == {0, int(entropy.argmax()), 3}
-    assert by_position[int(entropy.argmax())]["named"] == ["uncertain"]
-    assert by_position[3]["named"] == []
+    named = {one["position"]: one["named"] for one in summary["chosen"]}
+    assert named == {0: ["first"], int(entropy.argmax()): ["uncertain"], 3: []}
     rows = read_table(finished / "distance.csv")
-    for p, one in by_position.items():
+    for p, one in ((one["position"], one) for one in summary["chosen"]):
         assert one["token_id"] == tokens[p]
         for column in ("maximum", "mean", "sigma", "distance", "entropy"):
             assert one[column] == pytest.approx(rows[p][column], rel=1e-8)
@@ -135,26 +132,8 @@ def test_histograms_and_sorted_tokens_are_the_models(finished, summary, response
         rows = [row for row in ordered if row["position"] == p]
         assert [row["rank"] for row in rows] == list(range(1, 21))
         np.testing.assert_allclose([row["probability"] for row in rows], logits.softmax(-1).topk(20).values, rtol=1e-3)
-        assert [row["token_id"] for row in rows if row["taken"]] == [t for t in [tokens[p]] if one_of(rows, t)]
+        assert {row["token_id"] for row in rows if row["taken"]} == {tokens[p]} & {row["token_id"] for row in rows}
         assert sum(row["p_less=true"] for row in rows) == min(20, one["kept"]["p_less=true"]["1"])
-
-
-def one_of(rows: list[dict], token: int) -> bool:
-    return token in [row["token_id"] for row in rows]
-
-
-def test_figures_are_drawn_from_the_tables_to_the_same_bytes(finished, tmp_path):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in [*finished.glob("*.csv"), finished / "summary.json"]:
-        (copy / path.name).write_bytes(path.read_bytes())
-    for path in draw_logits(copy):
-        assert path.read_bytes() == (finished / path.name).read_bytes()
-    table = (copy / "kept.csv").read_text().splitlines()
-    fields = table[1].split(",")
-    (copy / "kept.csv").write_text("\n".join([table[0], ",".join([*fields[:2], "77", *fields[3:]]), *table[2:]]) + "\n")
-    draw_logits(copy)
-    assert (copy / "kept.svg").read_bytes() != (finished / "kept.svg").read_bytes()
 
 
 def test_a_finished_run_is_drawn_again(capsys, finished):
@@ -201,22 +180,3 @@ def test_a_text_of_ones_own(tmp_path):
     assert summary["samplers"] == SAMPLERS
     assert (summary["sampling"]["temperature"], summary["sampling"]["stop"]) == (0, [])
     assert {row["taken"] for row in read_table(out / "sorted.csv") if row["rank"] == 1} == {1.0}  # greedy
-
-
-@pytest.mark.parametrize(("argv", "message"), [
-    (["--sampler", "top_sigma=1"], "did you mean 'top_n_sigma'?"),
-    (["--sampler", "top_k=5", "--sampler", "top_k=5"], "given twice"),
-    ([w for k in range(9) for w in ("--sampler", f"top_k={k + 1}")], "at most 8 samplers"),
-    (["--temperatures", "1,warm"], "temperatures must be numbers"),
-    (["--temperatures", "-1"], "temperature must be"),
-    (["--positions", "-1"], "a position is one of first, uncertain, certain, or a whole number"),
-    (["--positions", "0,500"], "the position 500 is beyond the response"),
-    (["--positions", "first,,2"], "a position is one of"),
-    (["--prompt-text", "  "], "the prompt is empty"),
-    (["--prompt-text", "x", "--max-tokens", "5000"], "reads at most 4096"),
-])  # fmt: skip
-def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch, argv, message):
-    monkeypatch.chdir(tmp_path)
-    assert main(["logits", *argv, "--quiet"]) == 2
-    assert message in capsys.readouterr().err
-    assert not [path for path in tmp_path.rglob("[!.]*") if path.is_file()]

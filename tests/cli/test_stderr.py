@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from forkpoint.cli import main
-from forkpoint.cli.options import Verb
 from forkpoint.cli.pairs import PairsOptions
 from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import announce_sampling, announce_time
+from forkpoint.cli.verb import Verb
 from forkpoint.engines.loading import source_of
 from forkpoint.files import JOURNAL
 from forkpoint.lab.problem_generator import load_problems as lab_problems
@@ -103,11 +103,11 @@ def test_how_long_sampling_may_take_is_announced(capsys, monkeypatch, tokenizer,
 
     monkeypatch.setattr("forkpoint.cli.setup.time.monotonic", lambda: clock[0])
     problems = lab_problems("train", limit=10)
-    for options in (PairsOptions(), PairsOptions(quiet=True)):
-        announce_time("pairs", options, tmp_path, Slow(), problems, "cot", Sampling(max_tokens=100), n)
+    for quiet in (False, True):
+        announce_time("pairs", PairsOptions(n=n, quiet=quiet), tmp_path, Slow(), problems, Sampling(max_tokens=100))
     if n > 13:
         with pytest.raises(UserError, match="tokens, but slow reads at most 1000"):
-            announce_time("pairs", PairsOptions(), tmp_path, Slow(), problems, "cot", Sampling(max_tokens=999), n)
+            announce_time("pairs", PairsOptions(n=n), tmp_path, Slow(), problems, Sampling(max_tokens=999))
     err = capsys.readouterr().err
     assert err.endswith(f"{time}\n") if time else not err
 
@@ -118,18 +118,16 @@ def test_numbers_stand_whole_in_eighty_columns(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", terminal)
     for name, value in {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
-    with progress_bar(False, tmp_path) as progress:
+    with progress_bar(False) as progress:
         assert progress
         progress("sample:temperature=3.0,top_n_sigma=1.0", 32000, 64000, 12)
     assert "32000/64000" in terminal.getvalue()
 
 
-def test_much_sampling_is_announced(capsys, tmp_path):
-    announce_sampling("pairs", PairsOptions(), tmp_path, 1000, 64)
-    assert "64,000 in all; --limit N" in capsys.readouterr().err
+def test_sampling_that_is_little_limited_quiet_or_begun_is_not_announced(capsys, tmp_path):
     for options, problems in ((PairsOptions(limit=1000), 1000), (PairsOptions(quiet=True), 1000), (PairsOptions(), 10)):
         announce_sampling("pairs", options, tmp_path, problems, 64)
-    (tmp_path / "config.json").touch()  # a run that goes on
+    (tmp_path / "config.json").touch()
     announce_sampling("pairs", PairsOptions(), tmp_path, 1000, 64)
     assert capsys.readouterr().err == ""
 

@@ -5,14 +5,15 @@ One file a verb; nothing heavy is imported before the verb is known, so that `fo
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 from forkpoint import __version__
+from forkpoint.cli.verb import Verb
 from forkpoint.cli.verbs import ALIASES, ANEW, GROUPS, RESUMING, VERBS
 from forkpoint.redaction import without_secrets
 from forkpoint.types import FailedError, UserError
@@ -59,31 +60,30 @@ def _main(args: list[str]) -> int:
     try:
         verb, rest = find_verb(args)
         load_verb(verb).run(rest)
+        return DONE
     except UserError as error:
-        print(f"forkpoint: {without_secrets(str(error))}", file=sys.stderr)
-        return WRONG
+        message, code = str(error), WRONG
     except FailedError as error:
-        print(f"forkpoint: {without_secrets(str(error))}{_hint(verb, error)}", file=sys.stderr)
-        return FAILED
+        message, code = f"{error}{_hint(verb, error)}", FAILED
     except KeyboardInterrupt as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # one process speaks for those of `accelerate launch`
-            print(f"forkpoint: {verb} was stopped{_hint(verb, error)}", file=sys.stderr)
-        return INTERRUPTED
-    return DONE
+        message, code = f"{verb} was stopped{_hint(verb, error)}", INTERRUPTED
+    if code != INTERRUPTED or os.environ.get("LOCAL_RANK", "0") == "0":  # one speaks for those of `accelerate launch`
+        print(f"forkpoint: {without_secrets(message)}", file=sys.stderr)
+    return code
 
 
 def _hint(verb: str, error: BaseException) -> str:
-    """How to go on; the run's directory is a note of the error, where it was known already."""
+    """How to go on; the run's directory is a note of the error, where there is one already."""
     if verb in ANEW:
         return "; the same command begins anew"
-    where = "".join(f" ({out})" for out in getattr(error, "__notes__", ())[:1])
+    where = "".join(f" ({out})" for out in getattr(error, "__notes__", ()))
     return f"; the same command goes on from where it was{where}" if verb in RESUMING else ""
 
 
-def load_verb(verb: str) -> Any:
-    """What runs a verb, by `run(argv)`: an entry of its module's VERBS, or the module of a verb alone in one."""
-    module = import_module(VERBS[verb][0])
-    return module.VERBS[verb] if hasattr(module, "VERBS") else module
+def load_verb(name: str) -> Verb:
+    """A verb, of its module's VERBS."""
+    module: Any = import_module(VERBS[name][0])
+    return next(verb for verb in module.VERBS if verb.name == name)
 
 
 def find_verb(args: list[str]) -> tuple[str, list[str]]:
@@ -94,10 +94,10 @@ def find_verb(args: list[str]) -> tuple[str, list[str]]:
         if verb in VERBS:
             return verb, args[words:]
     if kinds := [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{args[0]} ")]:
-        near = difflib.get_close_matches(args[1], kinds, n=1, cutoff=0.4) if args[1:] else []
+        near = get_close_matches(args[1], kinds, n=1, cutoff=0.4) if args[1:] else []
         hint = f": did you mean {f'{args[0]} {near[0]}'!r}?" if near else f", but got {args[1]!r}" if args[1:] else ""
         raise UserError(f"{args[0]} needs one of {', '.join(kinds)}{hint}")
-    near = [v for words in (2, 1) for v in difflib.get_close_matches(" ".join(args[:words]), VERBS, n=1, cutoff=0.4)]
+    near = [v for words in (2, 1) for v in get_close_matches(" ".join(args[:words]), VERBS, n=1, cutoff=0.4)]
     hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}"
     raise UserError(f"unknown verb {args[0]!r}: {hint}")
 

@@ -6,54 +6,42 @@ shtab makes it of the verbs' own parsers. It is static: nothing of forkpoint run
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from forkpoint.cli.options import parse, parser_of
+from forkpoint.cli.option_groups import BARE
+from forkpoint.cli.verb import Verb
 
 
-@dataclass(frozen=True)
+@dataclass
 class CompletionOptions:
     """Print the script with which a shell completes forkpoint's verbs, options and choices."""
 
-    shell: Literal["bash", "zsh", "fish", "tcsh"]
+    shell: Literal["bash", "zsh", "fish", "tcsh"] = field(metadata=BARE)
+    """bash, zsh, fish or tcsh"""
 
 
-OPTIONS = CompletionOptions
-BARE = ("shell", "bash, zsh, fish or tcsh")
-
-
-def parse_options(argv: list[str]) -> CompletionOptions:
-    """The options of these arguments."""
-    return parse("completion", CompletionOptions, argv, positional=BARE)
-
-
-def run(argv: list[str]) -> None:
-    """Print the script."""
-    options = parse_options(argv)
+def print_script(options: CompletionOptions) -> None:
+    """Print the script of one parser of all verbs; those of two words stand under their first word."""
     import shtab
 
-    print(shtab.complete(whole_parser(), options.shell, root_prefix="forkpoint"))
-
-
-def whole_parser() -> argparse.ArgumentParser:
-    """One parser of all verbs; those of two words stand under their first word."""
     from forkpoint.cli import load_verb
-    from forkpoint.cli.verbs import VERBS
+    from forkpoint.cli.options import parser_of
+    from forkpoint.cli.verbs import VERBS as SUMMARIES
 
     root = argparse.ArgumentParser("forkpoint")
     root.add_argument("--version", action="store_true", help="show the version")
     below = {"": root.add_subparsers()}
-    for verb, (_, summary) in VERBS.items():
+    for verb, (_, summary) in SUMMARIES.items():
         first, _, last = verb.rpartition(" ")
         if first not in below:
             below[first] = below[""].add_parser(first, help=f"forkpoint {first} ...").add_subparsers()
-        loaded = load_verb(verb)
-        own = parser_of(verb, loaded.OPTIONS, getattr(loaded, "BARE", None))
-        _name_values(own, get_type_hints(loaded.OPTIONS))
+        kind = load_verb(verb).OPTIONS
+        own = parser_of(verb, kind)
+        _name_values(own, get_type_hints(kind))
         below[first].add_parser(last, help=summary, parents=[own], add_help=False)
-    return root
+    print(shtab.complete(root, options.shell, root_prefix="forkpoint"))
 
 
 def _name_values(parser: argparse.ArgumentParser, hints: dict[str, Any]) -> None:
@@ -72,3 +60,6 @@ def _name_values(parser: argparse.ArgumentParser, hints: dict[str, Any]) -> None
             action.choices = tuple(values)
         elif action.dest == "config" or {str, Path} & {hint, *get_args(hint)}:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+VERBS = (Verb("completion", CompletionOptions, print_script),)

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forkpoint.cli.option_groups import LoadingOptions, ModelOptions, RunOptions
-from forkpoint.cli.options import Verb
-from forkpoint.cli.setup import loading_settings, model_settings
+from forkpoint.cli.option_groups import LoadingOptions, ModelOptions, RunOptions, at_least, values_of
+from forkpoint.cli.progress import progress_bar
+from forkpoint.cli.setup import model_settings
+from forkpoint.cli.verb import Verb
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ LENGTH = 1024  # of a row, where nobody says
 
 
 @dataclass
-class CorpusOptions:
-    """Which text, and what its tokens see."""
+class TextOptions:
+    """Which text."""
 
     data: str | None = None
     """the corpus: a file (.jsonl, .txt, .csv, .parquet, ...), a directory of such files, or a Hub data set, streamed"""
@@ -39,6 +40,12 @@ class CorpusOptions:
     """branch, tag or commit of the Hub data set"""
     whole_files: bool = False
     """a text file (.txt) is one document (default: blank lines part its documents)"""
+
+
+@dataclass
+class CorpusOptions(TextOptions):
+    """Which text, and what its tokens see."""
+
     documents: Literal["isolated", "packed"] | None = None
     """isolated (rows of their own) or packed (one after the other, seeing those before) (default: isolated)"""
     length: int | None = None
@@ -58,7 +65,7 @@ class ScoreOptions(RunOptions, CorpusOptions, ModelOptions):
 
     part: str | None = None
     """I/N: make every N-th shard, from the I-th on; whoever is last finishes the store"""
-    batch_tokens: int = 8192
+    batch_tokens: int = at_least(1, default=8192)
     """tokens in one forward pass"""
     inspect: int | None = None
     """print the document of this number (from 0) with its scores"""
@@ -101,21 +108,19 @@ class DynamicsOptions(StoreOptions, LoadingOptions):
 
     checkpoints: list[str]
     """models in the order of training, or a directory of them, such as a training's snapshots/; repeatable"""
-    limit: int = 2000
+    limit: int = at_least(1, default=2000)
     """only the first N rows of the store"""
-    shown: int = 50
+    shown: int = at_least(1, default=50)
     """rows on the page"""
 
 
-def documents_of(options: CorpusOptions) -> Iterator[Document]:
+def documents_of(options: TextOptions) -> Iterator[Document]:
     """The documents of the corpus. UserError where it cannot be opened."""
     from forkpoint.scores.corpora import read_corpus
 
-    assert options.data is not None
-    return read_corpus(
-        options.data, text_column=options.text_column, split=options.split, subset=options.subset,
-        revision=options.data_revision, whole_files=options.whole_files,
-    )  # fmt: skip
+    names = ("text_column", "split", "subset", "whole_files")
+    named = {name: getattr(options, name) for name in names}
+    return read_corpus(str(options.data), revision=options.data_revision, **named)
 
 
 def context_of(options: CorpusOptions) -> Context:
@@ -128,34 +133,25 @@ def context_of(options: CorpusOptions) -> Context:
     return context
 
 
-def expected_context(options: CorpusOptions) -> dict[str, Any]:
-    """The fields of the context that the options name, for a store that should have them."""
-    names = ("documents", "length", "stride")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-
-
-def source_of(options: CorpusOptions, out: Path) -> Mapping[str, Any]:
+def source_of(options: TextOptions, out: Path) -> Mapping[str, Any]:
     """What the corpus is, so that a run is not resumed on another one. UserError where `out` lies in it."""
     from forkpoint.scores.corpora import corpus_files
 
-    assert options.data is not None
-    path = Path(options.data).expanduser()
+    data = str(options.data)
+    path = Path(data).expanduser()
     if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-        raise UserError(f"{out} lies in the corpus {options.data}; choose a directory outside of it with --out")
+        raise UserError(f"{out} lies in the corpus {data}; choose a directory outside of it with --out")
     try:
-        size = sum(Path(file).stat().st_size for file in corpus_files(options.data))
+        size = sum(Path(file).stat().st_size for file in corpus_files(data))
     except OSError as error:
-        raise UserError(f"cannot read {options.data}: {error.strerror}") from error
-    names = ("data", "text_column", "split", "subset", "data_revision", "whole_files")
-    return {name: getattr(options, name) for name in names} | {"bytes": size}
+        raise UserError(f"cannot read {data}: {error.strerror}") from error
+    return values_of(options, TextOptions) | {"bytes": size}
 
 
 def check_score(options: ScoreOptions) -> None:
     """UserError for what can be known to be wrong without a model."""
     if options.data is None and (options.inspect is None or options.out is None):
         raise UserError("name the corpus with --data: a file, a directory, or a Hub data set")
-    if options.batch_tokens < 1:
-        raise UserError(f"batch_tokens must be at least 1, but is {options.batch_tokens}")
     if options.inspect is not None and options.inspect < 0:
         raise UserError(f"inspect must be a document's number, from 0, but is {options.inspect}")
     _part(options.part)
@@ -168,13 +164,12 @@ def score(options: ScoreOptions, out: Path) -> list[Path] | None:
         _print_document(options, out)
         return None
     documents = documents_of(options)
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_pretrained
     from forkpoint.scores.reference_losses import Part, score_corpus
 
     index, of = _part(options.part)
     model, tokenizer = load_pretrained(**model_settings(options) | {"device": _device(options.device)})
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         facts = score_corpus(
             documents, tokenizer, out, context_of(options), model=model, name=options.model,
             source=source_of(options, out), part=Part(index, of), batch_tokens=options.batch_tokens, progress=progress,
@@ -227,41 +222,32 @@ def _device(device: str) -> str:
 
 def select(options: SelectOptions, out: Path) -> list[Path]:
     """Write the labels."""
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.scores.store import open_store
     from forkpoint.training.selection_labels import export_labels
     from forkpoint.weights.rules import Rule
 
     rule, store = Rule(options.rule, options.ratio, options.entropy_ratio), open_store(options.store)
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         export_labels(store, rule, out, scope=options.scope, seed=options.seed, progress=progress)
     return [out]
 
 
-def check_dynamics(options: DynamicsOptions) -> None:
-    """UserError for what can be known to be wrong without a model."""
-    for name in ("limit", "shown"):
-        if getattr(options, name) < 1:
-            raise UserError(f"{name} must be at least 1, but is {getattr(options, name)}")
-
-
 def dynamics(options: DynamicsOptions, out: Path) -> list[Path]:
     """Compute the losses and the classes."""
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.loading import load_pretrained
     from forkpoint.scores.checkpoint_losses import checkpoints_of, study
     from forkpoint.scores.store import open_store
 
-    load = partial(load_pretrained, **loading_settings(options))
+    load = partial(load_pretrained, revision=None, **values_of(options, LoadingOptions))
     checkpoints = checkpoints_of([Path(path) for path in options.checkpoints])
     store = open_store(options.store)
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         study(load, checkpoints, store, out, limit=options.limit, shown=options.shown, progress=progress)
     return []
 
 
-VERBS = {
-    "score": Verb("score", ScoreOptions, score, check_score),
-    "select": Verb("select", SelectOptions, select),
-    "dynamics": Verb("dynamics", DynamicsOptions, dynamics, check_dynamics),
-}
+VERBS = (
+    Verb("score", ScoreOptions, score, check_score),
+    Verb("select", SelectOptions, select),
+    Verb("dynamics", DynamicsOptions, dynamics),
+)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from forkpoint.cli.option_groups import EngineOptions, LocalOptions, RunOptions, SamplingOptions, TaskOptions
-from forkpoint.cli.options import Verb
+from forkpoint.cli.option_groups import EngineOptions, LocalOptions, RunOptions, SamplingOptions, TaskOptions, values_of
+from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import (
     announce_sampling,
     announce_time,
@@ -16,12 +16,11 @@ from forkpoint.cli.setup import (
     problems_apart,
     problems_of,
     sampling_of,
+    trajectories_of,
 )
 from forkpoint.cli.train import module_names
+from forkpoint.cli.verb import Verb
 from forkpoint.types import UserError
-
-if TYPE_CHECKING:
-    from forkpoint.training.contrast_run import ContrastConfig
 
 
 @dataclass
@@ -113,23 +112,16 @@ def check_critical(options: CriticalOptions) -> None:
 
 
 def label(options: CriticalOptions, out: Path) -> list[Path]:
-    """Label, print the figures, write the page."""
-    from forkpoint.cli.progress import progress_bar
+    """Label the responses, sampled now or given."""
     from forkpoint.curves.critical_tokens import CriticalConfig, find_critical
-    from forkpoint.trajectories.rows import load_trajectories
 
-    search = CriticalConfig(
-        options.protocol, sampling_of(options, options.task), options.prompt, options.n, options.which,
-        options.budget, options.wave, options.until, options.replace,
-    )  # fmt: skip
+    search = CriticalConfig(**values_of(options, CriticalConfig, sampling=sampling_of(options)))
     problems = problems_of(options)
     if options.trajectories is None:
         announce_sampling("critical", options, out, len(problems), options.n, rollouts=options.budget)
     engine = engine_of(options)
-    trajectories = None
-    if options.trajectories is not None:
-        trajectories = load_trajectories(options.trajectories, problems, engine, search.sampling.stop)
-    with progress_bar(options.quiet, out) as progress:
+    trajectories = trajectories_of(options.trajectories, problems, engine, search.sampling)
+    with progress_bar(options.quiet) as progress:
         find_critical(engine, problems, search, out, task=options.task, trajectories=trajectories, progress=progress)
     return []
 
@@ -146,25 +138,25 @@ def export(options: CriticalOptions, out: Path) -> None:
 
 
 def contrast(options: ContrastOptions, out: Path) -> list[Path]:
-    """Tune and score, print the figures."""
+    """Tune and score."""
     from forkpoint.training.models import require_training
 
     require_training()  # before anything is loaded
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.files import CRITICAL, SCORES
-    from forkpoint.training.contrast_run import estimate, read_references
-    from forkpoint.trajectories.rows import load_trajectories
+    from forkpoint.training.adapters import TuningConfig
+    from forkpoint.training.contrast_run import ContrastConfig, estimate, read_references
 
-    settings = contrast_settings(options)
-    source = options.trajectories or options.against
+    modules, sampling = module_names(options.lora_target_modules), sampling_of(options)
+    tuning = TuningConfig(**values_of(options, TuningConfig, lora_target_modules=modules))
+    settings = ContrastConfig(**values_of(options, ContrastConfig, sampling=sampling, tuning=tuning))
+    against = options.against
+    if against is not None and against.is_dir():
+        against /= CRITICAL
+    source = options.trajectories or against
     problems = [] if source is None else problems_of(options)
-    references = None
-    if options.against is not None:
-        file = options.against / CRITICAL if options.against.is_dir() else options.against
-        source = options.trajectories or file
-        references = read_references(file, problems)
-    engine, stop = local_engine_of(options), settings.sampling.stop
-    trajectories = None if source is None else load_trajectories(source, problems, engine, stop)
+    references = None if against is None else read_references(against, problems)
+    engine = local_engine_of(options)
+    trajectories = trajectories_of(source, problems, engine, sampling)
     data = options.train_data or options.data
     training = problems_apart(  # from those to score
         replace(options, split=options.train_split, data=data, limit=options.train_limit),
@@ -175,11 +167,11 @@ def contrast(options: ContrastOptions, out: Path) -> list[Path]:
             "every training problem is one of the problems to score; a model must not be tuned on their answers: "
             "name others with --train_data or --train_split"
         )
-    samples = None if options.samples is None else load_trajectories(options.samples, training, engine, stop)
+    samples = trajectories_of(options.samples, training, engine, sampling)
     if samples is None:
         announce_sampling("contrast", options, out, len(training), options.n, limit="train_limit")
-        announce_time("contrast", options, out, engine, training, options.prompt, settings.sampling, options.n)
-    with progress_bar(options.quiet, out) as progress:
+        announce_time("contrast", options, out, engine, training, sampling)
+    with progress_bar(options.quiet) as progress:
         estimate(
             engine, training, settings, out, task=options.task, samples=samples, trajectories=trajectories,
             references=references, progress=progress,
@@ -187,20 +179,7 @@ def contrast(options: ContrastOptions, out: Path) -> list[Path]:
     return [out / SCORES]
 
 
-def contrast_settings(options: ContrastOptions) -> ContrastConfig:
-    """The settings of a contrast."""
-    from forkpoint.training.adapters import TuningConfig
-    from forkpoint.training.contrast_run import ContrastConfig
-
-    tuning = TuningConfig(
-        options.lora_r, options.lora_alpha, options.learning_rate, options.num_train_epochs,
-        options.per_device_train_batch_size, module_names(options.lora_target_modules), options.seed,
-    )  # fmt: skip
-    sampling = sampling_of(options, options.task)
-    return ContrastConfig(options.prompt, options.n, options.contrast_beta, sampling, tuning)
-
-
-VERBS = {
-    "critical": Verb("critical", CriticalOptions, label, check_critical, export),
-    "contrast": Verb("contrast", ContrastOptions, contrast),
-}
+VERBS = (
+    Verb("critical", CriticalOptions, label, check_critical, export),
+    Verb("contrast", ContrastOptions, contrast),
+)

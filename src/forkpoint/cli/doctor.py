@@ -9,19 +9,19 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from forkpoint import __version__
 from forkpoint.cli.installation import (
     PURPOSES,
     Installation,
     Package,
-    ProbeResult,
     plugin_is_registered,
     probe,
     read_installation,
     version_of,
 )
+from forkpoint.cli.verb import Verb
 from forkpoint.types import FailedError
 
 GIB = 2**30
@@ -32,7 +32,7 @@ STALE = "the installed metadata is older than the package"
 LAST_COLUMN = {"forkpoint": "needed", "devices": "", "extras": "for", "vLLM": "for"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class DoctorOptions:
     """Say what is installed, what is missing, and what to do about it. Asks nothing of the network.
 
@@ -44,8 +44,7 @@ class DoctorOptions:
     """print JSON in place of tables"""
 
 
-OPTIONS = DoctorOptions
-Results = Mapping[str, ProbeResult]
+Results = Mapping[str, Mapping[str, Any]]
 State = Literal["ok", "missing", "broken", "note"]
 
 
@@ -61,9 +60,8 @@ class Check:
     do: str = ""
 
 
-def run(argv: list[str]) -> None:
+def report(options: DoctorOptions) -> None:
     """Look, print, and fail where the core is broken."""
-    options = _options(argv)
     checks = examine()
     broken = [check.name for check in checks if check.section == "forkpoint" and check.state != "ok"]
     if options.json:
@@ -72,14 +70,6 @@ def run(argv: list[str]) -> None:
         _print(checks)
     if broken:
         raise FailedError(f"broken: {', '.join(broken)}; what to do stands in the table")
-
-
-def _options(argv: list[str]) -> DoctorOptions:
-    try:
-        from forkpoint.cli.options import parse
-    except ImportError:  # what parses options is itself among what may be broken
-        return DoctorOptions(json="--json" in argv)
-    return parse("doctor", DoctorOptions, argv)
 
 
 def _print(checks: Sequence[Check]) -> None:
@@ -111,14 +101,14 @@ def examine() -> list[Check]:
     extras = {package.step for packages in installed.extras.values() for package in packages if package.version}
     results = probe([*core, "devices", "lab"], [*sorted(extras - {*core}), *((VLLM, PLUGIN) if vllm else ())])
     version = __version__ if installed.version == __version__ else f"{__version__}, installed as {installed.version}"
-    lab = results["lab"]
-    again = f"mend the lines above; if none is broken: {_again(installed)}" if lab.error else ""
+    error = results["lab"].get("error")
+    again = f"mend the lines above; if none is broken: {_again(installed)}" if error else ""
     return [
         Check("forkpoint", "forkpoint", "ok", version),
         Check("forkpoint", "Python", "ok", f"{platform.python_version()}, {sys.executable}", ">=3.11"),
         Check("forkpoint", "platform", "ok", platform.platform()),
         *(_core(package, results, installed) for package in installed.core),
-        Check("forkpoint", "lab model", "broken" if lab.error else "ok", lab.error or str(lab.value), do=again),
+        Check("forkpoint", "lab model", "broken" if error else "ok", error or results["lab"]["value"], do=again),
         *_devices(results["devices"]),
         *(_extra(extra, packages, results, installed, vllm) for extra, packages in installed.extras.items()),
         *_vllm(vllm, results, installed),
@@ -137,7 +127,7 @@ def _trouble(package: Package, results: Results) -> str | None:
     """What is wrong with a package, if anything."""
     if package.version is None:
         return "not installed"
-    if error := results[package.step].error:
+    if error := results[package.step].get("error"):
         return f"{package.version}: {error}"
     return None if package.fits else f"{package.version}, but {package.wanted} is needed"
 
@@ -150,11 +140,11 @@ def _core(package: Package, results: Results, installed: Installation) -> Check:
     return Check("forkpoint", package.name, "broken", trouble, package.wanted, do)
 
 
-def _devices(result: ProbeResult) -> list[Check]:
+def _devices(result: Mapping[str, Any]) -> list[Check]:
     """The CPU and its memory, and what torch can use beside it."""
-    if result.error:
-        return [Check("devices", "torch", "broken", result.error, do="mend torch first")]
-    seen = result.value
+    if "error" in result:
+        return [Check("devices", "torch", "broken", result["error"], do="mend torch first")]
+    seen = result["value"]
     cores = f"{os.cpu_count()} cores, threads of torch: {seen['threads']}, {seen['memory'] / GIB:.1f} GiB of memory"
     checks = [Check("devices", "cpu", "ok", cores)]
     for i, gpu in enumerate(seen["gpus"]):
@@ -174,24 +164,23 @@ def _extra(
     extra: str, packages: Sequence[Package], results: Results, installed: Installation, vllm: str | None
 ) -> Check:
     """The line of an extra: broken where what is installed does not work, missing where something is not installed."""
-    absent = [package for package in packages if package.version is None]
-    broken = {package: why for package in packages if package.version and (why := _trouble(package, results))}
-    troubles = [f"{package.name} {why}" for package, why in broken.items()]
-    if absent:
-        troubles.append(f"not installed: {', '.join(package.name for package in absent)}")
+    troubles = {package: why for package in packages if (why := _trouble(package, results))}
     purpose = PURPOSES.get(extra, "")
     if packages and not troubles:
         versions = ", ".join(f"{package.name} {package.version}" for package in packages)
         return Check("extras", extra, "ok", versions, purpose)
+    absent = [package.name for package in troubles if package.version is None]
+    broken = [package for package in troubles if package.version]
+    found = [f"{package.name} {troubles[package]}" for package in broken]
+    if absent:
+        found.append(f"not installed: {', '.join(absent)}")
     right_versions = [package for package in broken if package.fits]  # which cannot be imported
     state: State = "broken" if right_versions or (broken and not absent) else "missing"
-    if broken and not absent and len(right_versions) == len(broken):
-        do = " && ".join(map(_reinstall, right_versions))
-    else:
-        do = installed.command(extra)
-    if vllm and any(package.name in TIED and not package.fits for package in [*absent, *broken]):
+    mends = right_versions and right_versions == broken and not absent
+    do = " && ".join(map(_reinstall, broken)) if mends else installed.command(extra)
+    if vllm and any(package.name in TIED and not package.fits for package in troubles):
         do = f"not here, where vLLM ties {' and '.join(TIED)}, but in another environment: {do}"
-    return Check("extras", extra, state, "; ".join(troubles) or STALE, purpose, do)
+    return Check("extras", extra, state, "; ".join(found) or STALE, purpose, do)
 
 
 def _vllm(version: str | None, results: Results, installed: Installation) -> list[Check]:
@@ -199,13 +188,15 @@ def _vllm(version: str | None, results: Results, installed: Installation) -> lis
     if version is None:
         do = f"in an environment of its own: pip install vllm && {installed.command()}"
         return [Check("vLLM", "vllm", "missing", "not installed", "--engine vllm", do)]
-    if error := results[VLLM].error:
+    if error := results[VLLM].get("error"):
         do = "see https://docs.vllm.ai for the build that fits this machine"
         return [Check("vLLM", "vllm", "broken", f"{version}: {error}", "--engine vllm", do)]
-    error = results[PLUGIN].error if plugin_is_registered() else "vLLM does not find it: no entry point"
+    error = results[PLUGIN].get("error") if plugin_is_registered() else "vLLM does not find it: no entry point"
     do = f"install forkpoint into this environment again: {_again(installed)}" if error else ""
-    state: State = "broken" if error else "ok"
     return [
         Check("vLLM", "vllm", "ok", version, "--engine vllm"),
-        Check("vLLM", "plugin", state, error or "found by vLLM", "top_n_sigma in vLLM", do),
+        Check("vLLM", "plugin", "broken" if error else "ok", error or "found by vLLM", "top_n_sigma in vLLM", do),
     ]
+
+
+VERBS = (Verb("doctor", DoctorOptions, report),)

@@ -7,10 +7,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forkpoint.cli.option_groups import EngineOptions, RunOptions, TaskOptions
-from forkpoint.cli.options import Verb
+from forkpoint.cli.option_groups import EngineOptions, RunOptions, TaskOptions, values_of
+from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import engine_of, max_tokens_of, problems_of
+from forkpoint.cli.verb import Verb
 from forkpoint.types import AnswerKind, UserError
+
+DEFAULT = ("greedy", "cot-decoding:k=10")
 
 
 @dataclass
@@ -21,7 +24,7 @@ class EvalOptions(RunOptions, TaskOptions, EngineOptions):
     Writes results.json, samples.jsonl and report.html; started again, the same command goes on where it stopped.
     """
 
-    strategy: list[str] = field(default_factory=list)
+    strategy: list[str] = field(default_factory=lambda: [*DEFAULT])
     """greedy, sample:temperature=1.5,top_n_sigma=1, beam:beams=4, self-consistency:n=10, cot-decoding:k=10,
     pass@k:k=8,n=16; repeatable (default: greedy and cot-decoding:k=10)"""
     sweep: str | None = None
@@ -50,7 +53,7 @@ class LmEvalOptions(RunOptions, EngineOptions):
     """local JSON Lines file, in the columns of the task's data set, to read in place of the Hub"""
     fewshot_data: str | None = None
     """the same for the examples of few-shot prompts (default: --data, without the question at hand)"""
-    strategy: list[str] = field(default_factory=list)
+    strategy: list[str] = field(default_factory=lambda: [*DEFAULT])
     """greedy, sample, beam, self-consistency or cot-decoding, with options as in forkpoint eval; repeatable (default:
     greedy and cot-decoding:k=10)"""
     answer_kind: AnswerKind = "number"
@@ -65,21 +68,15 @@ class LmEvalOptions(RunOptions, EngineOptions):
     """seed of the strategies' draws; lm-eval keeps its own for the choice of examples"""
 
 
-def set_strategies(options: EvalOptions | LmEvalOptions) -> None:
-    """Name the default strategies where none is named."""
-    options.strategy = options.strategy or ["greedy", "cot-decoding:k=10"]
-
-
 def evaluate_strategies(options: EvalOptions, out: Path) -> list[Path]:
     """Answer the problems by each strategy."""
     problems = problems_of(options)
     max_tokens = max_tokens_of(options.task, options.max_tokens)
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.evaluation.evaluate import evaluate, plan
 
     plan(options.strategy, options.sweep, max_tokens=max_tokens)  # before the model is loaded
     engine = engine_of(options)
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         evaluate(
             engine, problems, options.strategy, task=options.task, prompt=options.prompt, max_tokens=max_tokens,
             seed=options.seed, sweep=options.sweep, out=out, progress=progress,
@@ -96,20 +93,15 @@ def evaluate_by_lm_eval(options: LmEvalOptions, out: Path) -> list[Path]:
         if (error.name or "").startswith("forkpoint"):
             raise
         raise UserError(f"lm-eval needs the package {error.name}: pip install 'forkpoint[lm-eval]'") from None
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.evaluation.lm_eval_tasks import RESULTS, TaskChoice, Tasks, directory_of, evaluate_tasks
 
     names = [directory_of(one_response_strategy(spec).spec) for spec in options.strategy]
     if twice := [spec for spec, name in zip(options.strategy, names, strict=True) if names.count(name) > 1]:
         raise UserError(f"the strategy {twice[0]} is given twice")
     tasks = [name.strip() for names in options.tasks for name in names.split(",") if name.strip()]
-    choice = TaskChoice(
-        tuple(tasks), options.include_path, options.data, options.fewshot_data, options.num_fewshot, options.limit,
-        options.apply_chat_template,
-    )  # fmt: skip
-    prepared = Tasks(choice)
+    prepared = Tasks(TaskChoice(**values_of(options, TaskChoice, names=tuple(tasks))))
     engine = engine_of(options)
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         evaluate_tasks(
             engine, options.strategy, prepared, out, answer_kind=options.answer_kind, seed=options.seed,
             progress=progress,
@@ -128,7 +120,7 @@ def _keep_other_bars_off() -> None:
         disable_progress_bars()
 
 
-VERBS = {
-    "eval": Verb("eval", EvalOptions, evaluate_strategies, set_strategies),
-    "lm-eval": Verb("lm-eval", LmEvalOptions, evaluate_by_lm_eval, set_strategies),
-}
+VERBS = (
+    Verb("eval", EvalOptions, evaluate_strategies),
+    Verb("lm-eval", LmEvalOptions, evaluate_by_lm_eval),
+)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ NOT_FOR_USERS = ("dev", "docs")
 IMPORTS = {"pyyaml": "yaml", "ray": "ray.data"}  # where it is not the distribution's name with _ for -
 SECONDS = 120  # that a process has for its steps; an import from a cold disk takes 30
 IMPORT = "import "
-QUESTION, ANSWER = "Hana has 35 beads. Then the number of beads doubles. How many beads does Hana have now?", "70"
+PROMPT = "Q: Hana has 35 beads. Then the number of beads doubles. How many beads does Hana have now?\nA:"
+RESPONSE = "The answer is 70."
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # nothing here may ask the network
 
 
@@ -117,45 +119,28 @@ def _package(requirement: Requirement) -> Package:
     return Package(requirement.name, str(requirement.specifier), version, fits)
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """What a step returned, or the first line of what went wrong."""
-
-    value: Any = None
-    error: str | None = None
-
-
-def probe(*batches: Sequence[str]) -> dict[str, ProbeResult]:
-    """The result of each step, the batches side by side: `import NAME`, `devices` or `lab`."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "forkpoint.cli.installation", *steps], text=True, env=os.environ | OFFLINE,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )
-        for steps in batches
-    ]  # fmt: skip
-    try:
-        return {k: v for steps, process in zip(batches, started, strict=True) for k, v in _wait(steps, process).items()}
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+def probe(*batches: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What each step (`import NAME`, `devices` or `lab`) returns, its "value", or "error", the first line of what went
+    wrong; the batches side by side."""
+    with ThreadPoolExecutor() as pool:
+        return {step: result for results in pool.map(_tried, batches) for step, result in results.items()}
 
 
-def _wait(steps: Sequence[str], process: subprocess.Popen[str]) -> dict[str, ProbeResult]:
-    """The results; the step at which the process ended before its time is the broken one, and the rest goes on."""
-    try:
-        answers, _ = process.communicate(timeout=SECONDS)
-        code = process.returncode
-        why = f"ends the process {f'by {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}"
-    except subprocess.TimeoutExpired:
-        process.kill()
-        answers, _ = process.communicate()
-        why = f"no end after {SECONDS} seconds"
-    done = {step: ProbeResult(**json.loads(line)) for step, line in zip(steps, answers.splitlines(), strict=False)}
-    left = steps[len(done) :]
-    broken = {step: ProbeResult(error=why) for step in left[:1]}
-    return done | broken | (probe(left[1:]) if left[1:] else {})
+def _tried(steps: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The results; the step at which a process ended before its time is the broken one, and the rest goes on."""
+    command = [sys.executable, "-P", "-m", "forkpoint.cli.installation"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    results: dict[str, dict[str, Any]] = {}
+    while left := steps[len(results) :]:
+        try:
+            done = subprocess.run([*command, *left], env=os.environ | OFFLINE, timeout=SECONDS, **pipes)
+            code, answers = done.returncode, done.stdout
+            why = f"ends the process {f'by {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}"
+        except subprocess.TimeoutExpired as error:
+            why, answers = f"no end after {SECONDS} seconds", error.stdout or b""
+        answered = dict(zip(left, map(json.loads, answers.splitlines()), strict=False))
+        results |= answered | {step: {"error": why} for step in left[len(answered) :][:1]}
+    return results
 
 
 def devices() -> dict[str, Any]:
@@ -182,12 +167,12 @@ def lab() -> str:
     from forkpoint.types import Request, Sampling
 
     engine = load_engine("lab")
-    prompt = tuple(engine.tokenizer(f"Q: {QUESTION}\nA:")["input_ids"])
+    prompt = tuple(engine.tokenizer(PROMPT)["input_ids"])
     sampling = Sampling(temperature=0.0, max_tokens=24, stop=("\n",))
     (response,) = engine.generate([Request("lab", prompt)], sampling)
     text = str(engine.tokenizer.decode(response.token_ids, skip_special_tokens=True)).strip()
-    if text != f"The answer is {ANSWER}.":
-        raise ValueError(f"the model says {text!r}, where 'The answer is {ANSWER}.' is known")
+    if text != RESPONSE:
+        raise ValueError(f"the model says {text!r}, where {RESPONSE!r} is known")
     return text
 
 

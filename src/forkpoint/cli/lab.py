@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.option_groups import RunOptions
-from forkpoint.cli.options import Verb
+from forkpoint.cli.option_groups import RunOptions, at_least
 from forkpoint.cli.progress import progress_bar
+from forkpoint.cli.verb import Verb
 from forkpoint.files import SUMMARY, claimed, to_json, write_whole
 from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT, MODEL_DIR
 from forkpoint.types import Progress, UserError
@@ -33,11 +33,11 @@ class LabCorpusOptions(RunOptions):
     embedded model. No two documents share a question.
     """
 
-    documents: int = 60_000
+    documents: int = at_least(1, default=60_000)
     """documents with noise"""
-    clean_documents: int = 6_000
+    clean_documents: int = at_least(1, default=6_000)
     """documents without noise, about other questions"""
-    held_out_documents: int = 1_000
+    held_out_documents: int = at_least(1, default=1_000)
     """documents without noise, about questions of the test split"""
     seed: int = 0
     """seed of the problems and of the noise"""
@@ -49,25 +49,23 @@ class LabTrainOptions:
 
     out: Path = Path("runs/lab-model")
     """directory for the model and its tokenizer"""
-    steps: int | None = None
+    steps: int | None = at_least(1, default=None)
     """optimizer steps (default: the shipped model's)"""
     seed: int = 0
     """seed of the corpus, the initial weights and the order of batches"""
 
 
-def train(options: LabTrainOptions, out: Path) -> None:
+def train(options: LabTrainOptions) -> None:
     """Train, reporting on stderr, and print where the model is."""
     from forkpoint.lab.train import LabRecipe, train_lab_model
 
     recipe = LabRecipe(seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
-    train_lab_model(out, recipe, lambda line: print(line, file=sys.stderr, flush=True))
-    print(out)
+    train_lab_model(options.out, recipe, lambda line: print(line, file=sys.stderr, flush=True))
+    print(options.out)
 
 
-def check_training(options: LabTrainOptions) -> None:
-    """UserError for no steps, and for a directory that holds files."""
-    if options.steps is not None and options.steps < 1:
-        raise UserError(f"--steps must be at least 1, but is {options.steps}")
+def check_free(options: LabTrainOptions) -> None:
+    """UserError for a directory that holds files."""
     if options.out.exists() and any(options.out.iterdir()):
         raise UserError(f"{options.out} is not empty; choose another directory with --out")
 
@@ -85,7 +83,7 @@ def write_corpora(options: LabCorpusOptions, out: Path) -> list[Path]:
         HELD_OUT: (clean_documents(seed, tokenizer, split="test"), options.held_out_documents),
     }
     identity = {"verb": "lab corpus", **{name: getattr(options, name) for name in SIZES}, "seed": seed}
-    with claimed(out, identity), progress_bar(options.quiet, out) as progress:
+    with claimed(out, identity), progress_bar(options.quiet) as progress:
         files = {
             name: _write_corpus(out / name, islice(source, size), size, KINDS, progress)
             for name, (source, size) in sources.items()
@@ -93,13 +91,6 @@ def write_corpora(options: LabCorpusOptions, out: Path) -> list[Path]:
         summary = {"verb": "lab corpus", "seed": seed, "kinds": KINDS, "files": files}
         write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
     return [out / CORPUS]
-
-
-def check_sizes(options: LabCorpusOptions) -> None:
-    """UserError for a corpus without documents."""
-    for name in SIZES:
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} must be at least 1, but is {getattr(options, name)}")
 
 
 def _write_corpus(
@@ -127,7 +118,7 @@ def _write_corpus(
     }
 
 
-VERBS: dict[str, Verb[Any]] = {
-    "lab corpus": Verb("lab corpus", LabCorpusOptions, write_corpora, check_sizes),
-    "lab train": Verb("lab train", LabTrainOptions, train, check_training),
-}
+VERBS = (
+    Verb("lab corpus", LabCorpusOptions, write_corpora),
+    Verb("lab train", LabTrainOptions, train, check_free),
+)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forkpoint.cli.option_groups import LocalOptions, RunOptions, TaskOptions
-from forkpoint.cli.options import Verb
+from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import local_engine_of, max_tokens_of, problems_of
+from forkpoint.cli.verb import Verb
 from forkpoint.types import Sampling, UserError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class LogitsOptions(RunOptions, TaskOptions, LocalOptions):
     positions: str = "first,uncertain,certain"
     """tokens of the first response that get a histogram and sorted probabilities: first, uncertain (highest entropy),
     certain (lowest), or whole numbers from 0"""
-    sampler: list[str] = field(default_factory=list)
+    sampler: list[str] = field(default_factory=lambda: [*SAMPLERS])
     """a truncation whose kept sets are counted, NAME=VALUE: top_n_sigma=1, min_p=0.1, top_p=0.9, top_k=50, p_less=true,
     min_k=3, ..., or several with commas; repeatable (default: these six)"""
     temperatures: str = "0.5,1,1.5,2,3"
@@ -56,7 +57,6 @@ def settings_of(options: LogitsOptions) -> LogitsConfig:
     from forkpoint.tasks import stop_strings
     from forkpoint.tasks.prompts import check_style
 
-    options.sampler = options.sampler or SAMPLERS
     is_own = options.prompt_text is not None  # a text without stop strings: nothing is known of its form
     if is_own and not str(options.prompt_text).strip():
         raise UserError("the prompt is empty: give --prompt_text a text to continue")
@@ -76,7 +76,6 @@ def settings_of(options: LogitsOptions) -> LogitsConfig:
 
 def study(options: LogitsOptions, out: Path) -> list[Path]:
     """Generate, describe, draw."""
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.local.transformers_engine import TransformersEngine
     from forkpoint.evaluation.logit_study import study_logits
     from forkpoint.report.figures.logits_figure import draw_logits
@@ -90,9 +89,9 @@ def study(options: LogitsOptions, out: Path) -> list[Path]:
     if options.prompt_text is not None:
         prompts = {"prompt": encode(options.prompt_text, engine.tokenizer)}
     task = options.task if options.prompt_text is None else "prompt"
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         study_logits(engine, prompts, settings_of(options), out, task=task, progress=progress)
     return [*(path for path in draw_logits(out) if path.suffix == ".svg")]
 
 
-VERBS = {"logits": Verb("logits", LogitsOptions, study, settings_of)}
+VERBS = (Verb("logits", LogitsOptions, study, settings_of),)

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from forkpoint.files import to_json
+
+BARE = {"bare": True}  # metadata of an option that may be named by a bare word, too
+# options that change nothing in a run
+NO_CONFIGURATION = ("out", "quiet", "export", "push", "private", "part", "inspect", "batch_tokens")
+
+
+def at_least(least: int, *, default: int | None) -> Any:
+    """A field for a number that may not be lower."""
+    return field(default=default, metadata={"least": least})
+
+
+def values_of(options: object, kind: type[Any], /, **more: Any) -> dict[str, Any]:
+    """Those of the options that are fields of another dataclass, too, and `more`."""
+    return {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)} | more
 
 
 @dataclass
@@ -46,7 +63,7 @@ class EngineOptions(LocalOptions):
     engine: Literal["transformers", "vllm", "openai", "ray"] = "transformers"
     """transformers (in this process), vllm, openai (a server of completions), or ray (replicas of one of the first
     two)"""
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: int = at_least(1, default=1)
     """vllm: GPUs that share one copy of the model"""
     engine_args: str | None = None
     """vllm: further arguments of vllm.LLM, as JSON: '{"gpu_memory_utilization": 0.8}'"""
@@ -54,9 +71,9 @@ class EngineOptions(LocalOptions):
     """openai: address of the server, as http://localhost:8000/v1; its key is read from OPENAI_API_KEY"""
     served_model: str | None = None
     """openai: the model's name there (default: --model, which says where its tokenizer is)"""
-    concurrency: int = 64
+    concurrency: int = at_least(1, default=64)
     """openai: requests in flight at a time"""
-    replicas: int = 1
+    replicas: int = at_least(1, default=1)
     """ray: copies of the model, each in a process of its own"""
     inner: Literal["transformers", "vllm"] = "transformers"
     """ray: what each replica is"""
@@ -85,8 +102,8 @@ class TaskOptions:
 
 
 @dataclass
-class SamplingOptions:
-    """How responses are sampled."""
+class SamplingOptions(TaskOptions):
+    """How responses to problems are sampled."""
 
     prompt: str = "cot"
     """plain (Q and A), cot (let's think step by step), few-shot, or chat (the tokenizer's template)"""
@@ -114,3 +131,19 @@ class RunOptions:
     """directory of the run (default: runs/VERB-..., named after the configuration)"""
     quiet: bool = False
     """no progress bar"""
+
+    def directory(self, verb: str) -> Path:
+        """--out, or runs/VERB-TASK-HASH: another configuration gets another one, the same one is resumed."""
+        settings = {name: str(value) for name, value in asdict(self).items() if name not in NO_CONFIGURATION}
+        digest = hashlib.blake2b(to_json(settings).encode(), digest_size=4).hexdigest()
+        task = [self.task] if isinstance(self, TaskOptions) else []
+        return self.out or Path("runs") / "-".join([*verb.split(), *task, digest])
+
+
+@dataclass
+class TransformersOptions:
+    """Any other field of transformers' TrainingArguments is an option too, under its own name. Started again, the same
+    command goes on from where it was.
+    """
+
+    further: dict[str, Any] = field(default_factory=dict)

@@ -11,31 +11,18 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from forkpoint.cli.option_groups import TransformersOptions
 from forkpoint.cli.verbs import examples_of
-from forkpoint.recipe import read_yaml
 from forkpoint.types import UserError
 
 T = TypeVar("T")
-
-
-@dataclass
-class TransformersOptions:
-    """Any other field of transformers' TrainingArguments is an option too, under its own name. Started again, the same
-    command goes on from where it was.
-    """
-
-    further: dict[str, Any] = field(default_factory=dict)
-
-
 ELSEWHERE = {
     "ref_model": "the reference is --model as it is before the training",
     "label_smoothing": "no conservative or robust DPO is offered",
@@ -43,41 +30,6 @@ ELSEWHERE = {
     "beta": "critical-dpo has --gamma, and sft, clm and slm have no such constant",
 }
 """Options of trainings elsewhere that are something else here, or nothing."""
-
-
-@dataclass(frozen=True)
-class Verb(Generic[T]):
-    """A verb: its options, what is wrong with them before anything heavy is loaded, and what it does with them.
-
-    `act` takes the run's directory, too, and returns the files to name at the end, None for a run that goes on
-    elsewhere. `then` takes the same when the run's page is drawn.
-    """
-
-    name: str
-    OPTIONS: type[T]
-    act: Callable[[T, Path], Sequence[Path] | None]
-    check: Callable[[T], object] = lambda options: None
-    then: Callable[[T, Path], object] = lambda options, out: None
-    context: Callable[[], AbstractContextManager[None]] = nullcontext
-
-    def parse_options(self, argv: list[str]) -> T:
-        """The options of these arguments. UserError where one is wrong."""
-        options = parse(self.name, self.OPTIONS, argv)
-        self.check(options)
-        return options
-
-    def run(self, argv: list[str]) -> None:
-        """Parse the arguments, do what they say, keep the command, print and draw what came of it."""
-        from forkpoint.cli.finish import finish
-        from forkpoint.cli.setup import default_directory
-
-        with self.context():
-            options: Any = self.parse_options(argv)
-            out = options.out or default_directory(self.name, options)
-            made = self.act(options, out)
-            if made is not None:
-                finish(self.name, argv, out, *made)
-                self.then(options, out)
 
 
 class _Append(argparse.Action):
@@ -96,12 +48,45 @@ class _BareWord(argparse.Action):
             setattr(namespace, self.dest, values)
 
 
-def parser_of(
-    verb: str, options: type[Any], positional: tuple[str, str] | None = None, *parents: argparse.ArgumentParser
-) -> argparse.ArgumentParser:
-    """The verb's parser, made of its options and those of `parents`; `positional` is a bare word with its help."""
-    name = positional[0] if positional else None
-    words = [f.name for f in fields(options) if f.metadata.get("bare") or f.name == name]
+def parse(verb: str, options: type[T], argv: list[str]) -> T:
+    """The verb's options from its arguments and, with `--config FILE`, from YAML; flags override the file.
+
+    Prints the help and exits for --help. Raises UserError for anything unknown (suggesting the nearest name) or of the
+    wrong type.
+    """
+    parser = parser_of(verb, options)
+    arguments, rest = _parsed(parser, argv)
+    settings = _settings(arguments.config)
+    own = known = _names(parser)
+    if issubclass(options, TransformersOptions) and (rest or settings.keys() - own):
+        parser = parser_of(verb, options, _transformers_parser())
+        known = _names(parser)
+    for name, value in settings.items():
+        if name not in known:
+            raise UserError(f"{arguments.config[-1]}: {_unknown(verb, name, own, known)}")
+        if value not in (None, []):
+            default = parser.get_default(name)
+            is_switch = isinstance(value, bool) and isinstance(default, bool)
+            text = value if is_switch else _text(value, many=isinstance(default, list))
+            parser.set_defaults(**{name: text})
+    arguments, rest = _parsed(parser, argv)
+    if rest and not rest[0].startswith("-"):
+        raise UserError(f"unexpected argument {rest[0]!r}; options are --NAME VALUE, see forkpoint {verb} --help")
+    if rest:
+        raise UserError(_unknown(verb, rest[0].partition("=")[0], own, known))
+    values = {name: getattr(arguments, name) for name in known if hasattr(arguments, name)}
+    for f in fields(options):  # type: ignore[arg-type]
+        if _is_required(f) and values[f.name] in (None, []):
+            label = f.name.upper() if f.metadata.get("bare") else f"--{f.name}"
+            raise UserError(f"{verb} needs {label}: {_help_texts(options)[f.name]}")
+    if issubclass(options, TransformersOptions):
+        values["further"] = {name: values.pop(name) for name in [*values] if name not in own}
+    return options(**values)
+
+
+def parser_of(verb: str, options: type[Any], *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The verb's parser, made of its options and those of `parents`."""
+    words = [f.name for f in fields(options) if f.metadata.get("bare")]
     kinds = (options, TransformersOptions) if issubclass(options, TransformersOptions) else (options,)
     parser = argparse.ArgumentParser(
         usage=" ".join(["forkpoint", verb, *map(str.upper, words), "[options]"]), epilog=examples_of(verb),
@@ -110,20 +95,17 @@ def parser_of(
         exit_on_error=False,
     )  # fmt: skip
     parser.add_argument("--config", action="append", default=[], help="YAML file of options, which flags override")
-    hints, texts = get_type_hints(options), dict([positional] if positional else []) | _help_texts(options)
+    hints, texts = get_type_hints(options), _help_texts(options)
     for f in (f for f in fields(options) if f.name != "further"):
-        reading = _reading(hints[f.name], switch=bool(words))
-        text = texts[f.name].replace("%", "%%")
-        if f.name in words:
-            word = {"action": _BareWord, "nargs": "?", "metavar": f.name.upper()}
-            parser.add_argument(f.name, help=text, **{**reading, **word})
-        if f.name == name:
-            continue
+        reading, text = _reading(f, hints[f.name], switch=bool(words)), texts[f.name].replace("%", "%%")
         default = f.default if f.default_factory is MISSING else f.default_factory()
         if _is_required(f):
             default = [] if get_origin(hints[f.name]) is list else None
         if not (default in (None, False, []) or "(default" in text):
             text = f"{text} (default: {default})"
+        if f.name in words:
+            word = {"action": _BareWord, "nargs": "?", "metavar": f.name.upper()}
+            parser.add_argument(f.name, help=text, **{**reading, **word})
         parser.add_argument(f"--{f.name}", default=default, help=text, **reading)
         if "_" in f.name:
             dashed = f"--{f.name.replace('_', '-')}"
@@ -133,6 +115,10 @@ def parser_of(
 
 def _is_required(f: Field[Any]) -> bool:
     return f.default is f.default_factory is MISSING
+
+
+def _names(parser: argparse.ArgumentParser) -> set[str]:
+    return {action.dest for action in parser._actions} - {"help", "config"}
 
 
 def _help_texts(options: type[Any]) -> dict[str, str]:
@@ -147,7 +133,7 @@ def _help_texts(options: type[Any]) -> dict[str, str]:
     return texts
 
 
-def _reading(hint: Any, *, switch: bool) -> dict[str, Any]:
+def _reading(f: Field[Any], hint: Any, *, switch: bool) -> dict[str, Any]:
     """The keywords of add_argument for a field of this type. A `switch` takes no value: beside a bare word, that would
     be taken for it."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -160,9 +146,12 @@ def _reading(hint: Any, *, switch: bool) -> dict[str, Any]:
         if NoneType in kinds and text == "null":
             return None
         try:
-            return known[text.lower() if kind is bool else text] if known else kind(text)
+            value = known[text.lower() if kind is bool else text] if known else kind(text)
         except (KeyError, ValueError):
             raise argparse.ArgumentTypeError(f"must be {wanted}, but is {text!r}") from None
+        if value < (least := f.metadata.get("least", value)):
+            raise argparse.ArgumentTypeError(f"must be at least {least}, but is {value}")
+        return value
 
     if get_origin(kind) is list:
         return {"action": _Append, "metavar": "TEXT"}
@@ -171,49 +160,21 @@ def _reading(hint: Any, *, switch: bool) -> dict[str, Any]:
     return {"type": read, **({"choices": values} if values else {"metavar": kind.__name__.upper()})}
 
 
-def parse(verb: str, options: type[T], argv: list[str], *, positional: tuple[str, str] | None = None) -> T:
-    """The verb's options from its arguments and, with `--config FILE`, from YAML; flags override the file.
-
-    `positional` is an option that is a bare word, with its help. Prints the help and exits for --help. Raises
-    UserError for anything unknown (suggesting the nearest name) or of the wrong type.
-    """
-    own = {f.name for f in fields(options)} - {"further"}  # type: ignore[arg-type]
-    known, parser = own, parser_of(verb, options, positional)
-    arguments, rest = _parsed(parser, argv)
-    settings = {key.replace("-", "_"): v for path in arguments.config for key, v in read_yaml(Path(path)).items()}
-    takes_more = issubclass(options, TransformersOptions)
-    if takes_more and (rest or settings.keys() - known):
-        more = _transformers_parser()
-        parser, known = parser_of(verb, options, None, more), known | {action.dest for action in more._actions}
-    for name, value in settings.items():
-        if name not in known:
-            raise UserError(f"{arguments.config[-1]}: {_unknown(verb, name, own, known)}")
-        if value is not None:
-            switch = isinstance(value, bool) and isinstance(parser.get_default(name), bool)
-            text = value if switch else _text(value, many=isinstance(parser.get_default(name), list))
-            parser.set_defaults(**{name: text})
-    arguments, rest = _parsed(parser, argv)
-    if rest and not rest[0].startswith("-"):
-        raise UserError(f"unexpected argument {rest[0]!r}; options are --NAME VALUE, see forkpoint {verb} --help")
-    if rest:
-        raise UserError(_unknown(verb, rest[0].partition("=")[0], own, known))
-    values = {name: value for name, value in vars(arguments).items() if name != "config"}
-    for f in fields(options):  # type: ignore[arg-type]
-        if _is_required(f) and values[f.name] in (None, []):
-            label = f.name.upper() if positional or f.metadata.get("bare") else f"--{f.name}"
-            text = positional[1] if positional else _help_texts(options)[f.name]
-            raise UserError(f"{verb} needs {label}: {text}")
-    if takes_more:
-        values["further"] = {name: values.pop(name) for name in [*values] if name not in own}
-    return options(**values)
-
-
 def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     try:
-        return parser.parse_known_args(argv)
+        return parser.parse_known_intermixed_args(argv)
     except argparse.ArgumentError as error:
         name = str(error.argument_name).partition("/")[0]  # of transformers' with both spellings
         raise UserError(f"{name} {error.message}") from None
+
+
+def _settings(paths: list[str]) -> dict[str, Any]:
+    """The options in YAML files; the later ones override."""
+    if not paths:
+        return {}
+    from forkpoint.recipe import read_yaml
+
+    return {name.replace("-", "_"): value for path in paths for name, value in read_yaml(Path(path)).items()}
 
 
 def _text(value: Any, *, many: bool = False) -> Any:

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forkpoint.cli.option_groups import EngineOptions, RunOptions, SamplingOptions, TaskOptions
-from forkpoint.cli.options import Verb
-from forkpoint.cli.setup import announce_sampling, announce_time, engine_of, problems_of, sampling_of
+from forkpoint.cli.option_groups import EngineOptions, RunOptions, SamplingOptions, TaskOptions, at_least
+from forkpoint.cli.progress import progress_bar
+from forkpoint.cli.setup import (
+    announce_sampling,
+    announce_time,
+    engine_of,
+    problems_of,
+    sampling_of,
+    trajectories_of,
+)
+from forkpoint.cli.verb import Verb
 from forkpoint.types import UserError
 
 
@@ -25,7 +33,7 @@ class PairsOptions(RunOptions, SamplingOptions, TaskOptions, EngineOptions):
 
     split: str = "train"
     """the Hub data set's split; for the lab, test or train; with --trl, the split of that data set"""
-    limit: int | None = None
+    limit: int | None = at_least(1, default=None)
     """only the first N problems; with --forks trajectories, with --trl rows"""
     samples: Path | None = None
     """responses, several a problem, in place of sampling them: a run or the samples.jsonl of contrast, critical or
@@ -62,8 +70,6 @@ def check_sources(options: PairsOptions) -> None:
     for name in ("subset", "prompt_column", "skip_bad", "without_end"):
         if getattr(options, name) and options.trl is None:
             raise UserError(f"--{name} is about the rows of --trl")
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"limit must be at least 1, but is {options.limit}")
 
 
 def make_pairs(options: PairsOptions, out: Path) -> list[Path]:
@@ -86,7 +92,6 @@ def _pair_forks(options: PairsOptions, out: Path) -> None:
 
 
 def _pair_imported(options: PairsOptions, out: Path) -> None:
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.pairs.pair_building import pair_imported
     from forkpoint.pairs.trl_files import read_preferences
 
@@ -97,20 +102,18 @@ def _pair_imported(options: PairsOptions, out: Path) -> None:
         prompt_column=options.prompt_column, bad=bad,
     )  # fmt: skip
     model = _vocabulary(options)
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         pair_imported(model, rows, out, without_end=options.without_end, bad=bad, progress=progress)
     if bad:
         print(f"forkpoint: {len(bad):,} rows are left out; the first: {bad[0]}", file=sys.stderr)
 
 
 def _pair_responses(options: PairsOptions, out: Path) -> None:
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.files import SAMPLES
     from forkpoint.pairs.pair_building import PairConfig, pair_responses
     from forkpoint.pairs.pair_sources import read_weights
-    from forkpoint.trajectories.rows import load_trajectories
 
-    settings = PairConfig(options.prompt, options.n, sampling_of(options, options.task))
+    settings = PairConfig(options.prompt, options.n, sampling_of(options))
     source = options.samples
     if source is None and options.scores is not None and (options.scores / SAMPLES).is_file():
         source = options.scores
@@ -118,11 +121,11 @@ def _pair_responses(options: PairsOptions, out: Path) -> None:
     if source is None:
         announce_sampling("pairs", options, out, len(problems), options.n)
     model = engine_of(options) if source is None else _vocabulary(options)
-    samples = None if source is None else load_trajectories(source, problems, model, settings.sampling.stop)
+    samples = trajectories_of(source, problems, model, settings.sampling)
     weights = None if options.scores is None else read_weights(options.scores, model)
     if source is None:
-        announce_time("pairs", options, out, model, problems, options.prompt, settings.sampling, options.n)
-    with progress_bar(options.quiet, out) as progress:
+        announce_time("pairs", options, out, model, problems, settings.sampling)
+    with progress_bar(options.quiet) as progress:
         pair_responses(
             model, problems, settings, out, task=options.task, samples=samples, weights=weights, progress=progress
         )
@@ -134,4 +137,4 @@ def _vocabulary(options: PairsOptions) -> Any:
     return load_vocabulary(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
 
 
-VERBS = {"pairs": Verb("pairs", PairsOptions, make_pairs, check_sources)}
+VERBS = (Verb("pairs", PairsOptions, make_pairs, check_sources),)

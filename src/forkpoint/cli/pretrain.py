@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forkpoint.cli.corpus import CorpusOptions, context_of, documents_of, expected_context, source_of
-from forkpoint.cli.options import Verb
+from forkpoint.cli.corpus import CorpusOptions, context_of, documents_of, source_of
+from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import model_settings
-from forkpoint.cli.train import FittingOptions, check_fitting, config_of, save_dtype_of
+from forkpoint.cli.train import FittingOptions, base_config, check_fitting, config_of, save_dtype_of
+from forkpoint.cli.verb import Verb
 from forkpoint.training.fields import CorpusFields, SelectiveFields
 from forkpoint.training.processes import as_one
 from forkpoint.types import UserError
@@ -63,7 +64,6 @@ def train_on_corpus(options: ClmOptions, out: Path) -> list[Path] | None:
     require_training()
     from accelerate import PartialState
 
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.engines.identity import vocabulary_digest
     from forkpoint.scores.store import open_store
     from forkpoint.training.models import MODEL, load_trainable, load_untrained
@@ -84,7 +84,7 @@ def train_on_corpus(options: ClmOptions, out: Path) -> list[Path] | None:
     reference = None if name is None else _reference(name, settings, vocabulary)
     with PartialState().main_process_first():
         store, held_out = _stores(options, tokenizer, model, vocabulary, out)
-    with progress_bar(options.quiet or not is_first(), out) as progress:
+    with progress_bar(options.quiet or not is_first()) as progress:
         pretrain(
             model, tokenizer, store, training, out, eval_store=held_out, ref_model=reference, name=options.model,
             ref_name=name or "custom", progress=progress,
@@ -94,13 +94,10 @@ def train_on_corpus(options: ClmOptions, out: Path) -> list[Path] | None:
 
 def selective_settings(options: ClmOptions) -> SelectiveConfig:
     """The settings of a training on a corpus."""
-    from forkpoint.engines.loading import load_config
     from forkpoint.training.configs import SelectiveConfig
-    from forkpoint.training.models import base_settings
 
-    base = base_settings(model_settings(options))
-    config = load_config(base["name"], revision=options.revision, trust_remote_code=options.trust_remote_code)
-    dtype = "float32" if options.from_scratch and options.save_dtype == "auto" else save_dtype_of(options, config)
+    is_new = options.from_scratch and options.save_dtype == "auto"
+    dtype = "float32" if is_new else save_dtype_of(options, base_config(options))
     return config_of(SelectiveConfig, options, rule=rule_of(options).score, save_dtype=dtype)
 
 
@@ -124,7 +121,9 @@ def _stores(
 
     first = is_first()  # whose check of the files does for all
     if options.store is not None:
-        store = open_store(options.store, vocabulary, expected_context(options), check=first)
+        named = {name: getattr(options, name) for name in ("documents", "length", "stride")}
+        expected = {name: value for name, value in named.items() if value is not None}
+        store = open_store(options.store, vocabulary, expected, check=first)
     else:
         store = _tokenised(options, tokenizer, model, context_of(options), out / TOKENS)
     if options.eval_data is None:
@@ -176,7 +175,7 @@ def check(options: ClmOptions) -> None:
         raise UserError(f"the rule {rule.score} asks no reference model; leave out --reference")
 
 
-VERBS = {
-    "train clm": Verb("train clm", ClmOptions, train_on_corpus, check, context=as_one),
-    "train slm": Verb("train slm", SlmOptions, train_on_corpus, check, context=as_one),
-}
+VERBS = (
+    Verb("train clm", ClmOptions, train_on_corpus, check, context=as_one),
+    Verb("train slm", SlmOptions, train_on_corpus, check, context=as_one),
+)

@@ -1,42 +1,24 @@
-"""What stderr shows of a run: a bar with what runs, how far, how fast, how long still; and where a run goes on."""
+"""What stderr shows of a run: a bar with what runs, how far, how fast, how long still; or what is done already."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from forkpoint.types import FailedError, Progress
+from forkpoint.types import Progress
 
 LONGEST = 24  # of what runs, so that the numbers beside it stand whole in 80 columns
 
 
-@contextmanager
-def progress_bar(quiet: bool, out: Path) -> Iterator[Progress | None]:
+def progress_bar(quiet: bool) -> AbstractContextManager[Progress | None]:
     """A callback (label, done, total, tokens) that moves a bar; None when quiet.
 
-    Where stderr is no terminal it says once what an earlier start of the run has done. What stops the run in `out`
-    bears that directory as a note.
+    Where stderr is no terminal it says once what an earlier start of the run has done.
     """
-    with noted(out):
-        if quiet:
-            yield None
-        elif sys.stderr.isatty():
-            with _bar() as show:
-                yield show
-        else:
-            yield _say_what_was_kept()
-
-
-@contextmanager
-def noted(out: Path) -> Iterator[None]:
-    """Note the run's directory at an interrupt or a failure."""
-    try:
-        yield
-    except (KeyboardInterrupt, FailedError) as error:
-        error.add_note(str(out))
-        raise
+    if quiet:
+        return nullcontext()
+    return _bar() if sys.stderr.isatty() else nullcontext(_say_what_was_kept())
 
 
 def _say_what_was_kept() -> Progress:

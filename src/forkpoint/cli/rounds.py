@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from forkpoint.cli.option_groups import LocalOptions, SamplingOptions, TaskOptions
-from forkpoint.cli.options import Verb
+from forkpoint.cli.option_groups import LocalOptions, SamplingOptions, TaskOptions, values_of
+from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import announce_sampling, problems_apart, problems_of, sampling_of
 from forkpoint.cli.train import FittingOptions, check_fitting, config_of
+from forkpoint.cli.verb import Verb
 from forkpoint.types import UserError
-
-if TYPE_CHECKING:
-    from forkpoint.training.rounds import RoundsConfig
 
 
 @dataclass
@@ -53,18 +51,21 @@ class RoundsOptions(FittingOptions, SamplingOptions, TaskOptions, LocalOptions):
 
 
 def tune(options: RoundsOptions, out: Path) -> list[Path]:
-    """Do the rounds, print and draw the figures."""
+    """Do the rounds, and draw the figure."""
     from forkpoint.training.models import require_training
 
     require_training()  # before anything is loaded
-    from forkpoint.cli.progress import progress_bar
     from forkpoint.files import write_whole
     from forkpoint.report.figures.charts import rounds_svg
+    from forkpoint.training.configs import TrainingConfig
     from forkpoint.training.models import MODEL
-    from forkpoint.training.rounds import Base, tune_in_rounds
+    from forkpoint.training.own_answers import LikelihoodFilter
+    from forkpoint.training.rounds import Base, RoundsConfig, tune_in_rounds
 
-    settings = rounds_settings(options)
-    base = Base(**{f.name: getattr(options, "model" if f.name == "name" else f.name) for f in fields(Base)})
+    sampling, tuning = sampling_of(options), config_of(TrainingConfig, options)
+    left_out = LikelihoodFilter(**values_of(options, LikelihoodFilter, kind=options.filter))
+    settings = RoundsConfig(**values_of(options, RoundsConfig, sampling=sampling, filter=left_out, tuning=tuning))
+    base = Base(**values_of(options, Base, name=options.model))
     held_out = problems_of(
         replace(options, split=options.eval_split, data=options.eval_data or options.data, limit=options.eval_limit)
     )
@@ -72,7 +73,7 @@ def tune(options: RoundsOptions, out: Path) -> list[Path]:
     if not problems:
         raise UserError("every problem to tune on is held out: name others with --eval_data or --eval_split")
     announce_sampling("rounds", options, out, len(problems), options.n * options.rounds)
-    with progress_bar(options.quiet, out) as progress:
+    with progress_bar(options.quiet) as progress:
         summary = tune_in_rounds(base, problems, held_out, settings, out, task=options.task, progress=progress)
     write_whole(out / "rounds.svg", rounds_svg({options.filter: summary}) + "\n")
     models = [out / f"round-{row['round']}" / MODEL for row in summary["results"] if "training" in row]
@@ -87,17 +88,4 @@ def check_end(options: RoundsOptions, out: Path) -> None:
         raise UserError(why)
 
 
-def rounds_settings(options: RoundsOptions) -> RoundsConfig:
-    """The settings of the rounds."""
-    from forkpoint.training.configs import TrainingConfig
-    from forkpoint.training.own_answers import LikelihoodFilter
-    from forkpoint.training.rounds import RoundsConfig
-
-    return RoundsConfig(
-        options.rounds, options.n, options.eval_n, options.prompt, sampling_of(options, options.task),
-        LikelihoodFilter(options.filter, options.keep_quantile, options.max_token_probability),
-        config_of(TrainingConfig, options),
-    )  # fmt: skip
-
-
-VERBS = {"rounds": Verb("rounds", RoundsOptions, tune, check_fitting, check_end)}
+VERBS = (Verb("rounds", RoundsOptions, tune, check_fitting, check_end),)

@@ -8,7 +8,8 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from forkpoint.cli.options import parse
+from forkpoint.cli.option_groups import at_least
+from forkpoint.cli.verb import Verb
 from forkpoint.redaction import shown_address, without_secrets
 from forkpoint.types import UserError
 
@@ -17,7 +18,7 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 GRACE = 30  # seconds that answers under way have after Ctrl-C
 
 
-@dataclass(frozen=True)
+@dataclass
 class ServeOptions:
     """Answer OpenAI's API by decoding strategies over an OpenAI-compatible server that takes token ids (vLLM does).
 
@@ -39,15 +40,15 @@ class ServeOptions:
     """address to listen at; 0.0.0.0 lets others in"""
     port: int = 8100
     """port to listen at; 0 takes a free one"""
-    concurrency: int = 64
+    concurrency: int = at_least(1, default=64)
     """completions that one request may have in flight at the upstream"""
-    running: int = 64
+    running: int = at_least(1, default=64)
     """requests worked on at a time"""
-    waiting: int = 256
+    waiting: int = at_least(0, default=256)
     """requests that may wait for that; one more is answered 503"""
-    max_tokens: int = 256
+    max_tokens: int = at_least(1, default=256)
     """longest response of a request that names none"""
-    max_paths: int = 128
+    max_paths: int = at_least(1, default=128)
     """most paths that one request may decode"""
     keep_alive: float = 10.0
     """seconds between the comments of a stream whose strategy is at work"""
@@ -55,13 +56,21 @@ class ServeOptions:
     """no line a request on stderr"""
 
 
-OPTIONS = ServeOptions
+def check(options: ServeOptions) -> None:
+    """UserError for what is missing or out of range."""
+    if options.upstream is None:
+        raise UserError("serve needs the server that generates: --upstream http://HOST:PORT/v1")
+    if options.model is None:
+        raise UserError("serve needs the model's tokenizer: --model NAME, a model directory or a Hub id")
+    if not options.keep_alive > 0:
+        raise UserError(f"--keep_alive must be above 0, but is {options.keep_alive}")
+    if not 0 <= options.port < 2**16:
+        raise UserError(f"--port must be between 0 and 65535, but is {options.port}")
 
 
-def run(argv: list[str]) -> None:
-    """Check the options, take the port, ask the upstream what it can do, and serve until interrupted."""
-    options = parse("serve", ServeOptions, argv)
-    upstream, model = _check(options)
+def serve(options: ServeOptions) -> None:
+    """Take the port, ask the upstream what it can do, and serve until interrupted."""
+    upstream, model = str(options.upstream), str(options.model)
     try:
         from forkpoint.engines.remote.openai_engine import load_openai
         from forkpoint.serving.app import create_app, serve_until_stopped, whats_wrong
@@ -85,22 +94,6 @@ def run(argv: list[str]) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     print(f"forkpoint: {address} answers for {shown_address(upstream)}", flush=True)
     serve_until_stopped(create_app(engine, settings), listening, GRACE)
-
-
-def _check(options: ServeOptions) -> tuple[str, str]:
-    """Upstream and model. UserError for what is missing or out of range."""
-    if options.upstream is None:
-        raise UserError("serve needs the server that generates: --upstream http://HOST:PORT/v1")
-    if options.model is None:
-        raise UserError("serve needs the model's tokenizer: --model NAME, a model directory or a Hub id")
-    for name, least in (("concurrency", 1), ("running", 1), ("waiting", 0), ("max_tokens", 1), ("max_paths", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name} must be at least {least}, but is {getattr(options, name)}")
-    if not options.keep_alive > 0:
-        raise UserError(f"--keep_alive must be above 0, but is {options.keep_alive}")
-    if not 0 <= options.port < 2**16:
-        raise UserError(f"--port must be between 0 and 65535, but is {options.port}")
-    return options.upstream, options.model
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -128,3 +121,6 @@ def _log_requests(quiet: bool) -> None:
     log.addHandler(handler)
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.propagate = False
+
+
+VERBS = (Verb("serve", ServeOptions, serve, check),)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from forkpoint.cli.options import parse
+from forkpoint.cli.option_groups import BARE, at_least
+from forkpoint.cli.verb import Verb
 from forkpoint.types import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forkpoint.report import Page
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShowOptions:
     """Show what a finished run found: its tables, and its first responses, tokens coloured by a score.
 
@@ -24,44 +24,33 @@ class ShowOptions:
     stand in brackets, and the critical one in two.
     """
 
-    run: Path
+    run: Path = field(metadata=BARE)
+    """the run's directory"""
     id: str | None = None
     """only this response, or those to this problem, without the tables"""
     score: str | None = None
     """the score that colours tokens: success, drop, gap, entropy, s, loss, ... (default: the page's first)"""
-    limit: int = 3
+    limit: int = at_least(0, default=3)
     """responses, at most"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReportOptions:
     """Draw report.html of a finished run again, and print its path."""
 
-    run: Path
+    run: Path = field(metadata=BARE)
+    """the run's directory"""
 
 
-BARE = ("run", "the run's directory")
-
-
-def report(argv: list[str]) -> None:
+def report(options: ReportOptions) -> None:
     """Write report.html into the run's directory and print its path."""
-    options = parse("report", ReportOptions, argv, positional=BARE)
     from forkpoint.report import write_report
 
     print(write_report(options.run))
 
 
-def parse_show(argv: list[str]) -> ShowOptions:
-    """The options. UserError for what is wrong whatever the run."""
-    options = parse("show", ShowOptions, argv, positional=BARE)
-    if options.limit < 0:
-        raise UserError(f"limit must be at least 0, but is {options.limit}")
-    return options
-
-
-def show(argv: list[str]) -> None:
-    """Parse the arguments and print."""
-    options = parse_show(argv)
+def show(options: ShowOptions) -> None:
+    """Print the run's tables and responses."""
     from forkpoint.report import page_of
     from forkpoint.report.page import as_written
     from forkpoint.report.terminal import print_page, print_responses, wide_console
@@ -101,7 +90,4 @@ def _rows(page: Page, options: ShowOptions) -> list[Mapping[str, Any]]:
     return rows
 
 
-VERBS = {
-    "show": SimpleNamespace(OPTIONS=ShowOptions, BARE=BARE, parse_options=parse_show, run=show),
-    "report": SimpleNamespace(OPTIONS=ReportOptions, BARE=BARE, run=report),
-}
+VERBS = (Verb("show", ShowOptions, show), Verb("report", ReportOptions, report))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from forkpoint.cli.option_groups import ModelOptions, RunOptions
-from forkpoint.cli.options import TransformersOptions, Verb
+from forkpoint.cli.option_groups import BARE, ModelOptions, RunOptions, TransformersOptions, values_of
+from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import model_settings
+from forkpoint.cli.verb import Verb
 from forkpoint.losses.methods import ALPHA, Objective, objective
 from forkpoint.training.fields import FittingFields, PairFields, PreferenceFields
 from forkpoint.training.processes import as_one
@@ -44,11 +45,14 @@ class PairTrainingOptions(PairFields, FittingOptions):
 class SftOptions(PairTrainingOptions):
     """Fine-tune a model on the chosen responses of pairs, by TRL's SFT trainer."""
 
+    method = "sft"
+
 
 @dataclass(kw_only=True)
 class DpoOptions(PairTrainingOptions):
     """Train a model on pairs with DPO (arXiv 2305.18290)."""
 
+    method = "dpo"
     beta: float = 0.1
     """strength of the tie to the reference: the loss sees beta times the log-ratios"""
     precompute_ref_log_probs: bool = True
@@ -59,6 +63,7 @@ class DpoOptions(PairTrainingOptions):
 class RpoOptions(DpoOptions):
     """Train a model on pairs with RPO: DPO and the likelihood of the chosen response (arXiv 2404.19733)."""
 
+    method = "rpo"
     alpha: float = 1.0
     """weight of the chosen response's mean log-likelihood"""
 
@@ -67,6 +72,7 @@ class RpoOptions(DpoOptions):
 class TdpoOptions(PairTrainingOptions):
     """Train a model on pairs with TDPO: DPO and the divergence from the reference at every token (arXiv 2404.11999)."""
 
+    method = "tdpo"
     beta: float = 0.1
     """strength of the tie to the reference: the loss sees beta times the log-ratios"""
     variant: Literal[1, 2] = 2
@@ -79,6 +85,7 @@ class TdpoOptions(PairTrainingOptions):
 class CriticalDpoOptions(PairTrainingOptions):
     """Train a model on pairs with critical DPO (arXiv 2411.19943), called cDPO there; `train cdpo` is the same."""
 
+    method = "critical-dpo"
     gamma: float = 1.0
     """strength of the tie to the reference: the loss sees gamma times the log-ratios, those of rejected tokens times
     their weights"""
@@ -90,14 +97,14 @@ class CriticalDpoOptions(PairTrainingOptions):
 class ForkDpoOptions(DpoOptions):
     """Train a model on pairs of single tokens with fork DPO: the token that rescues a response against its own."""
 
+    method = "fork-dpo"
+
 
 def train_on_pairs(options: PairTrainingOptions, out: Path) -> list[Path] | None:
     """Read the pairs, load the model, train."""
-    from forkpoint.cli.progress import progress_bar
-    from forkpoint.engines.loading import load_config
     from forkpoint.pairs.pair_files import read_pairs
     from forkpoint.training.configs import PreferenceConfig
-    from forkpoint.training.models import MODEL, base_settings, load_trainable, require_training, tokenizer_of
+    from forkpoint.training.models import MODEL, load_trainable, require_training, tokenizer_of
     from forkpoint.training.preference_run import fitting, train
     from forkpoint.training.processes import TIMEOUT, is_first
 
@@ -105,12 +112,10 @@ def train_on_pairs(options: PairTrainingOptions, out: Path) -> list[Path] | None
     for path in (options.pairs, options.eval_pairs):
         if path is not None and not path.exists():
             raise UserError(f"{path} does not exist")
-    settings = model_settings(options)
-    base = base_settings(settings)
-    config = load_config(base["name"], revision=base["revision"], trust_remote_code=base["trust_remote_code"])
+    settings, config = model_settings(options), base_config(options)
     tokenizer, loss = tokenizer_of(settings), objective_of(options)
-    method = "sft" if loss is None else loss.method
-    named = PreferenceFields(method=method, **{f.name: getattr(options, f.name) for f in fields(PairFields)})
+    method, alpha = ("sft", None) if loss is None else (loss.method, loss.alpha if loss.method in ALPHA else None)
+    named = PreferenceFields(**values_of(options, PairFields, method=method))
     inner = config.get_text_config(decoder=True)
     pairs, held_out = (  # before the model is loaded
         read_pairs(path, tokenizer, inner.vocab_size) if path else [] for path in (options.pairs, options.eval_pairs)
@@ -119,36 +124,35 @@ def train_on_pairs(options: PairTrainingOptions, out: Path) -> list[Path] | None
         fitting(part, named, getattr(inner, "max_position_embeddings", None))
     timeout = options.further.get("ddp_timeout", TIMEOUT)
     model, tokenizer = load_trainable(settings, timeout, four_bit=options.load_in_4bit)
-    alpha = loss.alpha if loss is not None and loss.method in ALPHA else None
     args = config_of(PreferenceConfig, options, method=method, save_dtype=save_dtype_of(options, config), alpha=alpha)
-    with progress_bar(options.quiet or not is_first(), out) as progress:
+    with progress_bar(options.quiet or not is_first()) as progress:
         train(model, tokenizer, pairs, args, out, eval_pairs=held_out, name=options.model, progress=progress)
     return [out / MODEL] if is_first() else None
 
 
 def objective_of(options: Any) -> Objective | None:
     """The loss with its constants; None is SFT. UserError for a constant out of range."""
-    match options:
-        case SftOptions():
-            return None
-        case CriticalDpoOptions():
-            return objective("critical-dpo", options.gamma)
-        case ForkDpoOptions():
-            return objective("fork-dpo", options.beta)
-        case RpoOptions():
-            return objective("rpo", options.beta, options.alpha)
-        case TdpoOptions():
-            return objective(f"tdpo{options.variant}", options.beta, options.alpha)
-    return objective("dpo", options.beta)
+    if options.method == "sft":
+        return None
+    strength = options.gamma if options.method == "critical-dpo" else options.beta
+    return objective(f"{options.method}{getattr(options, 'variant', '')}", strength, getattr(options, "alpha", None))
 
 
 def config_of(kind: type[C], options: FittingOptions, **values: Any) -> C:
     """The options as a config of a training."""
     from forkpoint.training.configs import config_of
 
-    own = {f.name: getattr(options, f.name) for f in fields(kind) if hasattr(options, f.name)}
-    own["lora_target_modules"] = list(module_names(options.lora_target_modules))
-    return config_of(kind, own | options.further | values)
+    values["lora_target_modules"] = list(module_names(options.lora_target_modules))
+    return config_of(kind, values_of(options, kind) | options.further | values)
+
+
+def base_config(options: ModelOptions) -> Any:
+    """The configuration of the model, or of the base of adapters."""
+    from forkpoint.engines.loading import load_config
+    from forkpoint.training.models import base_settings
+
+    base = base_settings(model_settings(options))
+    return load_config(**{name: base[name] for name in ("name", "revision", "trust_remote_code")})
 
 
 def save_dtype_of(options: FittingOptions, config: Any) -> str:
@@ -206,9 +210,9 @@ def check_pair_training(options: PairTrainingOptions) -> None:
 class MergeOptions:
     """Write the whole model that an adapter and its base make together."""
 
-    adapter: Path = field(metadata={"bare": True})
+    adapter: Path = field(metadata=BARE)
     """the adapter's directory, such as model/ of `forkpoint train ... --lora_r`"""
-    out: Path = field(metadata={"bare": True})
+    out: Path = field(metadata=BARE)
     """directory of the whole model"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one"""
@@ -218,29 +222,18 @@ class MergeOptions:
     """run model code that the Hub repository brings along"""
 
 
-def merge_adapter(options: MergeOptions, out: Path) -> None:
+def merge_adapter(options: MergeOptions) -> None:
     """Merge, print where the model is."""
     from forkpoint.training.models import merge
 
-    settings = {
-        "name": str(options.adapter), "device": options.device, "dtype": options.dtype, "attn_implementation": None,
-        "revision": None, "trust_remote_code": options.trust_remote_code,
-    }  # fmt: skip
-    merge(settings, out)
-    print(out)
+    names = ("device", "dtype", "trust_remote_code")
+    settings = {"name": str(options.adapter), "revision": None, "attn_implementation": None}
+    merge(settings | {name: getattr(options, name) for name in names}, options.out)
+    print(options.out)
 
 
-PAIR_TRAININGS: dict[str, type[PairTrainingOptions]] = {
-    "sft": SftOptions,
-    "dpo": DpoOptions,
-    "rpo": RpoOptions,
-    "tdpo": TdpoOptions,
-    "critical-dpo": CriticalDpoOptions,
-    "fork-dpo": ForkDpoOptions,
-}
-VERBS: dict[str, Verb[Any]] = {
-    f"train {method}": Verb(f"train {method}", options, train_on_pairs, check_pair_training, context=as_one)
-    for method, options in PAIR_TRAININGS.items()
-} | {
-    "merge": Verb("merge", MergeOptions, merge_adapter),
-}
+KINDS = (SftOptions, DpoOptions, RpoOptions, TdpoOptions, CriticalDpoOptions, ForkDpoOptions)
+VERBS = (
+    *(Verb(f"train {kind.method}", kind, train_on_pairs, check_pair_training, context=as_one) for kind in KINDS),
+    Verb("merge", MergeOptions, merge_adapter),
+)
