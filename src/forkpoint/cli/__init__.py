@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
 
 from forkpoint import __version__
 from forkpoint.cli.verb import Verb
@@ -82,8 +82,8 @@ def _hint(verb: str, error: BaseException) -> str:
 
 def load_verb(name: str) -> Verb:
     """A verb, of its module's VERBS."""
-    module: Any = import_module(VERBS[name][0])
-    return next(verb for verb in module.VERBS if verb.name == name)
+    verbs: Sequence[Verb] = import_module(VERBS[name][0]).VERBS
+    return next(verb for verb in verbs if verb.name == name)
 
 
 def find_verb(args: list[str]) -> tuple[str, list[str]]:

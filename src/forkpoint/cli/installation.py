@@ -129,7 +129,7 @@ def probe(*batches: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _tried(steps: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The results; the step at which a process ended before its time is the broken one, and the rest goes on."""
     command = [sys.executable, "-P", "-m", "forkpoint.cli.installation"]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     results: dict[str, dict[str, Any]] = {}
     while left := steps[len(results) :]:
         try:

@@ -20,7 +20,7 @@ from forkpoint.types import Progress, UserError
 if TYPE_CHECKING:
     from forkpoint.lab.noise import NoisyDocument
 
-SIZES = ("documents", "clean_documents", "held_out_documents")
+IDENTITY = ("documents", "clean_documents", "held_out_documents", "seed")
 DOCUMENTS_PER_REPORT = 500  # between two moves of the progress bar
 
 
@@ -82,7 +82,7 @@ def write_corpora(options: LabCorpusOptions, out: Path) -> list[Path]:
         CLEAN_CORPUS: (clean_documents(seed, tokenizer), options.clean_documents),
         HELD_OUT: (clean_documents(seed, tokenizer, split="test"), options.held_out_documents),
     }
-    identity = {"verb": "lab corpus", **{name: getattr(options, name) for name in SIZES}, "seed": seed}
+    identity = {"verb": "lab corpus", **{name: getattr(options, name) for name in IDENTITY}}
     with claimed(out, identity), progress_bar(options.quiet) as progress:
         files = {
             name: _write_corpus(out / name, islice(source, size), size, KINDS, progress)

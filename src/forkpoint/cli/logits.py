@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forkpoint.cli.option_groups import LocalOptions, RunOptions, TaskOptions
+from forkpoint.cli.option_groups import LocalOptions, RunOptions, TaskOptions, values_of
 from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.setup import local_engine_of, max_tokens_of, problems_of
 from forkpoint.cli.verb import Verb
@@ -64,11 +64,11 @@ def settings_of(options: LogitsOptions) -> LogitsConfig:
     if len({parse_sampler(spec) for spec in options.sampler}) < len(options.sampler):
         raise UserError(f"a sampler is given twice: {', '.join(options.sampler)}")
     check_drawable(options.sampler)
-    longest = Sampling().max_tokens if is_own else max_tokens_of(options.task, None)
-    sampling = Sampling(
-        temperature=options.temperature, max_tokens=longest if options.max_tokens is None else options.max_tokens,
-        stop=() if is_own else stop_strings(options.prompt), seed=options.seed,
-    )  # fmt: skip
+    longest = options.max_tokens
+    if longest is None:
+        longest = Sampling().max_tokens if is_own else max_tokens_of(options.task, None)
+    stop = () if is_own else stop_strings(options.prompt)
+    sampling = Sampling(**values_of(options, Sampling, max_tokens=longest, stop=stop))
     validate(sampling)
     temperatures, positions = parse_temperatures(options.temperatures), parse_positions(options.positions)
     return LogitsConfig(tuple(options.sampler), temperatures, positions, sampling)
@@ -91,7 +91,7 @@ def study(options: LogitsOptions, out: Path) -> list[Path]:
     task = options.task if options.prompt_text is None else "prompt"
     with progress_bar(options.quiet) as progress:
         study_logits(engine, prompts, settings_of(options), out, task=task, progress=progress)
-    return [*(path for path in draw_logits(out) if path.suffix == ".svg")]
+    return [path for path in draw_logits(out) if path.suffix == ".svg"]
 
 
 VERBS = (Verb("logits", LogitsOptions, study, settings_of),)

@@ -8,7 +8,7 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from forkpoint.cli.option_groups import at_least
+from forkpoint.cli.option_groups import at_least, values_of
 from forkpoint.cli.verb import Verb
 from forkpoint.redaction import shown_address, without_secrets
 from forkpoint.types import UserError
@@ -83,10 +83,8 @@ def serve(options: ServeOptions) -> None:
         model, upstream, served_model=options.served_model, concurrency=options.concurrency,
         revision=options.revision, trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
-    settings = Settings(
-        max_tokens=options.max_tokens, most_paths=options.max_paths, running=options.running, waiting=options.waiting,
-        keep_alive=options.keep_alive, key=os.environ.get(KEY) or None, upstream=lambda: whats_wrong(upstream),
-    )  # fmt: skip
+    own = {"most_paths": options.max_paths, "key": os.environ.get(KEY) or None}
+    settings = Settings(**values_of(options, Settings, **own, upstream=lambda: whats_wrong(upstream)))
     _log_requests(options.quiet)
     if options.host not in LOCAL and settings.key is None:
         print(f"forkpoint: anyone who reaches {options.host} may use this server; set {KEY} for a key", file=sys.stderr)
