@@ -6,7 +6,6 @@ word by word (`PROGRAMS`). A block in another language, or a command of another 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import tomllib
@@ -149,11 +148,6 @@ def check_python(words: list[str]) -> None:
             assert f'"{option}"' in source or f'"{option[2:].replace("-", "_")}"' in source, option
 
 
-def check_curl(words: list[str]) -> None:
-    assert any(word.endswith(("/v1/completions", "/v1/chat/completions")) for word in words)
-    assert "model" in json.loads(words[words.index("-d") + 1])
-
-
 def check_accelerate(words: list[str]) -> None:
     """A configuration of ours, and a verb that takes what follows."""
     assert words[0] == "launch"
@@ -167,9 +161,8 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "make": check_make,
     "pip": check_pip,
     "python": check_python,
-    "curl": check_curl,
     "accelerate": check_accelerate,
-    **dict.fromkeys(("git", "cd", "activate", "export", "wait", "mkdir", "vllm"), lambda words: None),
+    **dict.fromkeys(("git", "cd", "curl", "activate", "export", "wait", "mkdir", "vllm"), lambda words: None),
 }
 
 

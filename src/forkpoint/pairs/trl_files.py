@@ -5,13 +5,14 @@ Formats of TRL: https://huggingface.co/docs/trl/dataset_formats. TRL itself is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from forkpoint.engines.loading import first_line
+from forkpoint.jsonl import Row
 from forkpoint.pairs.pair import Pair
 from forkpoint.pairs.pair_files import before_end, make_pair
 from forkpoint.pairs.pair_forms import ALWAYS, FORMS, PairRow, Part, is_blank, read_pair, shared, with_prompt
@@ -21,7 +22,6 @@ from forkpoint.types import TokenIds, UserError
 READ = {*ALWAYS, "output", *FORMS}  # columns that make a difference
 REASONS = ("same_response", "no_prompt", "empty_response")
 REPORTED_EVERY = 100  # rows
-Row = Mapping[str, Any]
 Rows = Sequence[tuple[str, Row]]
 
 
