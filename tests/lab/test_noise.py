@@ -16,6 +16,7 @@ from forkpoint.lab.noise import (
     CLEAN,
     KINDS,
     MARKUP,
+    MOST_PIECES,
     PROBABILITY,
     RANDOM,
     WRONG,
@@ -104,6 +105,15 @@ def test_noise_stands_where_it_should(noisy, tokenizer):
     assert {document.kinds[0] for document in noisy} == {CLEAN, BOILERPLATE}
     assert last >= {CLEAN, BOILERPLATE}
     assert not last & {RANDOM, MARKUP}
+
+
+def test_each_kind_is_what_it_says(noisy, tokenizer, digits):
+    stretches = [stretch for document in noisy for stretch in runs(document)]
+    assert all(set(ids) <= digits for kind, ids in stretches if kind == WRONG)
+    assert all(3 <= len(ids) <= 12 * MOST_PIECES[RANDOM] for kind, ids in stretches if kind == RANDOM)
+    mark = r" (<[^>]+>|&[^;]+;|\[\w+\]|\{\{cite \d+\}\})"
+    for of_kind, form in ((MARKUP, f"({mark})+"), (BOILERPLATE, r"(\n[A-Z0-9][^\n]+\n)+")):
+        assert all(re.fullmatch(form, tokenizer.decode(ids)) for kind, ids in stretches if kind == of_kind)
 
 
 def test_wrong_documents_are_wrong_in_a_step_or_only_at_the_end(noisy):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from forkpoint import __version__
@@ -47,13 +47,12 @@ class LogitsConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """A response of n tokens: their texts, `columns` of probabilities and of `RowStatistics`, and kept-set sizes."""
+    """A response of n tokens: their rows of distance.csv, and how many tokens each sampler keeps in their place."""
 
     name: str
     prompt: TokenIds
     completion: Completion
-    texts: list[str]
-    columns: dict[str, Float64[np.ndarray, " n"]]
+    rows: Table
     sizes: Int64[np.ndarray, "s t n"]
 
 
@@ -92,7 +91,7 @@ def study_logits(
         tables = stages.tables(responses, list(chosen))
         for name, table in tables.items():
             write_whole(out / name, _csv(table))
-        return run | {"vocabulary": engine.vocab_size} | stages.summary(responses, chosen, tables[DISTANCE])
+        return run | {"vocabulary": engine.vocab_size} | stages.summary(responses, chosen)
 
     return resumed(out, run | {"engine": dict(engine.settings), "prompts": prompted}, SUMMARY, work)
 
@@ -117,8 +116,8 @@ def _csv(table: Table) -> str:
 
 def _resolve(names: Sequence[str], response: _Response) -> dict[int, list[str]]:
     """The positions of these names or numbers, in order, each with the names that it goes by."""
-    entropy = response.columns["entropy"]
-    named = {"first": 0, "uncertain": int(entropy.argmax()), "certain": int(entropy.argmin())}
+    entropy = [row["entropy"] for row in response.rows]
+    named = {"first": 0, "uncertain": int(np.argmax(entropy)), "certain": int(np.argmin(entropy))}
     positions: dict[int, list[str]] = {}
     for name in names:
         position = named[name] if name in named else int(name)
@@ -150,22 +149,24 @@ class _LogitRun:
         for name, prompt in prompts.items():
             responses.append(self._analysed(name, prompt, done[f"{name}/0"]))
             if progress:
-                tokens = sum(len(r.texts) for r in responses)
-                progress("analysed responses", len(responses), len(prompts), tokens)
+                progress("analysed responses", len(responses), len(prompts), sum(len(r.rows) for r in responses))
         return responses
 
     def _analysed(self, name: str, prompt: TokenIds, completion: Completion) -> _Response:
         tokens = completion.token_ids
-        blocks, sizes = [], []
-        for rows, logits in self._logits(prompt, tokens, range(len(tokens))):
-            taken = torch.tensor([tokens[i] for i in rows], device=logits.device)
+        texts, sizes = self._texts(tokens), []
+        rows: Table = []
+        for positions, logits in self._logits(prompt, tokens, range(len(tokens))):
+            taken = torch.tensor([tokens[i] for i in positions], device=logits.device)
             probability = torch.log_softmax(logits.double(), -1).gather(-1, taken[:, None]).exp().squeeze(-1)
-            statistics = analysis.row_statistics(logits)
-            columns = {column: getattr(statistics, column) for column in analysis.RowStatistics.__slots__}
-            blocks.append({"probability": probability.cpu().numpy(), **columns})
+            columns = {"probability": probability.cpu().numpy(), **asdict(analysis.row_statistics(logits))}
+            rows += [
+                {"problem_id": name, "position": i, "token_id": tokens[i], "token": texts[i]}
+                | {column: float(values[at]) for column, values in columns.items()}
+                for at, i in enumerate(positions)
+            ]
             sizes.append(analysis.kept_sizes(logits, list(self.samplers.values()), self.study.temperatures))
-        whole = {column: np.concatenate([block[column] for block in blocks]) for column in blocks[0]}
-        return _Response(name, prompt, completion, self._texts(tokens), whole, np.concatenate(sizes, -1))
+        return _Response(name, prompt, completion, rows, np.concatenate(sizes, -1))
 
     @torch.inference_mode()
     def _logits(
@@ -204,12 +205,7 @@ class _LogitRun:
             for spec, of_sampler in zip(self.samplers, sizes, strict=True)
             for temperature, n in zip(self.study.temperatures, of_sampler, strict=True)
         ]  # fmt: skip
-        distance = [
-            {"problem_id": r.name, "position": i, "token_id": r.completion.token_ids[i], "token": text}
-            | {name: float(column[i]) for name, column in r.columns.items()}
-            for r in responses
-            for i, text in enumerate(r.texts)
-        ]
+        distance = [row for response in responses for row in response.rows]
         return {HISTOGRAM: histogram, SORTED: ordered, KEPT: kept, DISTANCE: distance}
 
     def _sorted(self, response: _Response, position: int, row: Tensor) -> Table:
@@ -233,22 +229,20 @@ class _LogitRun:
         names = (str(tokenizer.convert_ids_to_tokens(token) or f"#{token}") for token in tokens)
         return [text or name for text, name in zip(pieces(tokenizer, tokens), names, strict=True)]
 
-    def summary(
-        self, responses: Sequence[_Response], chosen: Mapping[int, list[str]], distances: Table
-    ) -> dict[str, Any]:
+    def summary(self, responses: Sequence[_Response], chosen: Mapping[int, list[str]]) -> dict[str, Any]:
         """Of each response its text and distances, of each chosen position of the first what is kept."""
         described = []
         for r in responses:
-            d = r.columns["distance"]
+            distances = [row["distance"] for row in r.rows]
             described.append({
-                "problem_id": r.name, "tokens": len(d), "text": r.completion.text,
+                "problem_id": r.name, "tokens": len(r.rows), "text": r.completion.text,
                 "finish_reason": r.completion.finish_reason,
-                "distance": {"mean": float(d.mean()), "least": float(d.min()), "most": float(d.max())},
+                "distance": {"mean": float(np.mean(distances)), "least": min(distances), "most": max(distances)},
             })  # fmt: skip
         temperatures = [f"{t:g}" for t in self.study.temperatures]
         shown = []
         for position, names in chosen.items():
             sizes = responses[0].sizes[:, :, position].tolist()
             kept = {spec: dict(zip(temperatures, n, strict=True)) for spec, n in zip(self.samplers, sizes, strict=True)}
-            shown.append(distances[position] | {"named": names, "kept": kept})
+            shown.append(responses[0].rows[position] | {"named": names, "kept": kept})
         return {"responses": described, "chosen": shown}
