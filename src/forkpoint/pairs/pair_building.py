@@ -6,7 +6,7 @@ Samples are journalled in units of fixed problems; everything after them takes m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,7 @@ def _written(
 def _described(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Lengths in tokens and weights of pairs; `rejected_weights` is null where no pair has any."""
 
-    def mean(values: Iterable[float], digits: int = 6) -> float:
+    def mean(values: Any, digits: int = 6) -> float:
         return round(float(np.mean(values)), digits)
 
     lengths = {part: [len(getattr(pair, f"{part}_ids")) for pair in pairs] for part in TEXTS}

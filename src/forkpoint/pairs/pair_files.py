@@ -41,7 +41,8 @@ def make_pair(
 ) -> Pair:
     """A pair of token ids, with the text that they spell."""
     ids = prompt_ids, chosen_ids, rejected_ids
-    return Pair(name, *ids, *spelled(tokenizer, *ids), rejected_weights, weight, chosen_weights)
+    prompt, chosen, rejected = spelled(tokenizer, *ids)
+    return Pair(name, *ids, prompt, chosen, rejected, rejected_weights, weight, chosen_weights)
 
 
 def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def pair_of(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int,
     if not row.keys() & set(IDS) and row.keys() >= {"chosen", "rejected"}:
         raise UserError(f"{where}: the pair has text but no token ids; make them with forkpoint pairs --trl FILE")
     prompt, chosen, rejected = (ids_of(row, key, vocab_size, where, model="the model", what="pairs") for key in IDS)
-    weights = {
+    weights: dict[str, Any] = {
         name: shares(row[name], len(ids), name, where)
         for name, ids in (("chosen_weights", chosen), ("rejected_weights", rejected))
         if row.get(name) is not None
