@@ -52,19 +52,13 @@ def test_imports_run_downwards():
     assert not upwards
 
 
-def test_no_two_classes_share_a_name():
+def test_no_two_classes_and_no_two_files_share_a_name():
     places = defaultdict(list)
     for path, tree in MODULES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                places[node.name].append(str(path.relative_to(SOURCE)))
-    assert not {name: where for name, where in places.items() if len(where) > 1}
-
-
-def test_no_two_files_share_a_name():
-    places = defaultdict(list)
-    for path in MODULES:
         where = str(path.relative_to(SOURCE))
         if path.name != "__init__.py" and not where.startswith(("cli/", "report/pages/")):
             places[path.name].append(where)
-    assert not {name: where for name, where in places.items() if len(where) > 1}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(where)
+    assert not {name: found for name, found in places.items() if len(found) > 1}

@@ -51,13 +51,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def readable(path: Path) -> None:
     """Give a file the permissions that a new one has."""
-    os.chmod(path, 0o666 & ~_umask())
-
-
-def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    path.chmod(0o666 & ~mask)
 
 
 def _sync_directory(path: Path) -> None:
@@ -127,24 +123,21 @@ def resumed(out: Path, config: dict[str, Any], name: str, work: Callable[[Journa
 
 
 def _release(out: Path) -> None:
-    """Let go of a directory where nothing but the claim was made."""
-    seen = [path for path in out.iterdir() if not path.name.startswith(".")]
-    if not any(path.is_file() for top in seen if top.is_dir() for path in top.rglob("*")):
-        directories = [path for path in seen if path.is_dir() and not path.is_symlink()]
-        if len(seen) == len(directories) + 1:  # and the claim
-            for path in directories:
-                shutil.rmtree(path, ignore_errors=True)
-            (out / CONFIG).unlink(missing_ok=True)
+    """Let go of a directory where nothing but the claim, and empty directories, was made."""
+    made = [path for path in out.iterdir() if not path.name.startswith(".") and path.name != CONFIG]
+    is_directories = all(path.is_dir() and not path.is_symlink() for path in made)
+    if is_directories and not any(path.is_file() for top in made for path in top.rglob("*")):
+        for path in made:
+            shutil.rmtree(path, ignore_errors=True)
+        (out / CONFIG).unlink(missing_ok=True)
 
 
 def claim_directory(out: Path, config: dict[str, Any]) -> None:
     """Make a directory that can be written in this configuration's, or check that it is: see `claimed`."""
-    stored = out / CONFIG
+    stored, now = out / CONFIG, public(json.loads(to_json(config)))
     if not stored.exists():
-        write_whole(stored, to_json(public(config), indent=2) + "\n")
-        return
-    before, now = public(read_json(stored)), public(json.loads(to_json(config)))
-    if difference := _difference(before, now):
+        write_whole(stored, to_json(now, indent=2) + "\n")
+    elif difference := _difference(public(read_json(stored)), now):
         key, was, is_now = difference
         raise UserError(
             f"{out} holds a run with another configuration: {key} was {was!r}, now {is_now!r}; "
@@ -200,7 +193,8 @@ class Journal:
         self.path = path
         self._memory: list[str] = []
         if path is not None and path.exists():
-            _drop_torn_line(path)
+            with path.open("rb+") as file:
+                file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
 
     def append(self, entry: dict[str, Any]) -> None:
         """Record a unit; it is on disk when this returns."""
@@ -219,14 +213,3 @@ class Journal:
         elif self.path.exists():
             with self.path.open(encoding="utf-8") as file:
                 yield from map(json.loads, file)
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut the file after its last complete line."""
-    with path.open("rb+") as file:
-        end = 0
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            end += len(line)
-        file.truncate(end)

@@ -67,7 +67,7 @@ def _parsed(text: str, name: str, number: int) -> Any:
 
 
 def column(row: Row, name: str, place: str) -> Any:
-    """The row's value in a column; a UserError that lists the columns there are where it is missing."""
+    """The row's value in a column; a UserError that lists the columns where it is missing."""
     if name in row:
         return row[name]
     near = get_close_matches(name, list(row), n=1, cutoff=0.5)

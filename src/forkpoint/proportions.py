@@ -6,7 +6,7 @@ Plain numbers in, plain numbers out; every room may import this. Bad arguments a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -35,23 +35,30 @@ def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"an interval needs 0 to n successes in at least one trial, but got {successes} in {n}")
-    return _least_share(successes, n, (1 - level) / 2), 1.0 - _least_share(n - successes, n, (1 - level) / 2)
+
+    def least_share(successes: int) -> float:
+        """The share under which as many successes, or more, have just the chance (1 - level) / 2."""
+        counts = np.arange(successes, n + 1)
+        ways = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in counts.tolist()])
+
+        def excess(share: float) -> float:
+            logs = ways + counts * math.log(share) + (n - counts) * math.log1p(-share)
+            return float(np.exp(logs).sum()) - (1 - level) / 2
+
+        return root(excess, 0.0, 1.0) if successes else 0.0
+
+    return least_share(successes), 1.0 - least_share(n - successes)
 
 
-def _least_share(successes: int, n: int, chance: float) -> float:
-    """The share under which as many successes, or more, have just this chance, by bisection."""
-    if not successes:
-        return 0.0
-    counts = np.arange(successes, n + 1)
-    ways = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in counts.tolist()])
-    low, high = 0.0, 1.0
-    for _ in range(60):  # beyond the precision of a float
-        share = (low + high) / 2
-        if float(np.exp(ways + counts * math.log(share) + (n - counts) * math.log1p(-share)).sum()) < chance:
-            low = share
+def root(function: Callable[[float], float], below: float, above: float) -> float:
+    """Where `function`, below 0 just after `below` and not just before `above`, changes its sign, by bisection."""
+    for _ in range(60):  # from [-1, 1] down to the resolution of float64
+        middle = (below + above) / 2
+        if function(middle) < 0:
+            below = middle
         else:
-            high = share
-    return (low + high) / 2
+            above = middle
+    return (below + above) / 2
 
 
 def beta_prior(trials: Sequence[tuple[int, int]]) -> tuple[float, float]:
@@ -91,11 +98,10 @@ def clustered_interval(
 ) -> Interval:
     """Interval for an accuracy when problems were answered several times; scores[i], 0 to 1, are problem i's.
 
-    Answers to one problem are not independent, so their number is replaced by the effective one: p (1 - p)
-    over the variance of the mean as estimated between problems (the effective sample size of Korn & Graubard
-    1998, Survey Methodology 24), kept between the number of problems and the number of answers, and put into
-    Wilson's interval. p is the mean of the problems' means: each problem counts the same. One answer each
-    gives `wilson` exactly. Where scores are themselves means over answers, `answers` is the number of those.
+    Wilson's interval, with the effective number of answers in place of their number, since answers to one problem are
+    not independent: p (1 - p) over the variance of the mean between problems (Korn & Graubard 1998, Survey Methodology
+    24), at least the number of problems and at most that of answers. p is the mean of the problems' means. One answer
+    each gives `wilson` exactly. Where scores are themselves means over answers, `answers` is the number of those.
     """
     if not scores or not all(len(row) for row in scores):
         raise ValueError("a clustered interval needs at least one problem and one score for each")
@@ -113,8 +119,7 @@ def clustered_interval(
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Chance that at least one of k answers is right, of n sampled answers with c right, unbiased.
 
-    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k), as a product, which neither overflows
-    nor cancels.
+    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k), as a product, which does not overflow.
     """
     if not (1 <= k <= n and 0 <= c <= n):
         raise ValueError(f"pass@k needs 1 <= k <= n and 0 <= c <= n, but n = {n}, c = {c}, k = {k}")
@@ -124,10 +129,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def pass_at_k_interval(scores: Sequence[Sequence[float]], answers: int, k: int) -> Interval:
-    """95% interval for a mean pass@k, of `scores[i]` of problem i, from so many `answers` in all.
-
-    One try takes k answers, so that they make answers / k tries, as `clustered_interval` counts them.
-    """
+    """95% interval for a mean pass@k, of `scores[i]` of problem i, from so many `answers` in all: k make one try."""
     return clustered_interval(scores, answers=answers / k)
 
 

@@ -1,7 +1,6 @@
-"""The plain data that travels between the rooms.
+"""The plain data that travels between the rooms; importing it imports neither torch nor transformers.
 
-Knows nothing of models, files or the command line. Token ids are the truth: text is made from them, never the
-other way round. Importing this module imports neither torch nor transformers.
+Knows nothing of models, files or the command line. Token ids are the truth: text is made from them.
 """
 
 from __future__ import annotations
@@ -38,11 +37,10 @@ def check_texts(name: str, texts: Iterable[object]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question with its gold answer.
+    """One question with its bare gold answer ("18", "\\frac{14}{3}", "B", "yes").
 
-    `id` is unique within its task and stable between runs. `answer` is the bare gold answer ("18", "\\frac{14}{3}",
-    "B", "yes"), `kind` says how answers are read and compared, and `options` are the texts of a multiple-choice
-    question without their letters (the first is A).
+    `id` is unique within its task and stable between runs; `kind` says how answers are read and compared; `options` are
+    the texts of a multiple-choice question without their letters (the first is A).
     """
 
     id: str
@@ -66,11 +64,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """The verdict on one response.
+    """The verdict on one response, and the answer that was read from it, None where none was found.
 
-    `extracted` is the answer that was read from the response, None where none was found; `method` says how the
-    verdict was reached ("number", "math-verify", "string", "option", "yesno", "none"); `error` is set where grading
-    itself failed, for instance at its deadline, and then `correct` is False.
+    `method` says how the verdict was reached ("number", "math-verify", "string", "option", "yesno", "none"); `error` is
+    set where grading itself failed, for instance at its deadline, and then `correct` is False.
     """
 
     correct: bool
@@ -109,10 +106,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One response wanted after `prefix`. `key` names it: a request's randomness depends on (seed, key, step) alone.
+    """One response wanted after `prefix`; its randomness depends on (seed, key, step) alone.
 
-    The last `written` tokens of the prefix already belong to the response: they count towards max_tokens, and stop
-    strings are looked for in them too.
+    The last `written` tokens of the prefix already belong to the response, for max_tokens and stop strings.
     """
 
     key: str
@@ -122,12 +118,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine generated after a request's prefix.
+    """What an engine generated after a request's prefix: every token, the end-of-sequence token included.
 
-    `token_ids` hold every generated token, the end-of-sequence token included. `text` is that of the whole response,
-    its already written tokens included, without special tokens and without anything from the stop string on.
-    `logprobs[i]` (natural log) and `gaps[i]` = p(top1) - p(top2) come from the raw distribution, before temperature and
-    truncation.
+    `text` is that of the whole response, its already written tokens included, without special tokens and without
+    anything from the stop string on. `logprobs[i]` (natural log) and `gaps[i]` = p(top1) - p(top2) come from the raw
+    distribution, before temperature and truncation.
     """
 
     key: str

@@ -1,10 +1,8 @@
-"""Whole evaluations: the files, what they add up to, resuming after a kill, and wrong input."""
+"""Whole evaluations: the files, what they add up to, resuming, and wrong input."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -106,49 +104,6 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(lab, finished, tmp_path, m
     assert not journal.exists()
 
 
-KILLER = """
-import os, random, signal, time
-from pathlib import Path
-import forkpoint.engines.local.transformers_engine, forkpoint.tasks.grading
-from forkpoint.cli import main
-from forkpoint.evaluation import evaluate
-
-evaluate.UNIT_PATHS, UNITS = 60, 10
-command = ["eval", "--limit", "60", "--strategy", "greedy", "--strategy", "sample:temperature=1,n=4", "--strategy",
-           "cot-decoding:k=5", "--quiet", "--out"]
-
-def begun(out):
-    child = os.fork()
-    if not child:
-        os._exit(main([*command, out]))
-    return child
-
-def exit_code(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-started = time.monotonic()
-assert exit_code(begun("whole")) == 0
-unit = (time.monotonic() - started) / UNITS
-journal, chance = Path("killed/journal.jsonl"), random.Random(0)
-for units in (0, 2, 5, 7):
-    child = begun("killed")
-    while units and not (journal.exists() and journal.read_bytes().count(b"\\n") >= units):
-        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended"
-        time.sleep(0.005)
-    time.sleep(chance.uniform(0, 1) * unit)
-    os.kill(child, signal.SIGKILL)
-    assert exit_code(child) == -9
-assert exit_code(begun("killed")) == 0
-"""
-
-
-@pytest.mark.slow
-def test_kill_9_at_random_moments_loses_nothing(tmp_path):
-    """Each process is forked from one that has imported everything, so that kills fall into the work."""
-    subprocess.run([sys.executable, "-c", KILLER], cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "killed/samples.jsonl").read_bytes() == (tmp_path / "whole/samples.jsonl").read_bytes()
-
-
 def test_another_configuration_is_refused_and_the_same_one_returns_at_once(lab, finished):
     out, results = finished
     problems = load_problems(limit=30)
@@ -220,8 +175,3 @@ def test_what_would_fail_later_is_refused_before_the_directory_is_claimed(lab, t
     out.mkdir()
     with only_process(out), pytest.raises(UserError, match="another process"):
         forkpoint.evaluate(lab, problems, ["greedy"], out=out)
-
-
-def test_one_problem_is_enough(lab):
-    results = forkpoint.evaluate(lab, load_problems(limit=1), ["greedy", "sample:n=3"], max_tokens=60)
-    assert results["comparisons"][0]["p_value"] == 1

@@ -72,9 +72,6 @@ def test_clustered_interval_covers() -> None:
 def test_pass_at_k_is_the_hypergeometric_chance(ncx: tuple[int, int, int]) -> None:
     n, c, k = ncx
     assert pass_at_k(n, c, k) == pytest.approx(1 - math.comb(n - c, k) / math.comb(n, k), abs=1e-12)
-
-
-def test_pass_at_k_is_stable() -> None:
     assert pass_at_k(100_000, 1, 50_000) == pytest.approx(0.5)
 
 
@@ -109,14 +106,11 @@ def test_maj_at_k_of_one_is_the_share_right_and_of_many_is_fast_enough() -> None
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
+@example(5000, 0)
 @settings(deadline=None)
 def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
     expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
     assert mcnemar_exact(b, c) == pytest.approx(expected, rel=1e-9)
-
-
-def test_mcnemar_far_out() -> None:
-    assert 0 <= mcnemar_exact(5000, 0) < 1e-300
 
 
 def likeliest_spread(b: int, c: int, n: int, d: float) -> float:
@@ -167,15 +161,6 @@ def test_paired_difference_turns_round_with_its_arguments(pairs: list[tuple[bool
     assert -1 <= there.ci95[0] <= there.difference <= there.ci95[1] <= 1
 
 
-def test_paired_interval_covers() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for b, c, _ in rng.multinomial(80, [0.2, 0.1, 0.7], size=600):
-        low, high = paired_difference([0.0] * b + [1.0] * (80 - b), [1.0] * b + [0.0] * c + [1.0] * (80 - b - c)).ci95
-        covered += low <= 0.1 <= high
-    assert 0.925 <= covered / 600 <= 0.975
-
-
 def test_bootstrap_of_means_agrees_with_the_t_test() -> None:
     rng = np.random.default_rng(2)
     a = rng.binomial(8, 0.5, size=400) / 8
@@ -198,11 +183,8 @@ def test_bootstrap_is_repeatable_and_seeded() -> None:
     assert paired_difference(a, b, seed=3) != paired_difference(a, b, seed=4)
     assert paired_difference(a, a).p_value == 1.0
     assert paired_difference(a, a).ci95 == (0.0, 0.0)
-
-
-def test_one_problem_says_nothing_of_others() -> None:
-    found = paired_difference([0.5], [0.75])
-    assert (found.difference, found.ci95, found.p_value) == (0.25, (-1.0, 1.0), 1.0)
+    alone = paired_difference([0.5], [0.75])  # one problem says nothing of others
+    assert (alone.difference, alone.ci95, alone.p_value) == (0.25, (-1.0, 1.0), 1.0)
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
@@ -218,21 +200,11 @@ def test_holm_rejects_as_the_stepwise_procedure_does(p_values: list[float]) -> N
         assert rejected == {i for i, q in enumerate(adjusted) if q <= alpha}
 
 
-def test_holm_worked_example() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == []
-
-
 @pytest.mark.parametrize(("n", "disagreement"), [(100, 0.2), (300, 0.3), (1319, 0.2)])
-def test_a_difference_just_detectable_is_detected_four_times_in_five(n: int, disagreement: float) -> None:
+def test_the_difference_just_detectable_is_connors(n: int, disagreement: float) -> None:
     d = minimum_detectable_difference(n, disagreement)
     z, z_power = stats.norm.ppf([0.975, 0.8])
     assert (z * disagreement**0.5 + z_power * (disagreement - d * d) ** 0.5) ** 2 / d**2 == pytest.approx(n, rel=1e-6)
-    draws = np.random.default_rng(0).multinomial(
-        n, [(disagreement + d) / 2, (disagreement - d) / 2, 1 - disagreement], size=4000
-    )
-    z = (draws[:, 0] - draws[:, 1]) / np.sqrt(np.maximum(1, draws[:, 0] + draws[:, 1]))
-    assert (z > stats.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.04)
 
 
 def test_pass_at_k_has_one_interval_wherever_it_stands():

@@ -1,7 +1,8 @@
-"""Pairs of random tokens, and samples of which only the answers matter."""
+"""Pairs of random tokens, samples of which only the answers matter, and files of rows."""
 
 from __future__ import annotations
 
+import json
 import random
 
 from forkpoint.pairs.pair import Pair
@@ -30,3 +31,9 @@ def samples_of(answers, name="p", prompt=5):
         Trajectory(f"{name}/{i}", problem, (prompt,), (7, i), answer, answer in ("1", "1.0"), "stop")
         for i, answer in enumerate(answers)
     ]
+
+
+def written(path, *rows):
+    """The path, after the rows are written there as JSON Lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -1,16 +1,14 @@
-"""Whole runs of `pairs` on the lab: the files, the account of what was dropped, kills, and wrong input."""
+"""Whole runs of `pairs` on the lab: the files, the account of what was dropped, interruptions, and wrong input."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_runs import rows_of
+from made_up_pairs import written
 
 from forkpoint.cli import main
 from forkpoint.engines.loading import load_vocabulary
@@ -22,15 +20,6 @@ from forkpoint.types import Sampling, UserError
 
 COMMAND = ["pairs", "--limit", "12", "--n", "6", "--max-tokens", "100", "--seed", "3"]
 Row = dict[str, Any]
-
-
-def rows_of(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def written(path: Path, rows: list[Row]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -69,7 +58,7 @@ def scores(finished, tmp_path_factory) -> Path:
     for row in rows:
         n = len(row["token_ids"])
         row["scores"] = {"s": [1.0 if t == 0 else round((i + 1) / (n + 1), 6) for i, t in enumerate(row["token_ids"])]}
-    return written(tmp_path_factory.mktemp("scores") / "scores.jsonl", rows)
+    return written(tmp_path_factory.mktemp("scores") / "scores.jsonl", *rows)
 
 
 def test_the_pairs_are_of_the_samples(lab, finished):
@@ -124,7 +113,7 @@ def test_scores_become_weights(lab, finished, scores, tmp_path):
     read = read_pairs(tmp_path / "out", lab.tokenizer, lab.vocab_size)
     assert [list(pair.rejected_weights or ()) for pair in read] == [row["rejected_weights"] for row in rows]
     one = tuple(plain[0]["rejected_ids"])
-    fewer = written(tmp_path / "fewer.jsonl", [row for row in rows_of(scores) if tuple(row["token_ids"]) != one])
+    fewer = written(tmp_path / "fewer.jsonl", *(row for row in rows_of(scores) if tuple(row["token_ids"]) != one))
     samples = ["--limit", "12", "--samples", str(finished), "--seed", "3"]
     kept, summary = made(tmp_path / "fewer", *samples, "--scores", str(fewer))
     assert kept == [row for row in rows if tuple(row["rejected_ids"]) != one]
@@ -144,7 +133,7 @@ def forks(finished, tmp_path) -> Path:
             {"position": 2, "token_id": 7, "token": "?", "policy_prob": 0.2, "success": 0.75, "n": 16},
             {"position": 2, "token_id": 8, "token": "?", "policy_prob": 0.2, "success": 0.0625, "n": 16},
         ]  # fmt: skip
-    return written(tmp_path / "critical.jsonl", rows)
+    return written(tmp_path / "critical.jsonl", *rows)
 
 
 def test_forks_make_pairs_of_single_tokens(lab, forks, tmp_path, capsys):
@@ -159,7 +148,7 @@ def test_forks_make_pairs_of_single_tokens(lab, forks, tmp_path, capsys):
     assert summary["dropped"] == {"alternatives": dropped}
     assert read_pairs(tmp_path / "out", lab.tokenizer, lab.vocab_size)[0].weight == 0.714754
     assert len(made(tmp_path / "first", "--forks", str(forks), "--limit", "4")[0]) == 4
-    nothing = written(tmp_path / "none.jsonl", [sources[0] | {"alternatives": sources[0]["alternatives"][1:]}])
+    nothing = written(tmp_path / "none.jsonl", sources[0] | {"alternatives": sources[0]["alternatives"][1:]})
     assert "none of the 1 alternatives in 1 trajectories is better" in refused(
         capsys, "--forks", str(nothing), "--out", str(tmp_path / "none")
     )
@@ -167,73 +156,16 @@ def test_forks_make_pairs_of_single_tokens(lab, forks, tmp_path, capsys):
 
 def test_a_data_set_of_trls_is_imported(lab, tmp_path, capsys):
     source = [{"prompt": "Q: Ada has", "chosen": f" {i} pens", "rejected": f" {i * (i > 1)} pens"} for i in range(4)]
-    path = written(tmp_path / "trl.jsonl", source)
+    path = written(tmp_path / "trl.jsonl", *source)
     rows, summary = made(tmp_path / "out", "--trl", str(path))
     assert [(row["chosen"], row["rejected"]) for row in rows] == [(" 1 pens", " 0 pens")]
     assert summary["dropped"] == {"rows": {"same_response": 3, "no_prompt": 0, "empty_response": 0}}
     assert (rows[0]["problem_id"], rows[0]["rejected_weights"], rows[0]["weight"]) == (None, None, 1.0)
     assert read_pairs(tmp_path / "out", lab.tokenizer, lab.vocab_size)[0].chosen_ids[-1] == 0
-    same = written(tmp_path / "same.jsonl", source[:1])
+    same = written(tmp_path / "same.jsonl", source[0])
     assert "none of the 1 rows makes a pair (same_response 1" in refused(
         capsys, "--trl", str(same), "--out", str(tmp_path / "same")
     )
-
-
-KILLER = """
-import json, os, signal, sys
-from pathlib import Path
-import forkpoint.cli.pairs, forkpoint.engines.loading
-from forkpoint.cli import main
-from forkpoint.pairs import pair_building as making
-from forkpoint.trajectories import units
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-units.SAMPLED_UNIT = 24
-append, write_whole = units.Journal.append, making.write_whole
-
-def stop():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def after_a_unit(journal, entry):
-    append(journal, entry)
-    stop()
-
-def amid_a_unit(journal, entry):
-    with journal.path.open("a") as file:
-        file.write(json.dumps(entry)[:50])
-    stop()
-
-def kill(where):
-    if callable(where):
-        units.Journal.append = where
-    else:
-        making.write_whole = lambda path, chunks: stop() if path.name == where else write_whole(path, chunks)
-
-seen = []
-for where in (after_a_unit, amid_a_unit, after_a_unit, "samples.jsonl", "pairs.jsonl", "summary.json"):
-    child = os.fork()
-    if not child:
-        kill(where)
-        os._exit(main(sys.argv[1:]))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    seen.append([code, (Path(sys.argv[-1]) / "journal.jsonl").read_text().count("\\n")])
-print(json.dumps(seen))
-"""
-
-
-@pytest.mark.slow
-def test_kill_9_loses_nothing(finished, tmp_path, monkeypatch):
-    """Six processes, each killed a little later than the one before; the same command ends in the same bytes."""
-    out = tmp_path / "out"
-    env = os.environ | {"OMP_NUM_THREADS": "1"}  # a fork does not copy the other threads, and would wait for them
-    command = [sys.executable, "-c", KILLER, *COMMAND, "--out", str(out)]
-    process = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
-    assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout) == [[-signal.SIGKILL, units] for units in (1, 1, 2, 3, 3, 3)]
-    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 24)
-    monkeypatch.setattr("forkpoint.engines.local.transformers_engine.TransformersEngine.generate", None)
-    assert main([*COMMAND, "--out", str(out)]) == 0
-    assert contents(out) == contents(finished)
 
 
 def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, scores, capsys):
@@ -244,13 +176,25 @@ def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(fin
     assert "weights was None" in refused(capsys, *COMMAND[1:], "--scores", str(scores), "--out", str(finished))
 
 
-def test_from_python(lab, finished, tmp_path):
+def test_from_python_and_interrupted(lab, finished, tmp_path, monkeypatch):
+    """Stopped after each of three units of sampling and begun again, it ends in the bytes of the command."""
+    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 24)
     settings = PairConfig(n=6, sampling=Sampling(max_tokens=100, stop=stop_strings("cot"), seed=3))
-    pair_responses(lab, load_problems("train", limit=12), settings, tmp_path, task="lab")
+    problems = load_problems("train", limit=12)
+    for last in (4, 8, 12):
+
+        def stop(what, done, *_, last=last):
+            if done == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pair_responses(lab, problems, settings, tmp_path, task="lab", progress=stop)
+        assert (tmp_path / "journal.jsonl").read_text().count("\n") == last / 4
+    pair_responses(lab, problems, settings, tmp_path, task="lab")
     page = ("command.json", "report.html")  # of the command line
     assert contents(tmp_path) == {name: text for name, text in contents(finished).items() if name not in page}
     with pytest.raises(UserError, match="there is only the vocabulary"):
-        pair_responses(load_vocabulary("lab"), load_problems("train", limit=1), settings, tmp_path / "other")
+        pair_responses(load_vocabulary("lab"), problems, settings, tmp_path / "other")
 
 
 @pytest.mark.parametrize(("argv", "message"), [
@@ -278,10 +222,10 @@ def test_a_mistake_is_one_sentence(capsys, tmp_path, monkeypatch, argv, message)
 
 def test_samples_without_pairs_and_scores_of_others_are_one_sentence(capsys, finished, scores, tmp_path):
     right = [row for row in rows_of(finished / "samples.jsonl") if row["correct"]]
-    file = written(tmp_path / "right.jsonl", right)
+    file = written(tmp_path / "right.jsonl", *right)
     said = refused(capsys, "--limit", "12", "--samples", str(file), "--out", str(tmp_path / "a"))
     assert f"no wrong one: {len({row['problem_id'] for row in right})}" in said
     foreign = rows_of(scores)[0] | {"token_ids": [9], "tokens": None, "scores": {"s": [1]}}
-    file = written(tmp_path / "scores.jsonl", [foreign])
+    file = written(tmp_path / "scores.jsonl", foreign)
     argv = ("--limit", "12", "--samples", str(finished), "--scores", str(file), "--out", str(tmp_path / "b"))
     assert "rejected responses has scores" in refused(capsys, *argv)

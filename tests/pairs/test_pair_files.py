@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from made_up_pairs import written
 from transformers import AutoTokenizer
 
 from forkpoint.pairs.pair import Pair
@@ -28,21 +27,16 @@ def pairs(tokenizer) -> list[Pair]:
     ]  # fmt: skip
 
 
-def written(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def test_what_is_written_is_read(pairs, tokenizer, tmp_path):
     rows = [pair_row(pair, "p") for pair in pairs]
     assert list(rows[0]) == ["id", "problem_id", "prompt_ids", "chosen_ids", "rejected_ids", "rejected_weights",
                              "weight", "prompt", "chosen", "rejected"]  # fmt: skip
     assert rows[0]["chosen"] == " 3 pens."  # TRL adds the end itself
-    path = written(tmp_path / "pairs.jsonl", rows)
+    path = written(tmp_path / "pairs.jsonl", *rows)
     assert read_pairs(path, tokenizer, len(tokenizer)) == read_pairs(tmp_path, tokenizer, len(tokenizer)) == pairs
     ids = [{key: value for key, value in row.items() if key.endswith("_ids")} for row in rows]  # are enough
     wanted = [replace(pair, id=str(i), rejected_weights=None, weight=1.0) for i, pair in enumerate(pairs)]
-    assert read_pairs(written(tmp_path / "mine.jsonl", ids), tokenizer, len(tokenizer)) == wanted
+    assert read_pairs(written(tmp_path / "mine.jsonl", *ids), tokenizer, len(tokenizer)) == wanted
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -62,7 +56,7 @@ def test_what_is_written_is_read(pairs, tokenizer, tmp_path):
 ])  # fmt: skip
 def test_a_broken_row_is_one_sentence_with_its_place(pairs, tokenizer, tmp_path, change, message):
     assert len(pairs[0].rejected_ids) == 7
-    path = written(tmp_path / "pairs.jsonl", [pair_row(pairs[0]), pair_row(pairs[0]) | {"id": "next"} | change])
+    path = written(tmp_path / "pairs.jsonl", pair_row(pairs[0]), pair_row(pairs[0]) | {"id": "next"} | change)
     with pytest.raises(UserError) as refusal:
         read_pairs(path, tokenizer, len(tokenizer))
     assert str(refusal.value).startswith(f"{path} line 2: ")

@@ -92,6 +92,10 @@ def test_every_form_reads_its_example():
     (CHAT | {"chat_template_kwargs": [1]}, "chat_template_kwargs must be an object"),
     ({"instruction": "Add.", "output": "4"}, "no column 'chosen', it has 'instruction', 'output'"),
     (REPEATED | {"prompt": "Ben has 5 pens."}, "do not begin with the same messages, one of them the prompt 'Ben"),
+    ({"prompt": "a", "chosen": "b"}, "no column 'rejected'"),
+    (TEXT | {"rejected": 7}, "rejected must be text or a list of messages .*, but is 7"),
+    (TEXT | {"rejected": ["c"]}, "rejected must be text or a list of messages"),
+    ({"chosen": "a", "rejected": [USER, WRONG]}, "must be both text or both lists of messages"),
 ])  # fmt: skip
 def test_a_row_that_would_be_read_wrongly_is_one_sentence(tmp_path, row, message):
     path = tmp_path / "rows.jsonl"

@@ -123,18 +123,6 @@ def test_files_and_saved_data_sets_are_read(tmp_path):
             read_preferences(str(tmp_path / f"{name}.jsonl"))
 
 
-@pytest.mark.parametrize(("row", "message"), [
-    ({"prompt": "a", "chosen": "b"}, "no column 'rejected'"),
-    ({"prompt": "a", "chosen": "b", "rejected": 7}, "rejected must be text or a list of messages .*, but is 7"),
-    ({"prompt": "a", "chosen": "b", "rejected": ["c"]}, "rejected must be text or a list of messages"),
-    ({"prompt": "a"} | IMPLICIT_CHATS[0], "do not begin with the same messages, one of them the prompt 'a'"),
-    ({"chosen": "a", "rejected": IMPLICIT_CHATS[0]["rejected"]}, "must be both text or both lists of messages"),
-])  # fmt: skip
-def test_a_row_in_no_format_is_one_sentence(tokenizer, row, message):
-    with pytest.raises(UserError, match=f"FILE line 7: .*{message}"):
-        import_pairs([("FILE line 7", row)], tokenizer)
-
-
 def test_a_template_that_refuses_is_one_sentence():
     refuse = "{% if messages[-1].content[:2] in ('20', '40') %}{{ raise_exception('no') }}{% endif %}"
     rows = [("FILE line 1", CHATS[0]), ("FILE line 2", IMPLICIT_CHATS[1])]

@@ -24,6 +24,8 @@ from forkpoint.trajectories.rows import Row
 from forkpoint.types import Problem, Progress, Results, UserError, check_texts
 
 UNIT_PATHS = 640  # paths of one unit: enough to keep an engine busy, little to lose
+Asked = tuple[Problem, Case]
+Line = dict[str, object]  # of a sweep's plot: the strategy as given, the values, and the specs that make it up
 
 
 def evaluate(
@@ -49,15 +51,16 @@ def evaluate(
     strategies.
     """
     planned, lines = plan(strategies, sweep, max_tokens=max_tokens, stop=stop_strings(prompt), seed=seed)
-    cases = _cases(engine, problems, prompt, planned)
-    run: dict[str, Any] = {"verb": "eval", "model": engine.name, "task": task, "prompt": prompt, "seed": seed}
-    run["max_tokens"] = max_tokens
+    asked = _asked(engine, problems, prompt, planned)
+    run: dict[str, Any] = {
+        "verb": "eval", "model": engine.name, "task": task, "prompt": prompt, "seed": seed, "max_tokens": max_tokens,
+    }  # fmt: skip
     identity = run | {"engine": dict(engine.settings), "strategies": [s.spec for s in planned], "sweep": sweep}
     if sweep is not None:
         run["sweep"] = {"option": _parse_sweep(sweep)[0], "lines": lines}
 
     def work(journal: Journal) -> Results:
-        _run_units(engine, problems, cases, planned, journal, progress)
+        _run_units(engine, asked, planned, journal, progress)
         if out is not None:
             write_rows(out / SAMPLES, (row for entry in journal for row in entry["samples"]))
         return Results(summarize(run, _tallies(planned, journal)))
@@ -67,20 +70,27 @@ def evaluate(
     return resumed(out, identity | {"problems": fingerprint([asdict(p) for p in problems])}, RESULTS, work)
 
 
-def plan(
-    specs: Sequence[str], sweep: str | None = None, **defaults: Any
-) -> tuple[list[Strategy], list[dict[str, object]]]:
+def plan(specs: Sequence[str], sweep: str | None = None, **defaults: Any) -> tuple[list[Strategy], list[Line]]:
     """The strategies to run and the lines of the sweep's plot; `defaults` are sampling fields that specs leave open.
 
-    Raises UserError as `evaluate` does.
+    A strategy without the sweep's option is run once. Raises UserError as `evaluate` does, and where none has it.
     """
     check_texts("strategies", specs)
     strategies = [parse_strategy(spec) for spec in specs]
-    lines: list[dict[str, object]] = []
+    lines: list[Line] = []
     if not strategies:
         raise UserError("name at least one strategy, for example greedy")
     if sweep is not None:
-        strategies, lines = _expand(strategies, *_parse_sweep(sweep))
+        option, values = _parse_sweep(sweep)
+        variants = [[s.with_option(option, v) for v in values] if s.takes(option) else [s] for s in strategies]
+        lines = [
+            {"strategy": s.spec, "values": [*map(float, values)], "specs": [variant.spec for variant in own]}
+            for s, own in zip(strategies, variants, strict=True)
+            if s.takes(option)
+        ]
+        if not lines:
+            raise UserError(f"no given strategy has the option {option!r} to sweep")
+        strategies = [variant for own in variants for variant in own]
     names = [s.spec for s in strategies]
     if twice := [spec for i, spec in enumerate(names) if spec in names[:i]]:
         raise UserError(f"the strategy {twice[0]} is given twice")
@@ -102,54 +112,28 @@ def _parse_sweep(text: str) -> tuple[str, list[str]]:
     return option.strip(), values
 
 
-def _expand(
-    strategies: Sequence[Strategy], option: str, values: Sequence[str]
-) -> tuple[list[Strategy], list[dict[str, object]]]:
-    """The strategies to run, and the lines of the plot: base strategy, values, and the specs that make it up.
-
-    Strategies without the option are run once, as they are. Raises UserError where none has it.
-    """
-    run: list[Strategy] = []
-    lines: list[dict[str, object]] = []
-    for strategy in strategies:
-        swept = strategy.takes(option)
-        variants = [strategy.with_option(option, value) for value in values] if swept else [strategy]
-        run += variants
-        if swept:
-            specs = [v.spec for v in variants]
-            lines.append({"strategy": strategy.spec, "values": [*map(float, values)], "specs": specs})
-    if not lines:
-        raise UserError(f"no given strategy has the option {option!r} to sweep")
-    return run, lines
-
-
-def _cases(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Sequence[Strategy]) -> list[Case]:
-    """The problems as prompts, all checked before anything is decoded or written."""
+def _asked(engine: Engine, problems: Sequence[Problem], prompt: str, planned: Sequence[Strategy]) -> list[Asked]:
+    """The problems with their prompts, all checked before anything is decoded or written."""
     if not problems:
         raise UserError("there are no problems to evaluate")
     if len({p.id for p in problems}) < len(problems):
         raise UserError("two problems have the same id; each needs its own")
     cases = [Case(p.id, render_prompt(p, prompt, engine.tokenizer), p.kind, p.options, p.question) for p in problems]
     room = max(s.sampling.max_tokens for s in planned)
-    what = "the prompt of {} and a response of {} tokens"
-    check_room(engine, ((what.format(case.id, room), len(case.prompt) + room) for case in cases))
-    return cases
+    what = f"and a response of {room} tokens"
+    check_room(engine, ((f"the prompt of {case.id} {what}", len(case.prompt) + room) for case in cases))
+    return list(zip(problems, cases, strict=True))
 
 
 def _run_units(
-    engine: Engine,
-    problems: Sequence[Problem],
-    cases: Sequence[Case],
-    strategies: Sequence[Strategy],
-    journal: Journal,
-    progress: Progress | None,
+    engine: Engine, asked: Sequence[Asked], strategies: Sequence[Strategy], journal: Journal, progress: Progress | None
 ) -> None:
     """Do and journal every unit that is not in the journal yet."""
-    n = len(problems)
+    n = len(asked)
     sizes = [max(1, UNIT_PATHS // strategy.n_paths()) for strategy in strategies]
     units = [(s, slice(start, start + size)) for s, size in enumerate(sizes) for start in range(0, n, size)]
     finished = {tuple(entry["unit"]) for entry in journal}
-    todo = [(strategies[s], problems[part], cases[part]) for s, part in units if (s, part.start) not in finished]
+    todo = [(strategies[s], asked[part]) for s, part in units if (s, part.start) not in finished]
     tokens, started = 0, time.monotonic()
     results = engine.map(_solve_unit, todo)
     for s, part in units:
@@ -162,12 +146,11 @@ def _run_units(
             progress(strategies[s].spec, s * n + min(part.stop, n), n * len(strategies), tokens)
 
 
-def _solve_unit(engine: Engine, unit: tuple[Strategy, Sequence[Problem], Sequence[Case]]) -> list[Row]:
+def _solve_unit(engine: Engine, unit: tuple[Strategy, Sequence[Asked]]) -> list[Row]:
     """The rows of samples.jsonl of one strategy on a few problems."""
-    strategy, problems, cases = unit
-    outcomes = strategy.solve(engine, cases)
-    triples = zip(problems, cases, outcomes, strict=True)
-    return [sample_row(problem, case.prompt, strategy, outcome) for problem, case, outcome in triples]
+    strategy, asked = unit
+    outcomes = strategy.solve(engine, [case for _, case in asked])
+    return [sample_row(*one, strategy, outcome) for one, outcome in zip(asked, outcomes, strict=True)]
 
 
 def _tallies(strategies: Sequence[Strategy], journal: Journal) -> list[StrategyTally]:

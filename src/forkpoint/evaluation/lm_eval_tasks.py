@@ -12,15 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forkpoint.engines import Engine
 from forkpoint.files import JOURNAL, Journal, claimed, fingerprint, read_json, to_json, write_whole
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.types import AnswerKind, Results, UserError, check_texts
-
-if TYPE_CHECKING:
-    from forkpoint.types import Progress
+from forkpoint.types import AnswerKind, Progress, Results, UserError, check_texts
 
 RESULTS = "results.json"  # of all strategies, and in each one's directory lm-eval's own
 TEST, SHOTS = "test", "train"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -16,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from forkpoint import __version__
 from forkpoint.engines.local.scoring import logits_at, rows_that_fit
 from forkpoint.engines.local.transformers_engine import TransformersEngine
-from forkpoint.files import claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import Journal, fingerprint, resumed, write_whole
 from forkpoint.sampling import analysis
 from forkpoint.text import pieces
-from forkpoint.types import Completion, Progress, Request, Results, Sampling, TokenIds, UserError, check_texts
+from forkpoint.types import Completion, Progress, Request, Sampling, TokenIds, UserError, check_texts
 
 SUMMARY = "summary.json"
 HISTOGRAM, SORTED, KEPT, DISTANCE = "histogram.csv", "sorted.csv", "kept.csv", "distance.csv"
@@ -48,12 +47,12 @@ class LogitsConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """A response of n tokens: `columns` of their probabilities and of `RowStatistics`, and kept-set sizes."""
+    """A response of n tokens: their rows of distance.csv, and how many tokens each sampler keeps in their place."""
 
     name: str
     prompt: TokenIds
     completion: Completion
-    columns: dict[str, Float64[np.ndarray, " n"]]
+    rows: Table
     sizes: Int64[np.ndarray, "s t n"]
 
 
@@ -84,18 +83,17 @@ def study_logits(
     check_texts("positions", study.positions)
     run = {"verb": "logits", "model": engine.name, "task": task, **asdict(study), "version": __version__}
     prompted = fingerprint([[name, *prompt] for name, prompt in prompts.items()])
-    config = run | {"engine": dict(engine.settings), "prompts": prompted}
-    with claimed(out, config):
-        if not (out / SUMMARY).exists():
-            work = _LogitRun(engine, study)
-            responses = work.respond(prompts, progress)
-            chosen = _resolve(study.positions, responses[0])
-            tables = work.tables(responses, list(chosen))
-            for name, table in tables.items():
-                write_whole(out / name, _csv(table))
-            summary = run | {"vocabulary": engine.vocab_size} | work.summary(responses, chosen, tables[DISTANCE])
-            write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-    return Results(read_json(out / SUMMARY))
+
+    def work(_: Journal) -> dict[str, Any]:
+        stages = _LogitRun(engine, study)
+        responses = stages.respond(prompts, progress)
+        chosen = _resolve(study.positions, responses[0])
+        tables = stages.tables(responses, list(chosen))
+        for name, table in tables.items():
+            write_whole(out / name, _csv(table))
+        return run | {"vocabulary": engine.vocab_size} | stages.summary(responses, chosen)
+
+    return resumed(out, run | {"engine": dict(engine.settings), "prompts": prompted}, SUMMARY, work)
 
 
 def read_table(path: Path) -> Table:
@@ -118,8 +116,8 @@ def _csv(table: Table) -> str:
 
 def _resolve(names: Sequence[str], response: _Response) -> dict[int, list[str]]:
     """The positions of these names or numbers, in order, each with the names that it goes by."""
-    entropy = response.columns["entropy"]
-    named = {"first": 0, "uncertain": int(entropy.argmax()), "certain": int(entropy.argmin())}
+    entropy = [row["entropy"] for row in response.rows]
+    named = {"first": 0, "uncertain": int(np.argmax(entropy)), "certain": int(np.argmin(entropy))}
     positions: dict[int, list[str]] = {}
     for name in names:
         position = named[name] if name in named else int(name)
@@ -151,24 +149,24 @@ class _LogitRun:
         for name, prompt in prompts.items():
             responses.append(self._analysed(name, prompt, done[f"{name}/0"]))
             if progress:
-                tokens = sum(len(r.completion.token_ids) for r in responses)
-                progress("analysed responses", len(responses), len(prompts), tokens)
+                progress("analysed responses", len(responses), len(prompts), sum(len(r.rows) for r in responses))
         return responses
 
     def _analysed(self, name: str, prompt: TokenIds, completion: Completion) -> _Response:
         tokens = completion.token_ids
-        columns: dict[str, list[np.ndarray]] = defaultdict(list)
-        sizes = []
-        for rows, logits in self._logits(prompt, tokens, range(len(tokens))):
-            taken = torch.tensor([tokens[i] for i in rows], device=logits.device)
+        texts, sizes = self._texts(tokens), []
+        rows: Table = []
+        for positions, logits in self._logits(prompt, tokens, range(len(tokens))):
+            taken = torch.tensor([tokens[i] for i in positions], device=logits.device)
             probability = torch.log_softmax(logits.double(), -1).gather(-1, taken[:, None]).exp().squeeze(-1)
-            columns["probability"].append(probability.cpu().numpy())
-            statistics = analysis.row_statistics(logits)
-            for column in analysis.RowStatistics.__slots__:
-                columns[column].append(getattr(statistics, column))
+            columns = {"probability": probability.cpu().numpy(), **asdict(analysis.row_statistics(logits))}
+            rows += [
+                {"problem_id": name, "position": i, "token_id": tokens[i], "token": texts[i]}
+                | {column: float(values[at]) for column, values in columns.items()}
+                for at, i in enumerate(positions)
+            ]
             sizes.append(analysis.kept_sizes(logits, list(self.samplers.values()), self.study.temperatures))
-        whole = {column: np.concatenate(parts) for column, parts in columns.items()}
-        return _Response(name, prompt, completion, whole, np.concatenate(sizes, -1))
+        return _Response(name, prompt, completion, rows, np.concatenate(sizes, -1))
 
     @torch.inference_mode()
     def _logits(
@@ -188,32 +186,27 @@ class _LogitRun:
     def tables(self, responses: Sequence[_Response], positions: Sequence[int]) -> dict[str, Table]:
         """The run's tables by file name: of the positions of the first response, and of all responses."""
         first = responses[0]
-        rows = [
-            (position, row)
-            for part, block in self._logits(first.prompt, first.completion.token_ids, positions)
-            for position, row in zip(part, block, strict=True)
-        ]
+        histogram: Table = []
+        ordered: Table = []
+        for part, block in self._logits(first.prompt, first.completion.token_ids, positions):
+            for position, row in zip(part, block, strict=True):
+                counts, edges = analysis.histogram(row)
+                histogram += [
+                    {"position": position, "low": low, "high": high, "count": count}
+                    for (low, high), count in zip(pairwise(edges.tolist()), counts.tolist(), strict=True)
+                ]
+                ordered += self._sorted(first, position, row)
         sizes = np.concatenate([r.sizes for r in responses], -1)
-        return {
-            HISTOGRAM: [line for position, row in rows for line in _histogram(position, row)],
-            SORTED: [line for position, row in rows for line in self._sorted(first, position, row)],
-            KEPT: [
-                {
-                    "sampler": spec, "temperature": temperature, "mean": float(n.mean()), "median": float(np.median(n)),
-                    "least": int(n.min()), "most": int(n.max()), "positions": len(n),
-                }
-                for spec, of_sampler in zip(self.samplers, sizes, strict=True)
-                for temperature, n in zip(self.study.temperatures, of_sampler, strict=True)
-            ],
-            DISTANCE: [
-                {"problem_id": r.name, "position": i, "token_id": token, "token": text}
-                | {name: float(column[i]) for name, column in r.columns.items()}
-                for r in responses
-                for i, (token, text) in enumerate(
-                    zip(r.completion.token_ids, self._texts(r.completion.token_ids), strict=True)
-                )
-            ],
-        }  # fmt: skip
+        kept = [
+            {
+                "sampler": spec, "temperature": temperature, "mean": float(n.mean()), "median": float(np.median(n)),
+                "least": int(n.min()), "most": int(n.max()), "positions": len(n),
+            }
+            for spec, of_sampler in zip(self.samplers, sizes, strict=True)
+            for temperature, n in zip(self.study.temperatures, of_sampler, strict=True)
+        ]  # fmt: skip
+        distance = [row for response in responses for row in response.rows]
+        return {HISTOGRAM: histogram, SORTED: ordered, KEPT: kept, DISTANCE: distance}
 
     def _sorted(self, response: _Response, position: int, row: Tensor) -> Table:
         """The most probable tokens; a column a sampler says which of them it keeps at temperature 1 (1) or not (0)."""
@@ -236,35 +229,20 @@ class _LogitRun:
         names = (str(tokenizer.convert_ids_to_tokens(token) or f"#{token}") for token in tokens)
         return [text or name for text, name in zip(pieces(tokenizer, tokens), names, strict=True)]
 
-    def summary(
-        self, responses: Sequence[_Response], chosen: Mapping[int, list[str]], distances: Table
-    ) -> dict[str, Any]:
+    def summary(self, responses: Sequence[_Response], chosen: Mapping[int, list[str]]) -> dict[str, Any]:
         """Of each response its text and distances, of each chosen position of the first what is kept."""
-        sizes = responses[0].sizes.tolist()
+        described = []
+        for r in responses:
+            distances = [row["distance"] for row in r.rows]
+            described.append({
+                "problem_id": r.name, "tokens": len(r.rows), "text": r.completion.text,
+                "finish_reason": r.completion.finish_reason,
+                "distance": {"mean": float(np.mean(distances)), "least": min(distances), "most": max(distances)},
+            })  # fmt: skip
         temperatures = [f"{t:g}" for t in self.study.temperatures]
-
-        def kept(position: int) -> dict[str, dict[str, int]]:
-            return {
-                spec: {t: n[position] for t, n in zip(temperatures, of_sampler, strict=True)}
-                for spec, of_sampler in zip(self.samplers, sizes, strict=True)
-            }
-
-        return {
-            "responses": [
-                {
-                    "problem_id": r.name, "tokens": len(r.completion.token_ids), "text": r.completion.text,
-                    "finish_reason": r.completion.finish_reason,
-                    "distance": {"mean": float(d.mean()), "least": float(d.min()), "most": float(d.max())},
-                }
-                for r in responses for d in [r.columns["distance"]]
-            ],
-            "chosen": [distances[p] | {"named": names, "kept": kept(p)} for p, names in chosen.items()],
-        }  # fmt: skip
-
-
-def _histogram(position: int, row: Tensor) -> Table:
-    counts, edges = analysis.histogram(row)
-    return [
-        {"position": position, "low": low, "high": high, "count": count}
-        for (low, high), count in zip(pairwise(edges.tolist()), counts.tolist(), strict=True)
-    ]
+        shown = []
+        for position, names in chosen.items():
+            sizes = responses[0].sizes[:, :, position].tolist()
+            kept = {spec: dict(zip(temperatures, n, strict=True)) for spec, n in zip(self.samplers, sizes, strict=True)}
+            shown.append(responses[0].rows[position] | {"named": names, "kept": kept})
+        return {"responses": described, "chosen": shown}

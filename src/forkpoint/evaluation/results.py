@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from forkpoint.decoding.outcome import Outcome
+from forkpoint.decoding.outcome import Case, Outcome
 from forkpoint.decoding.strategies import Strategy
 from forkpoint.evaluation.statistics import holm, minimum_detectable_difference, paired_difference
 from forkpoint.proportions import pass_at_k, pass_at_k_interval
 from forkpoint.tasks import grade_span
 from forkpoint.trajectories.rows import Row
-from forkpoint.types import Problem, TokenIds
+from forkpoint.types import Problem
 
 
-def sample_row(problem: Problem, prompt: TokenIds, strategy: Strategy, outcome: Outcome) -> Row:
+def sample_row(problem: Problem, case: Case, strategy: Strategy, outcome: Outcome) -> Row:
     """Everything about one problem under one strategy, as plain JSON values.
 
         {"problem_id": "lab/test/0/0", "strategy": "greedy", "question": "Tom has …", "gold": "18", "prompt_ids": [34],
@@ -58,7 +58,7 @@ def sample_row(problem: Problem, prompt: TokenIds, strategy: Strategy, outcome: 
         "strategy": strategy.spec,
         "question": problem.question,
         "gold": problem.answer,
-        "prompt_ids": list(prompt),
+        "prompt_ids": list(case.prompt),
         "response": outcome.response,
         "answer": grade.extracted,
         "correct": grade.correct,
@@ -119,8 +119,8 @@ def differences(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> lis
 def pairs_of(specs: Sequence[str], lines: Sequence[Mapping[str, Any]] = ()) -> list[tuple[str, str]]:
     """Which strategies are compared, as (a, b): each with the first one.
 
-    In a sweep, whose `lines` these are, it is line by line: each line with the first at the same value. A strategy
-    without the option is the same at every value. A line that is alone has its values compared with its first.
+    In a sweep, of these `lines`, each line with the first at the same value; a strategy without the option is the same
+    at every value, and a line that is alone has its values compared with its first.
     """
     if not lines:
         return [(specs[0], spec) for spec in specs[1:]]

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float
 
-from forkpoint.proportions import Interval, normal_quantile
+from forkpoint.proportions import Interval, normal_quantile, root
 
 _BOOTSTRAP_BLOCK = 2**22  # resampled problems held in memory at a time
 _MOST_VOTES = 1000  # C(1000, 500) still fits a float64
-_BISECTIONS = 60  # from [-1, 1] down to the resolution of float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +119,7 @@ def minimum_detectable_difference(
         share = max(disagreement, d)
         return math.sqrt(n) * d - z * math.sqrt(share) - z_power * math.sqrt(max(0.0, share - d * d))
 
-    return 1.0 if excess(1.0) < 0 else _root(excess, 0.0, 1.0)
-
-
-def _root(function: Callable[[float], float], negative: float, positive: float) -> float:
-    """Where `function` changes sign, from not positive at `negative` to not negative at `positive`."""
-    for _ in range(_BISECTIONS):
-        middle = (negative + positive) / 2
-        if function(middle) < 0:
-            negative = middle
-        else:
-            positive = middle
-    return (negative + positive) / 2
+    return 1.0 if excess(1.0) < 0 else root(excess, 0.0, 1.0)
 
 
 def _tango(b: int, c: int, n: int) -> Interval:
@@ -150,8 +138,8 @@ def _tango(b: int, c: int, n: int) -> Interval:
         return distance / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, distance)
 
     difference = (b - c) / n
-    low = -1.0 if difference == -1 else _root(lambda d: z - statistic(d), -1.0, difference)
-    high = 1.0 if difference == 1 else _root(lambda d: -z - statistic(d), difference, 1.0)
+    low = -1.0 if difference == -1 else root(lambda d: z - statistic(d), -1.0, difference)
+    high = 1.0 if difference == 1 else root(lambda d: -z - statistic(d), difference, 1.0)
     return low, high
 
 

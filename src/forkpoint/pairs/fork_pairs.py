@@ -75,31 +75,29 @@ def choose_fork_pairs(trajectories: Sequence[Forked], tokenizer: Any, *, any_alt
     Likelier: a better token that the model writes less often is as a rule a second error that makes up for an earlier
     one. With `any_alternative` such tokens are taken too.
     """
-    prior = beta_prior([(one.correct, one.n) for trajectory in trajectories for one in trajectory.alternatives])
+    tried = [(trajectory, one) for trajectory in trajectories for one in trajectory.alternatives]
+    prior = beta_prior([(one.correct, one.n) for _, one in tried])
     pairs: list[tuple[str, Pair]] = []
     dropped = dict.fromkeys(REASONS, 0)
     forks: list[tuple[str, int]] = []
-    for trajectory in trajectories:
-        for one in trajectory.alternatives:
-            gain, reason = _gain(trajectory, one, prior)
-            if not reason and not (one.likelier or any_alternative):
-                reason = "less_likely"
-            if reason:
-                dropped[reason] += 1
-                continue
-            d = one.position
-            pair = make_pair(
-                f"{trajectory.id}/{d}/{one.token_id}", trajectory.prompt_ids + trajectory.token_ids[:d],
-                (one.token_id,), (trajectory.token_ids[d],), tokenizer, weight=round(gain, 6),
-            )  # fmt: skip
-            pairs.append((trajectory.problem_id, pair))
-            forks.append((trajectory.id, d))
+    for trajectory, one in tried:
+        gain, reason = _gain(trajectory, one, prior)
+        if not reason and not (one.likelier or any_alternative):
+            reason = "less_likely"
+        if reason:
+            dropped[reason] += 1
+            continue
+        d = one.position
+        ids = trajectory.prompt_ids + trajectory.token_ids[:d], (one.token_id,), (trajectory.token_ids[d],)
+        pair = make_pair(f"{trajectory.id}/{d}/{one.token_id}", *ids, tokenizer, weight=round(gain, 6))
+        pairs.append((trajectory.problem_id, pair))
+        forks.append((trajectory.id, d))
     counts = {
         "trajectories": len(trajectories),
         "trajectories_with_pairs": len({name for name, _ in forks}),
-        "positions": sum(len({one.position for one in t.alternatives}) for t in trajectories),
+        "positions": len({(trajectory.id, one.position) for trajectory, one in tried}),
         "positions_with_pairs": len(set(forks)),
-        "alternatives": sum(len(t.alternatives) for t in trajectories),
+        "alternatives": len(tried),
         "pairs": len(pairs),
     }
     return ForkPairs(pairs, counts, dropped)

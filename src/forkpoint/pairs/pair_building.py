@@ -16,16 +16,16 @@ import numpy as np
 from forkpoint import __version__
 from forkpoint.engines import Engine
 from forkpoint.engines.loading import Vocabulary
-from forkpoint.files import JOURNAL, SAMPLES, SUMMARY, Journal, claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import SAMPLES, SUMMARY, Journal, fingerprint, resumed, to_json, write_rows
 from forkpoint.pairs.fork_pairs import Forked, choose_fork_pairs
 from forkpoint.pairs.pair import Pair
 from forkpoint.pairs.pair_choice import choose_pairs
-from forkpoint.pairs.pair_files import PAIRS, make_pair, pair_row, token_texts
+from forkpoint.pairs.pair_files import PAIRS, TEXTS, make_pair, pair_row, token_texts
 from forkpoint.pairs.pair_sources import Weights
 from forkpoint.pairs.trl_files import Rows, import_pairs
 from forkpoint.trajectories.rows import check_prompts, identities
 from forkpoint.trajectories.units import Units
-from forkpoint.types import Problem, Progress, Results, Sampling, Trajectory, UserError
+from forkpoint.types import Problem, Progress, Sampling, Trajectory, UserError
 
 Made = tuple[Sequence[tuple[str | None, Pair]], dict[str, Any]]  # pairs, each with its problem's id, and their counts
 
@@ -72,7 +72,7 @@ def pair_responses(
         if drawn is None:
             assert not isinstance(engine, Vocabulary)
             rows, drawn = units.sampled(engine, problems, settings.sampling, n=settings.n, prompt=settings.prompt)
-            write_whole(out / SAMPLES, (to_json(row) + "\n" for row in rows))
+            write_rows(out / SAMPLES, rows)
         return _chosen(engine, drawn, settings.sampling.seed, weights)
 
     return _written(out, engine, "samples", {"task": task} | drawing, identity, make, progress)
@@ -152,10 +152,8 @@ def _chosen(model: Engine | Vocabulary, samples: Sequence[Trajectory], seed: int
     for chosen, rejected in choice.pairs:
         own = None if weights is None else weights.get((rejected.prompt_ids, rejected.token_ids))
         if weights is None or own is not None:
-            pair = make_pair(
-                f"{chosen.id} > {rejected.id}", chosen.prompt_ids, chosen.token_ids, rejected.token_ids,
-                model.tokenizer, rejected_weights=own,
-            )  # fmt: skip
+            ids = chosen.prompt_ids, chosen.token_ids, rejected.token_ids
+            pair = make_pair(f"{chosen.id} > {rejected.id}", *ids, model.tokenizer, rejected_weights=own)
             pairs.append((chosen.problem.id, pair))
     if not pairs:
         raise UserError(
@@ -190,31 +188,29 @@ def _written(
 ) -> dict[str, Any]:
     """pairs.jsonl and summary.json of a run that may have been begun, or finished, before."""
     run = {"verb": "pairs", "model": model.name, "source": source, "version": __version__} | settings
-    with claimed(out, run | identity):
-        if not (out / SUMMARY).exists():
-            pairs, account = make(Units(Journal(out / JOURNAL), progress))
-            rows = (pair_row(pair, problem) | token_texts(pair, model.tokenizer) for problem, pair in pairs)
-            write_whole(out / PAIRS, (to_json(row) + "\n" for row in rows))
-            summary = run | account | describe([pair for _, pair in pairs])
-            write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-        (out / JOURNAL).unlink(missing_ok=True)
-    return Results(read_json(out / SUMMARY))
+
+    def work(journal: Journal) -> dict[str, Any]:
+        pairs, account = make(Units(journal, progress))
+        rows = (pair_row(pair, problem) | token_texts(pair, model.tokenizer) for problem, pair in pairs)
+        write_rows(out / PAIRS, rows)
+        return run | account | _described([pair for _, pair in pairs])
+
+    return resumed(out, run | identity, SUMMARY, work)
 
 
-def describe(pairs: Sequence[Pair]) -> dict[str, Any]:
+def _described(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Lengths in tokens and weights of pairs; `rejected_weights` is null where no pair has any."""
 
-    def mean(values: Any) -> float:
-        return round(float(np.mean(values)), 6)
+    def mean(values: Any, digits: int = 6) -> float:
+        return round(float(np.mean(values)), digits)
 
-    lengths = {part: [len(getattr(pair, f"{part}_ids")) for pair in pairs] for part in ("prompt", "chosen", "rejected")}
-    tokens = np.array([weight for pair in pairs for weight in pair.rejected_weights or ()])
+    lengths = {part: [len(getattr(pair, f"{part}_ids")) for pair in pairs] for part in TEXTS}
+    rejected = np.array([weight for pair in pairs for weight in pair.rejected_weights or ()])
     weights = [pair.weight for pair in pairs]
-    rejected = (
-        {"tokens": len(tokens), "mean": mean(tokens), "share_above_half": mean(tokens > 0.5)} if len(tokens) else None
-    )
     return {
-        "tokens": {part: {"mean": round(float(np.mean(n)), 2), "most": max(n)} for part, n in lengths.items()},
-        "rejected_weights": rejected,
+        "tokens": {part: {"mean": mean(n, 2), "most": max(n)} for part, n in lengths.items()},
+        "rejected_weights": None if not len(rejected) else {
+            "tokens": len(rejected), "mean": mean(rejected), "share_above_half": mean(rejected > 0.5),
+        },
         "weight": {"mean": mean(weights), "least": round(min(weights), 6), "most": round(max(weights), 6)},
-    }
+    }  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,9 @@ def make_pair(
     chosen_weights: tuple[float, ...] | None = None,
 ) -> Pair:
     """A pair of token ids, with the text that they spell."""
-    prompt, chosen, rejected = spelled(tokenizer, prompt_ids, chosen_ids, rejected_ids)
-    return Pair(
-        name, prompt_ids, chosen_ids, rejected_ids, prompt, chosen, rejected, rejected_weights, weight, chosen_weights
-    )
+    ids = prompt_ids, chosen_ids, rejected_ids
+    prompt, chosen, rejected = spelled(tokenizer, *ids)
+    return Pair(name, *ids, prompt, chosen, rejected, rejected_weights, weight, chosen_weights)
 
 
 def spelled(tokenizer: Any, prompt_ids: TokenIds, *responses: TokenIds) -> tuple[str, ...]:
@@ -68,9 +68,9 @@ def before_end(tokenizer: Any, ids: TokenIds) -> TokenIds:
 
 def pair_row(pair: Pair, problem_id: str | None = None) -> Row:
     """A pair as a line of pairs.jsonl; `problem_id` where the problem is known."""
-    values = {name: problem_id if name == "problem_id" else getattr(pair, name) for name in COLUMNS}
-    row = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return row if pair.chosen_weights is None else row | {"chosen_weights": list(pair.chosen_weights)}
+    columns = COLUMNS if pair.chosen_weights is None else (*COLUMNS, "chosen_weights")
+    values = {name: problem_id if name == "problem_id" else getattr(pair, name) for name in columns}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def token_texts(pair: Pair, tokenizer: Any) -> Row:
@@ -97,7 +97,7 @@ def pair_of(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int,
     if not row.keys() & set(IDS) and row.keys() >= {"chosen", "rejected"}:
         raise UserError(f"{where}: the pair has text but no token ids; make them with forkpoint pairs --trl FILE")
     prompt, chosen, rejected = (ids_of(row, key, vocab_size, where, model="the model", what="pairs") for key in IDS)
-    weights = {
+    weights: dict[str, Any] = {
         name: shares(row[name], len(ids), name, where)
         for name, ids in (("chosen_weights", chosen), ("rejected_weights", rejected))
         if row.get(name) is not None
@@ -106,14 +106,10 @@ def pair_of(row: Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int,
     if not is_number(weight) or not 0 <= weight <= sys.float_info.max:
         raise UserError(f"{where}: weight must be a number of at least 0, but is {shortened(weight)}")
     name = text(row, "id", where) if "id" in row else place
-    pair = make_pair(
-        name, prompt, chosen, rejected, tokenizer, rejected_weights=weights.get("rejected_weights"),
-        weight=float(weight), chosen_weights=weights.get("chosen_weights"),
-    )  # fmt: skip
+    pair = replace(make_pair(name, prompt, chosen, rejected, tokenizer, weight=float(weight)), **weights)
     for key in TEXTS:
         if row.get(key) is not None and row[key] != getattr(pair, key):
-            what = (
-                f"is {shortened(row[key])} there, but its token ids spell {shortened(getattr(pair, key))} for the model"
-            )
+            there, here = shortened(row[key]), shortened(getattr(pair, key))
+            what = f"is {there} there, but its token ids spell {here} for the model"
             raise UserError(f"{where}: {key} {what}; the pairs come from another tokenizer")
     return pair

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
-from forkpoint.jsonl import column, shortened
+from forkpoint.jsonl import Row, column, shortened
 from forkpoint.types import UserError
 
-Row = Mapping[str, Any]
 Message = dict[str, Any]
 Part = str | list[Message]  # a text, or messages with role and content
 ANSWERS = {"chosen": "4", "rejected": "5"}

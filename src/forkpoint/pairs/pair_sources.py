@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from forkpoint.engines import Engine
 from forkpoint.engines.loading import Vocabulary
 from forkpoint.files import CRITICAL, SCORES
-from forkpoint.jsonl import column, is_number, list_of, shares, shortened, text
+from forkpoint.jsonl import Row, column, is_number, list_of, shares, shortened, text
 from forkpoint.pairs.fork_pairs import EvaluatedToken, Forked
 from forkpoint.tasks.data_sets import each_once, read_rows
 from forkpoint.trajectories.rows import check_spelling, ids_of
@@ -19,7 +19,6 @@ from forkpoint.types import TokenIds, UserError
 from forkpoint.weights.rules import contrast
 
 MOST_ROLLOUTS = 10**6  # of one alternative
-Row = Mapping[str, Any]
 Weights = dict[tuple[TokenIds, TokenIds], tuple[float, ...]]
 
 
@@ -77,10 +76,9 @@ def _forked(row: Row, model: Engine | Vocabulary, where: str) -> Forked:
         if (one.position, one.token_id) in alternatives:
             raise UserError(f"{where}: token {one.token_id} at position {one.position} is there twice")
         alternatives[one.position, one.token_id] = one
-    return Forked(
-        text(row, "id", where), text(row, "problem_id", where), prompt, ids, tuple(success),
-        tuple(ends and (ends[0], ends[1]) for ends in intervals), tuple(alternatives.values()),
-    )  # fmt: skip
+    names = text(row, "id", where), text(row, "problem_id", where)
+    curve = tuple(success), tuple(ends and (ends[0], ends[1]) for ends in intervals)
+    return Forked(*names, prompt, ids, *curve, tuple(alternatives.values()))
 
 
 def _curve(row: Row, key: str, length: int, what: str, fits: Callable[[Any], bool], where: str) -> list[Any]:

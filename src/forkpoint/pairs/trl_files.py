@@ -5,23 +5,23 @@ Formats of TRL: https://huggingface.co/docs/trl/dataset_formats. TRL itself is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from forkpoint.engines.loading import first_line
+from forkpoint.jsonl import Row
 from forkpoint.pairs.pair import Pair
 from forkpoint.pairs.pair_files import before_end, make_pair
 from forkpoint.pairs.pair_forms import ALWAYS, FORMS, PairRow, Part, is_blank, read_pair, shared, with_prompt
 from forkpoint.tasks.data_sets import read_source
-from forkpoint.types import TokenIds, UserError
+from forkpoint.types import Progress, TokenIds, UserError
 
 READ = {*ALWAYS, "output", *FORMS}  # columns that make a difference
 REASONS = ("same_response", "no_prompt", "empty_response")
 REPORTED_EVERY = 100  # rows
-Row = Mapping[str, Any]
 Rows = Sequence[tuple[str, Row]]
 
 
@@ -77,15 +77,14 @@ def _noted(bad: list[str] | None) -> Iterator[None]:
 def import_pairs(
     rows: Rows,
     tokenizer: Any,
-    progress: Callable[[str, int, int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
     without_end: bool = False,
     bad: list[str] | None = None,
 ) -> Imported:
-    """The rows as pairs of token ids, without weights; `progress` hears what is done, of how many, and the tokens.
+    """The rows as pairs of token ids; `without_end`: their responses are parts of texts, and do not end here.
 
-    `without_end`: responses are parts of texts, and do not end here. Raises UserError with its place for a row that
-    cannot be tokenised; with `bad` it is left out, and what is wrong with it appended there.
+    Raises UserError with its place for a row that cannot be tokenised; `bad` is as in `read_preferences`.
     """
     pairs: list[Pair] = []
     dropped = dict.fromkeys(REASONS, 0)
