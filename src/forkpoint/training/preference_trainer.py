@@ -137,10 +137,11 @@ class PreferenceTrainer(StepTrainer):
                 ref_hidden = predicting(frozen, inputs)
             logprobs, kl, reference = token_logprobs_and_kl(hidden, head, targets, ref_hidden, self.ref_head)
             return pair_sums(logprobs, reference, kl, inputs)
-        reference = inputs.get("ref_logprobs")
-        if reference is None:
+        if self.online:
             with self._reference(policy) as frozen:
                 reference = logprobs_of(frozen, self.ref_head, inputs)
+        else:
+            reference = inputs["ref_logprobs"]
         logprobs = token_logprobs(hidden, head, targets)
         return pair_sums(logprobs, reference, torch.zeros_like(logprobs), inputs)
 

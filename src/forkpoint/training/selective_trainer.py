@@ -229,7 +229,7 @@ class SelectiveTrainer(StepTrainer):
 
     def _document_shares(self) -> dict[str, float]:
         """How the share of selected tokens differs between documents."""
-        seen, kept = (sum(gather_object([counts]), Counter()) for counts in (self.seen, self.kept))
+        seen, kept = (sum(gather_object([counts]), Counter[int]()) for counts in (self.seen, self.kept))
         if not seen:
             return {}
         shares = np.array([kept[document] / size for document, size in seen.items()])
