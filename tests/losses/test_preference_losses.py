@@ -12,23 +12,31 @@ from forkpoint.losses.language_modeling import weighted_nll
 from forkpoint.losses.methods import METHODS, PAPERS, objective
 from forkpoint.types import UserError
 
-W, L = torch.tensor([0.5, -1.0]), torch.tensor([-0.5, 2.0])
+RATIO = torch.tensor([[0.5, -1.0], [-0.5, 2.0]])  # of two pairs: the chosen responses, the rejected ones
 
 
 def softplus(x):
     return math.log1p(math.exp(x))
 
 
+def loss(method, beta, alpha=None, **sums):
+    """The losses of two pairs; a sum that is not given is 0."""
+    zero = torch.zeros(2, 2)
+    known = dict.fromkeys(("ratio", "weighted", "logprob", "length", "kl"), zero) | sums
+    return losses.LOSSES[method](losses.PairSums(**known), objective(method, beta, alpha))
+
+
 def test_values():
-    assert losses.dpo(W, L, 0.1).tolist() == pytest.approx([softplus(-0.1), softplus(0.3)])
-    assert losses.rpo(W, L, torch.tensor([-2.0, -1.0]), 0.1, 0.5).tolist() == pytest.approx(
+    kl = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+    means = {"logprob": torch.tensor([[-6.0, -2.0], [9.0, 9.0]]), "length": torch.tensor([[3.0, 2.0], [7.0, 7.0]])}
+    for method in ("dpo", "fork-dpo"):
+        assert loss(method, 0.1, ratio=RATIO).tolist() == pytest.approx([softplus(-0.1), softplus(0.3)])
+    assert loss("rpo", 0.1, 0.5, ratio=RATIO, **means).tolist() == pytest.approx(
         [softplus(-0.1) + 1.0, softplus(0.3) + 0.5]
     )
-    kw, kl = torch.tensor([1.0, 0.0]), torch.tensor([3.0, 0.0])
-    assert losses.tdpo1(W, L, kw, kl, 0.1).tolist() == pytest.approx([softplus(-0.1 * (1 - 2)), softplus(0.3)])
-    assert losses.tdpo2(W, L, kw, kl, 0.1, 0.5).tolist() == pytest.approx([softplus(-0.1 * (1 - 1)), softplus(0.3)])
-    assert losses.critical_dpo(W, L, 1.0).tolist() == pytest.approx([softplus(-1.0), softplus(3.0)])
-    assert losses.fork_dpo(W, L, torch.tensor([0.5, 0.0]), 1.0).tolist() == pytest.approx([0.5 * softplus(-1.0), 0.0])
+    assert loss("tdpo1", 0.1, ratio=RATIO, kl=kl).tolist() == pytest.approx([softplus(0.1), softplus(0.3)])
+    assert loss("tdpo2", 0.1, 0.5, ratio=RATIO, kl=kl).tolist() == pytest.approx([softplus(0.0), softplus(0.3)])
+    assert loss("critical-dpo", 1.0, weighted=RATIO).tolist() == pytest.approx([softplus(-1.0), softplus(3.0)])
 
 
 def test_language_modeling_over_weighted_tokens():
@@ -45,18 +53,14 @@ def test_every_method_has_its_loss_and_paper():
 
 
 def test_tdpo2_has_no_gradient_through_the_chosen_kl():
-    kw, kl = torch.tensor([1.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
-    losses.tdpo2(W[:1], L[:1], kw, kl, 0.1, 0.5).sum().backward()
-    assert kw.grad is None
-    assert kl.grad is not None
-    losses.tdpo1(W[:1], L[:1], kw, kl.detach(), 0.1).sum().backward()
-    assert float(kw.grad) < 0
+    for method, signs in (("tdpo2", [0, 1]), ("tdpo1", [-1, 1])):
+        kl = torch.tensor([[1.0, 0.0], [3.0, 0.0]], requires_grad=True)
+        loss(method, 0.1, ratio=RATIO, kl=kl).sum().backward()
+        assert kl.grad.sign().T.tolist() == [signs, signs]
 
 
 def test_a_certain_loss_does_not_overflow():
-    huge = torch.tensor([1e4])
-    assert losses.dpo(-huge, huge, 1.0).tolist() == [2e4]
-    assert losses.dpo(huge, -huge, 1.0).tolist() == [0.0]
+    assert loss("dpo", 1.0, ratio=torch.tensor([[-1e4, 1e4], [1e4, -1e4]])).tolist() == [2e4, 0.0]
 
 
 def test_constants_are_the_papers_unless_given():

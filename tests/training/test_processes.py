@@ -26,7 +26,7 @@ from forkpoint.files import to_json
 from forkpoint.lab import MODEL_DIR
 from forkpoint.pairs.pair import Pair
 from forkpoint.pairs.pair_files import pair_row
-from forkpoint.training.sft import response_rows, sft_trainer
+from forkpoint.training.sft import response_row, sft_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -157,7 +157,7 @@ def test_rows_of_similar_length_are_found_within_the_steps_of_all_processes(lab,
         train_sampling_strategy="group_by_length",
     )  # fmt: skip
     model = copy.deepcopy(lab.model)  # on which TRL puts a forward of its own
-    trainer = sft_trainer(model, lab.tokenizer, settings, response_rows([((5,), (6, 7))]))
+    trainer = sft_trainer(model, lab.tokenizer, settings, [response_row((5,), (6, 7))])
     assert trainer._get_train_sampler().batch_size == 30
 
 

@@ -24,6 +24,7 @@ KILLER = """
 import json, os, signal, sys
 from pathlib import Path
 import forkpoint.report.figures.charts, peft, trl
+from forkpoint import files
 from forkpoint.cli import main
 from forkpoint.files import Journal
 from forkpoint.training import rounds
@@ -46,8 +47,8 @@ def in_training():
     rounds.fit = lambda trainer, tokens, step: fit(trainer, tokens, lambda done, *_: done == 4 and stop())
 
 def before(name):
-    write_whole = rounds.write_whole
-    rounds.write_whole = lambda path, chunks: stop() if str(path).endswith(name) else write_whole(path, chunks)
+    whole_file = files.whole_file
+    files.whole_file = lambda path: stop() if str(path).endswith(name) else whole_file(path)
 
 def torn(journal, entry):
     with journal.path.open("a") as file:

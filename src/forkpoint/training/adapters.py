@@ -1,8 +1,4 @@
-"""LoRA adapters tuned on responses, by TRL's SFT trainer and PEFT, on a model that is in use.
-
-Token ids are fed as they are, the loss is on the response only, and the model is itself again afterwards: the adapter
-lives in its own directory, as safetensors.
-"""
+"""LoRA adapters tuned on responses, by TRL's SFT trainer and PEFT, on a model that is itself again afterwards."""
 
 from __future__ import annotations
 
@@ -22,8 +18,8 @@ from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.trunk_attention import forward_lock
 from forkpoint.files import read_json, to_json, write_whole
 from forkpoint.training.fit import Step, StepReport, failure_explained
-from forkpoint.training.models import check_modules, linear_layers, whole_directory
-from forkpoint.training.sft import response_rows, sft_trainer
+from forkpoint.training.models import check_modules, linear_layers, names_of, whole_directory
+from forkpoint.training.sft import response_row, sft_trainer
 from forkpoint.types import Trajectory, UserError
 
 FACTS = "training.json"
@@ -35,7 +31,7 @@ class TuningConfig:
     """How an adapter is tuned; the defaults but the batch size are the paper's (arXiv 2411.19943), α / r = 2.
 
     `lora_target_modules` are the names of the linear layers that get a low-rank update ("up_proj", ...); none are those
-    within the layers' MLPs. The learning rate falls to 0 along a cosine; a batch is the responses of a step.
+    within the layers' MLPs. The learning rate falls to 0 along a cosine.
     """
 
     lora_r: int = 8
@@ -58,11 +54,12 @@ def check_tuning(tuning: TuningConfig, model: PreTrainedModel) -> list[str]:
         raise UserError("the model is a base with an adapter on it; merge them first: forkpoint merge ADAPTER DIR")
     linear, wanted = linear_layers(model), tuning.lora_target_modules
     check_modules(model, wanted)
-    layers = [name for name, path in linear.items() if (path[-1] in wanted if wanted else "mlp" in path)]
+    paths = {name: name.split(".") for name in linear}
+    layers = [name for name, path in paths.items() if (path[-1] in wanted if wanted else "mlp" in path)]
     if not layers:
         raise UserError(
             "the model has no linear layers named mlp; name the ones to adapt with --lora_target_modules, "
-            f"of {', '.join(sorted({path[-1] for path in linear.values()}))}"
+            f"of {', '.join(names_of(linear))}"
         )
     return layers
 
@@ -75,11 +72,11 @@ def tune_adapter(
     out: Path,
     step: Step | None = None,
 ) -> dict[str, Any]:
-    """Tune one adapter on the responses and keep it in the directory `out`, whole or not at all.
+    """Tune one adapter on the responses and keep it in the directory `out`, unless it is there already.
 
-    Where `out` is there already, it is taken as it is. Returns what is known of the training: the number of
-    `responses`, `tokens` (of responses) and `steps`, and `losses`, the mean loss a response token (nats) over
-    successive stretches of steps. Raises UserError as `check_tuning` does, and where memory runs out.
+    Returns the number of `responses`, `tokens` (of responses) and `steps`, and `losses`, the mean loss a response token
+    (nats) over successive stretches of steps. UserError as `check_tuning`, where memory runs out, and where a loss is
+    not finite.
     """
     if not out.exists():
         layers = check_tuning(tuning, model)
@@ -117,7 +114,7 @@ def _trainer(
         logging_nan_inf_filter=False,
     )  # fmt: skip
     lora = LoraConfig(r=tuning.lora_r, lora_alpha=tuning.lora_alpha, target_modules=layers, task_type="CAUSAL_LM")
-    rows = response_rows((r.prompt_ids, r.token_ids) for r in responses)
+    rows = [response_row(r.prompt_ids, r.token_ids) for r in responses]
     trainer = sft_trainer(model, tokenizer, settings, rows, peft_config=lora)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StepReport(sum(len(r.token_ids) for r in responses), step))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,84 +88,87 @@ All weights: TRL's own (SFT 2e-5, DPO 1e-6), and for a corpus that of Rho-1 at 1
 the critical DPO paper (4e-5, and 2e-5 for its baselines; arXiv 2411.19943), and ten times TRL's for SFT, as it advises.
 """
 
-REFUSED = {
-    "output_dir": "the run's directory is --out",
-    "use_cpu": "the device is --device",
-    "use_cache": "no keys and values are kept in training",
-    "disable_tqdm": "the progress bar goes with --quiet",
-    "resume_from_checkpoint": "the same command goes on from the last checkpoint by itself",
-    "save_only_model": "a stopped run could not go on from such checkpoints",
-    "restore_callback_states_from_checkpoint": "no callback has a state",
-    **dict.fromkeys(("remove_unused_columns", "label_names"), "the data has no columns but those that are read"),
-    "length_column_name": "the lengths are those of the token ids",
-    "logging_nan_inf_filter": "a loss that is not finite stops the run",
-    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), "evaluations have the precision of the training"),
-    **dict.fromkeys(
-        ("prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps",
-         "include_for_metrics", "batch_eval_metrics"), "an evaluation computes the loss and the metrics alone"),
-    **dict.fromkeys(
-        ("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push",
-         "hub_revision"), "nothing is uploaded"),
-    **dict.fromkeys(("do_train", "do_eval", "do_predict"), "a training has no such parts"),
-    **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"),
-                    "sharding is asked for in a configuration of accelerate launch"),
-    "local_rank": "processes are started by accelerate launch",
-    "ddp_backend": "processes on GPUs talk by nccl, on CPUs by gloo",
-    "skip_memory_metrics": "what is logged must be the same at every run",
-}  # fmt: skip
-"""TrainingArguments that would do nothing here, or break a promise, and why."""
-TRL_ONLY = {
-    "label_smoothing_factor": "a preference loss, and that of a corpus' tokens, has no smoothed labels",
-    "average_tokens_across_devices": "the loss is the mean over all processes in any case",
-}
-"""Those that TRL's SFT heeds and our own trainers do not."""
+
+def _by_name(groups: Mapping[Any, str]) -> dict[str, Any]:
+    """From names by what is true of them, with spaces between, to what is true of each name."""
+    return {name: truth for truth, names in groups.items() for name in names.split()}
 
 
 def _evaluates(a: Any) -> bool:
     return bool(a.eval_strategy != "no")
 
 
-NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "eval_steps": ("--eval_strategy steps", lambda a: a.eval_strategy == "steps"),
-    "eval_delay": ("--eval_strategy", _evaluates),
-    "eval_on_start": ("--eval_strategy", _evaluates),
-    **dict.fromkeys(
-        ("metric_for_best_model", "greater_is_better"),
-        ("--load_best_model_at_end", lambda a: a.load_best_model_at_end or a.save_strategy == "best")),
-    "run_name": ("--report_to", lambda a: bool(a.report_to)),
-    **dict.fromkeys(
-        ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-        ("--report_to trackio", lambda a: "trackio" in a.report_to)),
-    "optim_target_modules": ("an --optim of GaLore or APOLLO", lambda a: "galore" in a.optim or "apollo" in a.optim),
-    **dict.fromkeys(
-        ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"),
-        ("--activation_checkpointing", lambda a: a.activation_checkpointing)),
-    "liger_kernel_config": ("--use_liger_kernel", lambda a: a.use_liger_kernel),
-    **dict.fromkeys(
-        ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context"),
-        ("--dataloader_num_workers", lambda a: a.dataloader_num_workers > 0)),
-}  # fmt: skip
+REFUSED: dict[str, str] = _by_name({
+    "the run's directory is --out": "output_dir",
+    "the device is --device": "use_cpu",
+    "no keys and values are kept in training": "use_cache",
+    "the progress bar goes with --quiet": "disable_tqdm",
+    "the same command goes on from the last checkpoint by itself": "resume_from_checkpoint",
+    "a stopped run could not go on from such checkpoints": "save_only_model",
+    "no callback has a state": "restore_callback_states_from_checkpoint",
+    "the data has no columns but those that are read": "remove_unused_columns label_names",
+    "the lengths are those of the token ids": "length_column_name",
+    "a loss that is not finite stops the run": "logging_nan_inf_filter",
+    "evaluations have the precision of the training": "bf16_full_eval fp16_full_eval",
+    "an evaluation computes the loss and the metrics alone":
+        "prediction_loss_only eval_do_concat_batches eval_use_gather_object eval_accumulation_steps "
+        "include_for_metrics batch_eval_metrics",
+    "nothing is uploaded":
+        "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
+    "a training has no such parts": "do_train do_eval do_predict",
+    "sharding is asked for in a configuration of accelerate launch": "fsdp fsdp_config deepspeed parallelism_config",
+    "processes are started by accelerate launch": "local_rank",
+    "processes on GPUs talk by nccl, on CPUs by gloo": "ddp_backend",
+    "what is logged must be the same at every run": "skip_memory_metrics",
+})  # fmt: skip
+"""TrainingArguments that would do nothing here, or break a promise, and why."""
+TRL_ONLY = {
+    "label_smoothing_factor": "a preference loss, and that of a corpus' tokens, has no smoothed labels",
+    "average_tokens_across_devices": "the loss is the mean over all processes in any case",
+}
+"""Those that TRL's SFT heeds and our own trainers do not."""
+NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = _by_name({
+    ("--eval_strategy steps", lambda a: a.eval_strategy == "steps"): "eval_steps",
+    ("--eval_strategy", _evaluates): "eval_delay eval_on_start",
+    ("--load_best_model_at_end", lambda a: a.load_best_model_at_end or a.save_strategy == "best"):
+        "metric_for_best_model greater_is_better",
+    ("--report_to", lambda a: bool(a.report_to)): "run_name",
+    ("--report_to trackio", lambda a: "trackio" in a.report_to):
+        "project trackio_space_id trackio_bucket_id trackio_static_space_id",
+    ("an --optim of GaLore or APOLLO", lambda a: "galore" in a.optim or "apollo" in a.optim): "optim_target_modules",
+    ("--activation_checkpointing", lambda a: a.activation_checkpointing):
+        "activation_checkpointing_kwargs gradient_checkpointing_kwargs",
+    ("--use_liger_kernel", lambda a: a.use_liger_kernel): "liger_kernel_config",
+    ("--dataloader_num_workers", lambda a: a.dataloader_num_workers > 0):
+        "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context",
+})  # fmt: skip
 """TrainingArguments that do something only with others: which, and whether they are there."""
-AT_LEAST = {
-    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
-    "learning_rate": 0, "warmup_steps": 0, "max_grad_norm": 0, "weight_decay": 0, "eval_delay": 0,
-    "dataloader_num_workers": 0, "label_smoothing_factor": 0, "neftune_noise_alpha": 0, "save_total_limit": 1,
-}  # fmt: skip
-ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps", "eval_steps", "adam_epsilon")
-ORDERS = ("random", "group_by_length", "sequential")
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = _by_name({
+    ("{} must be at least 1", lambda v: 1 <= v < math.inf):
+        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps save_total_limit",
+    ("{} must be at least 0", lambda v: 0 <= v < math.inf):
+        "learning_rate warmup_steps max_grad_norm weight_decay eval_delay dataloader_num_workers "
+        "label_smoothing_factor neftune_noise_alpha",
+    ("{} must be above 0", lambda v: 0 < v < math.inf):
+        "num_train_epochs logging_steps save_steps eval_steps adam_epsilon",
+    ("{} must be at least 0 and below 1", lambda v: 0 <= v < 1): "adam_beta1 adam_beta2",
+    ("{} must be at least 1, or -1 for num_train_epochs", lambda v: v != 0): "max_steps",
+    ("the {} must be from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32): "seed data_seed",
+    ("{} must be one of random, group_by_length, sequential",
+     lambda v: v in ("random", "group_by_length", "sequential")): "train_sampling_strategy",
+})  # fmt: skip
+"""What values must be that transformers would trip over later."""
+HELD_OUT_DATA = "held-out data (--eval_pairs, --eval_data)"
 ARGUMENTS = frozenset(f.name for f in fields(TrainingArguments) if f.init)
 STATED = frozenset(f.name for f in fields(FittingFields)) & ARGUMENTS - {"seed"}  # what every summary holds
 
 
 def config_of(kind: type[C], values: Mapping[str, Any]) -> C:
-    """A config of these values. UserError for a name that it does not have, and for what transformers refuses."""
+    """A config of these values. UserError for what is not offered, out of range, or refused by transformers."""
     check_offered(values)
-    known = {f.name for f in fields(kind)}
-    if unknown := [name for name in values if name not in known]:
-        raise UserError(f"{kind.__name__} has no {unknown[0]}")
     _check_range(values)
-    config: C = _made(lambda: kind(output_dir=".", **values))
-    return config
+    with _refusal_explained():
+        return kind(output_dir=".", **values)
 
 
 def prepared(args: C, out: Path, model: PreTrainedModel, *, has_eval: bool, name: str = "custom") -> C:
@@ -178,29 +182,30 @@ def prepared(args: C, out: Path, model: PreTrainedModel, *, has_eval: bool, name
     _check_range({f.name: getattr(args, f.name) for f in fields(args)})
     if method_of(args) != "sft" and (useless := next((name for name in TRL_ONLY if name in values), None)):
         raise UserError(f"--{useless} does nothing here: {TRL_ONLY[useless]}")
-    rate = args.learning_rate
-    if rate is None:
-        full, low_rank, lab = RATES[method_of(args)]
-        rate = lab if name == "lab" else low_rank if args.lora_r or hasattr(model, "peft_config") else full
     settings: dict[str, Any] = {
-        "output_dir": str(out), "learning_rate": rate, "use_cpu": model.device.type == "cpu",
+        "output_dir": str(out), "learning_rate": rate_of(args, model, name), "use_cpu": model.device.type == "cpu",
         "dataloader_pin_memory": model.device.type == "cuda",
         "eval_strategy": "epoch" if args.evaluates_by_default and has_eval else args.eval_strategy,
     }  # fmt: skip
-    ready: C = _made(lambda: replace(args, **settings))
-    _made(lambda: _check_libraries(ready, model))
+    with _refusal_explained():
+        ready = replace(args, **settings)
+        _check_libraries(ready, model)
     if _evaluates(ready) and not has_eval:
-        raise UserError(
-            "eval_strategy asks for an evaluation, but there is no held-out data (--eval_pairs, --eval_data)"
-        )
+        raise UserError(f"eval_strategy asks for an evaluation, but there is no {HELD_OUT_DATA}")
     if ready.save_strategy == "best" and not (_evaluates(ready) and ready.metric_for_best_model):
-        raise UserError(
-            "--save_strategy best needs held-out data (--eval_pairs, --eval_data) and a --metric_for_best_model"
-        )
+        raise UserError(f"--save_strategy best needs {HELD_OUT_DATA} and a --metric_for_best_model")
     for option, (need, is_there) in NEEDS.items():
         if values.get(option) not in (None, 0, False, "huggingface") and not is_there(ready):
             raise UserError(f"--{option} does nothing without {need}")
     return ready
+
+
+def rate_of(args: TrainingConfig, model: Any, name: str = "custom") -> float:
+    """The learning rate that is asked for, or that of the method and of what is trained."""
+    if args.learning_rate is not None:
+        return args.learning_rate
+    full, low_rank, lab = RATES[method_of(args)]
+    return lab if name == "lab" else low_rank if args.lora_r or hasattr(model, "peft_config") else full
 
 
 def sft_config(args: TrainingConfig) -> Any:
@@ -228,16 +233,15 @@ def stated(args: TrainingConfig, ready: TrainingConfig, model: Any) -> dict[str,
     if not args.evaluates_by_default:
         values["eval_strategy"] = args.to_dict()["eval_strategy"]
     values |= {"report_to": args.report_to or "none", "lr_scheduler_type": args.to_dict()["lr_scheduler_type"]}
-    settings = {
+    settings: dict[str, Any] = {}
+    if isinstance(args, PreferenceConfig) and args.method != "sft":
+        settings = {"gamma" if args.method == "critical-dpo" else "beta": args.objective.beta}
+        settings |= {"alpha": args.objective.alpha} if args.method in ALPHA else {}
+    return settings | {
         "arguments": {name: values[name] for name in sorted(values) if name != "seed"}, "lora": _lora(args, model),
         "seed": args.seed, **({"max_length": args.max_length} if isinstance(args, PreferenceConfig) else {}),
         "save_dtype": None if args.save_dtype == "auto" else args.save_dtype,
     }  # fmt: skip
-    if isinstance(args, PreferenceConfig) and args.method != "sft":
-        name = "gamma" if args.method == "critical-dpo" else "beta"
-        alpha = {"alpha": args.objective.alpha} if args.method in ALPHA else {}
-        return {name: args.objective.beta, **alpha, **settings}
-    return settings
 
 
 def _lora(args: TrainingConfig, model: Any) -> dict[str, Any] | None:
@@ -250,16 +254,17 @@ def _lora(args: TrainingConfig, model: Any) -> dict[str, Any] | None:
     return None
 
 
-def check_offered(names: Sequence[str] | Mapping[str, Any]) -> None:
+def check_offered(names: Iterable[str]) -> None:
     """UserError for the first name of TrainingArguments that is not the user's to set."""
     if refused := next((name for name in names if name in REFUSED), None):
         raise UserError(f"--{refused} is not offered: {REFUSED[refused]}")
 
 
-def _made(make: Callable[[], Any]) -> Any:
-    """What transformers makes of settings. UserError where it refuses."""
+@contextmanager
+def _refusal_explained() -> Iterator[None]:
+    """A UserError where transformers refuses settings within the context."""
     try:
-        return make()
+        yield
     except (ValueError, TypeError, ImportError, RuntimeError, AttributeError) as error:
         raise UserError(f"the training arguments do not go together: {' '.join(str(error).split())}") from error
 
@@ -277,31 +282,7 @@ def _check_libraries(args: Any, model: PreTrainedModel) -> None:
 
 
 def _check_range(values: Mapping[str, Any]) -> None:
-    """UserError for numbers out of range that transformers would trip over later."""
-    for name, least in AT_LEAST.items():
-        value = values.get(name)
-        if value is not None and not least <= value < math.inf:
-            raise UserError(f"{name} must be at least {least}, but is {value}")
-    for name in ABOVE_0:
-        value = values.get(name)
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{name} must be above 0, but is {value}")
-    for name in ("adam_beta1", "adam_beta2"):
-        if not 0 <= values.get(name, 0) < 1:
-            raise UserError(f"{name} must be at least 0 and below 1, but is {values[name]}")
-    if values.get("max_steps", -1) == 0:
-        raise UserError("max_steps must be at least 1, or -1 for num_train_epochs, but is 0")
-    for name in ("seed", "data_seed"):
-        if not 0 <= (values.get(name) or 0) < 2**32:
-            raise UserError(f"the {name} must be from 0 to 2**32 - 1, but is {values[name]}")
-    if (order := values.get("train_sampling_strategy", "random")) not in ORDERS:
-        raise UserError(f"train_sampling_strategy must be one of {', '.join(ORDERS)}, but is {order!r}")
-
-
-def check_one_device(model: PreTrainedModel) -> None:
-    """UserError where transformers would split batches over several GPUs of one process."""
-    if model.device.type == "cuda" and torch.cuda.device_count() > 1 and not torch.distributed.is_initialized():
-        raise UserError(
-            "several GPUs are visible to one process: start one process a GPU with `accelerate launch`, "
-            "or choose one with CUDA_VISIBLE_DEVICES"
-        )
+    """UserError for the first value out of range."""
+    for name, (must_be, holds) in RANGES.items():
+        if (value := values.get(name)) is not None and not holds(value):
+            raise UserError(f"{must_be.format(name)}, but is {value!r}")

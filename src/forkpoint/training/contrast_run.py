@@ -1,7 +1,6 @@
 """Contrastive estimation from beginning to end: sample, choose sets, tune two adapters, score, compare with rollouts.
 
-Resumable: samples and scores are journalled in units of fixed problems and trajectories, so that batches do not depend
-on where a run was interrupted, and an adapter's directory is there whole or not at all.
+Samples and scores are journalled in `Units`, and an adapter's directory is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,18 +18,7 @@ import numpy as np
 from forkpoint.engines import Engine
 from forkpoint.engines.checks import check_room
 from forkpoint.engines.local.transformers_engine import TransformersEngine
-from forkpoint.files import (
-    JOURNAL,
-    SAMPLES,
-    SCORES,
-    SUMMARY,
-    Journal,
-    claimed,
-    fingerprint,
-    read_json,
-    to_json,
-    write_whole,
-)
+from forkpoint.files import SAMPLES, SCORES, SUMMARY, Journal, fingerprint, resumed, to_json, write_rows
 from forkpoint.scores.agreement import Labelled, agreement
 from forkpoint.scores.contrast_sets import about_few, choose_sets
 from forkpoint.scores.contrastive import shared_base
@@ -38,7 +26,7 @@ from forkpoint.tasks.data_sets import read_rows
 from forkpoint.training.adapters import TuningConfig, check_tuning, tune_adapter
 from forkpoint.trajectories.rows import Row, check_prompts, identities, trajectory_row
 from forkpoint.trajectories.units import Units
-from forkpoint.types import Problem, Progress, Results, Sampling, TokenIds, TokenScores, Trajectory, UserError
+from forkpoint.types import Problem, Progress, Sampling, TokenIds, Trajectory, UserError
 
 log = logging.getLogger("forkpoint")
 SCORED_UNIT = 64  # trajectories of one unit of scoring
@@ -85,14 +73,11 @@ def estimate(
     wrong samples are scored, by models that were tuned on the same problems. With `references` (by trajectory id) the
     summary says how well the scores find the critical tokens. `out` gets samples.jsonl (if they were drawn), the
     adapters `positive` and `negative`, scores.jsonl and summary.json; a repeated call goes on where the last one
-    stopped.
-
-    Raises UserError for an engine without a model in this process, missing libraries, settings out of range,
+    stopped. UserError for an engine without a model in this process, missing libraries, settings out of range,
     trajectories that are too long or do not fit the references, and sets that come out empty.
     """
-    model_engine = _checked(
-        engine, problems if samples is None else (), settings, [*(samples or ()), *(trajectories or ())]
-    )
+    responses = [*(samples or ()), *(trajectories or ())]
+    local = _checked(engine, problems if samples is None else (), settings, responses)
     _check_references(trajectories, references)
     run = {"verb": "contrast", "model": engine.name, "task": task, **json.loads(to_json(asdict(settings)))}
     identity = {
@@ -102,36 +87,37 @@ def estimate(
         "trajectories": None if trajectories is None else fingerprint(identities(trajectories)),
         "references": None if references is None else fingerprint([[k, asdict(v)] for k, v in references.items()]),
     }
-    with claimed(out, run | identity):
-        if not (out / SUMMARY).exists():
-            units = Units(Journal(out / JOURNAL), progress)
-            drawn = _draw(engine, problems, settings, out, units) if samples is None else samples
-            sets = choose_sets(drawn, settings.tuning.seed)
-            if few := about_few(sets.counts):
-                log.warning("forkpoint: contrast tunes %s", few)
-            training = {
-                name: tune_adapter(
-                    model_engine.model, model_engine.tokenizer, getattr(sets, name), settings.tuning, out / name,
-                    partial(units.progress, f"tuned the {name} model"),
-                )
-                for name in ("positive", "negative")
-            }  # fmt: skip
-            scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
-            rows = _scored(model_engine, scored, settings, out, units)
-            for row in rows:
-                if known := (references or {}).get(row["id"]):
-                    row["critical_index"] = known.critical
-            write_whole(out / SCORES, (to_json(row) + "\n" for row in rows))
-            summary = run | {
-                "sets": sets.counts,
-                "dropped": sets.dropped,
-                "training": training,
-                "scored": {"trajectories": len(rows), "tokens": sum(len(row["token_ids"]) for row in rows)},
-                "agreement": None if references is None else compare(rows, references, settings.tuning.seed),
-            }
-            write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-        (out / JOURNAL).unlink(missing_ok=True)
-    return Results(read_json(out / SUMMARY))
+
+    def work(journal: Journal) -> dict[str, Any]:
+        units, drawn = Units(journal, progress), samples
+        if drawn is None:
+            sampled, drawn = units.sampled(local, problems, settings.sampling, n=settings.n, prompt=settings.prompt)
+            write_rows(out / SAMPLES, sampled)
+        sets = choose_sets(drawn, settings.tuning.seed)
+        if few := about_few(sets.counts):
+            log.warning("forkpoint: contrast tunes %s", few)
+        training = {
+            name: tune_adapter(
+                local.model, local.tokenizer, getattr(sets, name), settings.tuning, out / name,
+                partial(units.progress, f"tuned the {name} model"),
+            )
+            for name in ("positive", "negative")
+        }  # fmt: skip
+        scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
+        rows = _scored(local, scored, settings, out, units)
+        for row in rows:
+            if known := (references or {}).get(row["id"]):
+                row["critical_index"] = known.critical
+        write_rows(out / SCORES, rows)
+        return run | {
+            "sets": sets.counts,
+            "dropped": sets.dropped,
+            "training": training,
+            "scored": {"trajectories": len(rows), "tokens": sum(len(row["token_ids"]) for row in rows)},
+            "agreement": None if references is None else compare(rows, references, settings.tuning.seed),
+        }
+
+    return resumed(out, run | identity, SUMMARY, work)
 
 
 def _checked(
@@ -150,16 +136,6 @@ def _checked(
     return engine
 
 
-def _draw(
-    engine: Engine, problems: Sequence[Problem], settings: ContrastConfig, out: Path, units: Units
-) -> list[Trajectory]:
-    """Samples of the problems, kept in samples.jsonl."""
-    rows, drawn = units.sampled(engine, problems, settings.sampling, n=settings.n, prompt=settings.prompt)
-    if not (out / SAMPLES).exists():
-        write_whole(out / SAMPLES, (to_json(row) + "\n" for row in rows))
-    return drawn
-
-
 def _check_references(trajectories: Sequence[Trajectory] | None, references: Mapping[str, Reference] | None) -> None:
     by_id = {t.id: t for t in trajectories or ()}
     for name, reference in (references or {}).items():
@@ -174,22 +150,16 @@ def compare(rows: Sequence[Row], references: Mapping[str, Reference], seed: int 
     labelled = []
     for row in rows:
         if reference := references.get(row["id"]):
-            scores = {name: np.array(values) for name, values in row["scores"].items()}
-            scorers = {
-                "contrast": -scores["s"],
-                "policy_prob": -scores["policy_prob"],
-                "entropy": scores["entropy"],
-                "random": np.zeros(len(row["token_ids"])),
-            }
+            s, policy_prob, entropy = (np.array(row["scores"][name]) for name in ("s", "policy_prob", "entropy"))
+            scorers = {"contrast": -s, "policy_prob": -policy_prob, "entropy": entropy, "random": np.zeros(len(s))}
             labelled.append(Labelled(row["problem_id"], reference.critical, scorers))
     return agreement(labelled, seed)
 
 
 def read_references(path: Path, problems: Sequence[Problem]) -> dict[str, Reference]:
-    """The critical tokens in a critical.jsonl, by trajectory id.
+    """The critical tokens in a critical.jsonl, by trajectory id; trajectories of other problems are left out.
 
-    Trajectories without one, and those of other problems, are left out. Raises UserError with file and line for a row
-    that is no such row, and where no trajectory is left.
+    UserError with file and line for a row that is no such row, and where no trajectory is left.
     """
     known = {p.id for p in problems}
     references: dict[str, Reference] = {}
@@ -213,19 +183,18 @@ def read_references(path: Path, problems: Sequence[Problem]) -> dict[str, Refere
 def _scored(
     engine: TransformersEngine, trajectories: Sequence[Trajectory], settings: ContrastConfig, out: Path, units: Units
 ) -> list[Row]:
-    """The rows of scores.jsonl, in units of trajectories."""
+    """The rows of scores.jsonl."""
+
+    def score(part: Sequence[Trajectory]) -> list[Row]:
+        return [
+            trajectory_row(one.trajectory, engine.tokenizer)
+            | {"scores": {name: _rounded(name, column) for name, column in one.columns.items()}}
+            for one in base.score(part, settings.contrast_beta, settings.sampling, engine.ends)
+        ]
+
     with shared_base(engine.model, out / "positive", out / "negative") as base:
-
-        def score(part: Sequence[Trajectory]) -> list[Row]:
-            scores = base.score(part, settings.contrast_beta, settings.sampling, engine.ends)
-            return [_score_row(one, engine.tokenizer) for one in scores]
-
         return units.rows("scored trajectories", trajectories, SCORED_UNIT, partial(map, score))
 
 
-def _score_row(scores: TokenScores, tokenizer: Any) -> Row:
-    columns = {
-        name: [float(f"{x:.6g}") if name in PROBABILITIES else round(float(x), 6) for x in column]
-        for name, column in scores.columns.items()
-    }
-    return trajectory_row(scores.trajectory, tokenizer) | {"scores": columns}
+def _rounded(name: str, column: np.ndarray) -> list[float]:
+    return [float(f"{x:.6g}") if name in PROBABILITIES else round(float(x), 6) for x in column]

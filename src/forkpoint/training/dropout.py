@@ -1,14 +1,13 @@
 """Dropout, and what else a model draws in training mode, off for as long as a context lasts.
 
-Many architectures hold a probability as a plain number, in a layer or its configuration, and call the function with it;
-`torch.nn.Dropout` alone is not all there is.
+Many architectures hold a probability as a plain number, in a layer or its configuration.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -33,28 +32,20 @@ def without_dropout(model: Any) -> Iterator[None]:
     A configuration that layers read is changed in a copy for them; the model's own is what a checkpoint is saved with.
     """
     saved = model.get_base_model() if hasattr(model, "get_base_model") else model
-    before: list[tuple[Any, str, Any]] = []
-    quiet: dict[int, Any] = {}  # by the configuration's identity: a copy without dropout
+    with ExitStack() as stack:
 
-    def put(owner: Any, name: str, value: Any) -> None:
-        before.append((owner, name, vars(owner)[name]))
-        setattr(owner, name, value)
+        def put(module: Any, name: str, value: Any) -> None:
+            stack.callback(setattr, module, name, vars(module)[name])
+            setattr(module, name, value)
 
-    try:
         for module in model.modules():
             for name in _probabilities(module):
                 put(module, name, 0.0)
             config = vars(module).get("config")
             if module is not saved and (names := _probabilities(config)):
-                if id(config) not in quiet:
-                    quiet[id(config)] = copy.copy(config)
-                    for name in names:
-                        setattr(quiet[id(config)], name, 0.0)
-                put(module, "config", quiet[id(config)])
+                put(module, "config", copy.copy(config))
+                vars(module.config).update(dict.fromkeys(names, 0.0))
         yield
-    finally:
-        for owner, name, value in reversed(before):
-            setattr(owner, name, value)
 
 
 def check_without_dropout(model: PreTrainedModel) -> None:
@@ -75,9 +66,6 @@ def check_without_dropout(model: PreTrainedModel) -> None:
 
 def _probabilities(owner: Any) -> list[str]:
     """Names of the numbers of a module or configuration that say how often it draws."""
-    names = [] if owner is None else [n for n, v in vars(owner).items() if isinstance(v, float) and v and _is_one(n)]
-    return [*names, "p"] if isinstance(owner, _DropoutNd) and owner.p else names
-
-
-def _is_one(name: str) -> bool:
-    return any(word in name for word in WORDS)
+    numbers = {} if owner is None else {name: v for name, v in vars(owner).items() if isinstance(v, float) and v}
+    dropout = isinstance(owner, _DropoutNd)
+    return [name for name in numbers if any(word in name for word in WORDS) or (dropout and name == "p")]

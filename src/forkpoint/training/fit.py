@@ -12,16 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from forkpoint import __version__
+from forkpoint.engines.identity import weights_digest
 from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.memory import is_out_of_memory
 from forkpoint.files import SUMMARY, claimed, read_json, to_json, write_whole
 from forkpoint.losses.methods import PAPERS
 from forkpoint.training.models import MODEL, in_float32, model_card, save_trained
-from forkpoint.training.processes import agree, is_sharded
+from forkpoint.training.processes import agreed, is_sharded
 from forkpoint.types import Progress, Results, UserError
 
 CHECKPOINTS = "checkpoints"
@@ -42,10 +45,10 @@ def run_training(
     what it is trained on, `tokens` how many an epoch has.
     """
     run = {"verb": "train", "method": method, "model": name, **settings, "version": __version__}
-    with claimed_by_all(out, run | dict(identity)):
+    of_model = {"weights": weights_digest(model), "attention": model.config._attn_implementation}
+    with claimed_by_all(out, run | of_model | dict(identity)):
         if not (out / SUMMARY).exists():
-            came_in = in_float32(model, args)
-            dtype = came_in if args.save_dtype == "auto" else args.save_dtype
+            dtype = in_float32(model, args)
             with lent(model, tokenizer), failure_explained(args):
                 trainer = make_trainer(dtype)
                 facts = fit(trainer, tokens, progress and partial(progress, f"{method}, steps"))
@@ -63,18 +66,13 @@ def claimed_by_all(out: Path, config: dict[str, Any]) -> Iterator[None]:
 
     At the end each waits for all. A run that fails before there is anything to go on from leaves the directory free.
     """
-    from accelerate import PartialState
-
-    state, mistake = PartialState(), None
+    state = PartialState()
+    count = {} if state.num_processes == 1 else {"processes": state.num_processes}
     with ExitStack() as stack:
-        if state.is_main_process:
-            try:
-                count = {} if state.num_processes == 1 else {"processes": state.num_processes}
+        with agreed():
+            if state.is_main_process:
                 stack.enter_context(claimed(out, config | count))
                 stack.push(partial(_tidy, out))
-            except UserError as error:
-                mistake = error
-        agree(mistake)
         yield
         state.wait_for_everyone()
 
@@ -87,12 +85,11 @@ def _tidy(out: Path, kind: type[BaseException] | None, *_: Any) -> None:
 
 
 def fit(trainer: Any, tokens: int, step: Step | None = None) -> dict[str, Any]:
-    """Train to the end; `tokens` are those of one epoch.
+    """Train to the end; `tokens` are those of one epoch. UserError where memory runs out or the loss is no number.
 
     Returns the `tokens_in_an_epoch`, the number of `steps`, the step that the model is of (`saved_step`: another one
     where the best is loaded at the end), and the `history`: what was logged, timings aside. Every checkpoint and the
-    end are logged too, so that a resumed run, whose means begin anew, logs the same. Raises UserError where memory runs
-    out or a library is missing, and where the loss is no number.
+    end are logged too, so that a resumed run, whose means begin anew, logs the same.
     """
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -110,13 +107,9 @@ def fit(trainer: Any, tokens: int, step: Step | None = None) -> dict[str, Any]:
     losses = [row[name] for row in history for name in ("loss", "train_loss") if name in row]
     if not all(map(math.isfinite, losses)):
         raise UserError("the loss is not finite: lower --learning_rate")
-    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
-    return {
-        "tokens_in_an_epoch": tokens,
-        "steps": trainer.state.global_step,
-        "saved_step": best or trainer.state.global_step,
-        "history": [row for row in history if {"loss", "eval_loss"} & row.keys()],
-    }
+    best, steps = trainer.args.load_best_model_at_end and trainer.state.best_global_step, trainer.state.global_step
+    history = [row for row in history if {"loss", "eval_loss"} & row.keys()]
+    return {"tokens_in_an_epoch": tokens, "steps": steps, "saved_step": best or steps, "history": history}
 
 
 def _leave_a_step(trainer: Any) -> None:
@@ -143,24 +136,24 @@ class StepReport(TrainerCallback):  # type: ignore[misc]
 
 
 class _Report(StepReport):
-    """Logs every checkpoint and the end, too."""
+    """Logs every checkpoint and the end, too, and does with an epoch's last step what is due after the epoch."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         ends = state.epoch == int(state.epoch) or state.global_step >= state.max_steps
-        control.should_evaluate |= ends and args.eval_strategy == "epoch"  # before the step's checkpoint, not after it
+        control.should_evaluate |= ends and args.eval_strategy == "epoch"
         control.should_save |= ends and args.save_strategy == "epoch"
         control.should_log |= control.should_save or state.global_step >= state.max_steps
         super().on_step_end(args, state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_evaluate = control.should_save = False  # done with its last step
+        control.should_evaluate = control.should_save = False
 
 
 @contextmanager
 def failure_explained(
     args: Any, advice: str = "lower --per_device_train_batch_size and raise --gradient_accumulation_steps"
 ) -> Iterator[None]:
-    """A UserError for memory that runs out within the context, for a missing library and for an unknown metric."""
+    """UserError for memory that runs out within the context, for a missing library and for an unknown metric."""
     try:
         yield
     except ImportError as error:
@@ -187,8 +180,7 @@ def _checkpoint(trainer: Any) -> str | None:
             except (OSError, ValueError):
                 shutil.rmtree(path)
     trainer.accelerator.wait_for_everyone()
-    whole = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return str(whole[-1]) if whole else None
+    return get_last_checkpoint(directory) if directory.exists() else None
 
 
 def remove_checkpoints(out: Path) -> None:
@@ -203,8 +195,7 @@ def remove_checkpoints(out: Path) -> None:
 def _finish(
     trainer: Any, tokenizer: Any, args: Any, dtype: str, card: str, summary: Mapping[str, Any], out: Path
 ) -> None:  # fmt: skip
-    """Write the trained model, in the precision `dtype`, and summary.json, and remove the checkpoints; of several
-    processes the first one does."""
+    """Write the model and the summary, and remove the checkpoints; of several processes the first one does."""
     policy, weights = trainer.accelerator.unwrap_model(trainer.model), None
     if is_sharded():  # all processes give their parts
         whole = trainer.accelerator.get_state_dict(trainer.model)

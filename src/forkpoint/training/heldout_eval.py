@@ -1,7 +1,4 @@
-"""How a model does on problems that it was not tuned on: accuracy, pass@k, how varied its answers are, how likely.
-
-Figures are means over problems, with intervals that take problems, not samples, as independent.
-"""
+"""How a model does on problems that it was not tuned on: accuracy, pass@k, how varied its answers are, how likely."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from forkpoint.engines import Engine
-from forkpoint.proportions import clustered_interval, normal_quantile, pass_at_k, pass_at_k_interval
+from forkpoint.proportions import clustered_interval, normal_quantile, pass_at_k
 from forkpoint.tasks import answer_key
 from forkpoint.trajectories.rows import Row, sample_completions
 from forkpoint.types import Completion, Problem, Sampling, Trajectory
@@ -63,33 +60,29 @@ def mean_logprob(logprobs: Sequence[float]) -> float:
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """What rows of `respond` say together.
+    """What rows of `respond` say together, as means over problems, each with its `..._ci95`.
 
     `greedy_accuracy`, `sampled_accuracy`, `pass@k` for each k; `distinct_answers` and `distinct_responses`, of the
-    sampled ones of a problem; `correct_logprob`, the mean log-probability a token of right samples, a mean over the
-    problems that have any (null without). Each comes with `..._ci95`. Of all `samples`, `no_answer`
-    have no answer, and `cut_off` hit the length limit.
+    sampled ones of a problem; `correct_logprob`, the mean log-probability a token of right samples, over the problems
+    that have any (null without). Of all `samples`, `no_answer` have no answer, and `cut_off` hit the length limit.
     """
-    n, answers = len(rows[0]["paths"]), sum(len(row["paths"]) for row in rows)
-    greedy = [[float(row["greedy"]["correct"])] for row in rows]
+    n, paths = len(rows[0]["paths"]), [path for row in rows for path in row["paths"]]
     right = [[float(path["correct"]) for path in row["paths"]] for row in rows]
-    shares = {  # between 0 and 1 by problem, the interval, and what both are times
-        "greedy_accuracy": (greedy, clustered_interval(greedy), 1),
-        "sampled_accuracy": (right, clustered_interval(right), 1),
-    }
-    for k in ks(n):
-        scores = [[pass_at_k(n, int(sum(own)), k)] for own in right]
-        shares[f"pass@{k}"] = scores, pass_at_k_interval(scores, answers, k), 1
-    for name in ("distinct_answers", "distinct_responses"):
-        scores = [[row[name] / n] for row in rows]
-        shares[name] = scores, clustered_interval(scores, answers=answers), n
-    summary: dict[str, Any] = {}
-    for name, (scores, interval, scale) in shares.items():
+
+    def shares(name: str, scores: Sequence[Sequence[float]], scale: int = 1, **counted: float) -> dict[str, Any]:
+        """The mean of numbers between 0 and 1, a problem's in a list, and its interval, both times `scale`."""
         mean = float(np.mean([np.mean(own) for own in scores]))
-        summary |= _entry(name, scale * mean, [scale * end for end in interval])
-    own = [[p["mean_logprob"] for p in row["paths"] if p["correct"]] for row in rows]
-    paths = [path for row in rows for path in row["paths"]]
-    return summary | _normal("correct_logprob", [float(np.mean(some)) for some in own if some]) | {
+        return _entry(name, scale * mean, [scale * end for end in clustered_interval(scores, **counted)])
+
+    summary = shares("greedy_accuracy", [[float(row["greedy"]["correct"])] for row in rows])
+    summary |= shares("sampled_accuracy", right)
+    for k in ks(n):  # a try takes k answers
+        scores = [[pass_at_k(n, int(sum(own)), k)] for own in right]
+        summary |= shares(f"pass@{k}", scores, answers=len(paths) / k)
+    for name in ("distinct_answers", "distinct_responses"):
+        summary |= shares(name, [[row[name] / n] for row in rows], n, answers=len(paths))
+    logprobs = [[p["mean_logprob"] for p in row["paths"] if p["correct"]] for row in rows]
+    return summary | _normal("correct_logprob", [float(np.mean(own)) for own in logprobs if own]) | {
         "samples": len(paths),
         "no_answer": sum(path["answer"] is None for path in paths),
         "cut_off": sum(path["finish_reason"] == "length" for path in paths),

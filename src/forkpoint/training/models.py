@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -19,8 +19,9 @@ from transformers.pytorch_utils import Conv1D
 
 from forkpoint import __version__
 from forkpoint.engines.loading import check_dtype, first_line, load_config, load_pretrained, load_tokenizer, place
+from forkpoint.engines.local.products import HALF
 from forkpoint.files import read_json, readable, to_json, writable, write_whole
-from forkpoint.training.fields import LoraFields, PairFields
+from forkpoint.training.fields import FittingFields, PairFields
 from forkpoint.training.processes import TIMEOUT, is_sharded, join
 from forkpoint.types import UserError, check_texts
 
@@ -44,10 +45,8 @@ def load_trainable(
     """A model that is to be trained, and its tokenizer; `settings` are those of `load_pretrained`.
 
     The name of a directory with adapters gives a PEFT model: its base with these adapters, ready to be trained on. With
-    `four_bit` the base's linear layers are kept in four bits (NF4, arXiv 2305.14314). Of several processes each gets
-    its own device; one that waits for another longer than `timeout` seconds gives up.
-
-    Raises UserError for missing libraries, and for adapters that are not LoRA or do not fit their base.
+    `four_bit` the base's linear layers are kept in four bits (NF4, arXiv 2305.14314). `timeout` is that of `join`.
+    UserError for missing libraries, and for adapters that are not LoRA or do not fit their base.
     """
     require_training()
     join(settings["device"], timeout)
@@ -64,7 +63,7 @@ def load_trainable(
         )  # fmt: skip
     model, tokenizer = load_pretrained(**base_settings(settings), quantization_config=quantization)
     if is_adapter(name):
-        return with_adapters(model, name), tokenizer_of(settings)
+        return _with_adapters(model, name), tokenizer_of(settings)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise UserError(f"{name} holds an adapter; download it, and name its directory")
     return model, tokenizer
@@ -85,8 +84,7 @@ def base_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "name": base, "revision": config.get("revision")}
 
 
-def with_adapters(model: PreTrainedModel, directory: str, *, trainable: bool = True) -> Any:
-    """The model with the adapters of a directory on it. UserError where they do not fit, or are no safetensors."""
+def _with_adapters(model: PreTrainedModel, directory: str, *, trainable: bool = True) -> Any:
     from peft import PeftModel
 
     if not (Path(directory) / ADAPTER_WEIGHTS).exists():
@@ -105,10 +103,7 @@ def tokenizer_of(settings: Mapping[str, Any]) -> Any:
 
 
 def load_untrained(settings: Mapping[str, Any], seed: int, timeout: int = TIMEOUT) -> tuple[PreTrainedModel, Any]:
-    """A model with new weights, drawn from the seed, for the configuration of another one, and its tokenizer.
-
-    `settings` and `timeout` are those of `load_trainable`; the weights are float32 where dtype is "auto".
-    """
+    """As `load_trainable`, but with new weights, drawn from the seed; they are float32 where dtype is "auto"."""
     require_training()
     join(settings["device"], timeout)
     check_dtype(settings["dtype"])
@@ -125,7 +120,12 @@ def load_untrained(settings: Mapping[str, Any], seed: int, timeout: int = TIMEOU
 
 
 def check_trainable(model: PreTrainedModel, args: PairFields) -> None:
-    """UserError where the model cannot be trained so."""
+    """UserError where the model cannot be trained so, or transformers would split batches over several GPUs."""
+    if model.device.type == "cuda" and torch.cuda.device_count() > 1 and not torch.distributed.is_initialized():
+        raise UserError(
+            "several GPUs are visible to one process: start one process a GPU with `accelerate launch`, "
+            "or choose one with CUDA_VISIBLE_DEVICES"
+        )
     quantised = getattr(model, "is_quantized", False)
     if not (args.lora_r or hasattr(model, "peft_config")):
         if quantised:
@@ -145,38 +145,47 @@ def check_trainable(model: PreTrainedModel, args: PairFields) -> None:
         check_modules(model, args.lora_target_modules)
 
 
-def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
-    """The full names of the layers that adapters can be put on, each with its parts."""
+def context_of(model: PreTrainedModel) -> int | None:
+    """How many tokens the model reads, where that is known."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """The full names of the layers that adapters can be put on."""
     fused = FUSED if model.config.model_type in MAMBAS else ()
-    layers = {
-        name: name.split(".")
+    return [
+        name
         for name, module in model.named_modules()
         if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
-    }
-    return {name: path for name, path in layers.items() if path[-1] not in fused}
+        if name.rpartition(".")[2] not in fused
+    ]
+
+
+def names_of(layers: Iterable[str]) -> list[str]:
+    """The last parts of the layers' names, each once, sorted."""
+    return sorted({name.rpartition(".")[2] for name in layers})
 
 
 def check_modules(model: PreTrainedModel, modules: Sequence[str]) -> None:
     """UserError for the first name that is not the last part of such a layer's."""
     check_texts("lora_target_modules", modules)
-    names = {path[-1] for path in linear_layers(model).values()}
-    for wanted in modules:
-        if wanted not in names:
-            raise UserError(
-                f"the model has no linear layer {wanted!r} that could be adapted; it has {', '.join(sorted(names))}"
-            )
+    names = names_of(linear_layers(model))
+    if unknown := [name for name in modules if name not in names]:
+        raise UserError(
+            f"the model has no linear layer {unknown[0]!r} that could be adapted; it has {', '.join(names)}"
+        )
 
 
-def in_float32(model: PreTrainedModel, args: LoraFields) -> str:
-    """Make weights in half precision that are trained float32; returns the name of the precision that they came in.
+def in_float32(model: PreTrainedModel, args: FittingFields) -> str:
+    """Make weights in half precision that are trained float32; returns the name of the precision to save in.
 
     A step of an optimizer is often smaller than half a unit in the last place of a weight in bfloat16, and lost in it.
     The base of adapters stays as it is, and they are float32 themselves.
     """
     came_in = str(model.dtype).removeprefix("torch.")
-    if not (args.lora_r or hasattr(model, "peft_config")) and model.dtype in (torch.bfloat16, torch.float16):
+    if not (args.lora_r or hasattr(model, "peft_config")) and model.dtype in HALF:
         model.float()
-    return came_in
+    return came_in if args.save_dtype == "auto" else args.save_dtype
 
 
 def adapted(model: Any, args: Any, peft_config: Any = None) -> Any:
@@ -186,9 +195,8 @@ def adapted(model: Any, args: Any, peft_config: Any = None) -> Any:
     if peft_config is None and not args.lora_r:
         return model
     if peft_config is None:
-        layers: str | list[str] = list(args.lora_target_modules) or "all-linear"
-        if layers == "all-linear" and model.config.model_type in MAMBAS:
-            layers = sorted({path[-1] for path in linear_layers(model).values()})
+        every = names_of(linear_layers(model)) if model.config.model_type in MAMBAS else "all-linear"
+        layers = list(args.lora_target_modules) or every
         peft_config = LoraConfig(
             r=args.lora_r, lora_alpha=args.lora_alpha, lora_dropout=args.lora_dropout, target_modules=layers,
             task_type="CAUSAL_LM",
@@ -208,10 +216,9 @@ def save_trained(
     """
     whole = model.merge_and_unload() if merge and hasattr(model, "peft_config") else model
     if dtype not in (None, str(whole.dtype).removeprefix("torch.")) and not hasattr(whole, "peft_config"):
-        tensors = whole.state_dict() if weights is None else weights
         weights = {
             name: tensor.to(getattr(torch, str(dtype))) if tensor.is_floating_point() else tensor
-            for name, tensor in tensors.items()
+            for name, tensor in (whole.state_dict() if weights is None else weights).items()
             if name not in whole.all_tied_weights_keys
         }
     with whole_directory(out) as partial:
@@ -238,15 +245,12 @@ def whole_directory(out: Path) -> Iterator[Path]:
 
 
 def settle_config(directory: Path) -> None:
-    """Put the names of adapted layers, a set, in order, and make the base's directory an absolute path.
-
-    PEFT writes the names in another order in every process.
-    """
+    """Put the names of adapted layers, which PEFT writes in any order, in order, and make the base's path absolute."""
     path = directory / ADAPTER
     if path.exists():
         config = read_json(path)
         if isinstance(config["target_modules"], list):
-            config["target_modules"] = sorted(config["target_modules"])
+            config["target_modules"].sort()
         if (base := config["base_model_name_or_path"]) and Path(base).is_dir():
             config["base_model_name_or_path"] = str(Path(base).resolve())
         write_whole(path, to_json(config, indent=2) + "\n")
@@ -254,11 +258,12 @@ def settle_config(directory: Path) -> None:
 
 def model_card(title: str, base: str, source: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """README.md of a model: `source` says what method it was trained with, `facts` what came of it."""
-    hub = "/" in base and not Path(base).exists()
-    head = ["---", "library_name: transformers", *([f"base_model: {base}"] if hub else []), "tags: [forkpoint]", "---"]
+    hub = f"base_model: {base}\n" if "/" in base and not Path(base).exists() else ""
     used = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    lines = [*head, "", f"# {title}", "", f"{base}, trained with forkpoint {__version__} ({used}).", ""]
-    lines += [f"Method: {source}.", ""]
+    lines = [
+        f"---\nlibrary_name: transformers\n{hub}tags: [forkpoint]\n---\n\n# {title}\n",
+        f"{base}, trained with forkpoint {__version__} ({used}).\n\nMethod: {source}.\n",
+    ]
     for heading, values in (("Setting", settings), ("Result", facts)):
         lines += [f"| {heading} | |", "|---|---|", *(f"| {name} | `{to_json(v)}` |" for name, v in values.items()), ""]
     return "\n".join(lines)
@@ -267,8 +272,8 @@ def model_card(title: str, base: str, source: str, settings: Mapping[str, Any], 
 def merge(settings: Mapping[str, Any], out: Path) -> None:
     """Write the model that a directory's adapters and their base make together: safetensors, tokenizer and card.
 
-    `settings` are those of `load_pretrained`, with the adapters' directory for a name. Raises UserError for a directory
-    without adapters, adapters that cannot be added to weights, a quantised base, and an `out` that holds files.
+    `settings` are those of `load_pretrained`. UserError for a directory without adapters, adapters that cannot be added
+    to weights, a quantised base, and an `out` that holds files.
     """
     require_training()
     if not is_adapter(name := settings["name"]):
@@ -281,7 +286,7 @@ def merge(settings: Mapping[str, Any], out: Path) -> None:
     model, _ = load_pretrained(**base)
     if getattr(model, "is_quantized", False):
         raise UserError(f"{base['name']} is quantised: its weights are too coarse to add an adapter to")
-    adapters = with_adapters(model, name, trainable=False)
+    adapters = _with_adapters(model, name, trainable=False)
     if not hasattr(adapters.base_model, "merge_and_unload"):
         raise UserError(f"the adapter in {name} is none that can be added to weights, as LoRA can")
     card = model_card(f"{base['name']} with {name}", base["name"], "adapters added to the weights", settings, {})

@@ -1,7 +1,4 @@
-"""What a round of tuning is tuned on: the model's own right responses, each once, without what is likely already.
-
-Works on the rows of samples and their log-probabilities, natural, of the model's own distribution.
-"""
+"""What a round of tuning is tuned on: the model's own right responses, each once, without what is likely already."""
 
 from __future__ import annotations
 
@@ -53,9 +50,7 @@ def likelihood_bound(means: Float[np.ndarray, " responses"], keep_quantile: floa
     return float(np.quantile(means, keep_quantile, method="inverted_cdf"))
 
 
-def unlikely_tokens(
-    logprobs: Float[np.ndarray, " tokens"], max_token_probability: float
-) -> Bool[np.ndarray, " tokens"]:
+def unlikely_tokens(logprobs: Float[np.ndarray, " T"], max_token_probability: float) -> Bool[np.ndarray, " T"]:
     """Which tokens have a probability of at most `max_token_probability`."""
     kept: np.ndarray = logprobs <= math.log(max_token_probability)
     return kept
@@ -71,25 +66,23 @@ def choose(samples: Sequence[Row], rule: LikelihoodFilter) -> tuple[list[dict[st
     """
     right: dict[tuple[str, tuple[int, ...]], Row] = {}
     for row in samples:
-        key = row["problem_id"], tuple(row["token_ids"])
-        row["status"] = "wrong" if not row["correct"] else "duplicate" if key in right else "trained"
-        if row["status"] == "trained":
-            right[key] = row
+        first = right.setdefault((row["problem_id"], tuple(row["token_ids"])), row) if row["correct"] else None
+        row["status"] = "wrong" if first is None else "trained" if first is row else "duplicate"
     means = np.array([row["mean_logprob"] for row in right.values()])
     bound = likelihood_bound(means, rule.keep_quantile) if rule.kind == "example" and right else None
-    examples, masked = [], 0
+    examples, trained, masked = [], [], 0
     for row in right.values():
-        ids = row["token_ids"]
+        prompt, ids = row["prompt_ids"], row["token_ids"]
         kept = np.full(len(ids), bound is None or row["mean_logprob"] <= bound)
         if rule.kind == "token":
             kept = unlikely_tokens(np.array(row["logprobs"]), rule.max_token_probability)
         if not kept.any():
             row["status"] = "filtered"
             continue
-        labels = [*[IGNORED] * len(row["prompt_ids"]), *np.where(kept, ids, IGNORED).tolist()]
-        examples.append({"input_ids": [*row["prompt_ids"], *ids], "labels": labels})
+        labels = [*[IGNORED] * len(prompt), *np.where(kept, ids, IGNORED).tolist()]
+        examples.append({"input_ids": [*prompt, *ids], "labels": labels})
+        trained.append(row)
         masked += int((~kept).sum())
-    trained = [row for row in samples if row["status"] == "trained"]
     statuses = Counter(row["status"] for row in samples)
     return examples, {
         "samples": len(samples),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -25,6 +25,7 @@ from forkpoint.engines.local.logprobs import token_logprobs
 from forkpoint.engines.local.probe import distance, is_refusal, tolerance
 from forkpoint.engines.local.scoring import PAD
 from forkpoint.pairs.pair import Pair
+from forkpoint.types import TokenIds
 
 Batch = Mapping[str, Tensor]
 TAKE_MASKS = ("eager", "sdpa")
@@ -49,16 +50,19 @@ def collate(examples: Sequence[PairExample], shared: bool) -> dict[str, Tensor]:
     """The tensors of a batch.
 
     `input_ids` [R, T], right-padded; with shared prompts `position_ids` [R, T] and `sees` [R, T, T], whether a
-    position attends to another. Of each wanted token: `rows` [n], the position in the flattened input_ids that
-    predicts it; `targets` [n], its id; `response` [n], whose it is (b the chosen one of pair b, B + b the rejected
-    one); `token_weights` [n]; and `ref_logprobs` [n] if the examples have them. Of each pair: `pair_weights` and
-    `pair_index` [B].
+    position attends to another. Of each wanted token, [n]: `rows`, the position in the flattened input_ids that
+    predicts it; `targets`, its id; `response`, whose it is (b the chosen one of pair b, B + b the rejected one);
+    `token_weights`; and `ref_logprobs` if the examples have them. Of each pair, [B]: `pair_weights` and `pair_index`.
     """
     pairs = [e.pair for e in examples]
-    batch = _shared_rows(pairs) if shared else _separate_rows(pairs)
     responses = [*(p.chosen_ids for p in pairs), *(p.rejected_ids for p in pairs)]
-    weighted = zip(responses, [*(p.chosen_weights for p in pairs), *(p.rejected_weights for p in pairs)], strict=True)
-    weights = [np.ones(len(ids)) if own is None else np.array(own) for ids, own in weighted]
+    if shared:
+        batch = _rows([(p.prompt_ids, (p.chosen_ids, p.rejected_ids)) for p in pairs])
+    else:
+        prompts = [p.prompt_ids for p in pairs] * 2
+        batch = _rows([(prompt, (ids,)) for prompt, ids in zip(prompts, responses, strict=True)])
+    own = [*(p.chosen_weights for p in pairs), *(p.rejected_weights for p in pairs)]
+    weights = [np.ones(len(ids)) if w is None else np.array(w) for ids, w in zip(responses, own, strict=True)]
     batch |= {
         "targets": torch.tensor([token for ids in responses for token in ids]),
         "response": torch.repeat_interleave(torch.arange(len(responses)), torch.tensor([len(r) for r in responses])),
@@ -72,41 +76,29 @@ def collate(examples: Sequence[PairExample], shared: bool) -> dict[str, Tensor]:
     return batch
 
 
-def _separate_rows(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    parts = [
-        (p.prompt_ids, ids) for name in ("chosen_ids", "rejected_ids") for p in pairs for ids in [getattr(p, name)]
-    ]
-    width = max(len(prompt) + len(response) - 1 for prompt, response in parts)
-    rows = [
-        torch.arange(len(prompt) - 1, len(prompt) + len(response) - 1) + r * width
-        for r, (prompt, response) in enumerate(parts)
-    ]
-    return {"input_ids": _padded([[*p, *r[:-1]] for p, r in parts], width), "rows": torch.cat(rows)}
+def _rows(texts: Sequence[tuple[TokenIds, tuple[TokenIds, ...]]]) -> dict[str, Tensor]:
+    """Rows of a prompt and its responses, which do not see one another; of each the last token is left out.
 
-
-def _shared_rows(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    texts = [[*p.prompt_ids, *p.chosen_ids[:-1], *p.rejected_ids[:-1]] for p in pairs]
-    width = max(map(len, texts))
-    positions = torch.zeros(len(pairs), width, dtype=torch.long)
-    sees = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(pairs), 1, 1)
-    chosen, rejected = [], []
-    for b, (pair, text) in enumerate(zip(pairs, texts, strict=True)):
-        start, end = len(pair.prompt_ids), len(pair.prompt_ids) + len(pair.chosen_ids) - 1
-        positions[b, : len(text)] = torch.arange(len(text))
-        positions[b, end : len(text)] -= end - start
-        sees[b, end:, start:end] = False
-        own = torch.arange(end, len(text))
-        first = torch.tensor([start - 1])  # the prompt's last token predicts the first one of both
-        chosen.append(torch.arange(start - 1, end) + b * width)
-        rejected.append(torch.cat([first, own]) + b * width)
-    return {
-        "input_ids": _padded(texts, width), "position_ids": positions, "sees": sees,
-        "rows": torch.cat([*chosen, *rejected]),
-    }  # fmt: skip
-
-
-def _padded(rows: Sequence[Sequence[int]], width: int) -> Int64[Tensor, "R T"]:
-    return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows])
+    `rows` are those of the first response of every prompt, then those of the second.
+    """
+    width = max(len(prompt) + sum(len(ids) - 1 for ids in responses) for prompt, responses in texts)
+    input_ids = torch.full((len(texts), width), PAD)
+    positions, part = torch.zeros(2, len(texts), width, dtype=torch.long)  # part: which response, 0 for the prompt
+    places: list[list[Tensor]] = [[] for _ in texts[0][1]]
+    for r, (prompt, responses) in enumerate(texts):
+        start = end = len(prompt)
+        input_ids[r, :start], positions[r, :start] = torch.tensor(prompt), torch.arange(start)
+        for k, ids in enumerate(responses):
+            begin, end = end, end + len(ids) - 1
+            input_ids[r, begin:end], part[r, begin:end] = torch.tensor(ids[:-1]), k + 1
+            positions[r, begin:end] = torch.arange(start, start + len(ids) - 1)
+            # the prompt's last token predicts the first one of each
+            places[k].append(torch.tensor([start - 1, *range(begin, end)]) + r * width)
+    batch = {"input_ids": input_ids, "rows": torch.cat([place for own in places for place in own])}
+    if len(places) > 1:
+        queries, keys = part[:, :, None], part[:, None]
+        batch |= {"position_ids": positions, "sees": ((keys == 0) | (keys == queries)).tril()}
+    return batch
 
 
 def predicting(model: PreTrainedModel, batch: Batch, call: Callable[..., Any] | None = None) -> Float[Tensor, "n H"]:
@@ -133,10 +125,8 @@ def shares_prompts(model: PreTrainedModel, longest: int) -> bool:
     Tried on made-up pairs. Not so for models that ignore such masks, and not known for layers with a window shorter
     than the `longest` row. Kernels that take no mask but the causal one are not tried: on a GPU they may break it.
     """
-    config = model.config.get_text_config(decoder=True)
-    if model.config._attn_implementation not in TAKE_MASKS:
-        return False
-    if (getattr(config, "sliding_window", None) or longest) < longest:
+    window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None) or longest
+    if model.config._attn_implementation not in TAKE_MASKS or window < longest:
         return False
     examples = [
         PairExample(Pair("", prompt, chosen, rejected, "", "", ""), i)

@@ -8,18 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from forkpoint.engines.identity import weights_digest
 from forkpoint.files import fingerprint
 from forkpoint.pairs.pair import Pair
-from forkpoint.training.configs import PreferenceConfig, check_one_device, prepared, sft_config, stated
+from forkpoint.training.configs import PreferenceConfig, prepared, sft_config, stated
+from forkpoint.training.fields import PreferenceFields
 from forkpoint.training.fit import CHECKPOINTS, run_training
-from forkpoint.training.models import adapted, check_trainable
+from forkpoint.training.models import adapted, check_trainable, context_of
 from forkpoint.training.processes import is_first
 from forkpoint.types import Progress, Results, UserError
 
@@ -41,14 +40,12 @@ def train(
 
     `model` is trained in place, all of its weights in float32; a PEFT model's adapters are trained on. `name` is what
     the files call it. The metrics on `eval_pairs` are logged too, after each epoch unless eval_strategy says otherwise.
-    Pairs of which a response with its prompt has more than `max_length` tokens, or than the model reads, are left out.
-    `out` gets checkpoints while training goes on, then `model` (weights or adapters, tokenizer, card) and summary.json.
-    A repeated call goes on from the last checkpoint. Raises UserError for pairs that do not fit the method, settings
-    that do not go together, memory that runs out and a loss that is no number.
+    `fitting` says which pairs are left out. `out` gets checkpoints while training goes on, then `model` (weights or
+    adapters, tokenizer, card) and summary.json. A repeated call goes on from the last checkpoint. UserError for pairs
+    that do not fit the method, settings that do not go together, memory that runs out and a loss that is no number.
     """
-    check_one_device(model)
     check_trainable(model, args)
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    context = context_of(model)
     kept = fitting(pairs, args, context)
     eval_kept = fitting(eval_pairs, args, context) if eval_pairs else []
     ready = prepared(args, out / CHECKPOINTS, model, has_eval=bool(eval_kept), name=name)
@@ -58,46 +55,48 @@ def train(
         if (left_out or eval_left_out) and is_first():
             total = len(pairs) + len(eval_pairs)
             log.warning("%s of %s pairs are too long and left out", left_out + eval_left_out, total)
-        return _trainer(model, tokenizer, kept, eval_kept, ready, progress)
+        if args.method == "sft":
+            return _sft_trainer(model, tokenizer, kept, eval_kept, ready)
+        from forkpoint.training.preference_trainer import PreferenceTrainer
+
+        return PreferenceTrainer(model, ready, kept, eval_kept or None, processing_class=tokenizer, progress=progress)
 
     return run_training(
         model, tokenizer, ready, out, trainer, method=args.method, name=name, settings=stated(args, ready, model),
         identity={
-            "weights": weights_digest(model), "attention": model.config._attn_implementation,
             "pairs": fingerprint([asdict(p) for p in pairs]),
             "eval_pairs": fingerprint([asdict(p) for p in eval_pairs]),
         },
         data={"pairs": len(kept), "too_long": left_out, "eval_too_long": eval_left_out},
-        tokens=sum(map(partial(_tokens, args.method), kept)), progress=progress,
+        tokens=sum(sum(lengths_of(p, args.method)) for p in kept), progress=progress,
     )  # fmt: skip
 
 
-def _trainer(
-    model: Any, tokenizer: Any, pairs: list[Pair], eval_pairs: list[Pair], args: PreferenceConfig, progress: Any
-) -> Any:
-    if args.method == "sft":
-        from forkpoint.training.sft import response_rows, sft_trainer
+def _sft_trainer(model: Any, tokenizer: Any, pairs: list[Pair], eval_pairs: list[Pair], args: PreferenceConfig) -> Any:
+    """TRL's, on the chosen responses; where one has weights, those without have weights of 1."""
+    from forkpoint.training.sft import response_row, sft_trainer
 
-        rows, eval_rows = (
-            response_rows(((p.prompt_ids, p.chosen_ids) for p in part), [p.chosen_weights for p in part])
-            for part in (pairs, eval_pairs)
-        )
-        return sft_trainer(adapted(model, args), tokenizer, sft_config(args), rows, eval_rows)
-    from forkpoint.training.preference_trainer import PreferenceTrainer
+    def row(p: Pair) -> dict[str, list[Any]]:
+        weights = p.chosen_weights or (1.0,) * len(p.chosen_ids)
+        return response_row(p.prompt_ids, p.chosen_ids, weights if weighted else None)
 
-    return PreferenceTrainer(
-        model, args, pairs, eval_pairs or None, processing_class=tokenizer,
-        progress=progress,
-    )  # fmt: skip
+    weighted = any(p.chosen_weights is not None for p in (*pairs, *eval_pairs))
+    rows, eval_rows = ([row(p) for p in part] for part in (pairs, eval_pairs))
+    return sft_trainer(adapted(model, args), tokenizer, sft_config(args), rows, eval_rows)
 
 
-def fitting(pairs: Sequence[Pair], args: Any, context: int | None) -> list[Pair]:
-    """The pairs that are not too long, in their order. UserError for pairs that do not fit the method, and for none.
+def lengths_of(pair: Pair, method: str) -> list[int]:
+    """The tokens of the prompt with each response that the method reads."""
+    responses = (pair.chosen_ids,) if method == "sft" else (pair.chosen_ids, pair.rejected_ids)
+    return [len(pair.prompt_ids) + len(ids) for ids in responses]
 
-    `args` are a config or options, which name a method or are of SFT. Knows of the model only how many tokens it reads,
-    its `context`.
+
+def fitting(pairs: Sequence[Pair], args: PreferenceFields, context: int | None) -> list[Pair]:
+    """The pairs of which no response with its prompt has more than `max_length` tokens, or than the model reads.
+
+    `context` is how many it reads. UserError for pairs that do not fit the method, and for none.
     """
-    method = getattr(args, "method", "sft")
+    method = args.method
     if not pairs:
         raise UserError("there are no pairs to train on")
     if args.max_length is not None and args.max_length < 2:
@@ -118,16 +117,10 @@ def fitting(pairs: Sequence[Pair], args: Any, context: int | None) -> list[Pair]
                 "fork-dpo takes single tokens; make pairs with `forkpoint pairs --forks`"
             )
     longest = min((n for n in (args.max_length, context) if n is not None), default=None)
-    lengths = [len(p.prompt_ids) + max(len(p.chosen_ids), method != "sft" and len(p.rejected_ids)) for p in pairs]
+    lengths = [max(lengths_of(p, method)) for p in pairs]
     kept = [p for p, n in zip(pairs, lengths, strict=True) if longest is None or n <= longest]
     if not kept:
         raise UserError(
             f"every pair is too long: the shortest has {min(lengths)} tokens, but at most {longest} are read"
         )
     return kept
-
-
-def _tokens(method: str, pair: Pair) -> int:
-    """What an epoch reads of a pair."""
-    prompt, chosen, rejected = map(len, (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids))
-    return prompt + chosen if method == "sft" else 2 * prompt + chosen + rejected

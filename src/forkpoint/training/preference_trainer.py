@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from forkpoint.pairs.pair_files import pair_of
 from forkpoint.pairs.trl_files import import_pairs
 from forkpoint.training.configs import PreferenceConfig
 from forkpoint.training.dropout import check_without_dropout, without_dropout
-from forkpoint.training.models import adapted
+from forkpoint.training.models import adapted, context_of
 from forkpoint.training.pair_batches import PairExample, collate, logprobs_of, predicting, row_length, shares_prompts
 from forkpoint.training.preference_run import fitting
 from forkpoint.training.reference_logprobs import with_reference
@@ -33,12 +33,10 @@ from forkpoint.types import Progress, UserError
 
 
 def pairs_of(data: Any, tokenizer: Any, vocab_size: int) -> list[Pair]:
-    """The pairs of a sequence of Pair, or of the rows of a `datasets.Dataset`.
+    """The pairs of a sequence of Pair, or of rows as in pairs.jsonl or as TRL takes them:
 
-    A row has token ids and may have weights, as in pairs.jsonl, or text or messages, as TRL takes them:
-
-        {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 2], "rejected_weights": [0.9, 0.0]}
-        {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}
+    {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 2], "rejected_weights": [0.9, 0.0]}
+    {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}
     """
     if isinstance(data, str):
         raise UserError(f"pairs are a data set or a list of Pair, but got one text, {data[:40]!r}: read files first")
@@ -53,19 +51,16 @@ def pairs_of(data: Any, tokenizer: Any, vocab_size: int) -> list[Pair]:
 
 
 class PreferenceTrainer(StepTrainer):
-    """`transformers.Trainer` on pairs (`pairs_of`), but for those that are too long. UserError for pairs that do not
-    fit the method.
+    """`transformers.Trainer` on pairs (`pairs_of`) that are not too long (`fitting`).
 
     The reference is `ref_model`, by default the model as it is before new adapters and training. Its log-probabilities
-    are computed before training, or at each step where `args` say so or the loss needs more of it (TDPO); for that
-    the base of new adapters serves, else a frozen copy is kept.
+    are computed before training, of which `progress` hears, or at each step where `args` say so or the loss needs more
+    of it (TDPO); for that the base of new adapters serves, else a frozen copy is kept.
 
     Logged beside the loss, under TRL's names, as means over pairs: rewards/chosen, rewards/rejected (β Δ; in critical
     DPO γ Δ of weighted tokens), rewards/margins, rewards/accuracies, logps/chosen, logps/rejected, and kl/chosen,
-    kl/rejected in TDPO. A loss that is not finite stops the training with the pair's name.
-
-    While `train` runs the model has no dropout, so that its first log-ratios are 0 where it is the reference.
-    `progress` hears of the pairs that the reference reads.
+    kl/rejected in TDPO. A loss that is not finite stops the training with the pair's name. While `train` runs the model
+    has no dropout, so that its first log-ratios are 0 where it is the reference.
     """
 
     def __init__(
@@ -85,9 +80,8 @@ class PreferenceTrainer(StepTrainer):
         if getattr(peft_config, "lora_dropout", 0):
             raise UserError("the reference has no dropout, and so the policy none: leave out lora_dropout")
         size = model.get_input_embeddings().num_embeddings
-        context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         pairs, eval_pairs = (
-            [] if data is None else fitting(pairs_of(data, processing_class, size), args, context)
+            [] if data is None else fitting(pairs_of(data, processing_class, size), args, context_of(model))
             for data in (train_dataset, eval_dataset)
         )
         self.shared = shares_prompts(model, max(row_length(p) for p in [*pairs, *eval_pairs]))
@@ -117,24 +111,21 @@ class PreferenceTrainer(StepTrainer):
         with without_dropout(self.model):
             return super().train(*args, **options)
 
-    def compute_loss(
-        self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
-    ) -> Any:
-        """The sum of the batch's losses over the pairs of the whole step, times the number of processes."""
+    def step_loss(self, model: Any, inputs: Inputs, items: Tensor | None) -> Tensor:
+        """The sum of the batch's losses over the pairs of the whole step."""
         with self.accelerator.autocast():
             sums = self._sums(model, inputs)
-        losses = LOSSES[self.objective.method](sums, self.objective)
+        losses = inputs["pair_weights"] * LOSSES[self.objective.method](sums, self.objective)
         self._check(losses, inputs)
         noted = self._noted(sums)
-        if num_items_in_batch is None:  # an evaluation; of several processes, some get a pair that another one had
+        if items is None:  # an evaluation; of several processes, some get a pair that another one had
             columns = {name: values.tolist() for name, values in (noted | {"loss": losses.detach()}).items()}
             for b, index in enumerate(inputs["pair_index"].tolist()):
                 self.evaluated[index] = {name: column[b] for name, column in columns.items()}
-            return (losses.mean(), {}) if return_outputs else losses.mean()
+            return losses.mean()
         for name, values in noted.items():
             self.sums.setdefault(name, []).append(torch.stack([values.sum(), torch.ones_like(values).sum()]))
-        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
-        return (loss, {}) if return_outputs else loss
+        return losses.sum() / items
 
     def _sums(self, model: Any, inputs: Inputs) -> PairSums:
         """The sums by pair, with gradients for the policy."""
@@ -157,40 +148,32 @@ class PreferenceTrainer(StepTrainer):
     @contextmanager
     def _reference(self, policy: Any) -> Iterator[Any]:
         """The frozen model, or the policy without its adapter, without gradients."""
-        with torch.no_grad():
-            if self.ref_model is not None:
-                yield self.ref_model
-            else:
-                with policy.disable_adapter():
-                    yield policy
+        with torch.no_grad(), policy.disable_adapter() if self.ref_model is None else nullcontext():
+            yield policy if self.ref_model is None else self.ref_model
 
     def _check(self, losses: Tensor, inputs: Inputs) -> None:
         """UserError naming the first pair whose loss is not finite."""
-        bad = (~torch.isfinite(losses)).nonzero()
-        if len(bad):
+        if len(bad := (~torch.isfinite(losses)).nonzero()):
             data = self.train_dataset if self.model.training else self.eval_dataset
-            pair = data[int(inputs["pair_index"][bad[0]])].pair
+            name = data[int(inputs["pair_index"][bad[0]])].pair.id
             raise UserError(
-                f"the loss of pair {pair.id!r} is {float(losses[bad[0]].detach())} at step "
+                f"the loss of pair {name!r} is {float(losses[bad[0]].detach())} at step "
                 f"{self.state.global_step + 1}: lower the learning rate, or look at that pair"
             )
 
     def _noted(self, sums: PairSums) -> dict[str, Tensor]:
         """What is logged of each pair, [B]."""
-        deltas = (sums.chosen, sums.rejected)
-        if self.objective.method == "critical-dpo":
-            deltas = (sums.chosen_weighted, sums.rejected_weighted)
-        chosen, rejected = (self.objective.beta * delta.detach() for delta in deltas)
+        ratio = sums.weighted if self.objective.method == "critical-dpo" else sums.ratio
+        chosen, rejected = self.objective.beta * ratio.detach()
         noted = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
             "rewards/accuracies": (chosen > rejected).float(),
             "rewards/margins": chosen - rejected,
-            "logps/chosen": sums.chosen_logprob.detach(),
-            "logps/rejected": sums.rejected_logprob.detach(),
         }
-        if self.objective.needs_kl:
-            noted |= {"kl/chosen": sums.chosen_kl.detach(), "kl/rejected": sums.rejected_kl.detach()}
+        each = {"logps": sums.logprob} | ({"kl": sums.kl} if self.objective.needs_kl else {})
+        for name, (of_chosen, of_rejected) in each.items():
+            noted |= {f"{name}/chosen": of_chosen.detach(), f"{name}/rejected": of_rejected.detach()}
         return noted
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

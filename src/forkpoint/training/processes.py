@@ -1,6 +1,6 @@
 """The processes of one training, started by `accelerate launch` or torchrun: how they meet, fail and end as one.
 
-Says nothing of the training itself. A process that was started alone goes through all of it unchanged.
+A process that was started alone goes through all of it unchanged.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ TIMEOUT = 1800  # seconds, as in transformers
 
 
 def join(device: str, seconds: int = TIMEOUT) -> None:
-    """Meet the other processes, of which accelerate's PartialState knows then.
+    """Meet the other processes, of which accelerate's PartialState knows then; each gets its own `device`.
 
-    `device` is the one that is asked for; on a CPU the processes talk by gloo. One that waits for another longer than
-    so many `seconds` gives up.
+    One that waits for another longer than so many `seconds` gives up.
     """
     import torch
     from accelerate import PartialState
@@ -57,24 +56,27 @@ def is_first() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def agree(error: UserError | None) -> None:
-    """Raise in every process what went wrong in the first one."""
+@contextmanager
+def agreed() -> Iterator[None]:
+    """What goes wrong within the context in the first process is raised in every one."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    message = [None if error is None else str(error)]
+    mistake = None
+    try:
+        yield
+    except UserError as error:
+        mistake = error
+    message = [mistake and str(mistake)]
     if PartialState().num_processes > 1:
         broadcast_object_list(message)
     if message[0] is not None:
-        raise UserError(message[0]) from error
+        raise UserError(message[0]) from mistake
 
 
 @contextmanager
 def as_one() -> Iterator[None]:
-    """A verb's work: of several processes one prints the user's mistake, and all end with its code.
-
-    A process alone passes through.
-    """
+    """A verb's work: of several processes one prints the user's mistake, and all end with its code."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -109,9 +111,8 @@ def _counted(times: int) -> int:
 def leave(code: int) -> NoReturn:
     """End this process at once, after what was registered for its end.
 
-    An ordinary end aborts now and then: a thread of gloo's lets go of the tensors of its last work, needs Python's lock
-    for that, and is cut off in a destructor by an interpreter that is going away. DistributedDataParallel keeps these
-    threads alive beyond destroy_process_group.
+    An ordinary end aborts now and then: a thread of gloo's, which DistributedDataParallel keeps beyond
+    destroy_process_group, lets go of tensors while the interpreter goes away.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -37,43 +37,42 @@ def with_reference(
     """The pairs with the model's log-probabilities of their tokens, from the cache where it holds them.
 
     `autocast` is the precision in which the policy will compute, where that is not its weights' own. A file in the
-    cache that is broken is made anew; where none can be written, a warning says so. What changes the numbers' last
-    digits only (batch size, shared prompts) is not part of the key.
+    cache that is broken is made anew; where none can be written, a warning says so.
     """
     path = cache_directory() / f"{_key(model, pairs, autocast)}.npy"
-    values = _read(path, sum(len(p.chosen_ids) + len(p.rejected_ids) for p in pairs))
+    bounds = np.cumsum([0, *(len(ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids))])
+    values = _read(path, int(bounds[-1]))
     if values is None:
         head = head_of(model)  # which autocast would not reproduce
         with in_eval_mode(model), torch.autocast(model.device.type, autocast, enabled=autocast is not None):
-            values = _compute(model, head, pairs, batch_size, shared, progress)
+            values = _compute(model, head, pairs, bounds, batch_size, shared, progress)
         _write(path, values)
-    ends = np.cumsum([len(ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)])
-    parts = np.split(values, ends[:-1])
+    parts = np.split(values, bounds[1:-1])
     return [PairExample(p, i, parts[2 * i], parts[2 * i + 1]) for i, p in enumerate(pairs)]
 
 
 def _compute(
-    model: PreTrainedModel, head: Head, pairs: Sequence[Pair], batch_size: int, shared: bool, progress: Progress | None
-) -> np.ndarray:
-    """Similar lengths side by side; the numbers in the pairs' order."""
-    values: dict[tuple[int, int], np.ndarray] = {}  # by pair, and 0 for chosen or 1 for rejected
+    model: PreTrainedModel, head: Head, pairs: Sequence[Pair], bounds: np.ndarray, batch_size: int, shared: bool,
+    progress: Progress | None,
+) -> np.ndarray:  # fmt: skip
+    """The numbers in the pairs' order; those of response i stand between bounds i and i + 1."""
+    values = np.empty(bounds[-1], np.float32)
     tokens = 0
     order = sorted(range(len(pairs)), key=lambda i: row_length(pairs[i]))
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         batch = collate([PairExample(pairs[i], i) for i in part], shared)
-        lengths = torch.bincount(batch["response"])
-        keys = [*((i, 0) for i in part), *((i, 1) for i in part)]
-        pieces = np.split(logprobs_of(model, head, batch).cpu().numpy(), lengths.cumsum(0)[:-1])
-        values |= zip(keys, pieces, strict=True)
+        responses = [*(2 * i for i in part), *(2 * i + 1 for i in part)]
+        places = np.concatenate([np.arange(bounds[r], bounds[r + 1]) for r in responses])
+        values[places] = logprobs_of(model, head, batch).cpu().numpy()
         if progress:
             tokens += batch["input_ids"].numel()
             progress("pairs read by the reference", min(start + batch_size, len(order)), len(order), tokens)
-    return np.concatenate([values[key] for key in sorted(values)]).astype(np.float32)
+    return values
 
 
 def _key(model: PreTrainedModel, pairs: Sequence[Pair], autocast: torch.dtype | None) -> str:
-    """A hash of the model, the precision, all token ids, and the version of this file."""
+    """A hash of all but what changes the numbers' last digits only: batch size and shared prompts."""
     digest = hashlib.blake2b(f"{FORMAT} {weights_digest(model)} {autocast}".encode(), digest_size=16)
     for pair in pairs:
         for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):

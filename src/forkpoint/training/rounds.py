@@ -1,8 +1,7 @@
 """Rounds of tuning on own right answers: sample, verify, leave out what is likely already, tune, evaluate.
 
-Each round starts from the model of the one before. Resumable: samples and evaluations are journalled in units of fixed
-problems, training goes on from its last checkpoint, a model's directory is there whole or not at all, and a finished
-round is one file.
+Resumable: samples and evaluations are journalled in `Units`, training goes on from its last checkpoint, a model's
+directory is there whole or not at all, and a finished round is one file.
 """
 
 from __future__ import annotations
@@ -10,17 +9,29 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from forkpoint import __version__
+from forkpoint.engines.loading import check_memory
 from forkpoint.engines.local.transformers_engine import TransformersEngine
-from forkpoint.files import JOURNAL, SAMPLES, SUMMARY, Journal, claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import (
+    JOURNAL,
+    SAMPLES,
+    SUMMARY,
+    Journal,
+    fingerprint,
+    read_json,
+    resumed,
+    to_json,
+    write_rows,
+    write_whole,
+)
 from forkpoint.sampling.draw import key_hash
 from forkpoint.sampling.limits import validate
-from forkpoint.training.configs import TrainingConfig, check_one_device, prepared, sft_config, stated
+from forkpoint.training.configs import TrainingConfig, prepared, sft_config, stated
 from forkpoint.training.fit import CHECKPOINTS, fit, remove_checkpoints
 from forkpoint.training.heldout_eval import figures, mean_logprob, respond
 from forkpoint.training.models import (
@@ -32,7 +43,7 @@ from forkpoint.training.models import (
     load_trainable,
     model_card,
     save_trained,
-)  # fmt: skip
+)
 from forkpoint.training.own_answers import LikelihoodFilter, check_filter, choose, why_nothing
 from forkpoint.training.sft import sft_trainer
 from forkpoint.trajectories.rows import Row, check_prompts, sample_completions, trajectory_row
@@ -87,10 +98,8 @@ def tune_in_rounds(
     `out` gets a directory a round, with samples.jsonl, `model` and evaluation.jsonl (the responses to the held-out
     problems), and summary.json, whose `results` has a row a round; round 0 is the base model, evaluated. Where a round
     finds nothing to tune on, it is the last one, and `stopped` says why, else null. A repeated call goes on where the
-    last one stopped.
-
-    Raises UserError for missing libraries, settings out of range or that do not go together, problems that are in both
-    sets or leave no room for a response, memory that runs out and a loss that is no number.
+    last one stopped. UserError for missing libraries, settings out of range or that do not go together, problems that
+    are in both sets or leave no room for a response, memory that runs out and a loss that is no number.
     """
     if is_adapter(base.name):
         raise UserError(f"{base.name} holds an adapter; merge it into its base first: forkpoint merge ADAPTER DIR")
@@ -100,26 +109,23 @@ def tune_in_rounds(
     ready = prepared(settings.tuning, out / CHECKPOINTS, engine.model, has_eval=False, name=base.name)
     work.settings = replace(settings, tuning=replace(settings.tuning, learning_rate=ready.learning_rate))
     tuning = stated(settings.tuning, ready, engine.model)
-    plain = {
-        "rounds": settings.rounds, "n": settings.n, "eval_n": settings.eval_n, "prompt": settings.prompt,
-        "sampling": asdict(settings.sampling), "filter": asdict(settings.filter),
-        **{name: tuning[name] for name in ("arguments", "lora", "save_dtype")},
-    }  # fmt: skip
-    work.facts = json.loads(to_json(plain))
+    own = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "tuning"}
+    own |= {"sampling": asdict(settings.sampling), "filter": asdict(settings.filter)}
+    work.facts = json.loads(to_json(own | {name: tuning[name] for name in ("arguments", "lora", "save_dtype")}))
     run = {"verb": "rounds", "model": base.name, "task": task, **work.facts, "version": __version__}
     identity = {
         "engine": dict(engine.settings),
         "problems": fingerprint([asdict(p) for p in problems]),
         "held_out": fingerprint([asdict(p) for p in held_out]),
     }
-    with claimed(out, run | identity):
-        if not (out / SUMMARY).exists():
-            results: list[dict[str, Any]] = []
-            while len(results) <= settings.rounds and not (results and results[-1]["stopped"]):
-                results.append(work.round(len(results)))
-            summary = run | {"results": results, "stopped": results[-1]["stopped"]}
-            write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-    return Results(read_json(out / SUMMARY))
+
+    def rounds(_: Journal) -> dict[str, Any]:
+        results = [work.round(0)]
+        while len(results) <= settings.rounds and not results[-1]["stopped"]:
+            results.append(work.round(len(results)))
+        return run | {"results": results, "stopped": results[-1]["stopped"]}
+
+    return resumed(out, run | identity, SUMMARY, rounds)
 
 
 def round_seed(seed: int, number: int) -> int:
@@ -151,7 +157,7 @@ class _RoundsRun:
             if number:
                 samples = self.sample(number, units)
                 examples, row["samples"] = choose(samples, self.settings.filter)
-                write_whole(directory / SAMPLES, (to_json(one) + "\n" for one in samples))
+                write_rows(directory / SAMPLES, samples)
             if examples:
                 row["training"] = self.tune(number, directory, examples)
             if examples or number == 0:
@@ -187,16 +193,15 @@ class _RoundsRun:
             self.loaded = None  # its weights are going to change
             args = replace(self.settings.tuning, seed=round_seed(self.settings.sampling.seed, number))
             args = prepared(args, directory / CHECKPOINTS, engine.model, has_eval=False)
-            came_in = in_float32(engine.model, args)
+            dtype = in_float32(engine.model, args)
             trainer = sft_trainer(adapted(engine.model, args), engine.tokenizer, sft_config(args), examples)
-            step = None if self.progress is None else partial(self.progress, f"round {number}, training steps")
+            step = self.progress and partial(self.progress, f"round {number}, training steps")
             fitted = {"examples": len(examples)} | fit(trainer, sum(len(row["input_ids"]) for row in examples), step)
             write_whole(directory / TRAINING, to_json(fitted, indent=2) + "\n")
             how = f"supervised fine-tuning on own right answers, by TRL, round {number}"
             facts = {name: fitted[name] for name in ("examples", "tokens_in_an_epoch", "steps")}
             card = model_card(f"{self.base.name} after round {number}", self.base.name, how, self.facts, facts)
             policy = trainer.accelerator.unwrap_model(trainer.model)
-            dtype = came_in if args.save_dtype == "auto" else args.save_dtype
             save_trained(policy, engine.tokenizer, card, directory / MODEL, dtype=dtype, merge=True)
         remove_checkpoints(directory)
         return {name: value for name, value in read_json(directory / TRAINING).items() if name != "history"}
@@ -210,7 +215,7 @@ class _RoundsRun:
 
         size = max(1, SAMPLED_UNIT // (s.eval_n + 1))
         rows = units.rows(f"round {number}, held-out problems", self.held_out, size, partial(map, ask))
-        write_whole(directory / EVALUATION, (to_json(row) + "\n" for row in rows))
+        write_rows(directory / EVALUATION, rows)
         return figures(rows)
 
     def engine(self, number: int) -> TransformersEngine:
@@ -218,14 +223,12 @@ class _RoundsRun:
         if self.loaded is None or self.loaded[0] != number:
             self.loaded = None
             gc.collect()  # a trainer refers to itself, and would hold its model beside the new one
-            settings = asdict(self.base)
-            memory = settings.pop("memory_gib")
+            settings, name = asdict(self.base), self.base.name
+            budget = check_memory(settings.pop("memory_gib"))
             if number:
                 settings |= {"name": str(self.out / f"round-{number}" / MODEL), "revision": None}
-            model, tokenizer = load_trainable(settings)
-            budget = None if memory is None else int(memory * 2**30)
-            name = self.base.name if number == 0 else f"{self.base.name} after round {number}"
-            self.loaded = number, TransformersEngine(model, tokenizer, name=name, memory_bytes=budget)
+                name += f" after round {number}"
+            self.loaded = number, TransformersEngine(*load_trainable(settings), name=name, memory_bytes=budget)
         return self.loaded[1]
 
 
@@ -237,11 +240,10 @@ def _check(
 
     if PartialState().num_processes > 1:
         raise UserError("rounds sample and tune in one process: start them without a launcher of several")
-    check_one_device(engine.model)
     check_trainable(engine.model, settings.tuning)
     for name in ("rounds", "n", "eval_n"):
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} must be at least 1, but is {getattr(settings, name)}")
+        if (value := getattr(settings, name)) < 1:
+            raise UserError(f"{name} must be at least 1, but is {value}")
     validate(settings.sampling)
     if settings.sampling.temperature == 0:
         raise UserError("the temperature must be above 0: all greedy responses to a problem are the same")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor
 
 from forkpoint import __version__
-from forkpoint.files import SUMMARY, claimed, fingerprint, read_json, to_json, write_whole
+from forkpoint.files import SUMMARY, fingerprint, resumed, write_rows
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.store import Store, describe_files, lists, write_arrow
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.training.store_batches import IGNORED, Rows, collate
-from forkpoint.types import Progress, Results, UserError
+from forkpoint.training.store_batches import IGNORED, Rows, check_scores, collate
+from forkpoint.types import Progress, UserError
 from forkpoint.weights.rules import RULES, UNIFORM, Rule, check_rule, select
 
 TOKENS_AT_ONCE, TOKENS_IN_A_FILE = 2**18, 2**22  # at most, where rows are as long as the store's may be
@@ -34,26 +33,25 @@ def export_labels(
 
     A row has `input_ids` and `labels`, aligned: the id of a selected token, else -100. What is ranked together is each
     row (`sequence`) or all of the store (`corpus`), in place of the rule's own scope. Of the rows whose texts the store
-    holds, documents.jsonl says which tokens are selected. Raises UserError for a rule that
-    reads the trained model's loss, or scores that the store has not.
+    holds, documents.jsonl says which tokens are selected. UserError for a rule that reads the trained model's loss, or
+    scores that the store has not.
     """
     check_rule(rule)
     if rule.score == UNIFORM or not rule.is_static:
         raise UserError(f"labels can be written for a rule that knows its tokens before training, but not {rule.score}")
-    if rule.needs_reference and not store.has_scores:
-        raise UserError(f"the rule {rule.score} needs a reference model's scores, but {store.path} has none")
+    check_scores(rule, store, None)
     settings = {
         "verb": "select", "rule": rule.score, "ratio": rule.ratio, "entropy_ratio": rule.entropy_ratio, "scope": scope,
         "seed": seed, "store": fingerprint([shard.digest for shard in store.shards]), "version": __version__,
     }  # fmt: skip
-    with claimed(out, settings):
-        if not (out / SUMMARY).exists():
-            by_row = replace(rule, scope="sequence")
-            keep = partial(_in_rows, by_row) if scope == "sequence" else _in_all(store, rule, seed)
-            counts = _write(store, keep, out, seed, progress)
-            _write_documents(store, keep, out, seed)
-            write_whole(out / SUMMARY, to_json(settings | counts, indent=2) + "\n")
-    return Results(read_json(out / SUMMARY))
+
+    def work(_: object) -> dict[str, Any]:
+        keep = _in_rows(rule) if scope == "sequence" else _in_all(store, rule, seed)
+        counts = _write(store, keep, out, seed, progress)
+        _write_documents(store, keep, out, seed)
+        return settings | counts
+
+    return resumed(out, settings, SUMMARY, work)
 
 
 def _batches(store: Store, seed: int, first: int, last: int) -> Iterator[tuple[int, Batch]]:
@@ -64,18 +62,18 @@ def _batches(store: Store, seed: int, first: int, last: int) -> Iterator[tuple[i
         yield begin, collate([rows[i] for i in range(begin, min(begin + step, last))])
 
 
-def _in_rows(rule: Rule, batch: Batch) -> Tensor:
-    """The tokens of a batch that are kept when each row is ranked by itself."""
-    return select(batch, rule, batch["owner"]).kept
+def _in_rows(rule: Rule) -> Keep:
+    """A function from a batch to the tokens that are kept when each row is ranked by itself."""
+    by_row = replace(rule, scope="sequence")
+    return lambda batch: select(batch, by_row, batch["owner"]).kept
 
 
 @dataclass
 class _CorpusRanks:
-    """Ranks of the whole store, in two passes: the first counts each value of a score, the second keeps the lowest.
+    """Lowest ranks of the whole store, in two passes: the first counts each value of a score, the second keeps tokens.
 
     Scores are float16 and none is negative, so their bits grow with them, and counting them finds the last value that
-    is kept; of tokens with just that value those with the lowest chance are kept, as many as are wanting in
-    expectation.
+    is kept; of tokens with just that value those with the lowest chance are kept, as many as are wanting on average.
     """
 
     rule: Rule
@@ -92,9 +90,6 @@ class _CorpusRanks:
             return torch.zeros(len(values), dtype=torch.bool)
         limit, share = self.limits[score]
         return (values < limit) | ((values == limit) & (self.chance < share))
-
-    def high(self, score: str, values: Tensor) -> Tensor:
-        raise AssertionError(f"no static rule ranks {score} from the highest")
 
     def settle(self) -> None:
         """From counts to limits: the highest value that is kept, and the share of its tokens that is."""
@@ -130,7 +125,7 @@ def _write_documents(store: Store, keep: Keep, out: Path, seed: int) -> None:
         for line, marks in zip(lines[begin:], selected.tolist(), strict=False):
             line["selected"] = [None if mark < 0 else mark for mark in marks[: len(line["token_ids"])]]
     if lines:
-        write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
+        write_rows(out / DOCUMENTS, lines)
 
 
 def _write(store: Store, keep: Keep, out: Path, seed: int, progress: Progress | None) -> dict[str, int]:
@@ -139,19 +134,18 @@ def _write(store: Store, keep: Keep, out: Path, seed: int, progress: Progress | 
     could = are = 0
     size = max(1, TOKENS_IN_A_FILE // store.context.length)
     for number, first in enumerate(range(0, len(store), size)):
-        ids: list[np.ndarray] = []
-        labels: list[np.ndarray] = []
+        columns: dict[str, list[np.ndarray]] = {"input_ids": [], "labels": []}
         for begin, batch in _batches(store, seed, first, min(first + size, len(store))):
             kept = keep(batch)
             grid = torch.full_like(batch["input_ids"], IGNORED)
             grid.view(-1)[batch["rows"][kept] + 1] = batch["targets"][kept]
             lengths = batch["attention_mask"].sum(1).tolist()
-            for rows, column in ((batch["input_ids"], ids), (grid, labels)):
-                column += [row[:n] for row, n in zip(rows.numpy().astype(np.int32), lengths, strict=True)]
+            for name, rows in (("input_ids", batch["input_ids"]), ("labels", grid)):
+                columns[name] += [row[:n] for row, n in zip(rows.numpy().astype(np.int32), lengths, strict=True)]
             could, are = could + len(kept), are + int(kept.sum())
             if progress:
                 progress("rows", begin + len(lengths), len(store), could)
         files.append(f"data-{number:05}.arrow")
-        write_arrow(out / files[-1], {"input_ids": lists(ids, np.int32), "labels": lists(labels, np.int32)})
+        write_arrow(out / files[-1], {name: lists(values, np.int32) for name, values in columns.items()})
     describe_files(out, files, "labels")
     return {"rows": len(store), "counted_tokens": could, "selected_tokens": are}

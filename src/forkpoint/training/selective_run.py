@@ -5,7 +5,6 @@ Resumable: checkpoints on the way, the result there whole or not at all.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,12 @@ from transformers import PreTrainedModel, TrainerCallback
 from forkpoint.engines.identity import vocabulary_digest, weights_digest
 from forkpoint.files import fingerprint, refuse_foreign
 from forkpoint.scores.store import Store
-from forkpoint.training.configs import SelectiveConfig, check_one_device, prepared, stated
+from forkpoint.training.configs import SelectiveConfig, prepared, stated
 from forkpoint.training.fit import CHECKPOINTS, run_training
-from forkpoint.training.models import check_trainable, save_trained
+from forkpoint.training.models import check_trainable, context_of, save_trained
 from forkpoint.training.processes import is_sharded
+from forkpoint.training.selective_trainer import SelectiveTrainer
+from forkpoint.training.store_batches import check_scores
 from forkpoint.types import Progress, Results, UserError
 from forkpoint.weights.rules import check_rule
 
@@ -41,15 +42,12 @@ def pretrain(
     """Train the model on a store's rows; returns summary.json's content.
 
     `model` is trained in place, all of its weights in float32; `name` is what the files call it, `ref_name` the
-    reference. `ref_model` is asked for its scores at each step where the rule needs them; without it they are the
-    store's. The mean loss on the rows of `eval_store` is logged too, after each epoch unless eval_strategy says
-    otherwise. `out` gets checkpoints while training goes on, then `model` (weights or adapters, tokenizer, card),
-    summary.json, and `snapshots/step-N`, models on the way. A repeated call goes on from the last checkpoint. Raises
-    UserError for a store or a reference with other tokens, rows longer than the model reads, settings that do not go
-    together, memory that runs out and a loss that is no number.
+    reference. `ref_model` is asked for its scores at each step where the rule needs them, instead of the store's. The
+    mean loss on the rows of `eval_store` is logged too, after each epoch unless eval_strategy says otherwise. `out`
+    gets what `preference_run.train` leaves, and `snapshots/step-N`, models on the way. UserError for a store or a
+    reference with other tokens, rows longer than the model reads, settings that do not go together, memory that runs
+    out and a loss that is no number.
     """
-    from forkpoint.training.selective_trainer import SelectiveTrainer, check_scores
-
     ready = check_pretraining(model, args, out, has_eval=eval_store is not None, name=name)
     check_scores(args.selection, store, ref_model)
     for some in (store, eval_store):
@@ -73,8 +71,7 @@ def pretrain(
         model, tokenizer, ready, out, trainer, method=args.method, name=name,
         settings={"rule": asdict(args.selection), **settings, "snapshots": args.snapshots},
         identity={
-            "weights": weights_digest(model), "attention": model.config._attn_implementation, "store": digests[0],
-            "eval_store": digests[1], "reference": ref_model and weights_digest(ref_model),
+            "store": digests[0], "eval_store": digests[1], "reference": ref_model and weights_digest(ref_model),
         },
         data={
             "store": str(store.path), "corpus": store.facts["source"].get("data"),
@@ -90,7 +87,6 @@ def check_pretraining(
     model: PreTrainedModel, args: SelectiveConfig, out: Path, *, has_eval: bool, name: str = "custom"
 ) -> SelectiveConfig:
     """The prepared config of a run. UserError for whatever can be known to be wrong before there is a store."""
-    check_one_device(model)
     check_trainable(model, args)
     check_rule(args.selection)
     refuse_foreign(out)
@@ -107,7 +103,7 @@ def _check_length(model: PreTrainedModel, store: Store, what: str) -> None:
     size = model.get_input_embeddings().num_embeddings
     if (largest := store.largest_id()) >= size:
         raise UserError(f"{store.path} holds token id {largest}, but {what} knows 0 to {size - 1} only")
-    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = context_of(model)
     if longest and store.context.length > longest:
         raise UserError(f"{store.path} has rows of {store.context.length} tokens, but {what} reads at most {longest}")
 
@@ -123,7 +119,7 @@ class _Snapshots(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         steps = {round(i * state.max_steps / (self.count - 1)) for i in range(self.count)}
-        path = self.out / f"step-{state.global_step:0{math.ceil(math.log10(state.max_steps + 1))}}"
+        path = self.out / f"step-{state.global_step:0{len(str(state.max_steps))}}"
         if state.is_world_process_zero and state.global_step in steps and not path.exists():
             self.out.mkdir(parents=True, exist_ok=True)
             card = f"Step {state.global_step} of a training.\n"

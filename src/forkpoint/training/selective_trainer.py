@@ -1,14 +1,14 @@
 """The selective trainer: transformers' own, on a score store, with the loss on the tokens that a rule selects.
 
-The loss of an optimizer step is the mean over all its selected tokens (`weighted_nll`). L_θ, which rules rank by, is
-the loss of the weights before the step, by a float32 pass without dropout (under autocast the logits alone are
-float32). Where no dropout is set and the weights are float32, the training pass computes the same and is read instead
-of a pass of its own, as far as one micro-batch is ranked by itself. Where the selection stands before the training
-pass, only its rows meet the output matrix there, in blocks: logits [n, V] never exist.
+L_θ, which rules rank by, is the loss of the weights before the step, by a float32 pass without dropout (under autocast
+the logits alone are float32). Where no dropout is set and the weights are float32, the training pass computes the same
+and is read instead of a pass of its own, as far as one micro-batch is ranked by itself. Where the selection stands
+before the training pass, only its rows meet the output matrix there.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from tempfile import TemporaryDirectory
@@ -24,37 +24,28 @@ from forkpoint.engines.local.head import Head, hidden_at, in_eval_mode
 from forkpoint.engines.local.logprobs import current, token_logprobs, token_losses_and_entropy
 from forkpoint.engines.local.products import HALF, float32_activations
 from forkpoint.losses.language_modeling import weighted_nll
-from forkpoint.scores.store import Store
 from forkpoint.training.configs import SelectiveConfig
 from forkpoint.training.dropout import draws
 from forkpoint.training.models import adapted
 from forkpoint.training.step_trainer import Inputs, StepTrainer
-from forkpoint.training.store_batches import Rows, collate, store_of
+from forkpoint.training.store_batches import Rows, check_scores, collate, store_of
 from forkpoint.types import UserError
 from forkpoint.weights.rules import UNIFORM, Rule, Selection, check_rule, quota, rule_at, select
 
 SHARES = (0.1, 0.5, 0.9)  # quantiles over documents of the share of their tokens that is selected
 
 
-def check_scores(rule: Rule, store: Store, ref_model: PreTrainedModel | None) -> None:
-    """UserError where a rule reads scores that neither the store nor a reference model has."""
-    if rule.needs_reference and ref_model is None and not store.has_scores:
-        raise UserError(f"the rule {rule.score} needs a reference model's scores, but {store.path} has none")
-
-
 class SelectiveTrainer(StepTrainer):
     """`transformers.Trainer` on the rows of a score store, or of a `datasets.Dataset` of texts or token ids.
 
     `args.selection` says which tokens count; what it reads of a reference model is in the store, or `ref_model`, a
-    frozen model with the same tokens, is asked at each step. Every token of `eval_dataset` counts in an evaluation:
-    eval_loss is their mean loss. `args.seed` draws the numbers of the rule `random`, which also decide between equal
-    scores.
+    frozen model with the same tokens, is asked at each step. `args.seed` draws the numbers of the rule `random`, which
+    also decide between equal scores. Every token of `eval_dataset` counts in eval_loss.
 
     Logged beside `loss`, the mean over selected tokens in nats: loss/unselected and loss/all, of L_θ, by rules that
-    read it (a static rule leaves the losses of the others uncomputed); selection/share, the
-    share of tokens that is selected; selection/limit/SCORE, the last value that was (mean over what is ranked
-    together); selection/documents_none, the share of documents none of whose tokens since the last log is, and
-    selection/documents_p10, _p50, _p90, quantiles over documents of the share that is.
+    read it; selection/share, the share of tokens that is selected; selection/limit/SCORE, the last value that was (mean
+    over what is ranked together); selection/documents_none, the share of documents none of whose tokens since the last
+    log is, and selection/documents_p10, _p50, _p90, quantiles over documents of the share that is.
     """
 
     def __init__(
@@ -80,7 +71,7 @@ class SelectiveTrainer(StepTrainer):
         policy = adapted(model, args, peft_config)
         self.apart = draws(policy) or policy.dtype in HALF  # whether the loss of the training pass is another than L_θ
         self.sums: dict[str, Tensor] = {}  # of training steps since the last log: a total and a count [2]
-        self.documents: list[Tensor] = []  # the same: numbers of documents, their tokens that are selected, all [3, D]
+        self.seen, self.kept = Counter[int](), Counter[int]()  # the same: tokens of documents, those that are selected
         self.evaluated: dict[int, tuple[float, int]] = {}  # of an evaluation, by row: the sum of losses, and tokens
         super().__init__(
             policy, args, Rows(store, args.seed),
@@ -103,11 +94,10 @@ class SelectiveTrainer(StepTrainer):
                 loss, entropy = self._scores(self.ref_model, self.ref_head, batch)
                 self._check(loss, batch["owner"], batch, "reference model's ")
                 batch |= {"reference_loss": loss, "reference_entropy": entropy}
-        rule = rule_at(self.rule, self.state.global_step, self.state.max_steps)
+        rule = self._rule_now()
         if not rule.is_static:
-            first = self.apart or "entropy" in rule.columns or (rule.scope == "batch" and len(batches) > 1)
-            if not first:
-                return batches, self._coming(batches, rule)
+            if not (self.apart or "entropy" in rule.columns or (rule.scope == "batch" and len(batches) > 1)):
+                return batches, self._coming(batches, rule)  # the training pass says what is selected
             policy = self.accelerator.unwrap_model(self.model)
             for batch in batches:
                 batch["loss"], batch["entropy"] = self._scores(policy, current(self.head, policy), batch)
@@ -115,10 +105,8 @@ class SelectiveTrainer(StepTrainer):
             self._weigh(part, rule)
         return batches, self._total(sum((batch["weights"] != 0).sum() for batch in batches))
 
-    def compute_loss(
-        self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
-    ) -> Any:
-        """The weighted sum of losses over the number of tokens in the whole step, times the number of processes."""
+    def step_loss(self, model: Any, inputs: Inputs, items: Tensor | None) -> Tensor:
+        """The weighted sum of losses over the number of tokens in the whole step."""
         policy = self.accelerator.unwrap_model(model)
         kept = inputs["weights"] != 0 if "weights" in inputs else slice(None)
         with self.accelerator.autocast():
@@ -126,17 +114,19 @@ class SelectiveTrainer(StepTrainer):
             logprobs = token_logprobs(hidden, current(self.head, policy), inputs["targets"][kept])
         losses = -logprobs.detach()
         self._check(losses, inputs["owner"][kept], inputs)
-        if num_items_in_batch is None:  # an evaluation
+        if items is None:  # an evaluation
             self._keep(losses, inputs)
-            return (losses.mean(), {}) if return_outputs else losses.mean()
+            return losses.mean()
         if "weights" not in inputs:
             inputs["loss"] = losses
-            self._weigh([inputs], rule_at(self.rule, self.state.global_step, self.state.max_steps))
+            self._weigh([inputs], self._rule_now())
             kept = inputs["weights"] != 0
             logprobs = logprobs[kept]
         self._note(inputs | {"loss": losses} if self.rule.score == UNIFORM else inputs)
-        loss = weighted_nll(logprobs, inputs["weights"][kept], num_items_in_batch) * self.accelerator.num_processes
-        return (loss, {}) if return_outputs else loss
+        return weighted_nll(logprobs, inputs["weights"][kept], items)
+
+    def _rule_now(self) -> Rule:
+        return rule_at(self.rule, self.state.global_step, self.state.max_steps)
 
     @torch.no_grad()
     def _scores(self, model: Any, head: Head, batch: Inputs) -> tuple[Tensor, Tensor]:
@@ -147,12 +137,11 @@ class SelectiveTrainer(StepTrainer):
 
     def _coming(self, batches: list[Inputs], rule: Rule) -> Tensor:
         """How many tokens will be selected in the forward passes of a step, over all processes."""
-        sizes = [torch.bincount(b["owner"]) for b in batches]
-        if rule.scope == "batch":
-            return quota(self._total(sizes[0].sum()), rule.ratio)
-        if rule.scope == "micro_batch":
-            sizes = [s.sum() for s in sizes]
-        return self._total(torch.stack([quota(s, rule.ratio).sum() for s in sizes]).sum())
+        if rule.scope == "batch":  # of one micro-batch
+            return quota(self._total(torch.tensor(len(batches[0]["owner"]))), rule.ratio)
+        rows = [torch.bincount(batch["owner"]) for batch in batches]
+        groups = rows if rule.scope == "sequence" else [sizes.sum()[None] for sizes in rows]
+        return self._total(quota(torch.cat(groups), rule.ratio).sum())
 
     def _total(self, number: Any) -> Tensor:
         """A number's sum over all processes."""
@@ -186,13 +175,12 @@ class SelectiveTrainer(StepTrainer):
 
     def _check(self, losses: Tensor, owner: Tensor, inputs: Inputs, whose: str = "") -> None:
         """UserError naming the row of the first loss that is not finite."""
-        if not bool(torch.isfinite(losses).all()):
-            at = int((~torch.isfinite(losses)).nonzero()[0])
-            row = int(inputs["index"][owner[at]])
+        if len(bad := (~torch.isfinite(losses)).nonzero()):
+            row = int(inputs["index"][owner[bad[0]]])
             advice = "its weights or its precision are broken" if whose else "lower the learning rate"
             data = "store" if self.model.training or whose else "evaluation's store"
             raise UserError(
-                f"the {whose}loss of a token in row {row} of the {data} is {float(losses[at])} at step "
+                f"the {whose}loss of a token in row {row} of the {data} is {float(losses[bad[0]])} at step "
                 f"{self.state.global_step + 1}: {advice}, or look at that row"
             )
 
@@ -204,9 +192,8 @@ class SelectiveTrainer(StepTrainer):
             self._add("loss/unselected", losses[~selected].sum(), len(losses) - int(selected.sum()))
         self._add("selection/share", selected.sum(), len(selected))
         if self.rule.score != UNIFORM:
-            document, own = torch.unique(inputs["document"], return_inverse=True)
-            kept = torch.bincount(own[selected], minlength=len(document))
-            self.documents.append(torch.stack([document, kept, torch.bincount(own)]).cpu())
+            self.seen.update(inputs["document"].tolist())
+            self.kept.update(inputs["document"][selected].tolist())
 
     def _add(self, name: str, total: Tensor, count: int) -> None:
         """Add to what is logged as a mean."""
@@ -228,7 +215,7 @@ class SelectiveTrainer(StepTrainer):
                 if count:
                     logs[name] = total / count
             logs |= self._document_shares()
-            self.sums, self.documents = {}, []
+            self.sums, self.seen, self.kept = {}, Counter(), Counter()
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
@@ -242,11 +229,9 @@ class SelectiveTrainer(StepTrainer):
 
     def _document_shares(self) -> dict[str, float]:
         """How the share of selected tokens differs between documents."""
-        own = torch.cat(self.documents, 1).cpu().numpy() if self.documents else np.empty((3, 0), np.int64)
-        numbers, kept, sizes = np.concatenate(gather_object([own]), 1)
-        if not len(numbers):
+        seen, kept = (sum(gather_object([counts]), Counter[int]()) for counts in (self.seen, self.kept))
+        if not seen:
             return {}
-        _, place = np.unique(numbers, return_inverse=True)  # one document may stand in several batches
-        shares = np.bincount(place, kept) / np.bincount(place, sizes)
+        shares = np.array([kept[document] / size for document, size in seen.items()])
         quantiles = {f"selection/documents_p{round(100 * q)}": float(np.quantile(shares, q)) for q in SHARES}
         return {"selection/documents_none": float((shares == 0).mean()), **quantiles}

@@ -1,16 +1,13 @@
-"""Supervised fine-tuning on responses, by TRL's trainer: token ids as they are, the loss on the response only.
-
-Rows with `weights` have the loss over weighted tokens, of which those of weight 0 are labelled as without loss; rows
-without have TRL's own.
-"""
+"""Supervised fine-tuning on responses, by TRL's trainer: token ids as they are, the loss on the response only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -20,24 +17,16 @@ from forkpoint.training.store_batches import IGNORED
 from forkpoint.types import TokenIds
 
 
-def response_rows(
-    responses: Iterable[tuple[TokenIds, TokenIds]], weights: Iterable[Sequence[float] | None] = ()
-) -> list[dict[str, list[Any]]]:
-    """Prompts and responses as rows of token ids and labels, and of weights where any response has them.
+def response_row(prompt: TokenIds, ids: TokenIds, weights: Sequence[float] | None = None) -> dict[str, list[Any]]:
+    """A prompt and its response as a row; tokens of weight 0 are labelled as without loss.
 
-    A row: {"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2], "weights": [0.0, 0.0, 0.5, 1.0]}
+    {"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2], "weights": [0.0, 0.0, 0.5, 1.0]}
     """
-    rows: list[dict[str, list[Any]]] = [
-        {"input_ids": [*prompt, *ids], "labels": [*[IGNORED] * len(prompt), *ids]} for prompt, ids in responses
-    ]
-    columns = list(weights)
-    if any(column is not None for column in columns):
-        for row, column in zip(rows, columns, strict=True):
-            labels, ids = row["labels"], row["input_ids"]
-            start = len(ids) if column is None else len(ids) - len(column)
-            row["weights"] = [*(float(label != IGNORED) for label in labels[:start]), *(column or ())]
-            row["labels"] = [label if w else IGNORED for label, w in zip(labels, row["weights"], strict=True)]
-    return rows
+    row: dict[str, list[Any]] = {"input_ids": [*prompt, *ids], "labels": [*[IGNORED] * len(prompt), *ids]}
+    if weights is not None:
+        row["weights"] = [*[0.0] * len(prompt), *weights]
+        row["labels"] = [token if w else IGNORED for token, w in zip(row["input_ids"], row["weights"], strict=True)]
+    return row
 
 
 class WeightedSft(SFTTrainer):  # type: ignore[misc]
@@ -66,19 +55,17 @@ class WeightedSft(SFTTrainer):  # type: ignore[misc]
 class _WeightedCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super().torch_call(examples)
-        batch["weights"] = torch.zeros(batch["labels"].shape)
-        for weights, example in zip(batch["weights"], examples, strict=True):
-            own = example.get("weights") or [float(label != IGNORED) for label in example["labels"]]
-            weights[: len(own)] = torch.tensor(own)
+        own = [torch.tensor(example["weights"]) for example in examples]
+        batch["weights"] = pad_sequence(own, batch_first=True)
         return batch
 
 
 def sft_trainer(
     model: Any, tokenizer: Any, arguments: Any, rows: Any, eval_rows: Any = None, **options: Any
 ) -> WeightedSft:
-    """TRL's trainer on such rows; `arguments` are an SFTConfig."""
+    """TRL's trainer on such rows, all of them with weights or none; `arguments` are an SFTConfig."""
     data, held_out = (datasets.Dataset.from_list(part) if part else None for part in (rows, eval_rows))
-    if any("weights" in part[0] for part in (rows, eval_rows) if part):
+    if "weights" in rows[0]:
         options["data_collator"] = _WeightedCollator(pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)
     return WeightedSft(
         model=model, args=arguments, train_dataset=data, eval_dataset=held_out, processing_class=tokenizer, **options

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from forkpoint.engines.local.head import head_of
-from forkpoint.training.configs import RATES, TrainingConfig, method_of
+from forkpoint.training.configs import TrainingConfig, rate_of
 
 Inputs = dict[str, Tensor]
 GROUP = 50  # steps within which rows of similar length are put together
@@ -21,15 +21,14 @@ GROUP = 50  # steps within which rows of similar length are put together
 
 class StepTrainer(Trainer):  # type: ignore[misc]
     """`transformers.Trainer` whose loss is a sum over the rows of a step, however they are spread over micro-batches
-    and processes. `lengths` are the training rows'; `ref_model` is a frozen model, or None."""
+    and processes: `step_loss` gives a batch's share. `lengths` are the training rows'; `ref_model` is frozen, or None.
+    """
 
     def __init__(
         self, model: Any, args: TrainingConfig, train: Any, evaluation: Any, collate: Callable[..., Inputs],
         lengths: Sequence[int] | np.ndarray, ref_model: PreTrainedModel | None, **options: Any,
     ) -> None:  # fmt: skip
-        if args.learning_rate is None:
-            full, low_rank, _ = RATES[method_of(args)]
-            args.learning_rate = low_rank if hasattr(model, "peft_config") else full
+        args.learning_rate = rate_of(args, model)
         if args.evaluates_by_default and evaluation is not None:
             args.eval_strategy = IntervalStrategy.EPOCH
         super().__init__(model, args, data_collator=collate, train_dataset=train, eval_dataset=evaluation, **options)
@@ -43,6 +42,15 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             ref_model.requires_grad_(False).eval().to(self.accelerator.device)
         self.ref_head = self.head if ref_model is None else head_of(ref_model)
 
+    def compute_loss(
+        self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Any:
+        """The loss, times the number of processes, over which gradients are averaged; of an evaluation the mean."""
+        loss = self.step_loss(model, inputs, num_items_in_batch)
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Tensor, None, None]:
         """The mean loss of a batch."""
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -52,9 +60,9 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return SequentialSampler(eval_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
         a = self.args
+        if a.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
         step = a.per_device_train_batch_size * a.gradient_accumulation_steps * a.world_size
         sampler = ByLength(self.lengths, step, a.seed if a.data_seed is None else a.data_seed)
         self.add_callback(_Epochs(sampler))
@@ -74,14 +82,11 @@ class ByLength(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))
-        steps = []
-        for at in range(0, len(order), self.step * GROUP):
-            group = order[at : at + self.step * GROUP]
-            group = group[np.argsort(self.lengths[group], kind="stable")]
-            steps += [group[i : i + self.step] for i in range(0, len(group), self.step)]
-        whole = [s for s in steps if len(s) == self.step]
-        rest = [s for s in steps if len(s) < self.step]  # at most one, which must come last
-        shuffled = [whole[i] for i in rng.permutation(len(whole))] + rest
+        for group in np.split(order, range(self.step * GROUP, len(order), self.step * GROUP)):  # in place
+            group[:] = group[np.argsort(self.lengths[group], kind="stable")]
+        steps = np.split(order, range(self.step, len(order), self.step))
+        whole = len(order) // self.step  # what is left of a step must come last
+        shuffled = [*(steps[i] for i in rng.permutation(whole)), *steps[whole:]]
         return iter(np.concatenate(shuffled).tolist())
 
 

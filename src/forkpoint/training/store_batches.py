@@ -22,16 +22,17 @@ from forkpoint.scores.corpora import Document
 from forkpoint.scores.reference_losses import score_corpus
 from forkpoint.scores.row_losses import batch_of
 from forkpoint.scores.store import ScoredRow, Store, open_store
+from forkpoint.training.models import context_of
 from forkpoint.types import UserError
+from forkpoint.weights.rules import Rule
 
 IGNORED = -100  # the label of a token without loss
 LENGTH = 1024  # of the rows of a data set, at most
-COLUMNS = ("input_ids", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class RowExample:
-    """A row of a store, its index there, and a number in [0, 1) drawn for each of its tokens."""
+    """A row of a store, its index there, and a number in [0, 1) drawn for each of its tokens, by seed and row."""
 
     index: int
     scored: ScoredRow
@@ -39,7 +40,7 @@ class RowExample:
 
 
 class Rows(Dataset):  # type: ignore[type-arg]
-    """A store's rows as examples. Chance depends on seed, row and position alone."""
+    """A store's rows as examples."""
 
     def __init__(self, store: Store, seed: int) -> None:
         self.store, self.seed = store, seed
@@ -53,11 +54,17 @@ class Rows(Dataset):  # type: ignore[type-arg]
         return RowExample(i, scored, chance)
 
 
+def check_scores(rule: Rule, store: Store, ref_model: Any) -> None:
+    """UserError where a rule reads scores that neither the store nor a reference model has."""
+    if rule.needs_reference and ref_model is None and not store.has_scores:
+        raise UserError(f"the rule {rule.score} needs a reference model's scores, but {store.path} has none")
+
+
 def store_of(data: Any, tokenizer: Any, model: Any, path: str) -> Store | None:
     """The store itself; or one made in `path` of a data set with a column `input_ids` or `text`."""
     if data is None or isinstance(data, Store):
         return data
-    column = next((name for name in COLUMNS if not isinstance(data, str) and name in data[0]), None)
+    column = next((name for name in ("input_ids", "text") if not isinstance(data, str) and name in data[0]), None)
     if column is None:
         raise UserError(
             "a data set to train on has a column text or input_ids; a corpus in files is read by read_corpus"
@@ -68,8 +75,7 @@ def store_of(data: Any, tokenizer: Any, model: Any, path: str) -> Store | None:
         Document(f"row {i}", *((row[column], None) if column == "text" else (None, tuple(row[column]))))
         for i, row in enumerate(data)
     )
-    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or LENGTH
-    length, size = min(longest, LENGTH), model.get_input_embeddings().num_embeddings
+    length, size = min(context_of(model) or LENGTH, LENGTH), model.get_input_embeddings().num_embeddings
     score_corpus(documents, tokenizer, Path(path), Context(length=length, stride=length), vocabulary_size=size)
     return open_store(Path(path), check=False)
 
@@ -77,9 +83,9 @@ def store_of(data: Any, tokenizer: Any, model: Any, path: str) -> Store | None:
 def collate(examples: Sequence[RowExample]) -> dict[str, Tensor]:
     """The tensors of a batch.
 
-    `input_ids` and `attention_mask` [B, T], right-padded; `index` [B], the rows' in the store. Of each predicted token:
-    `rows` [n], the position in the flattened input_ids that predicts it; `targets` [n]; `owner` [n], which of the B
-    rows it is in; `document` [n], which document of the corpus; `chance` [n]; and the store's scores [n], if any.
+    `input_ids` and `attention_mask` [B, T], right-padded; `index` [B], the rows' in the store. Of each predicted token,
+    [n]: `rows`, the position in the flattened input_ids that predicts it; `targets`; `owner`, which of the B rows it is
+    in; `document`, which document of the corpus; `chance`; and the store's scores, if any.
     """
     rows = [e.scored.row for e in examples]
     batch = batch_of(rows)
@@ -87,15 +93,12 @@ def collate(examples: Sequence[RowExample]) -> dict[str, Tensor]:
     lengths = torch.tensor([len(row.ids) for row in rows])
     columns = {name: [e.scored.scores[name] for e in examples] for name in examples[0].scored.scores}
     columns |= {"chance": [e.chance for e in examples], "document": [document_of_tokens(row) for row in rows]}
-    return {
-        "input_ids": batch.ids,
-        "attention_mask": (torch.arange(batch.ids.shape[1]) < lengths[:, None]).long(),
-        "index": torch.tensor([e.index for e in examples]),
-        "rows": batch.rows,
-        "targets": batch.targets,
-        "owner": batch.owner,
-        **{
-            name: torch.from_numpy(np.concatenate([v[m] for v, m in zip(values, marks, strict=True)]))
-            for name, values in columns.items()
-        },
+    predicted = {
+        name: torch.from_numpy(np.concatenate([v[m] for v, m in zip(values, marks, strict=True)]))
+        for name, values in columns.items()
     }
+    mask = (torch.arange(batch.ids.shape[1]) < lengths[:, None]).long()
+    return {
+        "input_ids": batch.ids, "attention_mask": mask, "index": torch.tensor([e.index for e in examples]),
+        "rows": batch.rows, "targets": batch.targets, "owner": batch.owner,
+    } | predicted  # fmt: skip

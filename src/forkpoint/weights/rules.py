@@ -21,55 +21,14 @@ Columns = Mapping[str, Any]
 Scope = Literal["sequence", "micro_batch", "batch"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 DYNAMIC = ("loss", "entropy")
-RHO1 = "Lin et al. 2024 (Rho-1, arXiv 2404.07965)"
 
 
 class Ranks(Protocol):
-    """Ranks tokens by a score of that name: weight 1 for the kept share of lowest (or highest) values, else 0."""
+    """Ranks tokens by a score of that name: true for the kept share of lowest (or highest) values."""
 
     def low(self, score: str, values: Tensor) -> Tensor: ...
 
     def high(self, score: str, values: Tensor) -> Tensor: ...
-
-
-def uniform(c: Columns, ranks: Ranks) -> Tensor:
-    """1 for every token."""
-    return torch.ones(len(c["chance"]), dtype=torch.bool, device=c["chance"].device)
-
-
-def excess_loss(c: Columns, ranks: Ranks) -> Tensor:
-    """1 for the highest L_Δ = L_θ − L_RM."""
-    return ranks.high("excess_loss", c["loss"] - c["reference_loss"])
-
-
-def reference_loss(c: Columns, ranks: Ranks) -> Tensor:
-    """1 for the lowest L_RM."""
-    return ranks.low("reference_loss", c["reference_loss"])
-
-
-def reference_entropy(c: Columns, ranks: Ranks) -> Tensor:
-    """1 for the lowest H_RM."""
-    return ranks.low("reference_entropy", c["reference_entropy"])
-
-
-def loss(c: Columns, ranks: Ranks) -> Tensor:
-    """1 for the highest L_θ."""
-    return ranks.high("loss", c["loss"])
-
-
-def random(c: Columns, ranks: Ranks) -> Tensor:
-    """1 for the lowest chance."""
-    return ranks.low("random", c["chance"])
-
-
-def union(c: Columns, ranks: Ranks) -> Tensor:
-    """1 where the reference's loss or its entropy is low."""
-    return reference_loss(c, ranks) | reference_entropy(c, ranks)
-
-
-def intersection(c: Columns, ranks: Ranks) -> Tensor:
-    """1 where both are low."""
-    return reference_loss(c, ranks) & reference_entropy(c, ranks)
 
 
 def contrast(c: Columns, ranks: Ranks | None = None) -> Any:
@@ -77,31 +36,41 @@ def contrast(c: Columns, ranks: Ranks | None = None) -> Any:
     return 1 - c["s"]
 
 
+def _low_loss(c: Columns, ranks: Ranks) -> Tensor:
+    return ranks.low("reference_loss", c["reference_loss"])
+
+
+def _low_entropy(c: Columns, ranks: Ranks) -> Tensor:
+    return ranks.low("reference_entropy", c["reference_entropy"])
+
+
 @dataclass(frozen=True, slots=True)
 class WeightRule:
-    """A rule: its function, the columns that it reads, which end of the score counts, and its source."""
+    """A rule: a function of columns and `Ranks`, and the columns that it needs."""
 
     weigh: Callable[[Columns, Any], Tensor]
     needs: tuple[str, ...]
-    direction: Literal["all", "high", "low"]
-    source: str
-
-    @property
-    def is_static(self) -> bool:
-        """Whether the weights are the same whatever the trained model says."""
-        return not set(self.needs) & set(DYNAMIC)
 
 
+BOTH = ("reference_loss", "reference_entropy")
 RULES: dict[str, WeightRule] = {
-    "uniform": WeightRule(uniform, (), "all", "language modeling on every token"),
-    "excess_loss": WeightRule(excess_loss, ("loss", "reference_loss"), "high", f"{RHO1}, eq. 2 and 4"),
-    "reference_loss": WeightRule(reference_loss, ("reference_loss",), "low", f"{RHO1}, self-reference"),
-    "reference_entropy": WeightRule(reference_entropy, ("reference_entropy",), "low", f"{RHO1}, self-reference"),
-    "loss": WeightRule(loss, ("loss",), "high", "a control: no reference"),
-    "random": WeightRule(random, ("chance",), "low", "a control: no score"),
-    "union": WeightRule(union, ("reference_loss", "reference_entropy"), "low", f"{RHO1}, self-reference"),
-    "intersection": WeightRule(intersection, ("reference_loss", "reference_entropy"), "low", f"{RHO1}, self-reference"),
-    "contrast": WeightRule(contrast, ("s",), "low", "Lin et al. 2024 (cDPO, arXiv 2411.19943), section 4"),
+    # language modeling on every token
+    "uniform": WeightRule(lambda c, ranks: torch.ones_like(c["chance"], dtype=torch.bool), ()),
+    # Lin et al. 2024 (Rho-1, arXiv 2404.07965), eq. 2 and 4: L_Δ = L_θ − L_RM
+    "excess_loss": WeightRule(
+        lambda c, ranks: ranks.high("excess_loss", c["loss"] - c["reference_loss"]), ("loss", "reference_loss")
+    ),
+    # the same, self-reference
+    "reference_loss": WeightRule(_low_loss, BOTH[:1]),
+    "reference_entropy": WeightRule(_low_entropy, BOTH[1:]),
+    # controls: no reference, and no score
+    "loss": WeightRule(lambda c, ranks: ranks.high("loss", c["loss"]), ("loss",)),
+    "random": WeightRule(lambda c, ranks: ranks.low("random", c["chance"]), ("chance",)),
+    # Rho-1, self-reference
+    "union": WeightRule(lambda c, ranks: _low_loss(c, ranks) | _low_entropy(c, ranks), BOTH),
+    "intersection": WeightRule(lambda c, ranks: _low_loss(c, ranks) & _low_entropy(c, ranks), BOTH),
+    # Lin et al. 2024 (cDPO, arXiv 2411.19943), section 4
+    "contrast": WeightRule(contrast, ("s",)),
 }
 UNIFORM = "uniform"
 COMBINED = ("union", "intersection")  # of two scores, each with a share of its own
@@ -137,7 +106,7 @@ class Rule:
     @property
     def is_static(self) -> bool:
         """Whether it selects the same tokens whatever the trained model says."""
-        return RULES[self.score].is_static
+        return not any(name in DYNAMIC for name in self.columns)
 
     def share(self, score: str) -> float:
         """The share that is kept by this score."""
@@ -194,7 +163,7 @@ def select(columns: Columns, rule: Rule, groups: Int64[Tensor, " n"]) -> Selecti
 
 @dataclass
 class GroupRanks:
-    """Ranks within groups of tokens; keeps the `limits` of each score."""
+    """`Ranks` within groups of tokens; keeps the `limits` of each score."""
 
     rule: Rule
     groups: Int64[Tensor, " n"]
@@ -202,13 +171,11 @@ class GroupRanks:
     limits: dict[str, Float[Tensor, " G"]] = field(default_factory=dict)
 
     def low(self, score: str, values: Tensor) -> Tensor:
-        """The share with the lowest values."""
         kept = self.high(score, -values)
         self.limits[score] = -self.limits[score]
         return kept
 
     def high(self, score: str, values: Tensor) -> Tensor:
-        """The share with the highest values."""
         kept = highest(values, self.groups, self.rule.share(score), self.chance)
         lowest = values.new_full((int(self.groups.max()) + 1 if len(kept) else 0,), torch.inf)
         lowest.scatter_reduce_(0, self.groups[kept], values[kept], "amin")
@@ -229,9 +196,8 @@ def highest(
     order = order[scores[order].argsort(descending=True, stable=True)]
     order = order[groups[order].argsort(stable=True)]
     sizes = torch.bincount(groups)
-    begins = sizes.cumsum(0) - sizes
     own = groups[order]
-    rank = torch.arange(len(order), device=order.device) - begins[own]
+    rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[own]
     kept = torch.empty_like(rank, dtype=torch.bool)
     kept[order] = rank < quota(sizes, ratio)[own]
     return kept
