@@ -185,11 +185,11 @@ from pathlib import Path
 import forkpoint.cli.pairs, forkpoint.engines.loading
 from forkpoint.cli import main
 from forkpoint.pairs import pair_building as making
-from forkpoint.trajectories import units
+from forkpoint.trajectories import rows
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-units.SAMPLED_UNIT = 24
-append, write_whole = units.Journal.append, making.write_whole
+rows.SAMPLED_UNIT = 24
+append, write_whole = rows.Journal.append, making.write_whole
 
 def stop():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -205,7 +205,7 @@ def amid_a_unit(journal, entry):
 
 def kill(where):
     if callable(where):
-        units.Journal.append = where
+        rows.Journal.append = where
     else:
         making.write_whole = lambda path, chunks: stop() if path.name == where else write_whole(path, chunks)
 
@@ -230,7 +230,7 @@ def test_kill_9_loses_nothing(finished, tmp_path, monkeypatch):
     process = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout) == [[-signal.SIGKILL, units] for units in (1, 1, 2, 3, 3, 3)]
-    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 24)
+    monkeypatch.setattr("forkpoint.trajectories.rows.SAMPLED_UNIT", 24)
     monkeypatch.setattr("forkpoint.engines.local.transformers_engine.TransformersEngine.generate", None)
     assert main([*COMMAND, "--out", str(out)]) == 0
     assert contents(out) == contents(finished)
