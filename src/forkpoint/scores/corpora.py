@@ -41,7 +41,7 @@ def read_corpus(
 
     A row is `{"text": "Once upon a time"}` or `{"input_ids": [5, 9]}`; the text stands in `text_column`. Blank lines
     part the documents of text files (.txt), or the file is one (`whole_files`). `split`, `subset` and `revision` are
-    for the Hub. Raises UserError for a source that cannot be opened, and after the documents before it for a bad row.
+    for the Hub. UserError for a source that cannot be opened, and after the documents before it for a bad row.
     """
     path = os.path.expanduser(source)
     if is_saved(path):
