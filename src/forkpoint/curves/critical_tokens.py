@@ -121,7 +121,6 @@ def _check(
 def _label_all(
     engine: Engine, trajectories: Sequence[Trajectory], config: CriticalConfig, out: Path, units: Units
 ) -> dict[str, Any]:
-    """Label the chosen trajectories, replace their critical tokens, and describe the results."""
     chosen = [t for t in trajectories if config.which == "all" or t.correct == (config.which == "correct")]
     labelling = Labelling(config, len(chosen), units.progress)
     rows = units.rows("labelled trajectories", chosen, UNIT, partial(engine.map, labelling))

@@ -32,8 +32,8 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
     """Positive and negative set of graded samples, several a question.
 
     Positive: of each question, one of the responses with its most frequent correct answer. Negative: one response for
-    each of its most frequent wrong answers, the most frequent first, until these answers cover half of the question's
-    wrong responses that hold an answer (`by_frequency`, `one_of`). Raises UserError where either set would be empty.
+    each of its most frequent wrong answers, until these cover half of the question's wrong responses that hold an
+    answer. UserError where either set would be empty.
     """
     questions = grouped(samples, lambda s: s.problem.id)
     positive, negative = list[Trajectory](), list[Trajectory]()

@@ -3,8 +3,7 @@
     log s_t = (1+β) log p⁺(y_t|·) − β log p⁻(y_t|·) − log Z_t,   Z_t = Σ_v exp((1+β) log p⁺(v|·) − β log p⁻(v|·))
 
 (Critical Tokens Matter, arXiv 2411.19943, section 3). The normalisers of p⁺ and p⁻ cancel, so s is the softmax of the
-combined logits (1+β) l⁺ − β l⁻. Hidden states meet the output matrix in blocks of rows and of the vocabulary: logits
-[B, T, V] never exist.
+combined logits (1+β) l⁺ − β l⁻. Logits exist in blocks of rows and of the vocabulary, never as [B, T, V].
 
 Shapes: B sequences, T positions, n rows (wanted positions of a batch), H hidden size, V vocabulary, v a part of it.
 """

@@ -33,9 +33,8 @@ class Dynamics:
 def classify(losses: Float[np.ndarray, "C n"], mean: float | None = None) -> Dynamics:
     """The class of each token by its losses, in nats, at C ≥ 2 equally spaced checkpoints (arXiv 2404.07965).
 
-    H→L where the line falls by more than 0.2 nats, L→H where it rises by more; else L→L where the last loss is not
-    above `mean` (default: that of these tokens' last losses), and H→H where it is. A token with a loss that is not
-    finite has no class.
+    H→L where the line falls by more than 0.2 nats, L→H where it rises by more; else L→L up to a last loss of `mean`
+    (default: that of these tokens' last losses), H→H above. A token with a loss that is not finite has no class.
     """
     losses = losses.astype(np.float32, copy=False)
     known = np.isfinite(losses).all(axis=0)
