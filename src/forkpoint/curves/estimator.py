@@ -77,7 +77,7 @@ def _search(
         asked = n if status == "undecided" and index is None else index
         (u,) = uniforms_of(seed, [name])
         expected, drawn = allocate(leaves, tally, min(wave, budget - spent), n + 1, asked, u)
-        leaf = np.repeat(np.arange(len(drawn)), drawn)
+        leaf = np.repeat(np.arange(len(drawn)), drawn).tolist()
         keys = [f"{name}/{i}" for i in range(len(leaf))]
         rollouts = yield [_start(trajectory, policy, leaves, i, key, seed) for i, key in zip(leaf, keys, strict=True)]
         found = [rollouts[key] for key in keys]

@@ -128,7 +128,7 @@ class SharedBase:
         with self.adapted.disable_adapter():
             base = hidden_at(self.model, ids, rows)
         logprob, policy_prob, entropy = self._base(base, targets, sampling)
-        log_s, positive, negative = self._contrast(*hidden, targets, beta)
+        log_s, positive, negative = self._contrast(hidden[0], hidden[1], targets, beta)
         if not bool(torch.isfinite(positive + negative).all()):
             raise UserError("an adapter makes the model's logits NaN or infinite; tune it with a lower learning rate")
         s = log_s.exp().masked_fill_(torch.isin(tensors.targets, torch.tensor(ends, dtype=torch.long)), 1.0)
