@@ -83,6 +83,7 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
         assert part in read.text
     listed = [line.split("`")[1] for line in read.text.splitlines() if line.startswith("| `")]
     assert listed == list(COLUMNS)
+    assert "| `success_ci` | list of [float64, float64] |" in read.text
     forks = card(SUMMARY | {"protocol": "forks", "model": "a: {b}"}, 5000)
     assert "fork estimator" in forks
     assert "1K<n<10K" in forks
