@@ -28,7 +28,7 @@ from critical_truth import MAX_TOKENS, is_correct, plain_responses
 
 from forkpoint.curves.estimator import WAVE, fork_labels
 from forkpoint.curves.forks import Curve, label
-from forkpoint.curves.paper_protocol import ROLLOUTS, PaperLabel, critical_position, paper_labels
+from forkpoint.curves.paper_protocol import ROLLOUTS, critical_position, paper_labels
 from forkpoint.curves.rollouts import CurveLabel, Policy, policies
 from forkpoint.engines import load_engine
 from forkpoint.engines.local.transformers_engine import TransformersEngine
@@ -168,7 +168,7 @@ def label_costs(
     for way, labels in ways.items():
         seeds = range(400, 400 + SEEDS)
         runs = [timed(partial(listed, labels, engine, pairs, lab_sampling(seed))) for seed in seeds]
-        found: list[PaperLabel | CurveLabel] = [one for done, _ in runs for one in done]
+        found: list[CurveLabel] = [one for done, _ in runs for one in done]
         seconds = median(taken for _, taken in runs) / len(pairs)
         tokens = float(np.mean([one.tokens_generated for one in found]))
         rows[way] = row(tokens, seconds, [(one.trajectory.id, one.critical_index) for one in found])

@@ -17,7 +17,6 @@ from lab_runs import COMMAND, SEARCH, result
 from forkpoint.cli import main
 from forkpoint.curves import critical_tokens as module
 from forkpoint.curves.critical_tokens import find_critical
-from forkpoint.engines.local import decoding_loop
 from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.lab.problem_generator import load_problems
 
@@ -29,10 +28,10 @@ from forkpoint.cli import main
 from forkpoint.curves import critical_tokens as run
 from forkpoint import files
 from forkpoint.files import Journal
-from forkpoint.trajectories import units
+from forkpoint.trajectories import rows
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-run.UNIT, units.SAMPLED_UNIT = 2, 3
+run.UNIT, rows.SAMPLED_UNIT = 2, 3
 write_whole = files.write_whole
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -60,7 +59,7 @@ def before_the_summary(path, chunks):
 
 seen = []
 for prepare in (
-    lambda: in_unit(2, units, "sample_trajectories"),
+    lambda: in_unit(2, rows, "sample_trajectories"),
     lambda: in_unit(1, run, "label_trajectories", signal.SIGINT),
     lambda: in_unit(2, run, "label_trajectories"),
     lambda: setattr(Journal, "append", torn),
@@ -113,23 +112,11 @@ def test_kill_9_loses_nothing(stopped, critical_run, monkeypatch):
     for before, after in itertools.pairwise(journals):
         assert after.startswith(before[: before.rindex("\n") + 1])  # done again, it would have taken another time
     monkeypatch.setattr(module, "UNIT", 2)
-    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 3)
+    monkeypatch.setattr("forkpoint.trajectories.rows.SAMPLED_UNIT", 3)
     monkeypatch.setattr(TransformersEngine, "generate", None)
     assert main([*COMMAND, "--out", str(out)]) == 0
     assert result(out) == result(critical_run[0])
     assert not (out / "journal.jsonl").exists()
-
-
-def test_less_memory_gives_the_same_bytes(critical_run, tmp_path, monkeypatch):
-    """Also for the first problems alone."""
-    count, live = decoding_loop.live_branches, []
-    monkeypatch.setattr(decoding_loop, "live_branches", lambda *args: live.append(count(*args)) or live[-1])
-    few = ["--limit", "3", "--memory-gib", "0.02", "--out", str(tmp_path / "out")]
-    assert main([*COMMAND, *few]) == 0
-    assert max(live) < 32  # of all rollouts of a wave
-    for name, found in result(tmp_path / "out").items():
-        assert name == "summary.json" or result(critical_run[0])[name].startswith(found)
-        assert found
 
 
 def test_from_python_in_other_units(lab, critical_run, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import datasets
 import huggingface_hub
@@ -82,6 +83,7 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
         assert part in read.text
     listed = [line.split("`")[1] for line in read.text.splitlines() if line.startswith("| `")]
     assert listed == list(COLUMNS)
+    assert "| `success_ci` | list of [float64, float64] |" in read.text
     forks = card(SUMMARY | {"protocol": "forks", "model": "a: {b}"}, 5000)
     assert "fork estimator" in forks
     assert "1K<n<10K" in forks
@@ -131,31 +133,20 @@ def test_a_failure_leaves_the_old_export_and_no_traces(
     assert {p.name for p in tmp_path.iterdir()} == {"run", "out"}
 
 
-def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no critical\.jsonl"):
-        export_run(tmp_path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_pushing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[dict[str, Any]] = []
-
-    class Api:
-        def create_repo(self, repo_id: str, **options: Any) -> str:
-            calls.append(options)
-            return f"https://hub/datasets/{repo_id}"
-
-        def upload_folder(self, **options: Any) -> None:
-            calls.append(options)
-
+    api = Mock()
+    api.create_repo.return_value = "https://hub/datasets/me/x"
     out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"no critical\.jsonl"):
+        export_run(tmp_path, out)
     with pytest.raises(UserError, match="no exported data set"):
         push_to_hub(out, "me/x")
     export_run(run, out)
     for name in ("me/x/y", "me/x"):  # refused before any connection; the tests are offline
         with pytest.raises(UserError, match=f"could not be pushed to '{name}'"):
             push_to_hub(out, name)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     assert push_to_hub(out, "me/x", private=True) == "https://hub/datasets/me/x"
-    assert calls[0]["private"]
-    assert (calls[1]["repo_id"], calls[1]["repo_type"], calls[1]["folder_path"]) == ("me/x", "dataset", out)
+    api.create_repo.assert_called_once_with("me/x", repo_type="dataset", private=True, exist_ok=True)
+    asked = {"repo_id": "me/x", "repo_type": "dataset", "folder_path": out}
+    assert asked.items() <= api.upload_folder.call_args.kwargs.items()

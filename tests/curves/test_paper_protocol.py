@@ -14,18 +14,15 @@ from scipy import stats
 from toy_engine import NEXT, PROMPT, ToyEngine, success_after, trajectory
 from toy_labels import FIVE, WRONG, copies, labels_of
 
-from forkpoint.curves import rollouts
-from forkpoint.curves.paper_protocol import PaperLabel, critical_position, paper_labels
-from forkpoint.curves.rollouts import Start, divergence_positions, hashes, other_tokens, policies
+from forkpoint.curves import paper_protocol, rollouts
+from forkpoint.curves.paper_protocol import critical_position, paper_labels
+from forkpoint.curves.rollouts import CurveLabel, Start, divergence_positions, other_tokens, policies, uniforms_of
 from forkpoint.proportions import wilson
-from forkpoint.sampling.draw import uniforms
 from forkpoint.types import Sampling, Trajectory
 
-SMALL = {"rollouts": 8, "recoverable": 2}
 
-
-def labels(*of: Any, **options: int) -> list[PaperLabel]:
-    return labels_of(paper_labels, *of, **options)
+def labels(*of: Any) -> list[CurveLabel]:
+    return labels_of(paper_labels, *of)
 
 
 @pytest.mark.parametrize(("successes", "c"), [
@@ -62,8 +59,10 @@ def exact_labels(one: Trajectory, rollouts: int, recoverable: int, max_tokens: i
 def test_labels_have_the_plain_protocols_distribution(named: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where most alternatives have no name and must be asked of the engine."""
     monkeypatch.setattr(rollouts, "ALTERNATIVES", named)
+    monkeypatch.setattr(paper_protocol, "ROLLOUTS", 8)
+    monkeypatch.setattr(paper_protocol, "RECOVERABLE", 2)
     one = trajectory(WRONG)
-    found = Counter(label.critical_index for label in labels(ToyEngine(), copies(one, 1200), FIVE, **SMALL))
+    found = Counter(label.critical_index for label in labels(ToyEngine(), copies(one, 1200), FIVE))
     expected = exact_labels(one, 8, 2, 5)
     assert set(found) <= set(expected)
     kept = sorted(c for c in expected if expected[c] > 0.01)
@@ -71,23 +70,22 @@ def test_labels_have_the_plain_protocols_distribution(named: int, monkeypatch: p
     assert stats.chisquare([found[c] for c in kept], [1200 * expected[c] for c in kept], sum_check=False).pvalue > 0.01
 
 
-def test_batches_change_nothing() -> None:
+def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk's size changes what is spent, no count."""
 
-    def facts(options: dict[str, int], sampling: Sampling = FIVE) -> list[tuple[Any, ...]]:
-        found = labels(ToyEngine(), many, sampling, **options)
-        spent = [(a.rollouts, a.tokens_generated, a.plain_tokens) for a in found]
-        return [
-            (a.trials.tolist(), a.successes.tolist(), a.critical_index, *(() if "chunk" in options else one))
-            for a, one in zip(found, spent, strict=True)
-        ]
+    def facts(sampling: Sampling = FIVE, **constants: int) -> tuple[list[Any], list[Any]]:
+        for name, value in constants.items():
+            monkeypatch.setattr(paper_protocol, name, value)
+        found = labels(ToyEngine(), many, sampling)
+        counts = [(str(one.success), str(one.success_ci), one.critical_index) for one in found]
+        return counts, [(one.rollouts, one.tokens_generated, one.plain_tokens) for one in found]
 
     many = [trajectory(ids, f"t{i}") for i, ids in enumerate([WRONG, (3, 3, 2), (1, 2, 4, 3, 3), (2, 0), WRONG] * 3)]
-    base = facts({})
-    assert facts({"together": 1}) == facts({"together": 4}) == base
-    assert facts({"chunk": 1}) == facts({"chunk": 64}) == [one[:3] for one in base]
-    assert base[0] != base[4]  # another id draws other numbers
-    assert facts({}, replace(FIVE, seed=1)) != base
+    base = facts()
+    assert facts(TOGETHER=1) == facts(TOGETHER=4) == base
+    assert facts(CHUNK=1)[0] == facts(CHUNK=64)[0] == base[0]
+    assert base[0][0] != base[0][4]  # another id draws other numbers
+    assert facts(replace(FIVE, seed=1))[0] != base[0]
 
 
 def test_what_a_label_holds() -> None:
@@ -95,21 +93,18 @@ def test_what_a_label_holds() -> None:
     (label,) = labels(engine, [trajectory((2, 1, 3, 3, 3, 0), "b")], replace(FIVE, max_tokens=6))
     assert label.status == "critical"
     n = 6
-    assert label.success.shape == label.trials.shape == (n + 1,)
+    assert label.success.shape == (n + 1,)
     assert label.success[n] == 0
     assert label.success_ci[n].tolist() == [0, 0]
-    evaluated = np.flatnonzero(label.trials)
-    assert evaluated.tolist() == [3, 4, 5]
-    assert label.successes[evaluated[0]] == 4  # the recoverable prefix, at whose 4th success it stopped
-    assert (label.successes[evaluated[1:]] < 4).all()
-    assert (label.trials[evaluated[1:]] == 64).all()
-    for i in evaluated:
-        assert label.success[i] == label.successes[i] / label.trials[i]
-        assert label.success_ci[i].tolist() == pytest.approx(wilson(int(label.successes[i]), int(label.trials[i])))
-    assert np.isnan(label.success[: evaluated[0]]).all()
-    assert np.isnan(label.success_ci[: evaluated[0]]).all()
+    assert np.isnan(label.success[:3]).all()
+    assert np.isnan(label.success_ci[:3]).all()
+    for i, right in zip((3, 4, 5), (4, *(round(64 * x) for x in label.success[4:6])), strict=True):
+        trials = round(right / label.success[i]) if i == 3 else 64  # the recoverable prefix stopped at its 4th success
+        assert label.success[i] == right / trials
+        assert label.success_ci[i].tolist() == pytest.approx(wilson(right, trials))
+        assert (right < 4) == (i > 3)
     assert label.tokens_generated == engine.written > 0
-    assert label.rollouts >= label.trials.sum()
+    assert label.rollouts >= 4 / label.success[3] + 2 * 64
 
 
 def test_correct_trajectories_cost_nothing() -> None:
@@ -124,11 +119,10 @@ def test_one_that_was_cut_short_goes_on_after_its_end() -> None:
     """Its last prefix is evaluated like the others; the same tokens are finished where no more may follow."""
     cut = trajectory((4, 3, 4))
     (going_on,) = labels(ToyEngine(), [cut], FIVE)
-    assert going_on.trials[3] > 0
-    assert going_on.successes[3] == 4
+    assert going_on.success[3] >= 4 / 64
     assert (going_on.status, going_on.critical_index) == ("none", None)
     (finished,) = labels(ToyEngine(), [cut], replace(FIVE, max_tokens=3))
-    assert finished.trials[3] == 0
+    assert finished.success[3] == 0
     assert finished.status == "critical"
 
 
@@ -138,7 +132,7 @@ def test_where_and_how_a_rollout_leaves(named: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rollouts, "WIDEN", 2)  # so that 5 tokens take two steps
     engine, one = ToyEngine(), trajectory((2, 4, 3, 2, 0))
     (policy,) = policies(engine, [one], FIVE)
-    u = uniforms(hashes(0, ["u"] * 4000), np.arange(4000))
+    u = uniforms_of(0, map(str, range(4000)))
     path = [PROMPT[-1], *one.token_ids]
     own = [NEXT[a, b] for a, b in itertools.pairwise(path)]
     positions = divergence_positions(policy.own, 1, u)

@@ -20,11 +20,11 @@ from forkpoint.types import Sampling
 FIVE = Sampling(max_tokens=5)
 
 
-def rows_of(names: int, c: int = 2, **options: int) -> list[Row]:
+def rows_of(names: int, c: int = 2) -> list[Row]:
     engine = ToyEngine()
     many = [trajectory((2, 1, 3, 3, 0), f"t{i}") for i in range(names)]
-    found = zip(many, policies(engine, many, FIVE), [c] * names, strict=True)
-    rows = list(replace_critical(engine, found, FIVE, **options))
+    found = list(zip(many, policies(engine, many, FIVE), [c] * names, strict=True))
+    rows = list(replace_critical(engine, found, FIVE))
     assert [row["id"] for row in rows] == [one.id for one in many]
     assert sum(row["tokens_generated"] for row in rows) == engine.written
     return rows
@@ -45,10 +45,6 @@ def test_both_arms_have_the_true_probabilities() -> None:
         assert row["with"] == sum(r["correct"] for r in row["replaced"])
         assert all(r["token"] == ToyTokenizer().decode([r["token_id"]]) for r in row["replaced"])
     assert all(r["correct"] for row in rows for r in row["replaced"] if r["token_id"] == 0)  # "2 1" ends right
-
-
-def test_batches_change_nothing() -> None:
-    assert rows_of(5, n=8, together=1) == rows_of(5, n=8, together=3) == rows_of(7, n=8)[:5]
 
 
 def test_the_last_token_can_be_replaced() -> None:

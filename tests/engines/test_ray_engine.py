@@ -85,7 +85,7 @@ def test_settings_are_those_of_one_process(engine, lab):
 
 def test_critical_tokens_are_the_bytes_of_one_process(engine, lab, tmp_path, monkeypatch):
     monkeypatch.setattr("forkpoint.curves.critical_tokens.UNIT", 2)
-    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 4)
+    monkeypatch.setattr("forkpoint.trajectories.rows.SAMPLED_UNIT", 4)
     search = CriticalConfig(sampling=Sampling(max_tokens=160, seed=1), budget=64, replace=True)
     problems = load_problems("lab", limit=8)
     steps: list[str] = []
@@ -100,7 +100,7 @@ def test_pairs_of_replicas_are_the_bytes_of_one_process(engine, tmp_path, monkey
     """By the verb, with the replicas that run already in place of new ones."""
     asked: list[int] = []
     monkeypatch.setattr("forkpoint.engines.cluster.ray_engine.load_ray", lambda _, n, **__: asked.append(n) or engine)
-    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 8)
+    monkeypatch.setattr("forkpoint.trajectories.rows.SAMPLED_UNIT", 8)
     command = ["pairs", "--limit", "8", "--n", "4", "--max-tokens", "80", "--quiet"]
     assert main([*command, "--out", str(tmp_path / "one")]) == 0
     assert main([*command, "--engine", "ray", "--replicas", "2", "--out", str(tmp_path / "two")]) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import count
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -70,17 +70,12 @@ def test_losses_are_each_checkpoint_s_own_and_a_killed_study_goes_on_with_the_ne
     assert lines[0]["class"][0] is None
     assert sum(row["tokens"] for row in summary["dynamics"]["classes"].values()) == int(np.isfinite(stored).sum())
 
-    calls = count()
-
-    def broken(name):
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return load(name)
-
+    loaded = [load(str(path)) for path in checkpoints]
+    broken = Mock(side_effect=[loaded[0], KeyboardInterrupt, *loaded[1:], loaded[2]])
     with pytest.raises(KeyboardInterrupt):
         study(broken, checkpoints, store, tmp_path / "broken", limit=3, shown=2)
     assert study(broken, checkpoints, store, tmp_path / "broken", limit=3, shown=2) == summary
-    assert next(calls) == 5  # the first checkpoint is not loaded again; the last call is for its tokenizer
+    assert broken.call_count == 5  # the first checkpoint is not loaded again; the last call is for its tokenizer
     for file in ("documents.jsonl", "summary.json"):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "broken" / file).read_bytes()
 

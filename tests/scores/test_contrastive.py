@@ -20,8 +20,6 @@ from forkpoint.engines.local.head import head_of
 from forkpoint.scores.contrastive import contrast, shared_base
 from forkpoint.types import Problem, Sampling, Trajectory, UserError
 
-NAMES = ("s", "logprob_positive", "logprob_negative", "logprob", "policy_prob", "entropy")
-
 
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(2, 40), st.floats(0, 3), st.floats(0.1, 20))
 def test_any_parting_of_the_vocabulary_gives_the_equation(seed, n, size, beta, spread):
@@ -34,11 +32,9 @@ def test_any_parting_of_the_vocabulary_gives_the_equation(seed, n, size, beta, s
     p, m = (torch.log_softmax(x.double(), -1) for x in (positive, negative))
     weighted = (1 + beta) * p - beta * m
     log_s = weighted - torch.log(torch.exp(weighted).sum(-1, keepdim=True))
-    own = targets[:, None]
-    assert torch.allclose(found[0], log_s.gather(-1, own)[:, 0], atol=1e-4)
-    assert torch.allclose(found[0].exp(), log_s.gather(-1, own)[:, 0].exp(), atol=1e-5)
-    assert torch.allclose(found[1], p.gather(-1, own)[:, 0], atol=1e-5)
-    assert torch.allclose(found[2], m.gather(-1, own)[:, 0], atol=1e-5)
+    expected = torch.stack([x.gather(-1, targets[:, None])[:, 0] for x in (log_s, p, m)])
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(found[0].exp(), expected[0].exp(), atol=1e-5)
 
 
 def random_adapter(model, out: Path, seed: int) -> Path:
@@ -87,23 +83,20 @@ def check_against_naive(engine, tmp_path, beta: float) -> None:
         found = base.score(trajectories, beta, sampling, engine.ends)
     for scores, trajectory in zip(found, trajectories, strict=True):
         p, m, b = (naive(engine.model, adapter, trajectory) for adapter in (positive, negative, None))
-        s = torch.softmax((1 + beta) * p - beta * m, -1)
+        s, start = torch.softmax((1 + beta) * p - beta * m, -1), len(trajectory.prompt_ids)
+        (scored,) = engine.score([trajectory.prompt_ids + trajectory.token_ids], sampling=sampling, starts=[start])
         own = torch.tensor(trajectory.token_ids)[:, None]
-        expected = s.gather(-1, own)[:, 0]
-        ended = np.isin(trajectory.token_ids, engine.ends)
-        expected[torch.tensor(ended)] = 1.0
+        expected = {
+            "s": torch.where(torch.isin(own, torch.tensor(engine.ends)), 1.0, s.gather(-1, own))[:, 0],
+            "entropy": -(b.exp() * b).sum(-1), "policy_prob": scored.policy[start:-1],
+            **{name: logprobs.gather(-1, own)[:, 0]
+               for name, logprobs in (("logprob_positive", p), ("logprob_negative", m), ("logprob", b))},
+        }  # fmt: skip
         assert scores.trajectory is trajectory
-        assert set(scores.columns) == set(NAMES)
-        np.testing.assert_allclose(scores.columns["s"], expected, atol=1e-5)
-        for name, logprobs in (("logprob_positive", p), ("logprob_negative", m), ("logprob", b)):
-            np.testing.assert_allclose(scores.columns[name], logprobs.gather(-1, own)[:, 0], atol=1e-4)
-        np.testing.assert_allclose(scores.columns["entropy"], -(b.exp() * b).sum(-1), atol=1e-4)
-        (scored,) = engine.score(
-            [(*trajectory.prompt_ids, *trajectory.token_ids)], sampling=sampling, starts=[len(trajectory.prompt_ids)]
-        )
-        np.testing.assert_allclose(
-            scores.columns["policy_prob"], scored.policy[len(trajectory.prompt_ids) : -1], atol=1e-5
-        )
+        assert scores.columns.keys() == expected.keys()
+        for name, column in expected.items():
+            atol = 1e-5 if name in ("s", "policy_prob") else 1e-4
+            np.testing.assert_allclose(scores.columns[name], column, atol=atol, err_msg=name)
         assert float((p - m).abs().max()) > 0.1  # the two adapters say different things
 
 
@@ -155,8 +148,8 @@ def test_full_logits_are_never_held_and_blocks_do_not_matter(wide, tmp_path, mon
         with Largest() as largest:
             parts = base.score(trajectories, 1.0, Sampling(), wide.ends)
     for a, b in zip(whole, parts, strict=True):
-        for name in NAMES:
-            np.testing.assert_allclose(a.columns[name], b.columns[name], atol=1e-5)
+        for name, column in a.columns.items():
+            np.testing.assert_allclose(column, b.columns[name], atol=1e-5)
     rows = sum(len(t.token_ids) for t in trajectories)
     assert largest.elements <= 2**21 // 4 < rows * 40_000 / 4
 

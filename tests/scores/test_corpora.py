@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -77,8 +75,6 @@ def test_rows_and_texts_of_files(tmp_path, packing):
 
 
 def test_rows_of_other_kinds(tmp_path):
-    assert texts(written(tmp_path / "a.json", json.dumps([{"text": text} for text in TEXTS]).encode())) == TEXTS
-    assert texts(written(tmp_path / "a.csv", b'text,id\n"a, b",1\nc,2')) == ["a, b", "c"]
     assert texts(parquet(tmp_path / "none.parquet", text=pyarrow.array([], pyarrow.string()))) == []
     many = [f"text {i}" for i in range(5 * ROWS_AT_ONCE + 3)]
     path = parquet(tmp_path / "a.parquet", other=many, text=many)
@@ -131,28 +127,6 @@ def test_a_row_that_is_no_document_ends_the_stream_after_those_before_it(tmp_pat
     assert seen == ["before"]
 
 
-def test_damaged_files_give_what_stands_before_the_damage(tmp_path):
-    many = [f"{i} {os.urandom(1000).hex()}" for i in range(1000)]
-    pages = {"data_page_size": 2**16, "write_batch_size": 8, "use_dictionary": False, "write_page_checksum": True}
-    content = parquet(tmp_path / "whole.parquet", pages, text=many).read_bytes()
-    at = content.index(many[700].encode())
-    checksum = gzip.compress(rows(*many))
-    cut = len(checksum) * 7 // 10
-    damaged = {  # of each file its bytes, and how many documents stand before the damage
-        "text.txt": (b"before\n\nof this\nb\xe9e\n\nafter", 1, 1), "cut.parquet": (content[:at], 0, 0),
-        "page.parquet": (content[:at] + b"unseen" + content[at + 6 :], 600, 700),
-        "crc.jsonl.gz": (checksum[:-8] + bytes(4) + checksum[-4:], 1000, 1000),
-        "cut.jsonl.gz": (checksum[:cut], 500, 850), "cut.jsonl.zst": (zst(rows(*many))[:cut], 500, 850),
-        "name.txt.zst": (b"this is plain text, whatever the name says", 0, 0),
-    }  # fmt: skip
-    for name, (damage, least, most) in damaged.items():
-        seen: list[str] = []
-        path = written(tmp_path / name, damage)
-        assert f"{path} line 4: not UTF-8" in (said := refusal(path, seen)) or f"cannot read {path}: " in said
-        assert least <= len(seen) <= most, name
-        assert seen == (["before"] if name == "text.txt" else many[: len(seen)])
-
-
 def test_sources_that_are_none_are_refused_before_anything_is_read(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("tables/a.xls", "tables/b.parquet.gz", "tables/c", "tables/README.md"):
@@ -193,31 +167,34 @@ def test_a_data_set_on_the_hub_is_streamed(monkeypatch):
     assert [next(stream) for _ in range(3)][2] == Document("owner/corpus row 3", None, (3, 4))
 
 
-def test_memory_stays_flat_for_a_large_file(tmp_path):
-    path = tmp_path / "a.jsonl"
-    with path.open("wb") as file:
-        for _ in range(100):
-            file.write(rows("x" * 10_000) * 100)
+PAGES = {"data_page_size": 2**16, "write_batch_size": 8, "use_dictionary": False, "write_page_checksum": True}
+
+
+def test_damaged_files_give_what_stands_before_the_damage(tmp_path):
+    many = [f"{i} {os.urandom(1000).hex()}" for i in range(1000)]
+    content = parquet(tmp_path / "whole.parquet", PAGES, text=many).read_bytes()
+    at = content.index(many[700].encode())
+    for name, damage, least, most in (
+        ("page.parquet", content[:at] + b"unseen" + content[at + 6 :], 600, 700),
+        ("cut.jsonl.gz", (whole := gzip.compress(rows(*many)))[: len(whole) * 7 // 10], 500, 850),
+        ("cut.jsonl.zst", (whole := zst(rows(*many)))[: len(whole) * 7 // 10], 500, 850),
+        ("name.txt.zst", b"this is plain text, whatever the name says", 0, 0),
+    ):
+        seen: list[str] = []
+        path = written(tmp_path / name, damage)
+        assert f"cannot read {path}: " in refusal(path, seen)
+        assert least <= len(seen) <= most, name
+        assert seen == many[: len(seen)]
+
+
+def test_memory_stays_flat_for_large_files(tmp_path):
+    path = written(tmp_path / "a.jsonl", rows("x" * 10_000) * 2000)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in read_corpus(str(path))) == 10_000
+        assert sum(1 for _ in read_corpus(str(path))) == 2000
         assert tracemalloc.get_traced_memory()[1] < 2e6
     finally:
         tracemalloc.stop()
-
-
-def test_memory_stays_flat_for_a_large_row_group(tmp_path):
-    pages = {"data_page_size": 2**16, "write_batch_size": 8, "use_dictionary": False}
-    path = parquet(tmp_path / "a.parquet", pages, text=[os.urandom(5_000).hex() for _ in range(4000)])
-    assert pyarrow.parquet.ParquetFile(path).num_row_groups == 1
+    path = parquet(tmp_path / "a.parquet", PAGES, text=[os.urandom(5_000).hex() for _ in range(4000)])
     before = pyarrow.total_allocated_bytes()
-    held = [pyarrow.total_allocated_bytes() - before for _ in read_corpus(str(path))]
-    assert len(held) == 4000
-    assert 0 < max(held) < 8e6
-
-
-def test_nothing_heavy_is_imported_with_the_module():
-    heavy = "{'torch', 'transformers', 'datasets', 'pyarrow'}"
-    command = f"import sys, forkpoint.scores.corpora; sys.exit(str({heavy} & sys.modules.keys() or ''))"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
+    assert 0 < max(pyarrow.total_allocated_bytes() - before for _ in read_corpus(str(path))) < 8e6

@@ -46,13 +46,6 @@ def path(original, tmp_path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "store"))
 
 
-def refusal(path: Path, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        open_store(path, *args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def scored(row: Row, names, rng: np.random.Generator) -> ScoredRow:
     """A row with made-up scores, which float16 can hold."""
     known = counted(len(row.ids), row.starts, row.context)
@@ -85,8 +78,11 @@ def test_rows_are_read_as_they_were_written(tmp_path, names):
     assert store.lengths().tolist() == [len(one.row.ids) for one in wanted]
     assert store.largest_id() == max(max(one.row.ids) for one in wanted)
     assert len(content) == len(pickle.dumps(store))
+    assert store.facts["counted_tokens"] == sum(shard.counted for shard in store.shards)
     for name in names:
-        assert [len(store.values(i, name)) for i in range(5)] == [shard.tokens for shard in store.shards]
+        columns = np.concatenate([store.values(i, name) for i in range(5)])
+        np.testing.assert_array_equal(columns, np.concatenate([one.scores[name] for one in wanted]))
+        assert np.isfinite(columns).sum() == store.facts["counted_tokens"]
     found = datasets.load_from_disk(str(tmp_path / "store")).with_format("numpy")
     types = {name: str(one.feature.dtype) for name, one in found.features.items() if hasattr(one, "feature")}
     assert types == {"input_ids": "int32", "starts": "int32", **dict.fromkeys(names, "float16")}
@@ -106,50 +102,39 @@ def test_rows_are_read_as_they_were_written(tmp_path, names):
             store[index]
 
 
-def test_a_column_of_a_shard(original):
-    store = open_store(original)
-    assert len(store.shards) > 3
-    columns = np.concatenate([store.values(i, "reference_loss") for i in range(len(store.shards))])
-    np.testing.assert_array_equal(columns, np.concatenate([one.scores["reference_loss"] for one in store]))
-    assert np.isfinite(columns).sum() == store.facts["counted_tokens"] == sum(shard.counted for shard in store.shards)
-
-
-def test_what_it_is_used_with(path, tokenizer):
-    vocabulary = vocabulary_digest(tokenizer)
-    opened = open_store(path, vocabulary, {"documents": "packed", "length": 16, "stride": 12})
-    assert len(opened) == opened.facts["rows"]
-    assert "was made with another tokenizer, tiny's" in refusal(path, "another")
-    for name, own, other in (("documents", "packed", "isolated"), ("length", 16, 32), ("stride", 12, 16)):
-        assert f"was made with {name} {own}, but {other} is asked for" in refusal(path, vocabulary, {name: other})
-
-
 def change_facts(path: Path, **changes) -> None:
     (path / STORE).write_text(json.dumps(json.loads((path / STORE).read_text()) | changes))
 
 
-def test_directories_without_a_store_that_can_be_read(path, tmp_path):
-    change_facts(path, format=2)
-    assert "has format 2, but this version reads format 1" in refusal(path)
-    (path / STORE).write_text("{")
-    assert "is not valid JSON" in refusal(path)
-    (path / STORE).unlink()
-    assert "holds an unfinished store" in refusal(path)
-    assert "holds no score store" in refusal(tmp_path / "nowhere")
+def flip_a_bit(path: Path, at: int) -> None:
+    first = path / "shard-00000.arrow"
+    content = bytearray(first.read_bytes())
+    content[at] ^= 1
+    first.write_bytes(content)
 
 
-def test_shards_that_are_missing_cut_short_or_changed(path):
-    last, first = path / open_store(path).shards[-1].file, path / "shard-00000.arrow"
-    content, whole = last.read_bytes(), first.read_bytes()
-    last.unlink()
-    assert f"{last} is missing" in refusal(path, check=False)
-    last.write_bytes(content[:-1])
-    assert f"{last} has {len(content) - 1:,} bytes, but {len(content):,} were written" in refusal(path, check=False)
-    last.write_bytes(content)
-    for at in (0, 300, len(whole) - 20):
-        first.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert f"{first} is not what was written" in refusal(path)
-    first.write_bytes(whole)
-    open_store(path)
+@pytest.mark.parametrize(("damage", "options", "message"), [
+    (lambda path: None, {"vocabulary": "another"}, "was made with another tokenizer, tiny's"),
+    (lambda path: None, {"expected": {"documents": "isolated"}}, "made with documents packed, but isolated"),
+    (lambda path: None, {"expected": {"stride": 16}}, "was made with stride 12, but 16 is asked for"),
+    (lambda path: change_facts(path, format=2), {}, "has format 2, but this version reads format 1"),
+    (lambda path: (path / STORE).write_text("{"), {}, "is not valid JSON"),
+    (lambda path: (path / STORE).unlink(), {}, "holds an unfinished store"),
+    (lambda path: shutil.rmtree(path), {}, "holds no score store"),
+    (lambda path: (path / "shard-00001.arrow").unlink(), {"check": False}, r"shard-00001\.arrow is missing"),
+    (lambda path: os.truncate(path / "shard-00001.arrow", 900), {"check": False}, "arrow has 900 bytes, but"),
+    *((lambda path, at=at: flip_a_bit(path, at), {}, "arrow is not what was written") for at in (0, 300, -20)),
+])  # fmt: skip
+def test_what_it_was_not_made_for_and_damage_are_one_sentence(path, tokenizer, damage, options, message):
+    asked = {
+        "vocabulary": vocabulary_digest(tokenizer),
+        "expected": {"documents": "packed", "length": 16, "stride": 12},
+    }
+    assert len(open_store(path, **asked)) == len(open_store(path)) > 0
+    damage(path)
+    with pytest.raises(UserError, match=message) as caught:
+        open_store(path, **options)
+    assert "\n" not in str(caught.value)
 
 
 def shifted(column: pa.ListArray, by: int) -> pa.ListArray:

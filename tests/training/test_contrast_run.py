@@ -178,7 +178,7 @@ class StopError(Exception):
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(lab, training, tmp_path, monkeypatch):
-    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 24)
+    monkeypatch.setattr("forkpoint.trajectories.rows.SAMPLED_UNIT", 24)
     monkeypatch.setattr(module, "SCORED_UNIT", 10)
     training = training[:8]
     calls: list[str] = []

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,7 @@ from forkpoint.engines.checks import check_room
 from forkpoint.files import CRITICAL, REPLACEMENT, SAMPLES, SUMMARY, Journal, fingerprint, resumed, write_rows
 from forkpoint.proportions import clustered_interval
 from forkpoint.text import pieces
-from forkpoint.trajectories.rows import Row, check_prompts, finished, identities, trajectory_row
-from forkpoint.trajectories.units import Units, silent
+from forkpoint.trajectories.rows import Row, Units, check_prompts, finished, identities, silent, trajectory_row
 from forkpoint.types import Problem, Progress, Sampling, Trajectory, UserError
 
 STATUSES = ("critical", "none", "undecided")
@@ -70,8 +70,8 @@ def find_critical(
     """The critical tokens of `trajectories`, or of responses sampled to `problems`; returns summary.json's content.
 
     `out` gets samples.jsonl (where responses were sampled), critical.jsonl, replacement.jsonl (with `config.replace`)
-    and summary.json; a repeated call goes on where the last one stopped. Raises UserError for settings out of range,
-    and for trajectories and prompts that leave no room for a response.
+    and summary.json; a repeated call goes on where the last one stopped. UserError for settings out of range, and for
+    trajectories and prompts that leave no room for a response.
     """
     _check(engine, problems, config, trajectories)
     settings = {key: value for key, value in asdict(config).items() if key not in ("n", "prompt") or not trajectories}
@@ -113,18 +113,17 @@ def _check(
         if not problems:
             raise UserError("there are no problems to sample responses to")
         check_prompts(engine, problems, config.prompt, config.sampling.max_tokens)
+    check_room(engine, [(t.id, len(t.prompt_ids) + config.sampling.max_tokens) for t in trajectories or ()])
     for t in trajectories or ():
-        check_room(engine, [(t.id, len(t.prompt_ids) + config.sampling.max_tokens)])
         finished(t, config.sampling)
 
 
 def _label_all(
     engine: Engine, trajectories: Sequence[Trajectory], config: CriticalConfig, out: Path, units: Units
 ) -> dict[str, Any]:
-    """Label the chosen trajectories, replace their critical tokens, and describe the results."""
     chosen = [t for t in trajectories if config.which == "all" or t.correct == (config.which == "correct")]
     labelling = Labelling(config, len(chosen), units.progress)
-    rows = units.rows("labelled trajectories", chosen, UNIT, lambda parts: engine.map(labelling, parts))
+    rows = units.rows("labelled trajectories", chosen, UNIT, partial(engine.map, labelling))
     write_rows(out / CRITICAL, rows)
     responses = {
         "n": len(trajectories),
@@ -145,22 +144,20 @@ def _label_all(
 
 
 class Labelling:
-    """Labels one unit of trajectories after another, and counts labels, rollouts and tokens for the progress."""
+    """Makes the rows of one unit of trajectories after another, and counts for the progress."""
 
     def __init__(self, config: CriticalConfig, total: int, progress: Progress) -> None:
         self.config, self.total, self.progress = config, total, progress
         self.done = self.rollouts = self.tokens = 0
 
     def __call__(self, engine: Engine, part: Sequence[Trajectory]) -> list[Row]:
-        """The rows of critical.jsonl of a unit."""
         rows = {}
         for label in label_trajectories(engine, part, self.config):
             rows[label.trajectory.id] = _row(engine, label)
             self.done += 1
             self.rollouts += label.rollouts
             self.tokens += label.tokens_generated
-            stage = f"labelled trajectories, {self.rollouts:,} rollouts"
-            self.progress(stage, self.done, self.total, self.tokens)
+            self.progress(f"labelled trajectories, {self.rollouts:,} rollouts", self.done, self.total, self.tokens)
         return [rows[t.id] for t in part]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,10 +171,10 @@ def _replace(engine: Engine, chosen: list[Trajectory], rows: list[Row], sampling
 
     def replace(engine: Engine, part: Sequence[Trajectory]) -> list[Row]:
         pairs = zip(part, policies(engine, part, sampling), strict=True)
-        return list(replace_critical(engine, ((t, policy, index[t.id]) for t, policy in pairs), sampling))
+        return list(replace_critical(engine, [(t, policy, index[t.id]) for t, policy in pairs], sampling))
 
     critical = [t for t in chosen if t.id in index]
-    return units.rows("replaced critical tokens", critical, UNIT, lambda parts: engine.map(replace, parts))
+    return units.rows("replaced critical tokens", critical, UNIT, partial(engine.map, replace))
 
 
 def _row(engine: Engine, label: CurveLabel) -> Row:
@@ -209,9 +206,7 @@ def _row(engine: Engine, label: CurveLabel) -> Row:
         "tokens_generated": label.tokens_generated,
         "brute_force_tokens": round(label.plain_tokens),
         "policy_prob": [float(f"{p:.6g}") for p in policy.own],
-        "entropy": _rounded(policy.entropy),
-        "gap": _rounded(policy.gap),
-        "logprob": _rounded(policy.logprob),
+        **{name: _rounded(getattr(policy, name)) for name in ("entropy", "gap", "logprob")},
     }
 
 
@@ -220,13 +215,13 @@ def _rounded(values: np.ndarray) -> list[float | None]:
 
 
 def describe(rows: Sequence[Row]) -> dict[str, Any]:
-    """The figures of rows of critical.jsonl.
+    """The figures of rows of critical.jsonl; null where there is nothing to take them over.
 
     `share_critical` is that of the wrong trajectories, each problem counting the same, with a 95% interval that takes
-    trajectories of one problem as dependent; null without wrong ones. `critical_position` counts tokens from 0, and
-    `relative_mean` is the mean of index / (length - 1). `success_bias` bounds, over all prefixes, how far success may
-    lie from the truth for the tokens that the engine cannot name. Of those `cut_off` by the length limit,
-    `critical_at_cut` have their last token as critical one, where it may only mean that no room was left.
+    trajectories of one problem as dependent. `critical_position` counts tokens from 0; `relative_mean` is the mean of
+    index / (length - 1). `success_bias` bounds how far success may lie from the truth for tokens that the engine cannot
+    name. Of those `cut_off` by the length limit, `critical_at_cut` have their last token as critical one, where it may
+    only mean that no room was left.
     """
     wrong = [row for row in rows if not row["correct"]]
     critical = [row for row in wrong if row["status"] == "critical"]
@@ -237,20 +232,17 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
     for row in wrong:
         by_problem[row["problem_id"]].append(float(row["status"] == "critical"))
     clusters = list(by_problem.values())
-    share = round(float(np.mean([np.mean(cluster) for cluster in clusters])), 6) if wrong else None
     return {
         "n_trajectories": len(rows),
         "n_wrong": len(wrong),
         "statuses": {status: statuses[status] for status in STATUSES},
-        "share_critical": share,
+        "share_critical": round(float(np.mean([np.mean(one) for one in clusters])), 6) if wrong else None,
         "share_critical_ci95": [round(end, 6) for end in clustered_interval(clusters)] if wrong else None,
         "critical_position": _position(critical),
-        "cut_off": sum(_is_cut(row) for row in rows),
-        "critical_at_cut": sum(_is_cut(row) and row["critical_index"] == len(row["token_ids"]) - 1 for row in critical),
+        "cut_off": _cut_off(rows),
+        "critical_at_cut": _cut_off(row for row in critical if row["critical_index"] == len(row["token_ids"]) - 1),
         "success_bias": {"mean": round(float(np.mean(bounds)), 6), "largest": max(bounds)} if bounds else None,
-        "token_kinds": [
-            {"kind": kind, "count": n} for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-        ],
+        "token_kinds": [{"kind": kind, "count": -n} for n, kind in sorted((-n, kind) for kind, n in kinds.items())],
         **{cost: sum(row[cost] for row in rows) for cost in COSTS},
     }
 
@@ -267,8 +259,8 @@ def token_kind(piece: str) -> str:
     return "operator" if any(c in OPERATORS for c in text) else "punctuation"
 
 
-def _is_cut(row: Row) -> bool:
-    return bool(row.get("finish_reason") == "length")
+def _cut_off(rows: Iterable[Row]) -> int:
+    return sum(row.get("finish_reason") == "length" for row in rows)
 
 
 def _position(critical: Sequence[Row]) -> dict[str, float] | None:

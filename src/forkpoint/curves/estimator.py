@@ -5,21 +5,22 @@ The arithmetic stands in `forks`. Every draw is a function of (seed, trajectory 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Literal
 
 import numpy as np
 
 from forkpoint.curves.forks import Curve, LeafTally, Leaves, allocate, along, label, success_curve
 from forkpoint.curves.paper_protocol import ROLLOUTS
-from forkpoint.curves.rollouts import Alternative, CurveLabel, Policy, Rollout, Start, hashes, run_searches
+from forkpoint.curves.rollouts import Alternative, CurveLabel, Policy, Search, Start, run_searches, uniforms_of
 from forkpoint.engines import Engine
-from forkpoint.sampling.draw import uniforms
 from forkpoint.trajectories.rows import finished
 from forkpoint.types import Sampling, Trajectory
 
 Until = Literal["decided", "budget"]
 BUDGET, WAVE = 1024, 64  # rollouts of a trajectory in all, and at a time
+TOGETHER = 16  # trajectories in memory, and worked on, at once; it changes nothing but speed
 UNNAMED = -1  # the token of a leaf that stands for all tokens that the policy does not name
 
 
@@ -31,18 +32,15 @@ def fork_labels(
     budget: int = BUDGET,
     wave: int = WAVE,
     until: Until = "decided",
-    together: int = 16,
 ) -> Iterator[CurveLabel]:
     """The label of each trajectory with its policy under `sampling`, in the order in which they are found.
 
     A trajectory gets waves of `wave` rollouts up to `budget`; with `until="decided"` no more once its label is settled,
-    and `success` is without bias only if the whole budget was spent. `together` trajectories are in memory, and worked
-    on, at once; it changes nothing but speed. Raises UserError for a trajectory longer than sampling.max_tokens.
+    and `success` is without bias only if the whole budget was spent. Raises UserError for a trajectory longer than
+    sampling.max_tokens.
     """
-    if wave < 1 or budget < 1:
-        raise ValueError(f"wave and budget must be at least 1, but are {wave} and {budget}")
-    searches = (_ForkSearch(*pair, sampling, budget, wave, until) for pair in pairs)
-    return run_searches(engine, searches, sampling, together=together)
+    searches = (_search(*pair, sampling, budget, wave, until) for pair in pairs)
+    return run_searches(engine, searches, sampling, together=TOGETHER)
 
 
 def fork_leaves(trajectory: Trajectory, policy: Policy, over: bool) -> Leaves:
@@ -61,88 +59,55 @@ def fork_leaves(trajectory: Trajectory, policy: Policy, over: bool) -> Leaves:
     return Leaves(position, token, prob, own, float(trajectory.correct))
 
 
-class _ForkSearch:
-    """A trajectory under way. `expected` and `leaf_of` are of its last wave: numbers by leaf, the leaf of each key."""
+def _search(
+    trajectory: Trajectory, policy: Policy, sampling: Sampling, budget: int, wave: int, until: Until
+) -> Search[CurveLabel]:
+    """Wave after wave until the label is settled."""
+    n, seed = len(trajectory.token_ids), sampling.seed
+    leaves = fork_leaves(trajectory, policy, finished(trajectory, sampling))
+    tally, generated = LeafTally.empty(leaves), 0
+    for number in count():
+        curve = Curve(*(column[: n + 1] for column in success_curve(leaves, tally)))
+        status, index = label(curve, trajectory.correct)
+        spent = int(tally.drawn.sum())
+        decided = until == "decided" and status != "undecided" and spent  # a correct one gets a wave, too
+        if not len(leaves.prob) or spent >= budget or decided:
+            break
+        name = f"{trajectory.id}/wave {number}"
+        asked = n if status == "undecided" and index is None else index
+        (u,) = uniforms_of(seed, [name])
+        expected, drawn = allocate(leaves, tally, min(wave, budget - spent), n + 1, asked, u)
+        leaf = np.repeat(np.arange(len(drawn)), drawn).tolist()
+        keys = [f"{name}/{i}" for i in range(len(leaf))]
+        rollouts = yield [_start(trajectory, policy, leaves, i, key, seed) for i, key in zip(leaf, keys, strict=True)]
+        found = [rollouts[key] for key in keys]
+        correct = np.bincount(leaf, [one.correct for one in found], len(drawn)).astype(np.int64)
+        length = np.bincount(leaf, [len(one.token_ids) - 1 for one in found], len(drawn))
+        tally = tally.add(expected, drawn, correct, length)
+        generated += sum(one.generated for one in found)
+    mean = tally.length / max(tally.rollouts, 1.0)
+    remaining = along(leaves, leaves.prob * mean, 1.0, 0.0)
+    return CurveLabel(
+        trajectory=trajectory, policy=policy, success=curve.success, success_ci=np.stack([curve.lower, curve.upper], 1),
+        status=status, critical_index=index, rollouts=spent, tokens_generated=generated,
+        plain_tokens=ROLLOUTS * float(remaining[1 : len(leaves.own)].sum()), alternatives=_alternatives(leaves, tally),
+    )  # fmt: skip
 
-    def __init__(
-        self, trajectory: Trajectory, policy: Policy, sampling: Sampling, budget: int, wave: int, until: Until
-    ) -> None:
-        self.trajectory, self.policy, self.seed = trajectory, policy, sampling.seed
-        self.budget, self.wave, self.until = budget, wave, until
-        self.leaves = fork_leaves(trajectory, policy, finished(trajectory, sampling))
-        self.tally = LeafTally.empty(self.leaves)
-        self.waves = self.generated = 0
-        self.judge()
 
-    def judge(self) -> None:
-        """Read the curve and the label off the waves so far."""
-        n = len(self.trajectory.token_ids)
-        whole = success_curve(self.leaves, self.tally)
-        self.curve = Curve(whole.success[: n + 1], whole.lower[: n + 1], whole.upper[: n + 1])
-        self.status, self.index = label(self.curve, self.trajectory.correct)
+def _start(trajectory: Trajectory, policy: Policy, leaves: Leaves, leaf: int, key: str, seed: int) -> Start:
+    """Where a rollout through a leaf begins."""
+    position, token = int(leaves.position[leaf]), int(leaves.token[leaf])
+    if token != UNNAMED:
+        return Start(key, trajectory, position, (token,))
+    if position == len(trajectory.token_ids):
+        return Start(key, trajectory, position)
+    other, outside = 1 - policy.own[position], policy.outside[position]
+    (u,) = 1 - (1 - uniforms_of(seed, [f"{key}/token"])) * outside / other  # beyond the named tokens
+    return Start(key, trajectory, position, policy=policy, u=float(u))
 
-    @property
-    def is_over(self) -> bool:
-        settled = self.until == "decided" and self.status != "undecided"
-        return settled or not len(self.leaves.prob) or self.rollouts >= self.budget
 
-    @property
-    def rollouts(self) -> int:
-        """Rollouts so far."""
-        return int(self.tally.drawn.sum())
-
-    def draw(self) -> list[Start]:
-        name = f"{self.trajectory.id}/wave {self.waves}"
-        n = len(self.trajectory.token_ids)
-        asked = n if self.status == "undecided" and self.index is None else self.index
-        size = min(self.wave, self.budget - self.rollouts)
-        self.expected, numbers = allocate(self.leaves, self.tally, size, n + 1, asked, self.uniform(name))
-        leaves = np.repeat(np.arange(len(numbers)), numbers).tolist()
-        self.leaf_of = {f"{name}/{i}": leaf for i, leaf in enumerate(leaves)}
-        return [self._start(leaf, key) for key, leaf in self.leaf_of.items()]
-
-    def uniform(self, name: str) -> float:
-        return float(uniforms(hashes(self.seed, [name]), 0)[0])
-
-    def _start(self, leaf: int, key: str) -> Start:
-        position, token = int(self.leaves.position[leaf]), int(self.leaves.token[leaf])
-        if token != UNNAMED:
-            return Start(key, self.trajectory, position, (token,))
-        if position == len(self.trajectory.token_ids):
-            return Start(key, self.trajectory, position)
-        other, outside = 1 - self.policy.own[position], self.policy.outside[position]
-        u = 1 - (1 - self.uniform(f"{key}/token")) * outside / other  # beyond the named tokens
-        return Start(key, self.trajectory, position, policy=self.policy, u=float(u))
-
-    def add(self, rollouts: Mapping[str, Rollout]) -> None:
-        drawn, correct = np.zeros((2, len(self.expected)), dtype=np.int64)
-        length = np.zeros(len(self.expected))
-        for key, leaf in self.leaf_of.items():
-            drawn[leaf] += 1
-            correct[leaf] += rollouts[key].correct
-            length[leaf] += len(rollouts[key].token_ids) - 1
-            self.generated += rollouts[key].generated
-        self.tally = self.tally.add(self.expected, drawn, correct, length)
-        self.waves += 1
-        self.judge()
-
-    def label(self) -> CurveLabel:
-        mean = self.tally.length / max(self.tally.rollouts, 1.0)
-        remaining = along(self.leaves, self.leaves.prob * mean, 1.0, 0.0)
-        return CurveLabel(
-            trajectory=self.trajectory, policy=self.policy, success=self.curve.success,
-            success_ci=np.stack([self.curve.lower, self.curve.upper], 1), status=self.status,
-            critical_index=self.index, rollouts=self.rollouts, tokens_generated=self.generated,
-            plain_tokens=ROLLOUTS * float(remaining[1 : len(self.leaves.own)].sum()), alternatives=self._alternatives(),
-        )  # fmt: skip
-
-    def _alternatives(self) -> tuple[Alternative, ...]:
-        leaves, tally = self.leaves, self.tally
-        tried = [i for i in np.flatnonzero(tally.drawn) if leaves.token[i] != UNNAMED]
-        return tuple(
-            Alternative(
-                int(leaves.position[i]), int(leaves.token[i]), float(leaves.prob[i]), int(tally.correct[i]),
-                int(tally.drawn[i]),
-            )
-            for i in sorted(tried, key=lambda i: (leaves.position[i], -leaves.prob[i]))
-        )  # fmt: skip
+def _alternatives(leaves: Leaves, tally: LeafTally) -> tuple[Alternative, ...]:
+    tried = np.flatnonzero((tally.drawn > 0) & (leaves.token != UNNAMED))
+    order = tried[np.lexsort((-leaves.prob[tried], leaves.position[tried]))]
+    columns = (leaves.position, leaves.token, leaves.prob, tally.correct, tally.drawn)
+    return tuple(Alternative(*row) for row in zip(*(column[order].tolist() for column in columns), strict=True))

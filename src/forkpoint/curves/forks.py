@@ -16,7 +16,7 @@ Pure arithmetic on arrays; knows nothing of models. Shapes: T tokens, A ways to 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -92,8 +92,7 @@ class LeafTally:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
+class Curve(NamedTuple):
     """P(correct | the first i tokens) for i = 0..T, with a 95% interval; [T+1] each."""
 
     success: ByPrefix
@@ -116,9 +115,8 @@ def allocate(
 
     Neyman allocation: the expected number is proportional to how much a rollout's outcome varies there times the root
     mean square of the leaf's share in the curve over the first `prefixes` prefixes. Leaves from position `asked` on,
-    where a label depends on success being near zero, count in full on top of that, and their success is taken to be at
-    least `UNSURE`: or those that failed in one wave would hardly be tried in the next, and stay in doubt. Numbers are
-    rounded by systematic sampling with one uniform number `u` in [0, 1).
+    where a label depends on success being near zero, count in full on top of that, with a success of at least `UNSURE`:
+    or those that failed in one wave would stay in doubt. Numbers are rounded by systematic sampling with `u` in [0, 1).
     """
     share = (reach(leaves.own)[:prefixes, :-1] ** 2).mean(0)
     # a leaf's success, strictly between 0 and 1: its rollouts', drawn to its position's, drawn to one half
@@ -130,8 +128,6 @@ def allocate(
         rate = np.maximum(rate, UNSURE)
         need += (leaves.position >= asked) * rate * (1 - rate)
     need = leaves.prob * np.sqrt(need)
-    if not need.sum() > 0:
-        return np.zeros(len(need)), np.zeros(len(need), dtype=np.int64)
     expected = size * need / need.sum()
     steps = np.floor(np.concatenate([[0.0], np.cumsum(expected)[:-1], [size]]) + u)
     return expected, np.diff(steps).astype(np.int64)
@@ -152,7 +148,7 @@ def success_curve(leaves: Leaves, tally: LeafTally) -> Curve:
 
     The interval at a prefix holds each value p whose distance from the estimate is at most z standard deviations, the
     deviation computed as if p were true: all leaves' success moved alike, towards 1 above the estimate and towards 0
-    below. With a single leaf it is Wilson's interval, and with no success at all its width does not vanish.
+    below. With a single leaf it is Wilson's interval.
     """
     reached = reach(leaves.own)
     fixed = reached[:, -1] * leaves.final
@@ -172,7 +168,7 @@ def _score_interval(
     """How far the interval goes above and below the estimate at each prefix.
 
     The variance around the estimate is what the leaves' rates imply or what the rollouts' own weights show, whichever
-    is larger: a success that counts much, in a wave that tried its leaf little, makes the estimate high and wide alike.
+    is larger: a success that counts much makes the estimate high and wide alike.
     """
     noise = (leaves.prob / tally.rollouts) ** 2 * tally.noise
     seen = np.flatnonzero(tally.drawn)
@@ -200,9 +196,9 @@ def _step(room: ByPrefix, steady: ByPrefix, growing: ByPrefix) -> ByPrefix:
 def label(curve: Curve, correct: bool) -> tuple[Status, int | None]:
     """The status and the critical token's index c; of an undecided trajectory, the candidate's.
 
-    c is the first token after which success is at most 1/64 with an upper bound below 5%, and every later upper bound
-    is below 5% too. It is critical if success before it is surely above 1/64, by its lower bound; else undecided. None:
-    the trajectory is correct, or was cut short with success still left, or was lost before its first token.
+    c is the first token after which success is at most 1/64 with an upper bound below 5%, as is every later one. It is
+    critical if success before it is surely above 1/64, by its lower bound; else undecided. None: the trajectory is
+    correct, or was cut short with success still left, or was lost before its first token.
     """
     if correct:
         return "none", None

@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from forkpoint.files import CRITICAL, SUMMARY, read_json, write_whole
+from forkpoint.files import CRITICAL, SUMMARY, read_json, whole_file, write_whole
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.types import UserError
 
@@ -33,7 +31,7 @@ COLUMNS: Mapping[str, Any] = {
     "entropy": ["float64"], "gap": ["float64"], "logprob": ["float64"],
 }  # fmt: skip
 """A column's type: a `datasets` dtype, [type] for a list, (type, ...) for a list of that length, or {name: type}; any
-value may be null. The card says what each column means."""
+value may be null. `label_card.md.j2` says what each column means."""
 
 _STATISTICS = (
     "n_trajectories", "n_wrong", "statuses", "share_critical", "share_critical_ci95", "critical_position",
@@ -44,8 +42,8 @@ _STATISTICS = (
 def export_run(run: Path, out: Path) -> int:
     """Write a finished run's trajectories as a data set in `out`; returns their number.
 
-    `out` is written whole or not at all, and may be new, empty, or an earlier export, which is replaced. Raises
-    UserError for a run that is not finished, a broken line, and an `out` that holds anything else.
+    `out` is written whole or not at all, and may be new, empty, or an earlier export, which is replaced. UserError for
+    a run that is not finished, a broken line, and an `out` that holds anything else.
     """
     for name in (CRITICAL, SUMMARY):
         if not (run / name).is_file():
@@ -53,40 +51,34 @@ def export_run(run: Path, out: Path) -> int:
     check_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        workshop = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
     except OSError as error:
         raise UserError(f"the data set cannot be written beside {out}: {error.strerror}") from error
-    try:
-        made = workshop / "made"
+    with workshop as directory:
+        made = Path(directory, "made")
         (made / PARQUET).parent.mkdir(parents=True)
         n = _write_parquet(made / PARQUET, (_checked(row, place) for place, row in read_rows(run / CRITICAL)))
         if not n:
             raise UserError("there are no labelled trajectories to make a data set of")
         write_whole(made / README, card(read_json(run / SUMMARY), n))
         if out.exists():
-            out.rename(workshop / "before")
+            out.rename(Path(directory, "before"))
         made.rename(out)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
     return n
 
 
 def check_free(out: Path) -> None:
     """UserError for an output directory that holds anything but an earlier export."""
     try:
-        files = {str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir()} if out.exists() else set()
-        blocked = out.exists() and not out.is_dir()
+        files = {str(p.relative_to(out)) for p in (out, *out.rglob("*")) if p.exists() and not p.is_dir()}
     except OSError as error:
         raise UserError(f"{out} cannot be used for the data set: {error.strerror}") from error
-    if blocked or files not in (set(), {README, PARQUET}):
+    if files not in (set(), {README, PARQUET}):
         raise UserError(f"{out} holds other files; choose an empty or new directory for the data set")
 
 
 def push_to_hub(directory: Path, repo_id: str, *, private: bool = False) -> str:
-    """Upload an exported data set to the Hugging Face Hub; returns its address.
-
-    The token is the environment's HF_TOKEN or that of `hf auth login`. Raises UserError where the upload fails.
-    """
+    """Upload an exported data set to the Hugging Face Hub, with its usual token; returns its address."""
     from huggingface_hub import HfApi
 
     if not (directory / PARQUET).is_file():
@@ -104,21 +96,23 @@ def push_to_hub(directory: Path, repo_id: str, *, private: bool = False) -> str:
 
 def features() -> Any:
     """The columns' types, as `datasets.Features`; a list of pairs is one of fixed-size lists."""
-    from datasets import Features
+    from datasets import Features, Sequence, Value
 
-    return Features({name: _feature(kind) for name, kind in COLUMNS.items()})
+    def feature(kind: Any) -> Any:
+        if isinstance(kind, dict):
+            return {name: feature(part) for name, part in kind.items()}
+        if isinstance(kind, tuple):
+            return Sequence(feature(kind[0]), length=len(kind))
+        return Value(kind) if isinstance(kind, str) else [feature(kind[0])]
+
+    return Features({name: feature(kind) for name, kind in COLUMNS.items()})
 
 
-def _feature(kind: Any) -> Any:
-    from datasets import Sequence, Value
-
-    if isinstance(kind, str):
-        return Value(kind)
-    if isinstance(kind, dict):
-        return {name: _feature(part) for name, part in kind.items()}
-    if isinstance(kind, tuple):
-        return Sequence(_feature(kind[0]), length=len(kind))
-    return [_feature(kind[0])]
+def _type_name(kind: Any) -> str:
+    """A column's type in the card."""
+    if isinstance(kind, list):
+        return f"list of {_type_name(kind[0])}"
+    return str(kind).translate(str.maketrans("()", "[]", "'"))
 
 
 def _write_parquet(path: Path, rows: Iterator[Row]) -> int:
@@ -126,18 +120,15 @@ def _write_parquet(path: Path, rows: Iterator[Row]) -> int:
     from pyarrow import parquet
 
     schema, n = features().arrow_schema, 0
-    with path.open("wb") as file:
-        with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-            while batch := list(islice(rows, ROWS)):
-                table = [dict(row, success_ci=[pair or (None, None) for pair in row["success_ci"]]) for row in batch]
-                try:
-                    writer.write_table(pa.Table.from_pylist(table, schema=schema))
-                except pa.ArrowException as error:
-                    where = f"trajectories {n + 1} to {n + len(batch)}"
-                    raise UserError(f"a value of {where} has another type than its column: {error}") from error
-                n += len(batch)
-        file.flush()
-        os.fsync(file.fileno())
+    with whole_file(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        while batch := list(islice(rows, ROWS)):
+            table = [dict(row, success_ci=[pair or (None, None) for pair in row["success_ci"]]) for row in batch]
+            try:
+                writer.write_table(pa.Table.from_pylist(table, schema=schema))
+            except pa.ArrowException as error:
+                where = f"trajectories {n + 1} to {n + len(batch)}"
+                raise UserError(f"a value of {where} has another type than its column: {error}") from error
+            n += len(batch)
     return n
 
 
@@ -168,9 +159,9 @@ def card(summary: Mapping[str, Any], n: int) -> str:
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
     text = Path(__file__).with_name("label_card.md.j2").read_text(encoding="utf-8")
-    template = Template(text, keep_trailing_newline=True)
-    readme: str = template.render(
+    readme: str = Template(text, keep_trailing_newline=True).render(
         front_matter=data.to_yaml(), title=title, n=n, model=model, task=task, summary=summary,
+        types={name: _type_name(kind) for name, kind in COLUMNS.items()},
         sampling=json.dumps(summary.get("sampling"), indent=2, ensure_ascii=False),
         statistics=json.dumps({key: summary.get(key) for key in _STATISTICS}, indent=2, ensure_ascii=False),
     )  # fmt: skip

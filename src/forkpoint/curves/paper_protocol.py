@@ -10,187 +10,122 @@ The critical token of a wrong trajectory is the first y_c with 0/64 correct roll
   the known policy (`rollouts`). One that never leaves has the trajectory's own outcome.
 - The last prefix of a finished trajectory has the trajectory's own outcome too.
 
-Each prefix has rollouts of its own. Sharing them between prefixes would save more, but neighbouring prefixes would then
-fail together more often than the protocol's do. Every draw is a function of (seed, trajectory id, prefix, rollout
-number) alone.
+Each prefix has rollouts of its own: were they shared, neighbouring prefixes would fail together more often than the
+protocol's do. Every draw is a function of (seed, trajectory id, prefix, rollout number) alone.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
 
-from forkpoint.curves.rollouts import (
-    CurveLabel,
-    Policy,
-    Rollout,
-    Start,
-    divergence_positions,
-    hashes,
-    run_searches,
-)
+from forkpoint.curves.rollouts import CurveLabel, Policy, Search, Start, divergence_positions, run_searches, uniforms_of
 from forkpoint.engines import Engine
 from forkpoint.proportions import wilson
-from forkpoint.sampling.draw import uniforms
 from forkpoint.trajectories.rows import finished
 from forkpoint.types import Sampling, Trajectory
 
 ROLLOUTS, RECOVERABLE = 64, 4  # section 2 of the paper: 4/64 is the least that is 5% or more
 CHUNK = 16  # rollouts that a trajectory has in the engine at a time, about; a recoverable prefix seldom needs more
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaperLabel(CurveLabel):
-    """A label with the counts that it rests on: `successes` of `trials` [T+1]; 0 of 0 where none were needed.
-
-    `success` is their ratio, with Wilson's interval. Where a 4th success ended the rollouts the ratio leans upwards
-    (4/n; 3/(n-1) would be unbiased, Girshick et al. 1946) and the interval is approximate. success[T] of a finished
-    trajectory is known, 0 or 1, without a trial. Prefix 0 is never evaluated: no token precedes it. The status is
-    "none" of a correct trajectory, for which nothing is drawn, and of one that was cut short where no prefix had 0
-    successes. Before the first evaluated prefix `plain_tokens` takes the mean length seen there.
-    """
-
-    successes: Int64[np.ndarray, " T+1"]
-    trials: Int64[np.ndarray, " T+1"]
+TOGETHER = 64  # trajectories in memory, and worked on, at once; it changes nothing but speed
 
 
 def paper_labels(
-    engine: Engine,
-    pairs: Iterable[tuple[Trajectory, Policy]],
-    sampling: Sampling,
-    *,
-    rollouts: int = ROLLOUTS,
-    recoverable: int = RECOVERABLE,
-    chunk: int = CHUNK,
-    together: int = 64,
-) -> Iterator[PaperLabel]:
+    engine: Engine, pairs: Iterable[tuple[Trajectory, Policy]], sampling: Sampling
+) -> Iterator[CurveLabel]:
     """The label of each trajectory with its policy under `sampling`, in the order in which they are found.
 
-    `together` trajectories are in memory, and worked on, at once; it changes nothing but speed. `chunk` changes what is
-    spent, not what is counted. Raises UserError for a trajectory longer than sampling.max_tokens.
+    `success` is the share of correct rollouts, with Wilson's interval. Where a 4th success ended them it leans upwards
+    (4/n; 3/(n-1) would be unbiased, Girshick et al. 1946). Prefix 0 is never evaluated: no token precedes it. "none" is
+    the status of a correct trajectory, for which nothing is drawn, and of one that was cut short where no prefix had 0
+    successes. Before the first evaluated prefix `plain_tokens` takes the mean length seen there. UserError for a
+    trajectory longer than sampling.max_tokens.
     """
-    if not 1 <= recoverable <= rollouts or chunk < 1:
-        raise ValueError(f"recoverable must be 1 to {rollouts}, and chunk at least 1, but are {recoverable}, {chunk}")
-    searches = (
-        _PaperSearch(trajectory, policy, sampling, rollouts, recoverable, chunk) for trajectory, policy in pairs
-    )
-    return run_searches(engine, searches, sampling, together=together)
+    return run_searches(engine, (_search(*pair, sampling) for pair in pairs), sampling, together=TOGETHER)
 
 
-def critical_position(
-    successes: Sequence[int] | Int64[np.ndarray, " T+1"], recoverable: int = RECOVERABLE
-) -> int | None:
+def critical_position(successes: Sequence[int] | Int64[np.ndarray, " T+1"]) -> int | None:
     """The protocol's c from the correct rollouts after each prefix of 0 to T tokens; None where no prefix has 0.
 
-    token_ids[c] is the first token with 0 successes after it and fewer than `recoverable` from there on.
+    token_ids[c] is the first token with 0 successes after it and fewer than 4 from there on.
     """
     counts = np.asarray(successes)
-    after = max(1, int(np.flatnonzero(counts >= recoverable)[-1]) + 1) if (counts >= recoverable).any() else 1
+    after = max([1, *(np.flatnonzero(counts >= RECOVERABLE) + 1)])
     zeros = np.flatnonzero(counts[after:] == 0)
-    return after + int(zeros[0]) - 1 if len(zeros) else None
+    return int(after + zeros[0] - 1) if len(zeros) else None
 
 
-class _PaperSearch:
-    """A trajectory under way. Prefixes from `prefix` on are to be judged, those from `cursor` on to be drawn; 0: done.
+def _search(trajectory: Trajectory, policy: Policy, sampling: Sampling) -> Search[CurveLabel]:
+    """Prefix after prefix, from the last to the first, until one is recoverable.
 
-    `verdicts` and `lengths` (of the whole responses) hold each prefix's rollouts so far, in their order. `running`
-    are those in the engine, by key: their prefix, their number there, and where they leave the trajectory.
+    Prefixes from `prefix` on are to be judged, those from `cursor` on to be drawn. `verdicts` and `lengths` (of the
+    whole responses) hold each prefix's rollouts so far, in their order.
     """
+    n, over = len(trajectory.token_ids), finished(trajectory, sampling)
+    successes, trials = np.zeros((2, n + 1), dtype=np.int64)
+    verdicts, lengths = defaultdict[int, list[bool]](list), defaultdict[int, list[int]](list)
+    prefix = cursor = 0 if trajectory.correct else n - over
+    generated = 0
+    while prefix:
+        running: list[tuple[int, int, Start]] = []
+        while cursor and len(running) < CHUNK:  # some prefixes ahead, where nearly all rollouts follow to the end
+            begin = len(verdicts[cursor])
+            numbers = range(begin, min(begin + CHUNK, ROLLOUTS))
+            leaving = _leaving(trajectory, policy, sampling.seed, cursor, numbers)
+            running += [(cursor, *one) for one in leaving if one[1].position < n or not over]
+            verdicts[cursor] += [False] * len(numbers)  # those that never leave are wrong as the trajectory is
+            lengths[cursor] += [n] * len(numbers)
+            cursor -= numbers.stop == ROLLOUTS
+        rollouts = yield [start for _, _, start in running]
+        for at, number, start in running:
+            rollout = rollouts[start.key]
+            verdicts[at][number], lengths[at][number] = rollout.correct, start.position + len(rollout.token_ids)
+            generated += rollout.generated
+        while prefix and (counts := _counts(verdicts[prefix])):
+            successes[prefix], trials[prefix] = counts
+            prefix = 0 if counts[0] == RECOVERABLE else prefix - 1
+    success, interval = np.full(n + 1, np.nan), np.full((n + 1, 2), np.nan)
+    for i in np.flatnonzero(trials):
+        success[i], interval[i] = successes[i] / trials[i], wilson(int(successes[i]), int(trials[i]))
+    if over:
+        success[-1] = interval[-1] = float(trajectory.correct)
+    c = None if trajectory.correct else critical_position(successes)
+    plain = 0.0 if trajectory.correct else _plain_tokens(lengths, trials, n - over)
+    return CurveLabel(
+        trajectory=trajectory, policy=policy, success=success, success_ci=interval,
+        status="none" if c is None else "critical", critical_index=c, rollouts=sum(map(len, verdicts.values())),
+        tokens_generated=generated, plain_tokens=plain,
+    )  # fmt: skip
 
-    def __init__(
-        self, trajectory: Trajectory, policy: Policy, sampling: Sampling, rollouts: int, recoverable: int, chunk: int
-    ) -> None:
-        self.trajectory, self.policy, self.seed = trajectory, policy, sampling.seed
-        self.rollouts, self.recoverable, self.chunk = rollouts, recoverable, chunk
-        self.n, self.finished = len(trajectory.token_ids), finished(trajectory, sampling)
-        self.prefix = 0 if trajectory.correct else self.n - 1 if self.finished else self.n
-        self.cursor = self.prefix
-        self.successes, self.trials = np.zeros((2, self.n + 1), dtype=np.int64)
-        self.verdicts: dict[int, list[bool]] = defaultdict(list)
-        self.lengths: dict[int, list[int]] = defaultdict(list)
-        self.running: dict[str, tuple[int, int, int]] = {}
-        self.drawn = self.generated = 0
 
-    @property
-    def is_over(self) -> bool:
-        return self.prefix == 0
+def _leaving(
+    trajectory: Trajectory, policy: Policy, seed: int, prefix: int, numbers: range
+) -> Iterator[tuple[int, Start]]:
+    """These rollouts of a prefix, each from where it leaves the trajectory; those that never do from its end."""
+    keys = [f"{trajectory.id}/prefix {prefix}/{number}" for number in numbers]
+    where, which = (uniforms_of(seed, [f"{key}/divergence" for key in keys], step) for step in (0, 1))
+    positions = divergence_positions(policy.own, prefix, where).tolist()
+    for number, key, position, u in zip(numbers, keys, positions, which.tolist(), strict=True):
+        another = position < len(trajectory.token_ids)
+        yield number, Start(key, trajectory, position, policy=policy if another else None, u=u)
 
-    def draw(self) -> list[Start]:
-        """Draw prefix after prefix until the engine must run at least `chunk` rollouts, or all is drawn.
 
-        Where nearly all rollouts follow the trajectory to its end, that looks some prefixes ahead.
-        """
-        self.running = {}
-        while self.cursor and len(self.running) < self.chunk:
-            begin = len(self.verdicts[self.cursor])
-            numbers = range(begin, min(begin + self.chunk, self.rollouts))
-            self._draw_numbers(self.cursor, numbers)
-            self.cursor -= numbers.stop == self.rollouts
-        return [self._start(key, position) for key, (_, _, position) in self.running.items()]
+def _counts(verdicts: Sequence[bool]) -> tuple[int, int] | None:
+    """Successes and trials of a prefix, the 4th success ending them; None where that is not certain yet."""
+    right = np.flatnonzero(verdicts)
+    if len(right) >= RECOVERABLE:
+        return RECOVERABLE, int(right[RECOVERABLE - 1]) + 1
+    return (len(right), ROLLOUTS) if len(verdicts) == ROLLOUTS else None
 
-    def _draw_numbers(self, prefix: int, numbers: range) -> None:
-        """Draw these rollouts of a prefix; those that never leave a finished trajectory are wrong as it is."""
-        keys = [f"{self.trajectory.id}/prefix {prefix}/{number}" for number in numbers]
-        u = uniforms(hashes(self.seed, [f"{key}/divergence" for key in keys]), 0)
-        self.drawn += len(keys)
-        self.verdicts[prefix] += [False] * len(keys)
-        self.lengths[prefix] += [self.n] * len(keys)
-        positions = divergence_positions(self.policy.own, prefix, u).tolist()
-        self.running |= {
-            key: (prefix, number, position)
-            for number, key, position in zip(numbers, keys, positions, strict=True)
-            if position < self.n or not self.finished
-        }
 
-    def _start(self, key: str, position: int) -> Start:
-        if position == self.n:  # after the end of a trajectory that was cut short
-            return Start(key, self.trajectory, position)
-        u = float(uniforms(hashes(self.seed, [f"{key}/divergence"]), 1)[0])
-        return Start(key, self.trajectory, position, policy=self.policy, u=u)
-
-    def add(self, rollouts: Mapping[str, Rollout]) -> None:
-        """Take in the verdicts; settle each prefix, last to first, whose category is certain.
-
-        A recoverable prefix ends the search.
-        """
-        for key, (prefix, number, position) in self.running.items():
-            self.verdicts[prefix][number] = rollouts[key].correct
-            self.lengths[prefix][number] = position + len(rollouts[key].token_ids)
-            self.generated += rollouts[key].generated
-        while self.prefix:
-            right = np.flatnonzero(self.verdicts[self.prefix])
-            recovers = len(right) >= self.recoverable
-            if not recovers and len(self.verdicts[self.prefix]) < self.rollouts:
-                return
-            self.successes[self.prefix] = self.recoverable if recovers else len(right)
-            self.trials[self.prefix] = right[self.recoverable - 1] + 1 if recovers else self.rollouts
-            self.prefix = 0 if recovers else self.prefix - 1
-
-    def label(self) -> PaperLabel:
-        correct = self.trajectory.correct
-        success = np.divide(self.successes, self.trials, out=np.full(self.n + 1, np.nan), where=self.trials > 0)
-        interval = np.full((self.n + 1, 2), np.nan)
-        for i in np.flatnonzero(self.trials):
-            interval[i] = wilson(int(self.successes[i]), int(self.trials[i]))
-        if self.finished:
-            success[-1] = interval[-1] = float(correct)
-        c = None if correct else critical_position(self.successes, self.recoverable)
-        return PaperLabel(
-            trajectory=self.trajectory, policy=self.policy, success=success, success_ci=interval,
-            status="none" if c is None else "critical", critical_index=c, rollouts=self.drawn,
-            tokens_generated=self.generated, plain_tokens=0.0 if correct else self._plain_tokens(),
-            successes=self.successes, trials=self.trials,
-        )  # fmt: skip
-
-    def _plain_tokens(self) -> float:
-        """Expected tokens of all rollouts from all prefixes that have a token before them."""
-        remaining, length = 0.0, 0.0
-        for prefix in range(self.n - self.finished, 0, -1):
-            if self.trials[prefix]:
-                length = float(np.mean(self.lengths[prefix]))
-            remaining += length - prefix
-        return self.rollouts * remaining
+def _plain_tokens(lengths: Mapping[int, Sequence[int]], trials: Int64[np.ndarray, " T+1"], last: int) -> float:
+    """Expected tokens of all rollouts from all prefixes that have a token before them."""
+    remaining, length = 0.0, 0.0
+    for prefix in range(last, 0, -1):
+        if trials[prefix]:
+            length = float(np.mean(lengths[prefix]))
+        remaining += length - prefix
+    return ROLLOUTS * remaining

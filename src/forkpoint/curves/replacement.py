@@ -7,15 +7,14 @@ y_c there: pass@k of the latter jumps, and that of the former stays near 0, if y
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from forkpoint.curves.rollouts import Policy, Rollout, Start, hashes, other_tokens, policies, roll_out
+from forkpoint.curves.rollouts import Policy, Rollouts, Start, other_tokens, policies, roll_out, uniforms_of
 from forkpoint.engines import Engine
 from forkpoint.proportions import pass_at_k, pass_at_k_interval
-from forkpoint.sampling.draw import uniforms
 from forkpoint.text import pieces
 from forkpoint.trajectories.rows import Row
 from forkpoint.types import Sampling, Trajectory
@@ -27,7 +26,7 @@ Critical = tuple[Trajectory, Policy, int]
 
 
 def replace_critical(
-    engine: Engine, criticals: Iterable[Critical], sampling: Sampling, *, n: int = ROLLOUTS, together: int = 32
+    engine: Engine, criticals: Sequence[Critical], sampling: Sampling, *, n: int = ROLLOUTS
 ) -> Iterator[Row]:
     """A row for each trajectory with its policy under `sampling` and its critical token, in order.
 
@@ -38,18 +37,15 @@ def replace_critical(
     y_c) and with it (after the tokens before y_c and another one). Other tokens are drawn from the policy without y_c,
     renormalised; where the policy's truncation leaves no other token, from the model's own distribution at temperature
     1 (`untruncated`). Rollouts are independent of those that made the labels, and every draw is a function of
-    (seed, trajectory id, rollout number), whatever `together` is.
+    (seed, trajectory id, rollout number).
     """
-    source = iter(criticals)
-    while batch := list(islice(source, together)):
-        replacements = _replacements(engine, batch, sampling, n)
-        starts = []
-        for (trajectory, _, c), (tokens, _) in zip(batch, replacements, strict=True):
-            starts += [Start(f"{trajectory.id}/kept/{i}", trajectory, c + 1) for i in range(n)]
-            starts += [Start(f"{trajectory.id}/replaced/{i}", trajectory, c, (v,)) for i, v in enumerate(tokens)]
-        rollouts = {rollout.key: rollout for rollout in roll_out(engine, starts, sampling)}
-        for (trajectory, _, c), (tokens, untruncated) in zip(batch, replacements, strict=True):
-            yield _row(engine, trajectory, c, tokens, rollouts) | {"untruncated": untruncated}
+    starts = []
+    for trajectory, policy, c in criticals:
+        starts += [Start(f"{trajectory.id}/kept/{i}", trajectory, c + 1) for i in range(n)]
+        starts += _replaced(engine, trajectory, policy, c, sampling, n)
+    rollouts = roll_out(engine, starts, sampling)
+    for critical in criticals:
+        yield _row(engine, *critical, n, rollouts)
 
 
 def replacement_table(rows: Sequence[Row]) -> list[Row]:
@@ -73,43 +69,37 @@ def replacement_table(rows: Sequence[Row]) -> list[Row]:
     return table
 
 
-def _replacements(
-    engine: Engine, batch: Sequence[Critical], sampling: Sampling, n: int
-) -> list[tuple[list[int], bool]]:
-    """For each trajectory n other tokens, and whether they had to come from the untruncated distribution."""
-    tokens = _other(engine, batch, sampling, sampling.seed, n)
-    bare = [i for i, row in enumerate(tokens) if None in row]
-    wider = policies(engine, [batch[i][0] for i in bare], UNTRUNCATED)
-    again = [(batch[i][0], policy, batch[i][2]) for i, policy in zip(bare, wider, strict=True)]
-    for i, row in zip(bare, _other(engine, again, UNTRUNCATED, sampling.seed, n), strict=True):
-        tokens[i] = row
-    replacements = []
-    for i, ((trajectory, policy, c), row) in enumerate(zip(batch, tokens, strict=True)):
-        # even at temperature 1 all others may have probability 0 in float32: then the most probable one
-        likeliest = next(int(v) for v in policy.ids[c] if v != trajectory.token_ids[c])
-        replacements.append(([likeliest if v is None else v for v in row], i in bare))
-    return replacements
+def _has_others(policy: Policy, c: int) -> bool:
+    """Whether the policy has another token than the trajectory's own at c."""
+    return bool(policy.probs[c].any() or policy.outside[c])
 
 
-def _other(engine: Engine, batch: Sequence[Critical], sampling: Sampling, seed: int, n: int) -> list[list[int | None]]:
-    starts = []
-    for trajectory, policy, c in batch:
-        keys = [f"{trajectory.id}/replaced/{i}/token" for i in range(n)]
-        u = uniforms(hashes(seed, keys), 0).tolist()
-        starts += [Start(key, trajectory, c, policy=policy, u=x) for key, x in zip(keys, u, strict=True)]
-    tokens = other_tokens(engine, starts, sampling)
-    return [tokens[start : start + n] for start in range(0, len(tokens), n)]
+def _replaced(
+    engine: Engine, trajectory: Trajectory, policy: Policy, c: int, sampling: Sampling, n: int
+) -> list[Start]:
+    """n rollouts with another token at c."""
+    keys = [f"{trajectory.id}/replaced/{i}" for i in range(n)]
+    u = uniforms_of(sampling.seed, [f"{key}/token" for key in keys]).tolist()
+    starts = [Start(key, trajectory, c, policy=policy, u=x) for key, x in zip(keys, u, strict=True)]
+    if _has_others(policy, c):
+        return starts
+    (wider,) = policies(engine, [trajectory], UNTRUNCATED)
+    tokens = other_tokens(engine, [replace(start, policy=wider) for start in starts], UNTRUNCATED)
+    # even at temperature 1 all others may have probability 0 in float32: then the most probable one
+    likeliest = next(int(v) for v in wider.ids[c] if v != trajectory.token_ids[c])
+    forced = [likeliest if v is None else v for v in tokens]
+    return [Start(key, trajectory, c, (v,)) for key, v in zip(keys, forced, strict=True)]
 
 
-def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], rollouts: dict[str, Rollout]) -> Row:
-    kept = [rollouts[f"{trajectory.id}/kept/{i}"] for i in range(len(tokens))]
-    replaced = [rollouts[f"{trajectory.id}/replaced/{i}"] for i in range(len(tokens))]
+def _row(engine: Engine, trajectory: Trajectory, policy: Policy, c: int, n: int, rollouts: Rollouts) -> Row:
+    kept, replaced = ([rollouts[f"{trajectory.id}/{arm}/{i}"] for i in range(n)] for arm in ("kept", "replaced"))
+    tokens = [rollout.token_ids[0] for rollout in replaced]
     texts = {v: pieces(engine.tokenizer, (*trajectory.token_ids[:c], v))[-1] for v in set(tokens)}
     return {
         "id": trajectory.id,
         "problem_id": trajectory.problem.id,
         "critical_index": c,
-        "n": len(tokens),
+        "n": n,
         "without": sum(rollout.correct for rollout in kept),
         "with": sum(rollout.correct for rollout in replaced),
         "replaced": [
@@ -117,4 +107,5 @@ def _row(engine: Engine, trajectory: Trajectory, c: int, tokens: Sequence[int], 
             for v, rollout in zip(tokens, replaced, strict=True)
         ],
         "tokens_generated": sum(rollout.generated for rollout in (*kept, *replaced)),
+        "untruncated": not _has_others(policy, c),
     }

@@ -7,17 +7,17 @@ where a response follows is drawn, not generated. Tokens up to there are the tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt64
+from jaxtyping import Float64, Int64
 
 from forkpoint.curves.forks import Status
 from forkpoint.engines import Engine
-from forkpoint.sampling.draw import key_hash
+from forkpoint.sampling.draw import key_hash, uniforms
 from forkpoint.tasks import grade_response
 from forkpoint.text import cut_at_stop, decode
 from forkpoint.types import FinishReason, Request, Sampling, TokenIds, Trajectory
@@ -26,17 +26,17 @@ ALTERNATIVES = 512  # other tokens named at each position, where the engine can 
 ROUNDING = 1e-5  # less probability outside of the named tokens is the rounding of a float32 sum
 WIDEN = 8  # how many times more tokens are named when a draw lies outside those named so far
 
-L_co = TypeVar("L_co", covariant=True)
+L = TypeVar("L")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The policy along a trajectory of T tokens, float64 probabilities after temperature and truncation.
 
-    `own` [T] is π of the trajectory's own tokens; `ids` and `probs` [T, K] are the most probable tokens with their
-    probabilities, 0 for the trajectory's own; `outside` [T] is the probability of all tokens that are neither.
-    `unnamed` [T] is the probability of tokens that the engine cannot name; it is left out, and the rest is scaled to
-    make 1. Raw: `logprob`, `entropy` (nats) and `gap` (p(top1) - p(top2)), [T] each.
+    `own` is π of the trajectory's own tokens; `ids` and `probs` are the most probable tokens with their probabilities,
+    0 for the trajectory's own; `outside` is the probability of all tokens that are neither. `unnamed` is that of tokens
+    that the engine cannot name; it is left out, and the rest is scaled to make 1. Raw, [T] each: `logprob`, `entropy`
+    (nats) and `gap` (p(top1) - p(top2)).
     """
 
     own: Float64[np.ndarray, " T"]
@@ -84,9 +84,9 @@ def policies(engine: Engine, trajectories: Iterable[Trajectory], sampling: Sampl
         )  # fmt: skip
 
 
-def hashes(seed: int, keys: Iterable[str]) -> UInt64[np.ndarray, " n"]:
-    """The seeds of `uniforms` for each key."""
-    return np.array([key_hash(seed, key) for key in keys], dtype=np.uint64)
+def uniforms_of(seed: int, keys: Iterable[str], step: int = 0) -> Float64[np.ndarray, " n"]:
+    """A number in [0, 1) for each key."""
+    return uniforms(np.array([key_hash(seed, key) for key in keys], dtype=np.uint64), step)
 
 
 def divergence_positions(
@@ -94,8 +94,7 @@ def divergence_positions(
 ) -> Int64[np.ndarray, " n"]:
     """The first position, from `prefix` on, at which each of n responses leaves the trajectory; T where it never does.
 
-    `own` is π of the trajectory's own tokens and u, uniform in [0, 1), decides: a response still follows after
-    position d while u < Π_{prefix≤t≤d} π_t.
+    u, uniform in [0, 1), decides: a response still follows after position d while u < Π_{prefix≤t≤d} π_t.
     """
     following = np.cumprod(own[prefix:])
     return prefix + np.searchsorted(-following, -u, side="left").astype(np.int64)
@@ -121,27 +120,26 @@ class Start:
 class Rollout:
     """A graded rollout: its tokens from the start's position on, and how many of them the engine wrote."""
 
-    key: str
     correct: bool
     token_ids: TokenIds
     generated: int
 
 
-def other_tokens(engine: Engine, starts: Sequence[Start], sampling: Sampling) -> list[int | None]:
-    """For each start a token drawn from its policy without the trajectory's own token, renormalised.
+Rollouts = dict[str, Rollout]
 
-    None where the policy has no other token. Tokens stand in the order of their logits, and u picks the one at which
-    the cumulative probability exceeds it. Where that is not among those that the policy names, the engine names more of
-    them, up to the whole vocabulary, so the draw is exact.
+
+def other_tokens(engine: Engine, starts: Sequence[Start], sampling: Sampling) -> list[int | None]:
+    """For each start a token drawn from its policy without the trajectory's own token; None where there is no other.
+
+    Tokens stand in the order of their logits, and u picks the one at which the cumulative probability exceeds it. Where
+    that is not among those that the policy names, the engine names more, up to the whole vocabulary: the draw is exact.
     """
-    tokens: list[int | None] = []
-    pending = []
+    tokens, pending = list[int | None](), list[int]()
     for i, start in enumerate(starts):
-        assert start.policy is not None
-        at = start.position
-        all_named = bool(start.policy.outside[at] == 0)
-        tokens.append(_pick(start.policy.ids[at], start.policy.probs[at], start, all_named))
-        if tokens[i] is None and not all_named:
+        policy, at = start.policy, start.position
+        assert policy is not None
+        tokens.append(_pick(policy.ids[at], policy.probs[at], start, policy.outside[at] == 0))
+        if tokens[i] is None and policy.outside[at] > 0:
             pending.append(i)
     top = min(ALTERNATIVES, engine.most_top)
     while pending:
@@ -169,38 +167,38 @@ def _pick(ids: np.ndarray, probs: np.ndarray, start: Start, all_named: bool) -> 
     return int(ids[at]) if at < len(ids) else None
 
 
-def roll_out(engine: Engine, starts: Sequence[Start], sampling: Sampling) -> Iterator[Rollout]:
-    """One graded rollout a start, in the order in which they finish; each response has at most max_tokens tokens.
+def roll_out(engine: Engine, starts: Sequence[Start], sampling: Sampling) -> Rollouts:
+    """One graded rollout a start, by key; each response has at most max_tokens tokens.
 
-    A response that the forced tokens already end (by an end-of-sequence token, a stop string, or the last token there
-    is room for) costs nothing. Where a policy has no other token, π being below 1 by rounding alone, the next token is
-    the trajectory's own.
+    A response that the forced tokens already end costs nothing. Where a policy has no other token, π being below 1 by
+    rounding alone, the next token is the trajectory's own.
     """
     tokens = iter(other_tokens(engine, [start for start in starts if start.policy is not None], sampling))
-    by_key = {}
-    requests = []
+    found, by_key, requests = Rollouts(), dict[str, Start](), list[Request]()
     for start in starts:
         trajectory, at = start.trajectory, start.position
         if start.policy is not None:
             token = next(tokens)
             assert token is not None or start.policy.outside[at] == 0, "the policy has tokens beyond those it names"
             start = replace(start, forced=(trajectory.token_ids[at] if token is None else token,))
-        by_key[start.key] = start
         written = (*trajectory.token_ids[:at], *start.forced)
-        text = decode(engine.tokenizer, written) if sampling.stop else ""
-        if (written and written[-1] in engine.ends) or any(stop in text for stop in sampling.stop):
-            yield _graded(start, cut_at_stop(decode(engine.tokenizer, written), sampling.stop), "stop", ())
+        text = decode(engine.tokenizer, written)
+        response = cut_at_stop(text, sampling.stop)
+        if response != text or (written and written[-1] in engine.ends):
+            found[start.key] = _graded(start, response, "stop", ())
         elif len(written) >= sampling.max_tokens:
-            yield _graded(start, decode(engine.tokenizer, written), "length", ())
+            found[start.key] = _graded(start, text, "length", ())
         else:
+            by_key[start.key] = start
             requests.append(Request(start.key, (*trajectory.prompt_ids, *written), len(written)))
     for done in engine.generate(requests, sampling):
-        yield _graded(by_key[done.key], done.text, done.finish_reason, done.token_ids)
+        found[done.key] = _graded(by_key[done.key], done.text, done.finish_reason, done.token_ids)
+    return found
 
 
 def _graded(start: Start, text: str, reason: FinishReason, generated: TokenIds) -> Rollout:
     verdict = grade_response(text, start.trajectory.problem, cut_off=reason == "length")
-    return Rollout(start.key, verdict.correct, (*start.forced, *generated), len(generated))
+    return Rollout(verdict.correct, (*start.forced, *generated), len(generated))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,27 +235,21 @@ class CurveLabel:
     alternatives: tuple[Alternative, ...] = ()
 
 
-class Search(Protocol[L_co]):
-    """A trajectory whose label is being found: it draws rollouts, takes them in by their keys, until it is over."""
-
-    @property
-    def is_over(self) -> bool: ...
-    def draw(self) -> list[Start]: ...
-    def add(self, rollouts: Mapping[str, Rollout]) -> None: ...
-    def label(self) -> L_co: ...
+Search = Generator[list[Start], Rollouts, L]
+"""The search for a trajectory's label: it asks for rollouts, is sent them by their keys, and returns the label."""
 
 
-def run_searches(
-    engine: Engine, searches: Iterable[Search[L_co]], sampling: Sampling, *, together: int
-) -> Iterator[L_co]:
+def run_searches(engine: Engine, searches: Iterable[Search[L]], sampling: Sampling, *, together: int) -> Iterator[L]:
     """The label of each search, in the order in which they end; `together` of them share each call of the engine."""
-    if together < 1:
-        raise ValueError(f"together must be at least 1, but is {together}")
-    source, live = iter(searches), list[Search[L_co]]()
-    while live := [*live, *islice(source, together - len(live))]:
-        starts = [start for search in live for start in search.draw()]
-        rollouts = {rollout.key: rollout for rollout in roll_out(engine, starts, sampling)}
-        for search in live:
-            search.add(rollouts)
-        yield from (search.label() for search in live if search.is_over)
-        live = [search for search in live if not search.is_over]
+    source, live = iter(searches), list[tuple[Search[L], Rollouts | None]]()
+    while live := [*live, *((search, None) for search in islice(source, together - len(live)))]:
+        starts, going = list[Start](), list[Search[L]]()
+        for search, sent in live:
+            try:
+                starts += next(search) if sent is None else search.send(sent)
+            except StopIteration as end:
+                yield end.value
+            else:
+                going.append(search)
+        rollouts = roll_out(engine, starts, sampling)
+        live = [(search, rollouts) for search in going]

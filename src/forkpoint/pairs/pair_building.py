@@ -23,8 +23,7 @@ from forkpoint.pairs.pair_choice import choose_pairs
 from forkpoint.pairs.pair_files import PAIRS, TEXTS, make_pair, pair_row, token_texts
 from forkpoint.pairs.pair_sources import Weights
 from forkpoint.pairs.trl_files import Rows, import_pairs
-from forkpoint.trajectories.rows import check_prompts, identities
-from forkpoint.trajectories.units import Units
+from forkpoint.trajectories.rows import Units, check_prompts, identities
 from forkpoint.types import Problem, Progress, Sampling, Trajectory, UserError
 
 Made = tuple[Sequence[tuple[str | None, Pair]], dict[str, Any]]  # pairs, each with its problem's id, and their counts

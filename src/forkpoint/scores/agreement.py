@@ -1,7 +1,7 @@
 """How well a score per token finds the critical tokens that rollouts found; pure arithmetic on arrays.
 
-Ties are shared: equal scores count as if their order were drawn by lot, in expectation. A constant score is therefore
-the random baseline, exactly. Intervals are 95% and treat problems, not tokens or trajectories, as independent.
+Equal scores count as if their order were drawn by lot, in expectation: a constant score is the random baseline.
+Intervals are 95% and treat problems, not tokens or trajectories, as independent.
 """
 
 from __future__ import annotations
@@ -56,10 +56,9 @@ METRICS = (*MEANS, "auc")
 def agreement(trajectories: Sequence[Labelled], seed: int = 0) -> dict[str, Any]:
     """Hit rate, mean reciprocal rank and AUC of every scorer, and how the first one differs from each other.
 
-    Hit rate and mean reciprocal rank are means over problems of the means over their trajectories; the AUC is over all
-    tokens of all trajectories together (chance 0.5; None where there is no other token, as in responses of one token).
-    Intervals: `clustered_interval` for the hit rate, so that 0 hits is no certainty, else percentiles of a bootstrap
-    over problems; with one problem they are all that is possible.
+    The first two are means over problems of the means over their trajectories; the AUC is over all tokens together
+    (None where there is none but critical ones). Intervals: `clustered_interval` for the hit rate, so that 0 hits is no
+    certainty, else percentiles of a bootstrap over problems; with one problem they are all that is possible.
     """
     problems = sorted({t.problem for t in trajectories})
     members = [[t for t in trajectories if t.problem == p] for p in problems]

@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 from forkpoint import __version__
 from forkpoint.engines.identity import vocabulary_digest
 from forkpoint.engines.local.head import head_of
-from forkpoint.files import SUMMARY, claimed, fingerprint, read_json, to_json, whole_file, write_whole
+from forkpoint.files import SUMMARY, Journal, fingerprint, resumed, whole_file, write_rows
 from forkpoint.scores.dynamics import DOCUMENTS, Dynamics, class_names, classify, dynamics_summary
 from forkpoint.scores.row_losses import Step, row_losses
 from forkpoint.scores.store import Store, document_line
-from forkpoint.types import Progress, Results, UserError
+from forkpoint.types import Progress, UserError
 
 LOSSES = "losses"
 Load = Callable[[str], tuple[PreTrainedModel, Any]]
@@ -64,7 +64,7 @@ def study(
 
     `load` gives a model and its tokenizer by path. Writes losses/NUMBER.npy, float32 [n] over all rows' tokens;
     documents.jsonl, the first `shown` rows; and summary.json. A repeated call goes on with the checkpoints that are
-    missing. Raises UserError for models whose tokens are not the store's.
+    missing. UserError for models whose tokens are not the store's.
     """
     names = [path.name for path in checkpoints]
     if len(set(names)) < len(names):
@@ -73,23 +73,22 @@ def study(
         "verb": "dynamics", "checkpoints": list(map(str, checkpoints)), "limit": limit, "shown": shown,
         "store": fingerprint([shard.digest for shard in store.shards]), "version": __version__,
     }  # fmt: skip
-    with claimed(out, settings):
-        if not (out / SUMMARY).exists():
-            rows = range(min(limit, len(store)))
-            (out / LOSSES).mkdir(exist_ok=True)
-            files = [out / LOSSES / f"{i:03}.npy" for i in range(len(checkpoints))]
-            for name, path, file in zip(names, checkpoints, files, strict=True):
-                if not file.exists():
-                    _measure(load, path, store, rows, file, partial(progress, name) if progress else None)
-            losses = np.stack([np.load(file, allow_pickle=False) for file in files])
-            dynamics = classify(losses)
-            tokenizer = load(str(checkpoints[-1]))[1]
-            lines = _documents(store, rows[:shown], losses[-1], dynamics, tokenizer)
-            write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
-            summary = {"title": "Token dynamics", **settings, "store": str(store.path), "rows": len(rows)}
-            summary["dynamics"] = dynamics_summary(losses, dynamics, names)
-            write_whole(out / SUMMARY, to_json(summary, indent=2) + "\n")
-    return Results(read_json(out / SUMMARY))
+
+    def work(_: Journal) -> dict[str, Any]:
+        rows = range(min(limit, len(store)))
+        (out / LOSSES).mkdir(exist_ok=True)
+        files = [out / LOSSES / f"{i:03}.npy" for i in range(len(checkpoints))]
+        for name, path, file in zip(names, checkpoints, files, strict=True):
+            if not file.exists():
+                _measure(load, path, store, rows, file, partial(progress, name) if progress else None)
+        losses = np.stack([np.load(file, allow_pickle=False) for file in files])
+        dynamics = classify(losses)
+        tokenizer = load(str(checkpoints[-1]))[1]
+        write_rows(out / DOCUMENTS, _documents(store, rows[:shown], losses[-1], dynamics, tokenizer))
+        summary = {"title": "Token dynamics", **settings, "store": str(store.path), "rows": len(rows)}
+        return summary | {"dynamics": dynamics_summary(losses, dynamics, names)}
+
+    return resumed(out, settings, SUMMARY, work)
 
 
 def _measure(load: Load, checkpoint: Path, store: Store, rows: range, path: Path, step: Step | None) -> None:

@@ -19,10 +19,10 @@ Documents = Literal["isolated", "packed"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The context policy of rows of at most `length` tokens.
+    """`isolated` documents have rows of their own; `packed` ones see those before them in their row.
 
-    `isolated` documents have rows of their own; `packed` ones see those before them in their row. A longer stretch is
-    cut into rows that begin `stride` tokens apart; what overlaps the row before is there as context only.
+    A stretch of more than `length` tokens is cut into rows that begin `stride` tokens apart; what overlaps the row
+    before is there as context only.
     """
 
     documents: Documents = "isolated"

@@ -12,6 +12,9 @@ from forkpoint.trajectories.groups import Group, by_frequency, grouped, one_of
 from forkpoint.types import Trajectory, UserError
 
 FEW = 20  # responses; a model that is tuned on fewer has hardly learned what right or wrong ones have in common
+NOTHING = (
+    "there is nothing to tune the {} model on; sample more responses a question, {} questions, or at a {} temperature"
+)
 NEGATIVE_SHARE = 0.5  # of a question's wrong samples that the chosen wrong answers must cover, as in the paper
 
 
@@ -29,12 +32,11 @@ def choose_sets(samples: Sequence[Trajectory], seed: int = 0) -> ContrastSets:
     """Positive and negative set of graded samples, several a question.
 
     Positive: of each question, one of the responses with its most frequent correct answer. Negative: one response for
-    each of its most frequent wrong answers, the most frequent first, until these answers cover half of the question's
-    wrong responses that hold an answer (`by_frequency`, `one_of`). Raises UserError where either set would be empty.
+    each of its most frequent wrong answers, until these cover half of the question's wrong responses that hold an
+    answer. UserError where either set would be empty.
     """
     questions = grouped(samples, lambda s: s.problem.id)
-    positive: list[Trajectory] = []
-    negative: list[Trajectory] = []
+    positive, negative = list[Trajectory](), list[Trajectory]()
     dropped = dict.fromkeys(("other_correct", "same_wrong_answer", "rarer_wrong_answer", "no_answer"), 0)
     for question in questions:
         correct = [s for s in question if s.correct]
@@ -81,13 +83,9 @@ def _check(samples: Sequence[Trajectory], positive: Group, negative: Group) -> N
     n = len(samples)
     if not n:
         raise UserError("there are no samples to tune a positive and a negative model on")
-    for name, responses, level, temperature, reason in (
-        ("positive", positive, "easier", "lower", f"none of the {n} samples is correct"),
-        ("negative", negative, "harder", "higher", f"all {n} samples are correct" if all(s.correct for s in samples)
-         else "none of the wrong samples holds an answer"),
-    ):  # fmt: skip
-        if not responses:
-            raise UserError(
-                f"{reason}, so there is nothing to tune the {name} model on; sample more responses a question, {level} "
-                f"questions, or at a {temperature} temperature"
-            )
+    if not positive:
+        raise UserError(f"none of the {n} samples is correct, so {NOTHING.format('positive', 'easier', 'lower')}")
+    if not negative:
+        wrong = any(not s.correct for s in samples)
+        reason = "none of the wrong samples holds an answer" if wrong else f"all {n} samples are correct"
+        raise UserError(f"{reason}, so {NOTHING.format('negative', 'harder', 'higher')}")

@@ -3,8 +3,7 @@
     log s_t = (1+β) log p⁺(y_t|·) − β log p⁻(y_t|·) − log Z_t,   Z_t = Σ_v exp((1+β) log p⁺(v|·) − β log p⁻(v|·))
 
 (Critical Tokens Matter, arXiv 2411.19943, section 3). The normalisers of p⁺ and p⁻ cancel, so s is the softmax of the
-combined logits (1+β) l⁺ − β l⁻. Hidden states meet the output matrix in blocks of rows and of the vocabulary: logits
-[B, T, V] never exist.
+combined logits (1+β) l⁺ − β l⁻. Logits exist in blocks of rows and of the vocabulary, never as [B, T, V].
 
 Shapes: B sequences, T positions, n rows (wanted positions of a batch), H hidden size, V vocabulary, v a part of it.
 """
@@ -26,9 +25,8 @@ from transformers import PreTrainedModel
 from forkpoint.engines.local.head import Head, head_of, hidden_at
 from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.memory import LOGITS_COPIES
-from forkpoint.engines.local.token_choice import row_facts
+from forkpoint.engines.local.scoring import describe
 from forkpoint.engines.local.trunk_attention import forward_lock
-from forkpoint.sampling.processors import policy_logits
 from forkpoint.scores.context import Row
 from forkpoint.scores.row_losses import batch_of
 from forkpoint.types import Sampling, TokenScores, Trajectory, UserError
@@ -88,19 +86,17 @@ class SharedBase:
     def score(
         self, trajectories: Sequence[Trajectory], beta: float, sampling: Sampling, ends: Sequence[int]
     ) -> list[TokenScores]:
-        """Columns for each trajectory, in order, one number a token of `token_ids`.
+        """Columns for each trajectory, in order, one number a token.
 
         `s` (1 for tokens of `ends`: the end of a response is never penalised), `logprob_positive`, `logprob_negative`,
         and, of the base model, `logprob`, `policy_prob` (under `sampling`) and `entropy` (nats, before sampling).
         """
         scores: dict[int, TokenScores] = {}
         for batch in self._batches(trajectories):
-            parts = [trajectories[i] for i in batch]
-            end = 0
-            columns = self._columns(parts, beta, sampling, ends)
-            for i, part in zip(batch, parts, strict=True):
-                own = slice(end, end := end + len(part.token_ids))
-                scores[i] = TokenScores(part, {name: column[own] for name, column in columns.items()})
+            columns, end = self._columns([trajectories[i] for i in batch], beta, sampling, ends), 0
+            for i in batch:
+                own = slice(end, end := end + len(trajectories[i].token_ids))
+                scores[i] = TokenScores(trajectories[i], {name: column[own] for name, column in columns.items()})
         return [scores[i] for i in range(len(trajectories))]
 
     def _batches(self, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
@@ -125,14 +121,14 @@ class SharedBase:
         parts = [Row(np.array([*t.prompt_ids, *t.token_ids]), (), len(t.prompt_ids), 0) for t in batch]
         tensors = batch_of(parts)
         ids, rows, targets = (part.to(self.model.device) for part in (tensors.ids, tensors.rows, tensors.targets))
-        hidden = {}
+        hidden = []
         for name in ("positive", "negative"):
             self.adapted.set_adapter(name)
-            hidden[name] = hidden_at(self.model, ids, rows)
+            hidden.append(hidden_at(self.model, ids, rows))
         with self.adapted.disable_adapter():
             base = hidden_at(self.model, ids, rows)
         logprob, policy_prob, entropy = self._base(base, targets, sampling)
-        log_s, positive, negative = self._contrast(hidden["positive"], hidden["negative"], targets, beta)
+        log_s, positive, negative = self._contrast(hidden[0], hidden[1], targets, beta)
         if not bool(torch.isfinite(positive + negative).all()):
             raise UserError("an adapter makes the model's logits NaN or infinite; tune it with a lower learning rate")
         s = log_s.exp().masked_fill_(torch.isin(tensors.targets, torch.tensor(ends, dtype=torch.long)), 1.0)
@@ -151,17 +147,13 @@ class SharedBase:
         return torch.cat(blocks, 1)
 
     def _base(self, hidden: Tensor, targets: Tensor, sampling: Sampling) -> Float64[Tensor, "3 n"]:
-        """Of the untuned model: log-probability, probability under `sampling`, and entropy. A truncation needs whole
-        rows of the vocabulary, so few rows at a time."""
+        """Of the untuned model: log-probability, probability under `sampling`, and entropy, few rows at a time."""
         blocks = []
         for part in self._blocks(len(targets), LOGITS_COPIES, self.head.weight.shape[0]):
-            logits, own = self.head.all_logits(hidden[part]), targets[part, None]
-            facts = row_facts(logits, with_entropy=True)
-            if not bool(torch.isfinite(facts.log_z).all()):
-                raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
-            policy = torch.softmax(policy_logits(logits, sampling), -1).gather(-1, own)
-            blocks.append(torch.stack([(logits.gather(-1, own) - facts.log_z)[:, 0], policy[:, 0], facts.entropy]))
-        return torch.cat(blocks, 1).double().cpu()
+            logits = self.head.all_logits(hidden[part])
+            logprobs, entropy, _, policy, *_ = describe(logits, targets[part, None], 0, sampling)
+            blocks.append(np.stack([logprobs, policy, entropy]))
+        return torch.from_numpy(np.concatenate(blocks, 1)).double()
 
     def _blocks(self, n: int, copies: int, vocabulary: int) -> list[slice]:
         """Runs of rows, of which so many float32 copies of so many columns fit into the budget."""

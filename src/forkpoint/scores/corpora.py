@@ -41,13 +41,13 @@ def read_corpus(
 
     A row is `{"text": "Once upon a time"}` or `{"input_ids": [5, 9]}`; the text stands in `text_column`. Blank lines
     part the documents of text files (.txt), or the file is one (`whole_files`). `split`, `subset` and `revision` are
-    for the Hub. Raises UserError for a source that cannot be opened, and after the documents before it for a bad row.
+    for the Hub. UserError for a source that cannot be opened, and after the documents before it for a bad row.
     """
     path = os.path.expanduser(source)
     if is_saved(path):
         return _documents(saved_rows(path, split), text_column)
-    if os.path.exists(path):
-        return chain.from_iterable([_from_file(file, text_column, whole_files) for file in corpus_files(source)])
+    if files := corpus_files(source):
+        return chain.from_iterable([_from_file(file, text_column, whole_files) for file in files])
     if is_path(source):
         raise UserError(f"cannot read {source}: there is no such file or directory")
     return _documents(loaded_rows(source, split, subset, revision, streaming=True), text_column)
@@ -83,7 +83,6 @@ def _from_file(file: str, text_column: str, whole_files: bool) -> Iterator[Docum
 
 
 def _from_text(file: str, whole_files: bool) -> Iterator[Document]:
-    """Documents that blank lines part, or the one that the file is."""
     with opened(file) as lines:
         if whole_files:
             yield Document(file, decoded(lines.read(), file), None)
@@ -101,8 +100,7 @@ def _documents(rows: Iterable[tuple[str, Row]], text_column: str) -> Iterator[Do
         if row.get(IDS) is None:
             what = f"{place}: column {text_column!r}"
             yield Document(place, checked_text(column(row, text_column, place), what, blank=True), None)
-            continue
-        ids = list_of(row, IDS, int, place)
-        if min(ids, default=0) < 0:
+        elif min(ids := list_of(row, IDS, int, place), default=0) < 0:
             raise UserError(f"{place}: {IDS} must be whole numbers from 0, but holds {min(ids)}")
-        yield Document(place, None, tuple(ids))
+        else:
+            yield Document(place, None, tuple(ids))

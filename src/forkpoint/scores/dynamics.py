@@ -33,11 +33,9 @@ class Dynamics:
 def classify(losses: Float[np.ndarray, "C n"], mean: float | None = None) -> Dynamics:
     """The class of each token by its losses, in nats, at C ≥ 2 equally spaced checkpoints (arXiv 2404.07965).
 
-    H→L where the line falls by more than 0.2 nats, L→H where it rises by more; else L→L where the last loss is not
-    above `mean` (default: that of these tokens' last losses), and H→H where it is. A token with a loss that is not
-    finite has no class.
+    H→L where the line falls by more than 0.2 nats, L→H where it rises by more; else L→L up to a last loss of `mean`
+    (default: that of these tokens' last losses), H→H above. A token with a loss that is not finite has no class.
     """
-    assert len(losses) >= 2, "a line needs two checkpoints"
     losses = losses.astype(np.float32, copy=False)
     known = np.isfinite(losses).all(axis=0)
     last = losses[-1]
@@ -74,7 +72,6 @@ def dynamics_summary(
     `{"checkpoints": ["step-1", "step-2"], "tokens": 40, "mean_last_loss": 1.2, "classes": {"H→L": {"tokens": 10,
     "share": 0.25, "mean_loss": [2.5, 0.5]}, ...}}`; what has no tokens to be taken over is None.
     """
-    assert len(checkpoints) == len(losses)
     bins = dynamics.classes.astype(np.intp) - NONE
     counts, *sums = (np.bincount(bins, weights=row, minlength=1 + len(CLASSES))[1:].tolist() for row in (None, *losses))
     total = sum(counts)
@@ -82,9 +79,9 @@ def dynamics_summary(
         name: {
             "tokens": n,
             "share": n / total if total else None,
-            "mean_loss": [row[i] / n if n else None for row in sums],
+            "mean_loss": [part / n if n else None for part in own],
         }
-        for i, (name, n) in enumerate(zip(CLASSES, counts, strict=True))
+        for name, n, *own in zip(CLASSES, counts, *sums, strict=True)
     }
     mean = dynamics.mean if np.isfinite(dynamics.mean) else None
     return {"checkpoints": list(checkpoints), "tokens": total, "mean_last_loss": mean, "classes": classes}

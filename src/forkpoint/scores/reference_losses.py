@@ -7,7 +7,7 @@ on with the first that is missing. Of several processes whoever finds all shards
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +19,14 @@ from transformers import PreTrainedModel
 from forkpoint import __version__
 from forkpoint.engines.identity import vocabulary_digest, weights_digest
 from forkpoint.engines.local.head import head_of
-from forkpoint.files import claim_directory, claimed, to_json, writable, write_whole
+from forkpoint.files import claim_directory, claimed, to_json, writable, write_rows, write_whole
 from forkpoint.scores.context import Context, Row, check_context, rows_of
 from forkpoint.scores.corpora import Document
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.row_losses import BATCH_TOKENS, row_losses
 from forkpoint.scores.store import SCORES, STORE, ScoredRow, Shard, document_line, open_store, write_facts, write_shard
+from forkpoint.text import n_tokens
+from forkpoint.trajectories.rows import silent
 from forkpoint.types import Progress, Results, TokenIds, UserError
 
 SHARD_CHARACTERS = 4_000_000  # of text; a document's token ids count as four each
@@ -62,7 +64,7 @@ def score_corpus(
 
     The files call the model `name` and the corpus `source`. Token ids must be below `vocabulary_size` (default: the
     model's or the tokenizer's). Returns store.json's content, or None where shards of other processes are missing.
-    Raises UserError for a context that does not fit, a corpus without tokens, and files that cannot be written.
+    UserError for a context that does not fit, a corpus without tokens, and files that cannot be written.
     """
     check_context(context)
     facts = {
@@ -71,18 +73,17 @@ def score_corpus(
         "reference": None if model is None else _reference(model, name, context),
     }  # fmt: skip
     config = {**facts, "context": asdict(context), "shard_characters": SHARD_CHARACTERS}
-    size = vocabulary_size or _size(tokenizer, model)
+    size = vocabulary_size or (model.get_input_embeddings().num_embeddings if model else n_tokens(tokenizer))
     with claimed(out, config) if part.of == 1 else _claimed_by_parts(out, config):
         if not (out / STORE).exists():
-            scorer = _Scorer(model, batch_tokens, progress)
-            n = 0
+            score, n = _scorer(model, batch_tokens, progress), 0
             for i, shard in enumerate(shards_of(documents)):
                 n = i + 1
                 if (out / STORE).exists():  # another process made the rest
                     break
                 if i % part.of == part.index and _made(_path(out, i)) is None:
                     ids = list(_token_ids(shard, tokenizer, size))
-                    scored = scorer.score(list(rows_of(ids, context)), f"shard {n}, rows")
+                    scored = score(list(rows_of(ids, context)), f"shard {n}, rows")
                     _write(_path(out, i), scored, ids, tokenizer, () if model is None else SCORES)
             if not _finish(out, facts, context, n):
                 return None
@@ -96,13 +97,6 @@ def _claimed_by_parts(out: Path, config: dict[str, Any]) -> Iterator[None]:
     with FileLock(out / CLAIM):
         claim_directory(out, config)
     yield
-
-
-def _size(tokenizer: Any, model: PreTrainedModel | None) -> int:
-    """How many token ids there are: those that the model has vectors of, or the tokenizer a text for."""
-    if model is not None:
-        return int(model.get_input_embeddings().num_embeddings)
-    return 1 + int(max(tokenizer.get_vocab().values()))
 
 
 def _reference(model: PreTrainedModel, name: str, context: Context) -> dict[str, Any]:
@@ -133,7 +127,7 @@ def shards_of(documents: Iterable[Document]) -> Iterator[list[tuple[int, Documen
 def _token_ids(shard: list[tuple[int, Document]], tokenizer: Any, size: int) -> Iterator[tuple[int, TokenIds]]:
     """Each document's number and token ids, with the end of text after them; none for a document without tokens.
 
-    A text gets what the tokenizer puts around one. Raises UserError for ids outside a vocabulary of `size`.
+    A text gets what the tokenizer puts around one. UserError for ids outside a vocabulary of `size`.
     """
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
     for first in range(0, len(shard), TEXTS_AT_ONCE):
@@ -148,27 +142,23 @@ def _token_ids(shard: list[tuple[int, Document]], tokenizer: Any, size: int) -> 
             yield number, ids if not ids or ids[-1:] == end else (*ids, *end)
 
 
-class _Scorer:
-    """The reference model and how many tokens it has scored; without a model rows get no scores."""
+def _scorer(
+    model: PreTrainedModel | None, batch_tokens: int, progress: Progress | None
+) -> Callable[[Sequence[Row], str], list[ScoredRow]]:
+    """What gives rows their scores; none without a model."""
+    if model is None:
+        return lambda rows, _: [ScoredRow(row, {}) for row in rows]
+    head, before, tell = head_of(model), 0, progress or silent
 
-    def __init__(self, model: PreTrainedModel | None, batch_tokens: int, progress: Progress | None) -> None:
-        self.model, self.batch_tokens, self.progress = model, batch_tokens, progress
-        self.head = None if model is None else head_of(model)
-        self.tokens = 0
-
-    def score(self, rows: Sequence[Row], label: str) -> list[ScoredRow]:
-        """The rows with their scores."""
-        if self.model is None or self.head is None:
-            return [ScoredRow(row, {}) for row in rows]
-        before = self.tokens
-
-        def step(done: int, of: int, tokens: int) -> None:
-            self.tokens = before + tokens
-            if self.progress:
-                self.progress(label, done, of, self.tokens)
-
-        columns = row_losses(self.model, self.head, rows, self.batch_tokens, step)
+    def score(rows: Sequence[Row], label: str) -> list[ScoredRow]:
+        nonlocal before
+        columns = row_losses(
+            model, head, rows, batch_tokens, lambda done, of, tokens: tell(label, done, of, before + tokens)
+        )
+        before += sum(len(row.ids) for row in rows)
         return [ScoredRow(row, dict(zip(SCORES, both, strict=True))) for row, both in zip(rows, columns, strict=True)]
+
+    return score
 
 
 def _path(out: Path, shard: int) -> Path:
@@ -185,14 +175,13 @@ def _write(
             return
         if path == _path(out, 0) and scores:
             lines = (document_line(i, row, tokenizer, row.scores) for i, row in enumerate(rows[:SHOWN]))
-            write_whole(out / DOCUMENTS, (to_json(line) + "\n" for line in lines))
+            write_rows(out / DOCUMENTS, lines)
         shard = write_shard(path, rows, scores, len(ids), sum(not tokens for _, tokens in ids))
         write_whole(path.with_suffix(".json"), to_json(asdict(shard)) + "\n")
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """UserError where a file cannot be written."""
     try:
         yield
     except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 
 from forkpoint.engines.local.head import Head, hidden_at, in_eval_mode
 from forkpoint.engines.local.logprobs import token_losses_and_entropy
-from forkpoint.engines.local.memory import is_out_of_memory
+from forkpoint.engines.local.memory import in_halves, is_out_of_memory
 from forkpoint.engines.local.products import float32_activations
 from forkpoint.scores.context import Row, counted
 from forkpoint.types import UserError
@@ -62,42 +63,35 @@ def row_losses(
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
     columns: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    pending: list[list[int]] = []
-    done = tokens = 0
+    batches, begin, tokens = list[list[Row]](), 0, 0
+    while begin < len(rows):
+        size = max(1, batch_tokens // len(rows[order[begin]].ids))
+        batches.append([rows[i] for i in order[begin : begin + size]])
+        begin += size
     with in_eval_mode(model):
-        while done < len(rows):
-            if not pending:
-                size = max(1, batch_tokens // len(rows[order[done]].ids))
-                pending = [order[done : done + size]]
-            part = pending.pop()
-            try:
-                parts = _batch_losses(model, head, [rows[i] for i in part])
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    n = len(rows[part[0]].ids)
-                    raise UserError(f"memory ran out on a single row of {n} tokens: lower --length") from error
-                pending += [part[len(part) // 2 :], part[: len(part) // 2]]
-                continue
-            for i, *column in zip(part, *parts, strict=True):
-                columns[i] = (column[0], column[1])
-                done, tokens = done + 1, tokens + len(rows[i].ids)
-                if step:
-                    step(done, len(rows), tokens)
+        found = in_halves(batches, partial(_batch_losses, model, head), "row")
+        for i, both in zip(order, found, strict=True):
+            columns[i] = both
+            tokens += len(rows[i].ids)
+            if step:
+                step(len(columns), len(rows), tokens)
     return [columns[i] for i in range(len(rows))]
 
 
-def _batch_losses(model: PreTrainedModel, head: Head, rows: Sequence[Row]) -> list[list[np.ndarray]]:
-    """Losses, and entropies, an array a row."""
+def _batch_losses(model: PreTrainedModel, head: Head, rows: Sequence[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Loss and entropy of each row."""
     batch = batch_of(rows)
-    places = batch.rows.to(model.device)
-    with float32_activations(model):
-        hidden = hidden_at(model, batch.ids.to(model.device), places)
-    columns = token_losses_and_entropy(hidden, head, batch.targets.to(model.device))
+    try:
+        with float32_activations(model):
+            hidden = hidden_at(model, batch.ids.to(model.device), batch.rows.to(model.device))
+        columns = token_losses_and_entropy(hidden, head, batch.targets.to(model.device))
+    except Exception as error:
+        if len(rows) == 1 and is_out_of_memory(error):
+            raise UserError(f"memory ran out on a single row of {batch.ids.numel()} tokens: lower --length") from error
+        raise
     if not all(bool(torch.isfinite(column).all()) for column in columns):
         raise UserError("the model's logits are NaN or infinite: its weights or its precision are broken")
-    grids = np.full((len(columns), *batch.ids.shape), np.nan, dtype=np.float32)
-    for grid, column in zip(grids, columns, strict=True):
+    losses, entropies = np.full((2, *batch.ids.shape), np.nan, dtype=np.float32)
+    for grid, column in zip((losses, entropies), columns, strict=True):
         grid.reshape(-1)[batch.rows.numpy() + 1] = column.cpu().numpy()
-    return [[grid[b, : len(row.ids)] for b, row in enumerate(rows)] for grid in grids]
+    return [(losses[b, : len(row.ids)], entropies[b, : len(row.ids)]) for b, row in enumerate(rows)]

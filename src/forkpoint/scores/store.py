@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,6 @@ class Store:
         self.path, self.facts = path, facts
         self.shards = [Shard(**shard) for shard in facts["shards"]]
         self.context = Context(**facts["context"])
-        self._table: pa.Table | None = None
 
     def __len__(self) -> int:
         return int(self.facts["rows"])
@@ -153,38 +153,32 @@ class Store:
         return ScoredRow(row, {name: column.astype(np.float32) for name, column in scores.items()})
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_table": None}
+        return {name: value for name, value in vars(self).items() if name != "table"}
 
     @property
     def has_scores(self) -> bool:
         """Whether a reference model has scored it; else it is only tokenised."""
         return self.facts["reference"] is not None
 
-    @property
+    @cached_property
     def table(self) -> pa.Table:
         """All rows as columns, a chunk a shard."""
-        if self._table is None:
-            self._table = pa.concat_tables([_mapped(self.path / shard.file) for shard in self.shards])
-        return self._table
+        return pa.concat_tables([_mapped(self.path / shard.file) for shard in self.shards])
 
     def lengths(self) -> np.ndarray:
         """The number of tokens of each row."""
-        lengths: np.ndarray = pc.list_value_length(self.table["input_ids"]).to_numpy()
-        return lengths
+        return np.asarray(pc.list_value_length(self.table["input_ids"]))
 
     def values(self, shard: int, score: str) -> Float16[np.ndarray, " n"]:
         """A column of scores over all tokens of a shard, NaN where none is predicted; not checked."""
-        values: np.ndarray = self.table[score].chunk(shard).values.to_numpy()
-        return values
+        return np.asarray(self.table[score].chunk(shard).values)
 
     def largest_id(self) -> int:
         """The largest token id."""
         return int(pc.max(pc.list_flatten(self.table["input_ids"])).as_py())
 
     def _values(self, name: str, index: int) -> np.ndarray:
-        """The numbers of one list, without a copy."""
-        values: np.ndarray = self.table[name][index].values.to_numpy(zero_copy_only=True)
-        return values
+        return np.asarray(self.table[name][index].values)  # without a copy
 
 
 def _mapped(path: Path) -> pa.Table:
@@ -198,8 +192,8 @@ def open_store(
 ) -> Store:
     """The store in a directory; with `check` the hashes of its files are compared.
 
-    Raises UserError for a directory without a finished store, for another `vocabulary` (a digest), for a context other
-    than the `expected` fields, and for files that are missing, cut short or changed.
+    UserError for a directory without a finished store, another `vocabulary` (a digest), a context other than the
+    `expected` fields, and files that are missing, cut short or changed.
     """
     if not (path / STORE).is_file():
         what = "an unfinished store: start its command again" if any(path.glob("shard-*")) else "no score store"
@@ -232,10 +226,7 @@ def open_store(
 
 
 def document_rows(store: Store, number: int) -> list[tuple[ScoredRow, slice]]:
-    """The rows that hold a document's tokens, each with where they are, none of them twice.
-
-    Raises UserError for a number that no row has.
-    """
+    """The rows that hold a document's tokens, each with where they are, none of them twice. UserError for none."""
     numbers = store.table["document"].to_numpy()
     overlapping = -(-store.context.length // store.context.stride)  # rows that may hold its first token
     first = max(0, int(np.searchsorted(numbers, number)) - overlapping)

@@ -16,9 +16,8 @@ def score_trajectories(
 ) -> Iterator[TokenScores]:
     """What the engine's model thinks of each token of each response, in order.
 
-    Columns, one number a token: `logprob` (natural log), `entropy` (nats) and `gap` (the likeliest token's probability
-    minus the second's) of the raw distribution, and `policy_prob`, the token's probability under `sampling` where that
-    is given. Errors are those of `Engine.score`.
+    Columns, one number a token: `logprob` (natural log), `entropy` (nats) and `gap` (p(top1) - p(top2)) of the raw
+    distribution, and `policy_prob` under `sampling` where that is given. Errors are those of `Engine.score`.
     """
     sequences = [t.prompt_ids + t.token_ids for t in trajectories]
     starts = [len(t.prompt_ids) for t in trajectories]

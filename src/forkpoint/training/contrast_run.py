@@ -24,8 +24,7 @@ from forkpoint.scores.contrast_sets import about_few, choose_sets
 from forkpoint.scores.contrastive import shared_base
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.training.adapters import TuningConfig, check_tuning, tune_adapter
-from forkpoint.trajectories.rows import Row, check_prompts, identities, trajectory_row
-from forkpoint.trajectories.units import Units
+from forkpoint.trajectories.rows import Row, Units, check_prompts, identities, trajectory_row
 from forkpoint.types import Problem, Progress, Sampling, TokenIds, Trajectory, UserError
 
 log = logging.getLogger("forkpoint")

@@ -46,8 +46,7 @@ from forkpoint.training.models import (
 )
 from forkpoint.training.own_answers import LikelihoodFilter, check_filter, choose, why_nothing
 from forkpoint.training.sft import sft_trainer
-from forkpoint.trajectories.rows import Row, check_prompts, sample_completions, trajectory_row
-from forkpoint.trajectories.units import SAMPLED_UNIT, Units
+from forkpoint.trajectories.rows import SAMPLED_UNIT, Row, Units, check_prompts, sample_completions, trajectory_row
 from forkpoint.types import Problem, Progress, Results, Sampling, UserError
 
 ROUND, TRAINING, EVALUATION = "round.json", "training.json", "evaluation.jsonl"

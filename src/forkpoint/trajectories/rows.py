@@ -1,17 +1,19 @@
-"""Trajectories: sampled from a task, read from a file, and written as rows.
+"""Trajectories: sampled from a task, in journalled units, read from a file, and written as rows.
 
 A trajectory is token ids from its first moment to its last; nothing here makes ids from text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from forkpoint.engines import Engine
 from forkpoint.engines.checks import check_room
-from forkpoint.files import SAMPLES
+from forkpoint.files import SAMPLES, Journal
 from forkpoint.jsonl import column, list_of, text
 from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.data_sets import each_once, read_rows
@@ -20,6 +22,7 @@ from forkpoint.types import (
     Completion,
     FinishReason,
     Problem,
+    Progress,
     Request,
     Sampling,
     TokenIds,
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from forkpoint.engines.loading import Vocabulary
 
 Row = dict[str, Any]
+T = TypeVar("T")
+SAMPLED_UNIT = 640  # responses of one unit of sampling: enough to keep an engine busy, little to lose
 
 
 def sample_trajectories(
@@ -52,8 +57,8 @@ def sample_completions(
     for key, problem in keys:
         c = completions[key]
         grade = grade_response(c.text, problem, cut_off=c.finish_reason == "length")
-        start = key, problem, prompts[problem.id]
-        pairs.append((Trajectory(*start, c.token_ids, grade.extracted, grade.correct, c.finish_reason), c))
+        known = key, problem, prompts[problem.id], c.token_ids, grade.extracted, grade.correct, c.finish_reason
+        pairs.append((Trajectory(*known), c))
     return pairs
 
 
@@ -61,10 +66,10 @@ def load_trajectories(
     path: Path, problems: Sequence[Problem], engine: Engine | Vocabulary, stop: tuple[str, ...] = ()
 ) -> list[Trajectory]:
     """Trajectories from an `eval` run's directory or samples.jsonl (every path of every row), from critical.jsonl, or
-    from any JSON Lines with `problem_id`, `prompt_ids` and `token_ids`; graded anew against the problems.
+    from any rows with `problem_id`, `prompt_ids` and `token_ids`; graded anew. Those of other problems are left out.
 
-    Rows of problems that are not among the given ones are left out. Raises UserError with file and line for a broken
-    row, ids outside the vocabulary, ids that spell other tokens in this engine's tokenizer, and a repeated id.
+    UserError with file and line for a broken row, ids outside the vocabulary, ids that spell other tokens in this
+    engine's tokenizer, and a repeated id.
     """
     check_texts("stop", stop)
     if path.is_dir():
@@ -127,6 +132,55 @@ def finished(trajectory: Trajectory, sampling: Sampling) -> bool:
             f"trajectory {trajectory.id} has {n} tokens, more than the {sampling.max_tokens} that a rollout may have"
         )
     return trajectory.finish_reason == "stop" or n == sampling.max_tokens
+
+
+def silent(what: str, done: int, total: int, tokens: int) -> None:
+    """The progress of a run that nobody watches."""
+
+
+class Units:
+    """The journal of a run and its progress. `seconds` is the time of all units, in earlier runs too."""
+
+    def __init__(self, journal: Journal, progress: Progress | None) -> None:
+        self.journal = journal
+        self.progress = progress or silent
+        self.seconds = 0.0
+
+    def rows(
+        self, stage: str, items: Sequence[T], size: int, do: Callable[[list[Sequence[T]]], Iterable[list[Row]]]
+    ) -> list[Row]:
+        """The rows of all units of `size` items, in order; `do` gives those of each unit that is not journalled yet."""
+        done: dict[int, list[Row]] = {}
+        for entry in self.journal:
+            if entry["stage"] == stage:
+                done[entry["start"]] = entry["rows"]
+                self.seconds += entry["seconds"]
+        starts = range(0, len(items), size)
+        tokens, begun = 0, time.monotonic()
+        results = iter(do([items[start : start + size] for start in starts if start not in done]))
+        for start in starts:
+            if start not in done:
+                done[start] = next(results)
+                seconds, begun = time.monotonic() - begun, time.monotonic()
+                self.seconds += seconds
+                self.journal.append({"stage": stage, "start": start, "rows": done[start], "seconds": round(seconds, 3)})
+                tokens += sum(row.get("tokens_generated", len(row.get("token_ids", ()))) for row in done[start])
+            self.progress(stage, min(start + size, len(items)), len(items), tokens)
+        return [row for start in starts for row in done[start]]
+
+    def sampled(
+        self, engine: Engine, problems: Sequence[Problem], sampling: Sampling, *, n: int, prompt: str
+    ) -> tuple[list[Row], list[Trajectory]]:
+        """n responses to each problem, as rows and as trajectories."""
+
+        def sample(engine: Engine, part: Sequence[Problem]) -> list[Row]:
+            trajectories = sample_trajectories(engine, part, sampling, n=n, prompt=prompt)
+            return [trajectory_row(t, engine.tokenizer) for t in trajectories]
+
+        size = max(1, SAMPLED_UNIT // n)
+        rows = self.rows("sampled problems", problems, size, partial(engine.map, sample))
+        by_id = {p.id: p for p in problems}
+        return rows, [from_row(row, by_id[row["problem_id"]]) for row in rows]
 
 
 def _parts(row: Mapping[str, Any], where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
