@@ -143,7 +143,7 @@ def _same_set(first: sympy.Set, second: sympy.Set) -> bool:
 
 def _pieces(reals: sympy.Set) -> list[sympy.Set]:
     """The disjoint pieces from left to right; each point of a finite set is one."""
-    pieces = []
+    pieces = list[sympy.Set]()
     for part in reals.args if isinstance(reals, sympy.Union) else [reals]:
         pieces += map(sympy.FiniteSet, part) if isinstance(part, sympy.FiniteSet) else [part]
     return sorted(pieces, key=lambda piece: (float(piece.inf), float(piece.sup))) if len(pieces) > 1 else pieces
