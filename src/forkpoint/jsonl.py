@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from forkpoint.types import UserError
+from forkpoint.types import UserError, nearest
 
 Row = Mapping[str, Any]
 BLANK = b" \t\r\n\xef\xbb\xbf"  # the last three are a byte order mark
@@ -70,8 +69,7 @@ def column(row: Row, name: str, place: str) -> Any:
     """The row's value in a column; a UserError that lists the columns where it is missing."""
     if name in row:
         return row[name]
-    near = get_close_matches(name, list(row), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = nearest(name, row, "; {}")
     raise UserError(f"{place}: no column {name!r}, it has {', '.join(map(repr, row)) or 'none'}{hint}")
 
 

@@ -29,8 +29,8 @@ def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
 def decode_with_offsets(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
     """The text of token ids and, for each token, the [start, end) characters it contributed.
 
-    Made token by token, never by tokenising the text again. A token that ends in the middle of a character
-    contributes nothing; the one that completes the character, or shows that it is none, contributes all of it.
+    A token that ends in the middle of a character contributes nothing; the one that completes the character, or shows
+    that it is none, contributes all of it.
     """
     texts = pieces(tokenizer, token_ids)
     ends = itertools.accumulate(map(len, texts), initial=0)
@@ -117,10 +117,7 @@ def n_tokens(tokenizer: Any) -> int:
 
 
 class StopCheck:
-    """Says where a response ends: at an end-of-sequence token, or where it contains a stop string.
-
-    For stop strings a response is decoded only when its last token could complete one.
-    """
+    """Says where a response ends: at an end-of-sequence token, or where it contains a stop string."""
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...], ends: tuple[int, ...], vocab_size: int) -> None:
         self.tokenizer, self.stop = tokenizer, stop

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ class UserError(Exception):
 
 class FailedError(Exception):
     """What a run rests on failed, though nothing was asked wrongly: one sentence without a traceback (exit code 1)."""
+
+
+def nearest(name: str, known: Iterable[str], form: str = "{}", otherwise: str = "", cutoff: float = 0.5) -> str:
+    """ "did you mean 'N'?" in `form`, with the known name that is nearest; `otherwise` where none is near."""
+    near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return form.format(f"did you mean {near[0]!r}?") if near else otherwise
 
 
 def check_texts(name: str, texts: Iterable[object]) -> None:

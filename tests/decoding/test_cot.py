@@ -135,18 +135,16 @@ def test_the_continuations_answer_is_aligned_by_meaning(lab, kind, path_text, sa
     tokens, tail_tokens = spelt(lab, path_text), spelt(lab, said)
     before = read_path(lab.tokenizer, case, Path(tokens, tuple(np.linspace(0.1, 0.9, len(tokens))), path_text, "stop"))
     tail = Completion("k", tail_tokens, (), tuple([0.5] * len(tail_tokens)), said, "stop")
-    located, prefix = locate(lab, case, before, tail, (5, 6, 7))
+    located = locate(lab, case, before, tail, (5, 6, 7))
     assert located.answer == answer
     if aligned:
         assert located.dropped is None
-        rest = lab.tokenizer.decode(tokens[located.span[0] :])
-        assert rest.startswith(aligned)
-        assert prefix == (5, 6, *tokens[: located.span[0]])
+        assert lab.tokenizer.decode(tokens[located.span[0] :]).startswith(aligned)
+        assert located.before == (5, 6, *tokens[: located.span[0]])
     elif kind == "number":
         assert located.dropped == "not aligned"
     else:
-        assert located.confidence == 0.5
-        assert located.span is None
+        assert (located.confidence, located.span, located.before[:3]) == (0.5, None, (5, 6, 7))
 
 
 def test_a_stop_string_spelt_by_forced_tokens_ends_the_path(lab, cases):
@@ -169,15 +167,11 @@ def test_the_first_path_is_greedy_even_at_a_tie(tokenizer):
     model = build_model(tiny_config(tokenizer, tie_word_embeddings=False))
     with torch.no_grad():
         model.lm_head.weight[7] = model.lm_head.weight[300] = 20 * model.lm_head.weight[300]
-    engine = load_engine(model, tokenizer)
-    for token in range(5, 200):
-        (scored,) = engine.score([(token,)], top=2)
-        if set(scored.top_ids[1].tolist()) == {7, 300}:
-            break
-    else:
-        pytest.fail("no prompt made the two tied tokens the top ones")
-    greedy = int(model(torch.tensor([[token]])).logits[0, -1].argmax())
-    assert scored.top_ids[1, 0] == greedy
+    scored = load_engine(model, tokenizer).score([(token,) for token in range(5, 200)], top=2)
+    tied = {token: s.top_ids[1] for token, s in enumerate(scored, 5) if {*s.top_ids[1].tolist()} == {7, 300}}
+    assert tied
+    for token, top in tied.items():
+        assert top[0] == int(model(torch.tensor([[token]])).logits[0, -1].argmax())
 
 
 def path(answer, confidence, **more):
@@ -186,10 +180,8 @@ def path(answer, confidence, **more):
 
 def test_max_takes_the_surest_path_and_aggregate_the_heaviest_answer():
     paths = [path("7", 0.6), path("1,000", 0.5), path("1000.0", 0.4), path(None, None)]
-    best = choose_path(Case("c", (1,)), paths, aggregate=False)
-    assert best.chosen == 0
-    assert best.response == "so 7"
-    summed = choose_path(Case("c", (1,)), paths, aggregate=True)
+    best, summed = (choose_path(Case("c", (1,)), paths, aggregate) for aggregate in (False, True))
+    assert (best.chosen, best.response) == (0, "so 7")
     assert summed.chosen == 1
     assert summed.votes == pytest.approx({"7": 0.6, "1,000": 0.9})
     assert summed.paths[3].dropped == "no answer"
@@ -200,10 +192,9 @@ def test_filters_name_their_reason_and_the_greedy_path_remains(lab, cases):
     usable, *dropped = [drop_unusable(Path((5,), (1.0,), text, reason)) for text, reason in texts.items()]
     assert [p.dropped for p in (usable, *dropped)] == [None, "empty", "length", "question"]
     assert choose_path(Case("c", (1,)), dropped, aggregate=True).chosen == 0
-    ((ended, seven),), spent = continue_branches(
-        lab, cases[:1], replace(GREEDY, max_tokens=1), [[((lab.ends[0],), (0.25,)), (spelt(lab, "7"), (0.25,))]]
-    )
-    assert (drop_unusable(ended).dropped, ended.token_ids, spent) == ("empty", (lab.ends[0],), [0])
+    heads = [((lab.ends[0],), (0.25,)), (spelt(lab, "7"), (0.25,))]
+    ((ended, seven),) = continue_branches(lab, cases[:1], replace(GREEDY, max_tokens=1), [heads])
+    assert (ended.dropped, ended.token_ids, ended.generated) == ("empty", (lab.ends[0],), 0)
     assert (seven.text, seven.finish_reason, seven.gaps) == ("7", "length", (0.25,))
     read = read_path(lab.tokenizer, cases[0], Path(spelt(lab, "7"), (0.25,), "7", "stop"))
     assert (read.answer, read.span, read.confidence) == ("7", (0, 1), 0.25)  # the prompt's own gap
@@ -253,7 +244,7 @@ def test_labels_are_single_tokens(lab):
     words = Words(["Yes", " yes", "no", " NO", "yesterday", "not", " y"])
     assert label_groups(words) == {"yes": (0, 1), "no": (2, 3)}
     with pytest.raises(UserError, match=r"no token of lab spells yes$"):
-        label_mass_differences(lab, [Case("c", (10,), "yesno")], [[(path("yes", 0.2), (10, 30))]])
+        label_mass_differences(lab, [Case("c", (10,), "yesno")], [[path("yes", 0.2, before=(10, 30))]])
 
 
 def test_the_public_function_takes_texts(lab):

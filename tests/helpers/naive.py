@@ -15,10 +15,6 @@ def rows(model, prompt, response):
 
 def pair_loss(method, model, reference, pair, beta, alpha=0.0, s=None):
     """The loss of one pair, times its weight; `s` are the contrastive scores of the rejected tokens."""
-    return pair.weight * unweighted(method, model, reference, pair, beta, alpha, s)
-
-
-def unweighted(method, model, reference, pair, beta, alpha, s):
     sides = {}
     for name in ("chosen", "rejected"):
         response = getattr(pair, f"{name}_ids")
@@ -30,17 +26,13 @@ def unweighted(method, model, reference, pair, beta, alpha, s):
         kl = (ref.exp() * (ref - logs)).sum(-1)
         sides[name] = own, delta, kl
     (w, dw, klw), (_, dl, kll) = sides["chosen"], sides["rejected"]
-    if method == "dpo":
-        return -logsigmoid(beta * dw.sum() - beta * dl.sum())
-    if method == "rpo":
-        return -logsigmoid(beta * dw.sum() - beta * dl.sum()) - alpha * w.sum() / len(w)
-    if method == "tdpo1":
-        return -logsigmoid(beta * dw.sum() - beta * dl.sum() - (beta * kll.sum() - beta * klw.sum()))
-    if method == "tdpo2":
-        gap = kll.sum() - klw.sum().detach()
-        return -logsigmoid(beta * dw.sum() - beta * dl.sum() - alpha * beta * gap)
-    if method == "critical-dpo":
-        return -logsigmoid(beta * dw.sum() - beta * sum((1 - s[t]) * dl[t] for t in range(len(dl))))
-    if method == "fork-dpo":
-        return -logsigmoid(beta * (dw[0] - dl[0]))
-    raise ValueError(method)
+    dpo = beta * dw.sum() - beta * dl.sum()
+    losses = {
+        "dpo": lambda: -logsigmoid(dpo),
+        "rpo": lambda: -logsigmoid(dpo) - alpha * w.sum() / len(w),
+        "tdpo1": lambda: -logsigmoid(dpo - (beta * kll.sum() - beta * klw.sum())),
+        "tdpo2": lambda: -logsigmoid(dpo - alpha * beta * (kll.sum() - klw.sum().detach())),
+        "critical-dpo": lambda: -logsigmoid(beta * dw.sum() - beta * sum((1 - s[t]) * dl[t] for t in range(len(dl)))),
+        "fork-dpo": lambda: -logsigmoid(beta * (dw[0] - dl[0])),
+    }
+    return pair.weight * losses[method]()

@@ -1,5 +1,4 @@
-"""Naive float64 numpy versions of the truncations, straight from their definitions, and rows to try them
-on."""
+"""Naive float64 numpy versions of the truncations, straight from their definitions, and rows to try them on."""
 
 from __future__ import annotations
 
@@ -26,9 +25,8 @@ def top_n_sigma_threshold(row: np.ndarray, n: float) -> float:
 
 def p_less_threshold(row: np.ndarray) -> float:
     """The logit whose probability is Σ p²."""
-    probabilities = softmax(row)
     log_total = row.max() + np.log(np.exp(row - row.max()).sum())
-    return float(log_total + np.log((probabilities**2).sum()))
+    return float(log_total + np.log((softmax(row) ** 2).sum()))
 
 
 def min_k_kept(row: np.ndarray, tau: float) -> np.ndarray:
@@ -44,8 +42,7 @@ def min_k_kept(row: np.ndarray, tau: float) -> np.ndarray:
 
 
 def awkward_rows(rows: int, vocab: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Random logits [rows, vocab]: a seventh plain, then far from 0, banned, softly banned, tied, lone, and
-    flat."""
+    """Random logits [rows, vocab]: a seventh plain, then far from 0, banned, softly banned, tied, lone, and flat."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 1, (rows, vocab)) * rng.uniform(0.01, 10, (rows, 1))
     for row, kind in zip(logits, np.arange(rows) % 7, strict=True):

@@ -16,8 +16,8 @@ SPECIAL = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
 def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     """`byte fallback` is made as Llama 2's: a space before every text, which its decoder strips, and a first token."""
     bpe = {"special_tokens": SPECIAL, "vocab_size": 400}
+    made = Tokenizer(models.WordPiece(unk_token="<unk>") if kind == "WordPiece" else models.BPE(unk_token="<unk>"))
     if kind == "byte-level":
-        made = Tokenizer(models.BPE(unk_token="<unk>"))
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **bpe)
@@ -31,12 +31,10 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
         trainer = trainers.BpeTrainer(special_tokens=SPECIAL + bytes_, vocab_size=700)
         made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     elif kind == "WordPiece":
-        made = Tokenizer(models.WordPiece(unk_token="<unk>"))
         made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         made.decoder = decoders.WordPiece(cleanup=False)
         trainer = trainers.WordPieceTrainer(**bpe)
     else:
-        made = Tokenizer(models.BPE(unk_token="<unk>"))
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
         made.decoder = decoders.Metaspace(prepend_scheme="never")
         trainer = trainers.BpeTrainer(**bpe)

@@ -25,35 +25,25 @@ RULES = {
 
 def assert_mask_matches(kept: torch.Tensor, logits: torch.Tensor, thresholds: list[float]) -> None:
     """Kept exactly the logits at or over the threshold, but for rounding; kept values unchanged."""
-    exact = logits.double().numpy()
-    edge = np.array(thresholds)[:, None]
+    exact, edge = logits.double().numpy(), np.array(thresholds)[:, None]
     maxima = exact.max(-1, keepdims=True)
     rounding = 4e-7 * (np.abs(maxima) + (maxima - edge))
     mask = np.isfinite(kept.float().numpy())
-    sure = np.abs(exact - edge) > rounding
-    assert ((mask == (exact >= edge)) | ~sure).all()
+    assert ((mask == (exact >= edge)) | (np.abs(exact - edge) <= rounding)).all()
     assert mask[np.arange(len(mask)), exact.argmax(-1)].all()
     assert torch.equal(kept[torch.from_numpy(mask)], logits[torch.from_numpy(mask)])
 
 
-def naive_top_n_sigma(logits: torch.Tensor, n: float) -> list[float]:
-    return [top_n_sigma_threshold(row, n) for row in logits.double().numpy()]
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("n", [0.3, 1.0, 1.5])
-def test_top_n_sigma_matches_float64_on_awkward_rows(dtype: torch.dtype, n: float) -> None:
-    logits = awkward_rows(10_000, 97, seed=int(n * 10), dtype=dtype)
-    before = logits.clone()
-    kept = top_n_sigma(logits, n)
-    assert kept.dtype == dtype
-    assert torch.equal(logits, before)
-    assert_mask_matches(kept, logits, naive_top_n_sigma(logits, n))
-
-
-def test_top_n_sigma_matches_float64_on_a_real_vocabulary() -> None:
-    logits = torch.randn(4, 151_936, generator=torch.Generator().manual_seed(1)) * 2.5 + 900
-    assert_mask_matches(top_n_sigma(logits, 1.0), logits, naive_top_n_sigma(logits, 1.0))
+def test_top_n_sigma_matches_float64_on_awkward_rows_and_on_a_real_vocabulary(dtype: torch.dtype, n: float) -> None:
+    large = torch.randn(4, 151_936, generator=torch.Generator().manual_seed(1)) * 2.5 + 900
+    for logits in (awkward_rows(10_000, 97, seed=int(n * 10), dtype=dtype), large.to(dtype)):
+        before = logits.clone()
+        kept = top_n_sigma(logits, n)
+        assert kept.dtype == dtype
+        assert torch.equal(logits, before)
+        assert_mask_matches(kept, logits, [top_n_sigma_threshold(row, n) for row in logits.double().numpy()])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -90,20 +80,6 @@ def test_min_k_by_hand() -> None:
     long = torch.arange(0, -300, -1.0).mul(1e-4)  # the cliff lies beyond the sorted head
     long[200:] -= 50  # w = 50 / 200 there, 1e-4 before
     assert int(min_k(long[None], 1e-9).isfinite().sum()) == 200
-
-
-def test_lone_and_tied_logits() -> None:
-    lone = torch.tensor([[-math.inf, 3.0, -math.inf], [-1e9, 3.0, -2e4]])
-    assert top_n_sigma(lone, 1.5).isfinite().tolist() == [[False, True, False]] * 2
-    tied = torch.tensor([[2.0, 2.0, 2.0, 2.0], [5.0, 5.0, 0.0, 0.0]])
-    for rule in (RULES["top_n_sigma"], p_less):
-        assert rule(tied).isfinite().tolist() == [[True] * 4, [True, True, False, False]]
-
-
-def test_shift_keeps_the_digits() -> None:
-    small = torch.randn(1, 1000, generator=torch.Generator().manual_seed(4))
-    far = (small * 64).round() / 64  # exact in float32 at an offset of 2^16
-    assert torch.equal(top_n_sigma(far + 2.0**16, 1.0).isfinite(), top_n_sigma(far, 1.0).isfinite())
 
 
 def test_off_changes_nothing() -> None:

@@ -23,13 +23,9 @@ OPTIONS = ("12 minutes", "24 minutes", "Rs. 697.50", "$61", "D/(M-3)", "None of 
 
 
 @pytest.mark.parametrize(("text", "letter", "options"), [
-    ("The answer is 24 minutes.", "B", OPTIONS),
-    ("The answer is Rs. 697.50. Done", "C", OPTIONS),
-    ("Answer: 61", "D", OPTIONS),
-    ("The answer is D/(M-3).", "E", OPTIONS),
-    (r"\boxed{\text{None of these}}", "F", OPTIONS),
-    ("none of these", "F", OPTIONS),
-    ("The answer is (A) 24 minutes", "A", OPTIONS),
+    ("The answer is 24 minutes.", "B", OPTIONS), ("The answer is Rs. 697.50. Done", "C", OPTIONS),
+    ("Answer: 61", "D", OPTIONS), ("The answer is D/(M-3).", "E", OPTIONS), ("none of these", "F", OPTIONS),
+    (r"\boxed{\text{None of these}}", "F", OPTIONS), ("The answer is (A) 24 minutes", "A", OPTIONS),
     ("The answer is 24", None, OPTIONS),
     ("Answer: 8.75", None, ("8.75", "8.79", "8.75")),  # two options are alike
     ("Answer: 8.79", "B", ("8.75", "8.79", "8.75")),

@@ -21,25 +21,18 @@ WAYS = {
         "The answer is {}.", "The final answer is ${}$. I hope it is correct.", "so we get\n#### {}",
         r"Thus we have \[\boxed{{{}}}\]", "it is ${}$", "**Answer:** {}\n",
     ],
-    "option": [
-        "The answer is {}.", "The answer is ({}).", "Answer: {}", "({})", r"\boxed{{\text{{{}}}}}", "#### {}",
-    ],
+    "option": ["The answer is {}.", "The answer is ({}).", "Answer: {}", "({})", r"\boxed{{\text{{{}}}}}", "#### {}"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "math500", "aqua"])
-def test_every_gold_answer_is_right_in_every_way_of_writing_it(task: str, benchmark_problems: Load) -> None:
-    for problem in benchmark_problems(task):
+@pytest.mark.parametrize(("task", "count"), [("gsm8k", 1319), ("math500", 500), ("aqua", 254)])
+def test_every_gold_answer_is_right_in_every_way_of_writing_it(task: str, count: int, benchmark_problems: Load) -> None:
+    problems = benchmark_problems(task)
+    assert len(problems) == count
+    for problem in problems:
         for way in WAYS[problem.kind]:
             grade = grade_response(way.format(problem.answer), problem)
             assert grade.correct, (problem.id, way, grade)
-
-
-@pytest.mark.parametrize("spelling", ["{:,}", "${:,}", "{}.00", "{} dollars", "{}%"])
-def test_gsm8k_gold_answers_in_other_spellings(spelling: str, benchmark_problems: Load) -> None:
-    for problem in benchmark_problems("gsm8k"):
-        response = f"The answer is {spelling.format(int(problem.answer))}."
-        assert grade_response(response, problem).correct, response
 
 
 MATH_SPELLINGS = [  # as other writers may set the same answer
@@ -54,9 +47,7 @@ MATH_SPELLINGS = [  # as other writers may set the same answer
     lambda gold: f"**{gold}**",
     lambda gold: gold.replace(r"\pi", "π").replace(r"\sqrt", "√").replace(r"\infty", "∞").replace(r"\cup", "∪"),
     lambda gold: re.sub(r"\\sqrt\{(\w+)\}", r" sqrt(\1)", gold).replace("^\\circ", "°"),
-    lambda gold: (
-        rf"{gold} \text{{ units}}" if re.fullmatch(r"[0-9]+|.*\\sqrt\{?[0-9]+\}?|.*\\pi", gold) else f" {gold} "
-    ),
+    lambda gold: gold + (r" \text{ units}" if re.fullmatch(r"[0-9]+|.*\\sqrt\{?[0-9]+\}?|.*\\pi", gold) else " "),
 ]
 
 
@@ -64,14 +55,14 @@ MATH_SPELLINGS = [  # as other writers may set the same answer
 def test_math_gold_answers_in_other_spellings(spell: Callable[[str], str], benchmark_problems: Load) -> None:
     for gold in {problem.answer for problem in benchmark_problems("math500")}:
         for pair in ((gold, spell(gold)), (spell(gold), gold)):
-            assert compare_math(*pair).same, pair
+            assert compare_math(*pair).correct, pair
 
 
 def test_different_math_gold_answers_are_not_equal(benchmark_problems: Load) -> None:
     """Of a hundred and more answers that are no plain number, any two; the pairs that are equal were read by eye."""
     golds = {clean(problem.answer): problem.answer for problem in benchmark_problems("math500")}
     golds = {text: gold for text, gold in golds.items() if rational(text) is None}
-    equal = {(a, b) for a, b in combinations(sorted(golds.values()), 2) if compare_math(a, b).same}
+    equal = {(a, b) for a, b in combinations(sorted(golds.values()), 2) if compare_math(a, b).correct}
     assert equal == {("-2,1", "1,-2")}
 
 
@@ -82,7 +73,7 @@ def test_algebra_agrees_with_the_math_gold_answers(benchmark_problems: Load) -> 
     assert len(golds) > 400
     for gold in golds[::8]:
         verdict = compare_math(gold, f"{gold}+z-z")
-        assert (verdict.same, verdict.method) == (True, "math-verify"), (gold, verdict)
+        assert (verdict.correct, verdict.method) == (True, "math-verify"), (gold, verdict)
 
 
 def _changed(problem: Problem) -> list[str]:

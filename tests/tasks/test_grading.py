@@ -26,10 +26,8 @@ TIME = Problem("1", "How long?", "B", "option", ("12 minutes", "24 minutes"))
 @pytest.mark.parametrize(("response", "problem", "correct"), [
     (r"\boxed{10\%}", Problem("1", "What percentage is it?", "10", "math"), True),
     (r"\boxed{10\%}", Problem("2", "How many are there?", "10", "math"), False),
-    ("The answer is 24 minutes.", TIME, True),
-    ("The answer is 12 minutes.", TIME, False),
-    ("32 - 28 = $4 million", MILLIONS, True),
-    ("There is 4 left.", MILLIONS, True),
+    ("The answer is 24 minutes.", TIME, True), ("The answer is 12 minutes.", TIME, False),
+    ("32 - 28 = $4 million", MILLIONS, True), ("There is 4 left.", MILLIONS, True),
     ("There is $5 million left.", MILLIONS, False),
     ("$4 million", Problem("2", "How many cars?", "4", "number"), False),
 ])  # fmt: skip
@@ -58,17 +56,12 @@ def test_a_gold_answer_of_another_kind_and_an_unknown_task(gold: str, task: str)
 CUT_OFF = [  # (kind, text of a response that ended at its length limit, its answer)
     ("number", "1. She has 5 bags.\n2. Each holds 4", None),
     ("number", "The answer is 12", None),  # of 12, 125 and 12.5 nobody knows
-    ("number", "The answer is 12. Let me check: 3", "12"),
-    ("number", r"So \boxed{12}", "12"),
-    ("number", r"So \boxed{12", None),
-    ("number", "#### 12\nLet me", "12"),
-    ("number", "<think>The answer is 12. But", None),
-    ("math", "So $x = 3", None),
-    ("math", r"The answer is $\frac{1}{2}$. To see", r"\frac{1}{2}"),
-    ("option", "It may be (B), but", None),
-    ("option", "The answer is (B). The others", "B"),
-    ("yesno", "Yes, I think", None),
-]
+    ("number", "The answer is 12. Let me check: 3", "12"), ("number", r"So \boxed{12}", "12"),
+    ("number", r"So \boxed{12", None), ("number", "#### 12\nLet me", "12"),
+    ("number", "<think>The answer is 12. But", None), ("math", "So $x = 3", None),
+    ("math", r"The answer is $\frac{1}{2}$. To see", r"\frac{1}{2}"), ("option", "It may be (B), but", None),
+    ("option", "The answer is (B). The others", "B"), ("yesno", "Yes, I think", None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), CUT_OFF)

@@ -1,11 +1,9 @@
 """CoT-decoding (Wang & Zhou 2024, arXiv 2402.10200): branch at one token, keep the path whose answer is surest.
 
-    1. take the top-k tokens at the branching position and continue each greedily;
-    2. find the answer of each path and the tokens that spell it;
-    3. Δ = mean over those tokens of p(top1) - p(top2), from the raw distribution;
-    4. `max`: the path with the largest Δ; `aggregate`: the answer with the largest sum of Δ.
-
-The top-1 branch is the greedy path, so k = 1 is greedy decoding.
+1. take the top-k tokens at the branching position and continue each greedily (the first is the greedy path);
+2. find the answer of each path and the tokens that spell it;
+3. Δ = mean over those tokens of p(top1) - p(top2), from the raw distribution;
+4. `max`: the path with the largest Δ; `aggregate`: the answer with the largest sum of Δ.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ import numpy as np
 
 from forkpoint.decoding.cot_answers import continue_with_answer, label_mass_differences
 from forkpoint.decoding.outcome import Case, Outcome, Path, outcome, read_path
-from forkpoint.decoding.voting import count_votes, winner
+from forkpoint.decoding.voting import count_votes
 from forkpoint.engines import Engine
 from forkpoint.sampling.limits import validate
 from forkpoint.tasks import encode
 from forkpoint.text import cut_at_stop, decode
-from forkpoint.types import AnswerKind, Completion, Request, Sampling, TokenIds, UserError, check_texts
+from forkpoint.types import AnswerKind, Request, Sampling, TokenIds, UserError, check_texts
 
 Head = tuple[TokenIds, tuple[float, ...]]
 """The first tokens of a branch, its forced one last, and their gaps."""
@@ -45,8 +43,8 @@ def cot_decode(
     """CoT-decoding of text prompts; one outcome a prompt, in order, with every path, its Δ and why it was dropped.
 
     Use the plain format `Q: {question}\\nA:` for base models. `span` is "extract" or "continuation", `position` a token
-    number of the response or "entropy:m" for the m positions of the greedy path with the highest entropy.
-    Raises UserError for an option out of range.
+    number of the response or "entropy:m" for the m positions of the greedy path with the highest entropy. UserError
+    for an option out of range.
     """
     check_texts("prompts", prompts)
     check_texts("options", options)
@@ -84,21 +82,12 @@ def decode_cases(
     """CoT-decoding of prepared cases; of `sampling` only max_tokens and stop count."""
     greedy = replace(sampling, temperature=0.0)
     heads, to_branch = branch(engine, cases, greedy, k, position)
-    branches, to_continue = continue_branches(engine, cases, greedy, heads)
-    paths = [[drop_unusable(path) for path in row] for row in branches]
-    to_answer = [0] * len(cases)
+    paths = continue_branches(engine, cases, greedy, heads)
     if span == "continuation":
-        located, to_answer = continue_with_answer(engine, cases, paths, greedy.stop)
-    else:
-        located = [
-            [(path, (*case.prompt, *path.token_ids[: path.span[0]]) if path.span else None) for path in row]
-            for case, row in zip(cases, paths, strict=True)
-        ]
-    paths = label_mass_differences(engine, cases, located)
-    return [
-        replace(choose_path(case, row, aggregate), tokens_generated=sum(spent))
-        for case, row, *spent in zip(cases, paths, to_branch, to_continue, to_answer, strict=True)
-    ]
+        paths = continue_with_answer(engine, cases, paths, greedy.stop)
+    paths = label_mass_differences(engine, cases, paths)
+    outcomes = [choose_path(case, row, aggregate) for case, row in zip(cases, paths, strict=True)]
+    return [replace(o, tokens_generated=o.tokens_generated + n) for o, n in zip(outcomes, to_branch, strict=True)]
 
 
 def branch(
@@ -111,15 +100,12 @@ def branch(
     """
     at, most_uncertain = parse_position(position)
     starts = [len(case.prompt) for case in cases]
-    sequences = [case.prompt for case in cases]
-    responses: list[Completion | None] = [None] * len(cases)
-    if at != 0:
-        done = {c.key: c for c in engine.generate([Request(case.id, case.prompt) for case in cases], greedy)}
-        responses = [done[case.id] for case in cases]
-        sequences = [(*case.prompt, *done[case.id].token_ids) for case in cases]
+    done = engine.generate([Request(case.id, case.prompt) for case in cases], greedy) if at != 0 else ()
+    written = {c.key: (c.token_ids, c.gaps) for c in done}
+    responses = [written.get(case.id, ((), ())) for case in cases]
+    sequences = [(*case.prompt, *tokens) for case, (tokens, _) in zip(cases, responses, strict=True)]
     heads = []
-    for n, response, s in zip(starts, responses, engine.score(sequences, top=k, starts=starts), strict=True):
-        tokens, gaps = (response.token_ids, response.gaps) if response else ((), ())
+    for n, (tokens, gaps), s in zip(starts, responses, engine.score(sequences, top=k, starts=starts), strict=True):
         where = [min(at, max(0, len(tokens) - 1))]
         if most_uncertain:
             where = sorted(np.argsort(-s.entropy[n : n + len(tokens)], kind="stable")[:most_uncertain].tolist())
@@ -128,45 +114,39 @@ def branch(
             top, before = s.top_ids[n + i].tolist(), (*gaps[:i], float(s.gaps[n + i]))
             row += [((*tokens[:i], token), before) for token in (top[1:] if row else top)]
         heads.append(row)
-    return heads, [len(r.token_ids) if r else 0 for r in responses]
+    return heads, [len(tokens) for tokens, _ in responses]
 
 
 def continue_branches(
     engine: Engine, cases: Sequence[Case], greedy: Sampling, heads: Sequence[Sequence[Head]]
-) -> tuple[list[list[Path]], list[int]]:
-    """Every branch, continued greedily from its head, and the tokens generated for each case.
+) -> list[list[Path]]:
+    """Every branch, continued greedily from its head.
 
     A head that already ends the response, by an end-of-sequence token, a stop string or the length limit, stays alone.
     """
-    paths: list[list[Path]] = [[] for _ in cases]
-    requests, place = [], {}
-    for c, (case, row) in enumerate(zip(cases, heads, strict=True)):
+    paths: dict[str, Path] = {}
+    requests = []
+    for case, row in zip(cases, heads, strict=True):
         for i, (head, gaps) in enumerate(row):
-            text = decode(engine.tokenizer, head)
+            key, text = f"{case.id}#{i}", decode(engine.tokenizer, head)
             ended = head[-1] in engine.ends or any(stop in text for stop in greedy.stop)
-            paths[c].append(Path(head, gaps, cut_at_stop(text, greedy.stop), "stop" if ended else "length"))
+            paths[key] = Path(head, gaps, cut_at_stop(text, greedy.stop), "stop" if ended else "length")
             if not ended and len(head) < greedy.max_tokens:
-                requests.append(Request(f"{case.id}#{i}", (*case.prompt, *head), written=len(head)))
-                place[f"{case.id}#{i}"] = c, i
-    spent = [0] * len(cases)
+                requests.append(Request(key, (*case.prompt, *head), written=len(head)))
     for tail in engine.generate(requests, greedy):
-        c, i = place[tail.key]
-        token_ids, gaps = (*paths[c][i].token_ids, *tail.token_ids), (*paths[c][i].gaps, *tail.gaps)
-        paths[c][i] = Path(token_ids, gaps, tail.text, tail.finish_reason)
-        spent[c] += len(tail.token_ids)
-    read = [[read_path(engine.tokenizer, case, path) for path in row] for case, row in zip(cases, paths, strict=True)]
-    return read, spent
+        token_ids, gaps = (*paths[tail.key].token_ids, *tail.token_ids), (*paths[tail.key].gaps, *tail.gaps)
+        paths[tail.key] = Path(token_ids, gaps, tail.text, tail.finish_reason, generated=len(tail.token_ids))
+    return [
+        [drop_unusable(read_path(engine.tokenizer, case, paths[f"{case.id}#{i}"])) for i in range(len(row))]
+        for case, row in zip(cases, heads, strict=True)
+    ]
 
 
 def drop_unusable(path: Path) -> Path:
     """Mark empty paths, paths cut off by the length limit, and paths that end in a question."""
-    if not path.text.strip():
-        return replace(path, dropped="empty")
-    if path.finish_reason == "length":
-        return replace(path, dropped="length")
-    if path.text.rstrip().endswith("?"):
-        return replace(path, dropped="question")
-    return path
+    text = path.text.strip()
+    reasons = {"empty": not text, "length": path.finish_reason == "length", "question": text.endswith("?")}
+    return replace(path, dropped=next((reason for reason, holds in reasons.items() if holds), None))
 
 
 def choose_path(case: Case, paths: Sequence[Path], aggregate: bool) -> Outcome:
@@ -179,7 +159,6 @@ def choose_path(case: Case, paths: Sequence[Path], aggregate: bool) -> Outcome:
     if not usable:
         return outcome(case, paths, chosen=0)
     sureness = [p.confidence or 0.0 for p in paths]
-    ballots = count_votes([p.answer if p.dropped is None else None for p in paths], sureness, case.kind, case.question)
-    candidates = winner(ballots).voters if aggregate else usable
-    chosen = max(candidates, key=lambda i: sureness[i])
-    return outcome(case, paths, chosen, {b.answer: b.weight for b in ballots})
+    answers = [p.answer if p.dropped is None else None for p in paths]
+    votes, heaviest = count_votes(answers, sureness, case.kind, case.question)
+    return outcome(case, paths, max(heaviest if aggregate else usable, key=sureness.__getitem__), votes)

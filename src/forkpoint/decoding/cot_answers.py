@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from forkpoint.decoding.outcome import Case, Path, mean_gap, token_span
+from forkpoint.decoding.outcome import Case, Path, mean_gap, token_span, with_answer
 from forkpoint.engines import Engine
 from forkpoint.tasks import extract, find_answer
 from forkpoint.text import pieces
@@ -22,14 +22,11 @@ MOST_TOKENS = 32
 LABELS = ("yes", "no")
 NAMED = 512  # likeliest tokens that are read of a row; a label behind them has no mass to speak of
 
-Located = tuple[Path, TokenIds | None]
-"""A path, and the tokens, prompt included, before its answer's first one (None without an answer)."""
-
 
 def continue_with_answer(
     engine: Engine, cases: Sequence[Case], paths: Sequence[Sequence[Path]], stop: tuple[str, ...]
-) -> tuple[list[list[Located]], list[int]]:
-    """Each usable path with the answer that follows the appended words, and the tokens generated for each case."""
+) -> list[list[Path]]:
+    """The paths, each usable one with the answer that follows the appended words."""
     appended = tuple(engine.tokenizer(APPENDED, add_special_tokens=False)["input_ids"])
     prefixes = {
         f"{case.id}#{i}": (*case.prompt, *_body(engine, path), *appended)
@@ -41,16 +38,13 @@ def continue_with_answer(
     requests = [Request(key, prefix) for key, prefix in prefixes.items() if len(prefix) + MOST_TOKENS <= room]
     sampling = Sampling(temperature=0.0, max_tokens=MOST_TOKENS, stop=(*stop, "\n"))
     done = {c.key: c for c in engine.generate(requests, sampling)}
-    located: list[list[Located]] = []
-    spent = []
-    for case, row in zip(cases, paths, strict=True):
-        keys = [f"{case.id}#{i}" for i in range(len(row))]
-        located.append([
-            locate(engine, case, path, done.get(key), prefixes.get(key, ()))
-            for key, path in zip(keys, row, strict=True)
-        ])  # fmt: skip
-        spent.append(sum(len(done[key].token_ids) for key in keys if key in done))
-    return located, spent
+    return [
+        [
+            locate(engine, case, path, done.get(f"{case.id}#{i}"), prefixes.get(f"{case.id}#{i}", ()))
+            for i, path in enumerate(row)
+        ]
+        for case, row in zip(cases, paths, strict=True)
+    ]
 
 
 def _body(engine: Engine, path: Path) -> TokenIds:
@@ -60,29 +54,28 @@ def _body(engine: Engine, path: Path) -> TokenIds:
     return tuple(token for token, end in pairs if end <= len(path.text) and token not in engine.ends)
 
 
-def locate(engine: Engine, case: Case, path: Path, tail: Completion | None, prefix: TokenIds) -> Located:
+def locate(engine: Engine, case: Case, path: Path, tail: Completion | None, prefix: TokenIds) -> Path:
     """The path with the answer that its continuation gives, Δ taken where the path itself spells that answer.
 
     Where it does not, a numeric path is dropped; others take Δ over the continuation's own answer tokens.
     """
-    path = replace(path, answer=None, span=None, confidence=None)
+    path = replace(path, answer=None, span=None, before=None, confidence=None)
     if tail is None:
-        return replace(path, dropped=path.dropped or "no room"), None
-    path = replace(path, continuation=APPENDED + tail.text, continuation_ended=tail.finish_reason == "stop")
+        return replace(path, dropped=path.dropped or "no room")
+    ended, generated = tail.finish_reason == "stop", path.generated + len(tail.token_ids)
+    path = replace(path, continuation=APPENDED + tail.text, continuation_ended=ended, generated=generated)
     stated = extract(path.response, case.kind, case.options, cut_off=path.cut_off)
     path = replace(path, stated=stated)
     if stated is None or stated.end <= len(APPENDED):
-        return replace(path, dropped="no answer"), None
-    path = replace(path, answer=stated.value)
+        return replace(path, dropped="no answer")
     if again := find_answer(path.text, stated.value, case.kind, case.options):
-        span = token_span(path.tokens, again.start, again.end)
-        before = (*case.prompt, *path.token_ids[: span[0]])
-        return replace(path, span=span, confidence=mean_gap(path.gaps, span)), before
+        return replace(with_answer(path, case, again), answer=stated.value)
     if case.kind == "number":
-        return replace(path, dropped="not aligned"), None
+        return replace(path, answer=stated.value, dropped="not aligned")
     start, end = max(0, stated.start - len(APPENDED)), stated.end - len(APPENDED)
     span = token_span(pieces(engine.tokenizer, tail.token_ids), start, end)
-    return replace(path, confidence=mean_gap(tail.gaps, span)), (*prefix, *tail.token_ids[: span[0]])
+    before = (*prefix, *tail.token_ids[: span[0]])
+    return replace(path, answer=stated.value, before=before, confidence=mean_gap(tail.gaps, span))
 
 
 @lru_cache(maxsize=8)
@@ -93,21 +86,14 @@ def label_groups(tokenizer: Any) -> dict[str, TokenIds]:
     return {label: tuple(i for i, word in enumerate(words) if word == label) for label in LABELS}
 
 
-def label_mass_differences(
-    engine: Engine, cases: Sequence[Case], located: Sequence[Sequence[Located]]
-) -> list[list[Path]]:
+def label_mass_differences(engine: Engine, cases: Sequence[Case], paths: list[list[Path]]) -> list[list[Path]]:
     """The paths with, for yes/no cases, Δ = P(labels of the answer) - P(labels of the other) where the answer begins.
 
     The tokens before the answers are scored once. Paths of other cases and paths without an answer keep the Δ they
     have. Raises UserError where no token spells a label.
     """
-    paths = [[path for path, _ in row] for row in located]
-    wanted = [
-        (c, i, before)
-        for c, (case, row) in enumerate(zip(cases, located, strict=True))
-        for i, (path, before) in enumerate(row)
-        if case.kind == "yesno" and path.answer and before
-    ]
+    rows = [row for case, row in zip(cases, paths, strict=True) if case.kind == "yesno"]
+    wanted = [(row, i, path.before) for row in rows for i, path in enumerate(row) if path.before]
     if not wanted:
         return paths
     groups = label_groups(engine.tokenizer)
@@ -117,8 +103,8 @@ def label_mass_differences(
                             f"no token of {engine.name} spells {label}")  # fmt: skip
     prefixes = [before for _, _, before in wanted]
     scores = engine.score(prefixes, top=min(NAMED, engine.most_top), starts=[len(before) for before in prefixes])
-    for (c, i, _), scored in zip(wanted, scores, strict=True):
+    for (row, i, _), scored in zip(wanted, scores, strict=True):
         named = dict(zip(scored.top_ids[-1].tolist(), np.exp(scored.top_logprobs[-1]).tolist(), strict=True))
         yes, no = (sum(named.get(token, 0.0) for token in groups[label]) for label in LABELS)
-        paths[c][i] = replace(paths[c][i], confidence=yes - no if paths[c][i].answer == "yes" else no - yes)
+        row[i] = replace(row[i], confidence=yes - no if row[i].answer == "yes" else no - yes)
     return paths

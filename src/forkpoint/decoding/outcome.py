@@ -25,13 +25,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One decoded path, forced tokens included.
+    """One decoded path, forced tokens included; `generated` counts the tokens that the engine wrote for it.
 
     `gaps[i]` is the raw p(top1) - p(top2) where token i was chosen, `tokens[i]` its text. `stated` is where `response`
-    states an answer, `answer` the answer, `span` the [start, end) tokens that spell it, `confidence` Δ, the mean gap
-    over them. `continuation` is an appended "So the answer is" with what followed, where it was asked for; it then
-    gives the answer, and `span` is None where the path itself does not spell that. `dropped` says why a path was left
-    out of the choice.
+    states an answer, `answer` the answer, `span` the [start, end) tokens that spell it, `before` the context of their
+    first, `confidence` Δ, the mean gap over them. `continuation` is an appended "So the answer is" with what followed,
+    where it was asked for; it then gives the answer, and `span` is None where the path itself does not spell that.
+    `dropped` says why a path was left out of the choice.
     """
 
     token_ids: TokenIds
@@ -46,6 +46,8 @@ class Path:
     dropped: str | None = None
     tokens: tuple[str, ...] = ()
     stated: Span | None = None
+    before: TokenIds | None = None
+    generated: int = 0
 
     @property
     def response(self) -> str:
@@ -78,19 +80,21 @@ class Outcome:
 
 
 def outcome(case: Case, paths: Sequence[Path], chosen: int, votes: dict[str, float] | None = None) -> Outcome:
-    """An outcome of paths that the engine wrote whole."""
-    return Outcome(case.id, tuple(paths), chosen, sum(len(p.token_ids) for p in paths), votes or {})
+    return Outcome(case.id, tuple(paths), chosen, sum(path.generated for path in paths), votes or {})
 
 
 def read_path(tokenizer: Any, case: Case, path: Path) -> Path:
-    """The path with its tokens' texts, its answer, the answer's tokens, and Δ over them."""
-    tokens = tuple(pieces(tokenizer, path.token_ids))
+    """The path with its tokens' texts and its answer."""
     stated = extract(path.text, case.kind, case.options, cut_off=path.cut_off)
-    path = replace(path, tokens=tokens, stated=stated)
-    if stated is None:
-        return path
-    span = token_span(tokens, stated.start, stated.end)
-    return replace(path, answer=stated.value, span=span, confidence=mean_gap(path.gaps, span))
+    path = replace(path, tokens=tuple(pieces(tokenizer, path.token_ids)), stated=stated)
+    return with_answer(path, case, stated) if stated else path
+
+
+def with_answer(path: Path, case: Case, answer: Span) -> Path:
+    """The path with an answer of its text, the answer's tokens, and Δ over them."""
+    span = token_span(path.tokens, answer.start, answer.end)
+    before = (*case.prompt, *path.token_ids[: span[0]])
+    return replace(path, answer=answer.value, span=span, before=before, confidence=mean_gap(path.gaps, span))
 
 
 def token_span(tokens: Sequence[str], start: int, end: int) -> tuple[int, int]:

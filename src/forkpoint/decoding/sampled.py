@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from forkpoint.decoding.outcome import Case, Outcome, Path, outcome, read_path
-from forkpoint.decoding.voting import count_votes, winner
+from forkpoint.decoding.voting import count_votes
 from forkpoint.engines import Engine
 from forkpoint.types import Completion, Request, Sampling
 
@@ -37,11 +37,11 @@ def self_consistency(engine: Engine, cases: Sequence[Case], sampling: Sampling, 
     outcomes = []
     for case, sampled in zip(cases, sample(engine, cases, sampling, n=n), strict=True):
         paths = [replace(p, dropped="length") if p.answer is None and p.cut_off else p for p in sampled.paths]
-        ballots = count_votes([p.answer for p in paths], [1.0] * n, case.kind, case.question)
-        chosen = winner(ballots).voters[0] if ballots else 0
-        outcomes.append(outcome(case, paths, chosen, {b.answer: b.weight for b in ballots}))
+        votes, voters = count_votes([p.answer for p in paths], [1.0] * n, case.kind, case.question)
+        outcomes.append(outcome(case, paths, voters[0] if voters else 0, votes))
     return outcomes
 
 
 def _path(engine: Engine, case: Case, done: Completion) -> Path:
-    return read_path(engine.tokenizer, case, Path(done.token_ids, done.gaps, done.text, done.finish_reason))
+    path = Path(done.token_ids, done.gaps, done.text, done.finish_reason, generated=len(done.token_ids))
+    return read_path(engine.tokenizer, case, path)

@@ -12,16 +12,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from forkpoint.decoding import cot, sampled
 from forkpoint.decoding.outcome import Case, Outcome
 from forkpoint.engines import Engine
-from forkpoint.sampling.limits import validate
-from forkpoint.types import Sampling, UserError, sampling_fields
+from forkpoint.sampling.limits import parse_value, validate
+from forkpoint.types import Sampling, UserError, nearest, sampling_fields
 
 Value = bool | int | float | str
 
@@ -66,7 +65,7 @@ class Strategy:
         return key in _known_options(self.name)
 
     def n_paths(self) -> int:
-        """How many responses a problem takes, roughly; used to size the unit of work."""
+        """How many responses a problem takes, roughly: it sizes the unit of work."""
         return int(max(self.options.get(key, 1) for key in ("n", "k", "beams")))
 
     def graded_paths(self) -> bool:
@@ -89,17 +88,18 @@ def parse_strategy(spec: str) -> Strategy:
         first, _, rest = name.partition(",")
         if rest and first in STRATEGIES:
             raise UserError(f"the options of a strategy follow a colon: {first}:{rest}, not {name}")
-        raise UserError(f"unknown strategy {name!r}{_nearest(name, STRATEGIES)}; there are {', '.join(STRATEGIES)}")
+        near = nearest(name, STRATEGIES, " ({})")
+        raise UserError(f"unknown strategy {name!r}{near}; there are {', '.join(STRATEGIES)}")
     known, values = _known_options(name), dict[str, Any]()
     for part in filter(None, (p.strip() for p in body.split(","))):
         key, equals, text = (s.strip() for s in part.partition("="))
         if not equals or not text:
             raise UserError(f"option {part!r} of {name} has no value; write {key}=VALUE")
         if key not in known:
-            raise UserError(f"{name} has no option {key!r}{_nearest(key, known)}; it takes {', '.join(known)}")
+            raise UserError(f"{name} has no option {key!r}{nearest(key, known, ' ({})')}; it takes {', '.join(known)}")
         if key in values:
             raise UserError(f"{name} is given the option {key!r} twice")
-        values[key] = _convert(name, key, text, type(known[key]))
+        values[key] = parse_value(text, type(known[key]), f"option {key} of {name}")
     options = {key: values.pop(key, default) for key, default in STRATEGIES[name][1].items()}
     strategy = Strategy(name, spec.strip(), options, Sampling(**values), frozenset(values))
     _check(strategy)
@@ -110,15 +110,6 @@ def _known_options(name: str) -> dict[str, Value]:
     """The options of a strategy, each with a default that shows its type."""
     taken = [f for f in sampling_fields() if f not in ("seed", "stop")] if name in DRAWS else ["max_tokens"]
     return STRATEGIES[name][1] | {f: getattr(Sampling(), f) for f in taken}
-
-
-def _convert(name: str, key: str, text: str, kind: type) -> Value:
-    wanted = {bool: "true or false", int: "a whole number", float: "a number"}
-    try:
-        value: Value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        raise UserError(f"option {key} of {name} must be {wanted[kind]}, but is {text!r}") from None
-    return value
 
 
 def _check(strategy: Strategy) -> None:
@@ -132,8 +123,3 @@ def _check(strategy: Strategy) -> None:
         cot.check_options(str(strategy.options["span"]), str(strategy.options["position"]))
     if strategy.name in DRAWS and strategy.sampling.temperature == 0 and strategy.n_paths() > 1:
         raise UserError(f"{strategy.spec} draws equal responses at temperature 0; use greedy or a temperature above 0")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""

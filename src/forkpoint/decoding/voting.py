@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from forkpoint.tasks import answer_key, same_answer
 from forkpoint.types import AnswerKind
 
 
-@dataclass(frozen=True, slots=True)
-class Ballot:
-    """One distinct answer: its first spelling, its voters by index, and the sum of their weights."""
-
-    answer: str
-    voters: tuple[int, ...]
-    weight: float
-
-
 def count_votes(
     answers: Sequence[str | None], weights: Sequence[float], kind: AnswerKind, question: str = ""
-) -> list[Ballot]:
-    """Ballots in order of first appearance; answers that are None do not vote. The question decides what % means."""
+) -> tuple[dict[str, float], list[int]]:
+    """The weight of each distinct answer, by its first spelling, and the voters for the heaviest (of equals the first).
+
+    Answers that are None do not vote. The question decides what % means.
+    """
     groups: list[tuple[str, str, list[int]]] = []  # key, spelling, voters
     for voter, answer in enumerate(answers):
         if answer is None:
@@ -33,9 +26,5 @@ def count_votes(
                 break
         else:
             groups.append((key, answer, [voter]))
-    return [Ballot(spelling, tuple(v), sum(weights[i] for i in v)) for _, spelling, v in groups]
-
-
-def winner(ballots: Sequence[Ballot]) -> Ballot:
-    """The heaviest ballot; of equals, the one that appeared first."""
-    return max(ballots, key=lambda b: b.weight)
+    votes = {spelling: sum(weights[i] for i in voters) for _, spelling, voters in groups}
+    return votes, max(groups, key=lambda group: votes[group[1]])[2] if groups else []

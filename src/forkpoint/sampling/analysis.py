@@ -1,12 +1,10 @@
 """Statistics of single steps' logits, and how many tokens samplers keep of them: the numbers of top-nσ's figures.
 
-Pure functions on logits [rows, V]; they know of no model. Statistics are computed in float64, so they need a device
-that has it (a CPU or CUDA). A constant added to a row moves its maximum and mean and changes nothing else.
+Pure functions on logits [rows, V], in float64. A constant added to a row moves its maximum and mean and nothing else.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from forkpoint.sampling.limits import check, validate
+from forkpoint.sampling.limits import check, parse_value, validate
 from forkpoint.sampling.processors import policy_logits
 from forkpoint.sampling.truncations import SOFT_BAN, live_sigma, row_blocks, row_maximum
-from forkpoint.types import Sampling, UserError, sampling_fields
+from forkpoint.types import Sampling, UserError, nearest, sampling_fields
 
 TRUNCATIONS = tuple(f for f in sampling_fields() if f not in ("temperature", "max_tokens", "stop", "seed"))
 
@@ -39,10 +37,7 @@ class RowStatistics:
 
 
 def row_statistics(logits: Float[Tensor, "rows V"]) -> RowStatistics:
-    """The statistics of each row (at least one). Raises LogitsError, naming the row, for NaN, +inf, or no finite logit.
-
-    Tang et al. 2024 (arXiv 2411.07641), section 3: the maximum lies about 10 sigma above the mean.
-    """
+    """The statistics of each row (at least one). LogitsError, naming the row, for NaN, +inf, or no finite logit."""
     blocks = []
     for rows in row_blocks(logits):
         block = logits[rows].double()
@@ -86,35 +81,21 @@ def kept_sizes(
 
 
 def parse_sampler(spec: str) -> Sampling:
-    """The truncations that a text names: `min_p=0.1`, or several with commas, `top_k=50,top_p=0.9`.
-
-    Raises UserError for an unknown name (suggesting the nearest), and a value of another type or out of range.
-    """
+    """The truncations that a text names, `min_p=0.1` or `top_k=50,top_p=0.9`; UserError for what is none."""
     options: dict[str, Any] = {}
     for part in spec.split(","):
         name, equals, text = (s.strip() for s in part.partition("="))
         if name not in TRUNCATIONS:
-            near = difflib.get_close_matches(name.replace("-", "_"), TRUNCATIONS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TRUNCATIONS)}"
+            hint = nearest(name.replace("-", "_"), TRUNCATIONS, otherwise=f"there are {', '.join(TRUNCATIONS)}")
             raise UserError(f"unknown sampler {name!r}: {hint}")
         if not equals or not text:
             raise UserError(f"the sampler {name} has no value; write {name}=VALUE")
         if name in options:
             raise UserError(f"the sampler {spec!r} gives {name} twice")
-        options[name] = _value(name, text, sampling_fields()[name])
+        options[name] = parse_value(text, sampling_fields()[name], f"the sampler {name}")
     sampling = Sampling(**options)
     validate(sampling)
     return sampling
-
-
-def _value(name: str, text: str, kind: type) -> bool | int | float:
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return int(text) if kind is int else float(text)
-    except (KeyError, ValueError):
-        noun = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise UserError(f"the sampler {name} must be {noun}, but is {text!r}") from None
 
 
 def parse_temperatures(text: str) -> tuple[float, ...]:

@@ -1,7 +1,6 @@
 """Drawing tokens: one uniform number per (seed, request key, step), and the token it picks from logits.
 
-`uniforms` is a pure function of the request's hash and the step, so a request draws the same numbers alone, in any
-batch, and after any restart.
+So a request draws the same numbers alone, in any batch, and after any restart.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ def inverse_cdf(
 ) -> Int64[Tensor, " rows"]:
     """The token of each row at which the cumulative probability, in token order, first exceeds u in [0, 1).
 
-    `logits` need not be normalised; each row has a finite maximum (see `policy_logits`). Sums are float64, so
-    the last tokens of a large vocabulary get their due; a token of probability 0 is never picked, whatever u.
+    `logits` need not be normalised; each row has a finite maximum (see `policy_logits`). Sums are float64, so that the
+    last tokens of a large vocabulary get their due; a token of probability 0 is never picked.
     """
     draws = torch.as_tensor(u, dtype=torch.float64, device=logits.device).unsqueeze(-1)
     picked = torch.empty(len(logits), dtype=torch.long, device=logits.device)

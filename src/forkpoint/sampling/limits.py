@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from forkpoint.types import Sampling, UserError
 
@@ -13,6 +14,8 @@ LEAST_TEMPERATURE = 1e-3
 _FRACTION = (lambda v: 0 <= v <= 1, "between 0 (off) and 1")
 _MASS = (lambda v: 0 < v <= 1, "above 0 and at most 1 (off)")
 _CUTOFF = (lambda v: 0 <= v < 1, "at least 0 (off) and below 1")
+
+_NOUNS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "temperature": (
@@ -38,6 +41,14 @@ def check(name: str, value: float) -> None:
     allowed, meaning = LIMITS[name]
     if not allowed(value):
         raise UserError(f"{name} must be {meaning}, but is {value}")
+
+
+def parse_value(text: str, kind: type, what: str) -> Any:
+    """The value of a type that a text gives; UserError naming `what` it is of."""
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise UserError(f"{what} must be {_NOUNS[kind]}, but is {text!r}") from None
 
 
 def validate(sampling: Sampling) -> None:

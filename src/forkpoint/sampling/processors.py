@@ -1,19 +1,17 @@
 """From a `Sampling` to the policy it describes: the one order in which samplers apply.
 
 Order, whatever order the fields were given in; a sampler at its default is left out:
-    on unscaled float32 logits     1. top_n_sigma   2. min_k   3. min_p_first
-    then                           4. temperature
-    on scaled logits               5. p_less   6. top_h   7. top_k   8. top_p   9. min_p   10. typical_p
-                                   11. epsilon_cutoff   12. eta_cutoff
-Top-nσ is first because σ is a statistic of the whole row, min-k next because it wants the shape of what is
-left; min-p's set depends on the maximum alone, so its place among them changes nothing. p-less is defined on
-the whole scaled distribution and comes first there. 6 to 12 stand in the order of `model.generate` and are
-transformers' own warpers, but for min_p (its top-H, arXiv 2509.02510, looks at the 100 most probable tokens).
-A later sampler sees -inf where an earlier one cut; the most probable token survives all but typical_p.
-`temperature=0` is greedy: the argmax, and no truncation applies.
+    on unscaled float32 logits     top_n_sigma, min_k, min_p_first
+    then                           temperature
+    on scaled logits               p_less, top_h, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff
+Top-nσ is first because σ is a statistic of the whole row, min-k next because it wants the shape of what is left. p-less
+is defined on the whole scaled distribution. The others stand in the order of `model.generate` and are transformers' own
+warpers, but for min_p (its top-H, arXiv 2509.02510, looks at the 100 most probable tokens). A later sampler sees -inf
+where an earlier one cut; the most probable token survives all but typical_p. `temperature=0` is greedy: the argmax, and
+no truncation applies.
 
-The processors here are those that transformers lacks, for `model.generate(logits_processor=[...], do_sample=True)`.
-`generate` runs the processors it is given before its own temperature and truncations, so they see unscaled logits.
+The processors here are those that transformers lacks, for `model.generate(logits_processor=[...], do_sample=True)`,
+which runs them before its own temperature and truncations, so that they see unscaled logits.
 """
 
 from __future__ import annotations
@@ -35,8 +33,7 @@ from forkpoint.types import Sampling
 class TopNSigma(LogitsProcessor):  # type: ignore[misc]
     """Top-nσ (arXiv 2411.07641): keep the logits within `top_n_sigma` standard deviations of the largest.
 
-    Useful values are 0.3 to 1.5; 0 or less is off. Before a temperature, as in `generate`, the kept set does not depend
-    on it. Run it before other truncations: after them σ is another number. See `forkpoint.sampling.top_n_sigma`.
+    Useful values are 0.3 to 1.5; 0 or less is off. Run it before other truncations: after them σ is another number.
     """
 
     def __init__(self, top_n_sigma: float = 1.0) -> None:
@@ -79,8 +76,8 @@ class MinK(LogitsProcessor):  # type: ignore[misc]
 def build_processors(sampling: Sampling) -> LogitsProcessorList:
     """The policy as logits processors in the documented order, temperature included; empty when greedy.
 
-    For `model.generate(logits_processor=..., do_sample=True)` turn generate's own truncations off, which would apply on
-    top: pass top_k=0 (its default is 50) and no temperature or top_p. Raises UserError for values out of range.
+    In `model.generate` turn its own truncations off, which would apply on top: pass top_k=0 (its default is 50) and no
+    temperature or top_p. UserError for values out of range.
     """
     validate(sampling)
     s = sampling
@@ -104,11 +101,10 @@ def build_processors(sampling: Sampling) -> LogitsProcessorList:
 
 
 def policy_logits(logits: Float[Tensor, "rows V"], sampling: Sampling) -> Float32[Tensor, "rows V"]:
-    """Logits whose softmax is the distribution that tokens are drawn from, and scored under.
+    """Logits whose softmax is the distribution that tokens are drawn from, and scored under; the input is not changed.
 
-    Greedy gives 0 at the argmax (the first, if several) and -inf elsewhere. The input is not changed, but may
-    be what is returned where nothing applies. Raises LogitsError, naming the row, for NaN, +inf, or a row
-    without any finite logit, and UserError for a sampling out of range.
+    Greedy gives 0 at the argmax (the first, if several) and -inf elsewhere. LogitsError, naming the row, for NaN, +inf,
+    or no finite logit; UserError for a sampling out of range.
     """
     processors = build_processors(sampling)
     scores = logits.float()

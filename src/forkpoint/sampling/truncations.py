@@ -1,10 +1,8 @@
 """The truncations that transformers lacks: top-nσ, min-p anywhere, p-less, min-k.
 
-All are one rule, keep every logit from a row's lowest kept one on, and differ in how that follows from the row. Pure
-functions on tensors: the input is never changed, and nothing here knows of models or temperature. Each returns logits
-of the same dtype with the rest at -inf. It raises LogitsError, naming the row, for NaN, +inf, or no finite logit.
-
-Rows are handled in blocks that stay in cache: each is read from memory once for all passes over it.
+All are one rule, keep every logit from a row's lowest kept one on, and differ in how that follows from the row. Each
+returns logits of the same dtype with the rest at -inf, never changes the input, knows no temperature, and raises
+LogitsError, naming the row, for NaN, +inf, or no finite logit.
 """
 
 from __future__ import annotations
@@ -32,11 +30,9 @@ class LogitsError(UserError, ValueError):
 def top_n_sigma(logits: Float[Tensor, "rows V"], n: float) -> Float[Tensor, "rows V"]:
     """Keep the logits within n standard deviations of the row's maximum; n <= 0 is off.
 
-    Tang et al. 2024, "Top-nσ: Not All Logits Are You Need" (arXiv 2411.07641): keep l >= M - nσ with
-    M = max l and σ = std l: the population standard deviation over the finite logits that are not soft bans
-    (`SOFT_BAN`). The maximum is always kept; a row with one finite logit keeps exactly that one. Dividing l
-    by a temperature scales M and σ alike, so the kept set is that of the unscaled logits, up to rounding (and
-    soft bans, whose limit is not scaled).
+    Tang et al. 2024, "Top-nσ: Not All Logits Are You Need" (arXiv 2411.07641): keep l >= M - nσ with M = max l and
+    σ the population standard deviation over the finite logits that are not soft bans (`SOFT_BAN`). A temperature scales
+    M and σ alike, so the kept set is that of the unscaled logits (but for soft bans, whose limit is not scaled).
     """
     return logits if n <= 0 else cut_below(logits, lambda block, top: top - n * _sigma(block, top))
 
@@ -44,8 +40,7 @@ def top_n_sigma(logits: Float[Tensor, "rows V"], n: float) -> Float[Tensor, "row
 def min_p(logits: Float[Tensor, "rows V"], base: float) -> Float[Tensor, "rows V"]:
     """Keep the tokens at least `base` (0 to 1) times as probable as the most probable one; 0 is off.
 
-    Nguyen et al. 2024, "Turning Up the Heat" (arXiv 2407.01082): keep p >= base · max p, in logits a gap of
-    -ln(base). Top-nσ is min-p with base e^(-nσ).
+    Nguyen et al. 2024, "Turning Up the Heat" (arXiv 2407.01082): keep p >= base · max p, in logits a gap of -ln(base).
     """
     return logits if base <= 0 else cut_below(logits, lambda _, top: top + math.log(base))
 
@@ -53,8 +48,8 @@ def min_p(logits: Float[Tensor, "rows V"], base: float) -> Float[Tensor, "rows V
 def p_less(logits: Float[Tensor, "rows V"]) -> Float[Tensor, "rows V"]:
     """Keep the tokens at least as probable as two draws from the distribution are to agree.
 
-    Tan, Wu & Howard 2025, "p-less Sampling" (arXiv 2509.23234): keep p >= Σ p². With s = l - max l, Z = Σ e^s
-    and Z2 = Σ e^2s this is a gap of ln Z - ln Z2, never below 0.
+    Tan, Wu & Howard 2025, "p-less Sampling" (arXiv 2509.23234): keep p >= Σ p². With s = l - max l, Z = Σ e^s and
+    Z2 = Σ e^2s this is a gap of ln Z - ln Z2, never below 0.
     """
 
     def lowest(block: Tensor, top: Tensor) -> Tensor:
@@ -69,14 +64,12 @@ def p_less(logits: Float[Tensor, "rows V"]) -> Float[Tensor, "rows V"]:
 def min_k(logits: Float[Tensor, "rows V"], tau: float) -> Float[Tensor, "rows V"]:
     """Keep the logits before the steepest position-weighted drop of the sorted row; tau <= 0 is off.
 
-    Ding et al. 2026, "Min-k Sampling: Decoupling Truncation from Temperature Scaling via Relative Logit
-    Dynamics" (ACL 2026, arXiv 2604.11012). With l_1 >= ... >= l_V and the range R = l_1 - l_V:
+    Ding et al. 2026, "Min-k Sampling: Decoupling Truncation from Temperature Scaling via Relative Logit Dynamics"
+    (ACL 2026, arXiv 2604.11012). With l_1 >= ... >= l_V and the range R = l_1 - l_V:
         w_i = (l_i - l_{i+1}) / R · 1/i,   k = max(argmax_i w_i, floor(tau / R)),   keep the k largest.
-    The second term keeps nearly flat rows from collapsing to one token; the paper's tau is 3.0. A temperature
-    cancels in w_i but not in tau / R, so apply this to unscaled logits.
-
-    Ours: l_V is the least logit that is finite and not a soft ban, and only those can be kept; logits equal to the
-    k-th are kept with it; where all are equal, all are kept.
+    tau / R keeps nearly flat rows from collapsing to one token (the paper's tau is 3.0), and does not scale with a
+    temperature: apply this to unscaled logits. Ours: l_V is the least logit that is finite and not a soft ban, and only
+    those can be kept; logits equal to the k-th are kept with it.
     """
     return logits if tau <= 0 else cut_below(logits, lambda block, top: _kth_largest(block, top, tau))
 
@@ -84,9 +77,8 @@ def min_k(logits: Float[Tensor, "rows V"], tau: float) -> Float[Tensor, "rows V"
 def _kth_largest(logits: Tensor, top: Tensor, tau: float) -> Tensor:
     """The k-th largest logit [b, 1] of each row [b, V], whose maxima are `top` [b, 1].
 
-    A drop at rank i weighs at most (l_i - l_V) / i. So if the best of the first m - 1 drops weighs as much as
-    that at i = m, no later drop beats it, and the m largest are all that must be sorted. (R scales all w_i
-    alike: the argmax needs no R.)
+    A drop at rank i weighs at most (l_i - l_V) / i (R scales all alike). So if the best of the first m - 1 drops weighs
+    as much as that at i = m, no later drop beats it, and the m largest are all that must be sorted.
     """
     vocab = logits.shape[-1]
     least = logits.masked_fill(logits <= top - SOFT_BAN, math.inf).amin(-1, keepdim=True)
@@ -110,7 +102,7 @@ def _steepest_drop(logits: Tensor, least: Tensor, head: int) -> tuple[Tensor, Te
 
 
 def row_blocks(logits: Float[Tensor, "rows V"]) -> Iterator[slice]:
-    """Slices of rows that together stay in a CPU's cache; all rows at once on a GPU."""
+    """Slices of rows that stay in a CPU's cache for all passes over them; all rows at once on a GPU."""
     rows, vocab = logits.shape
     step = max(1, BLOCK_LOGITS // max(1, vocab)) if logits.device.type == "cpu" else max(1, rows)
     for start in range(0, rows, step):
@@ -143,11 +135,8 @@ def cut_below(
 
 
 def _sigma(logits: Tensor, top: Tensor) -> Tensor:
-    """Population standard deviation [b, 1] of the logits [b, V] that are neither -inf nor soft bans.
-
-    Shifted by the maximum and in two passes: else float32 loses digits when all logits lie far from 0.
-    """
-    below = logits - top
+    """Population standard deviation [b, 1] of the logits [b, V] that are neither -inf nor soft bans."""
+    below = logits - top  # else, and in one pass, float32 loses digits when all logits lie far from 0
     if float(below.amin()) > -SOFT_BAN:  # the sums of `live_sigma`, bit for bit, without their masks
         below -= below.sum(-1, keepdim=True) / below.shape[-1]
         return (below.square_().sum(-1, keepdim=True) / below.shape[-1]).sqrt_()

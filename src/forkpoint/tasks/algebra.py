@@ -1,11 +1,10 @@
 r"""Two single expressions or equations compared: read by math-verify's parser, refuted or confirmed by numbers.
 
-math-verify 0.9.0 (with latex2sympy2_extended 1.11.0) reads LaTeX and proves what no number can show. What it gets wrong
-is guarded here: it takes differences below 1e-16 for zero, upper and lower case for one letter, gamma and I for
-constants, i for a variable, and adds what stands side by side ("2(3)" is 5). So letters go in as named variables,
-products with their sign, and decimals as exact numbers. Two expressions are equal where their values agree to 50 digits
-at random points (to 1e-9 where a decimal is compared with what has none). math-verify's own verdict counts only where
-no value exists. Only a grading worker imports this module: a call may never return, or exhaust memory or the C stack.
+Guards what math-verify 0.9.0 (with latex2sympy2_extended 1.11.0) gets wrong: it takes differences below 1e-16 for zero,
+upper and lower case for one letter, gamma and I for constants, i for a variable, and adds what stands side by side
+("2(3)" is 5). So letters go in as named variables, products with their sign, decimals as exact numbers. Two expressions
+are equal where their values agree to 50 digits at random points (to 1e-9 where one is a decimal); math-verify's own
+verdict counts only where no value exists. For grading workers alone: a call may never return, or exhaust memory.
 """
 
 from __future__ import annotations
@@ -52,12 +51,15 @@ def same_expression(gold: str, answer: str) -> bool:
         return False
     rounded = "." in gold + answer and not _symbols(first, second) and not (first.is_rational and second.is_rational)
     same = same_value(first, second, ROUNDED if rounded else EXACT)
-    return _proved(first, second) if same is None else same
+    if same is None:  # math-verify's verdict is not symmetric
+        pairs = ((first, second), (second, first))
+        return any(verify(*pair, float_rounding=10, timeout_seconds=None) for pair in pairs)
+    return same
 
 
 def same_equation(gold: Sequence[str], answer: Sequence[str], *, positive: bool = False) -> bool:
     """Whether lhs - rhs of two relations are the same up to a constant factor, not zero (`positive`: above zero)."""
-    left, right = (parse_both(*pair) for pair in zip(gold, answer, strict=True))
+    left, right = map(parse_both, gold, answer)
     if not all(isinstance(side, sympy.Expr) for side in left + right):
         return False
     first, second = left[0] - right[0], left[1] - right[1]
@@ -162,8 +164,3 @@ def _close(first: Any, second: Any, tolerance: Any) -> bool:
 
 def _symbols(*expressions: Any) -> list[Any]:
     return sorted(set().union(*(e.free_symbols for e in expressions)), key=str)
-
-
-def _proved(first: Any, second: Any) -> bool:
-    """math-verify's verdict, in both directions: it is not symmetric."""
-    return any(verify(a, b, float_rounding=10, timeout_seconds=None) for a, b in ((first, second), (second, first)))

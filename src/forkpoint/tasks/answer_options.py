@@ -1,9 +1,8 @@
 """Reading the letter of a multiple-choice answer.
 
-A letter is taken where it is marked as an option: "(B)", "[B]", "B)", "B.", "B:", "option B", "b) 21.5" and "B - 22" at
-the start of a line, or alone on its line. In a statement of the answer a bare capital will do ("the answer is B, as
-shown"), and so will an option's own text. Articles, variables, events ("P(A)", "(A ∩ B)"), the options restated as a
-list, and letters that the sentence rules out ("not (A)", "(A) is too small") are never the answer.
+A letter is taken where it is marked: "(B)", "[B]", "B)", "B.", "B:", "option B", "b) 21.5" and "B - 22" at the start of
+a line, or alone on its line. In a statement of the answer a bare capital or an option's own text will do. Articles,
+variables, events ("P(A)", "(A ∩ B)"), options restated as a list or ruled out ("not (A)") are never the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from string import ascii_uppercase
 from typing import Literal
 
 from forkpoint.tasks.numerals import number_key
@@ -44,7 +44,7 @@ Marking = Literal["marked", "bare", "no"]
 
 def stated_option(text: str, stated: Statement, options: Sequence[str] = ()) -> Span | None:
     """The option that a statement names: by its text, by a marked letter, or by its first bare capital."""
-    letters, start, end = _letters_of(options), stated.start, stated.end
+    letters, start, end = ascii_uppercase[: len(options)] or "ABCDE", stated.start, stated.end
     if stated.evidence == "postfix":
         for last, marking in list(_letters(text, start, end, letters).items())[-1:]:
             if (marking != "no" or last.start == start) and not re.search(r"\w", text[last.end : end]):
@@ -63,7 +63,7 @@ def stated_option(text: str, stated: Statement, options: Sequence[str] = ()) -> 
 
 def bare_option(text: str, options: Sequence[str] = ()) -> Span | None:
     """The last letter marked as an option that is neither ruled out nor part of a list of options."""
-    letters = _letters_of(options)
+    letters = ascii_uppercase[: len(options)] or "ABCDE"
     marked = [span for span, marking in _letters(text, 0, len(text), letters).items() if marking == "marked"]
     out = {*_lists(marked), *_reasons(text, marked)}
     if chosen := [letter for letter in marked if letter not in out]:
@@ -91,10 +91,6 @@ def option_key(text: str) -> str:
     return number_key(short.replace("−", "-").replace("–", "-"))
 
 
-def _letters_of(options: Sequence[str]) -> str:
-    return "".join(chr(ord("A") + i) for i in range(min(len(options), 26))) or "ABCDE"
-
-
 def _whole(text: str, start: int, end: int, letters: str, options: Sequence[str]) -> Span | None:
     """The option where the stretch is its text or nothing but a letter ("c", "**(B)**", "\\text{D}")."""
     alone = _ALONE.fullmatch(text, start, end)
@@ -111,10 +107,9 @@ def _lists(letters: Sequence[Span]) -> set[Span]:
     listed: set[Span] = set()
     run: list[Span] = []
     for letter in letters:
-        follows = ord(letter.value) == (ord(run[-1].value) + 1 if run else ord("A"))
+        follows = letter.value == ascii_uppercase[len(run) : len(run) + 1]
         run = [*run, letter] if follows else [letter] if letter.value == "A" else []
-        if len(run) >= MIN_LIST:
-            listed.update(run)
+        listed.update(run if len(run) >= MIN_LIST else ())
     return listed
 
 

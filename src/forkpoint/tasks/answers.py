@@ -1,12 +1,8 @@
-"""When two answers are the same, for every kind of answer.
+"""When two answers are the same: numbers exactly, options and yes/no by name, mathematics by spelling, value, algebra.
 
-Numbers are compared exactly, options and yes/no by name; mathematical answers by spelling first, as exact rational
-numbers next, and by algebra in a worker process last.
-
-The percent sign of a mathematical answer is a factor of 1/100: "10%" is 0.1 and is not 10, unless the question itself
-asks for a percentage (MATH-500 writes those gold answers without the sign): then "10" and "10%" are the same answer and
-"0.1" is another. A number of kind "number" has no unit: "25%" is 25, as "$25" is, because GSM8K writes its gold answers
-so.
+The percent sign of a mathematical answer is a factor of 1/100: "10%" is 0.1 and not 10, unless the question itself asks
+for a percentage (MATH-500 writes those gold answers without the sign): then it is 10 and not 0.1. A number of kind
+"number" has no unit, since GSM8K's gold answers have none: "25%" is 25, as "$25" is.
 """
 
 from __future__ import annotations
@@ -15,14 +11,13 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
 
 from forkpoint.tasks import workers
 from forkpoint.tasks.brackets import well_formed
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.latex import clean, rational, spoken
 from forkpoint.tasks.numerals import number_key, number_span, numerals, plain
-from forkpoint.types import AnswerKind, Span
+from forkpoint.types import AnswerKind, Grade, Span
 
 DEADLINE = 5.0  # seconds that the comparison of two mathematical answers may take
 MAX_LENGTH = 1000  # characters of a mathematical answer; a longer one is compared as text only
@@ -34,19 +29,8 @@ _ASKING = re.compile(
 _PERCENT_WORD = re.compile(r"(?<![0-9}$])(?<![0-9}$] )\bpercent(?:age)?\b", re.IGNORECASE)
 
 
-class Verdict(NamedTuple):
-    """Whether two answers are the same, by which method, and what kept a method from an answer."""
-
-    same: bool
-    method: str
-    error: str | None = None
-
-
 def answer_key(value: str, kind: AnswerKind) -> str:
-    """A string that is equal for answers that are plainly the same: "1,000" and "1000.0" have one key.
-
-    For mathematical answers it is cheap and incomplete: equal keys are equal answers, but x+1 and 1+x have two keys.
-    """
+    """A string that is equal for answers that are plainly the same: 1,000 and 1000.0, but not yet x+1 and 1+x."""
     if kind == "number":
         return number_key(value)
     if kind in ("option", "yesno"):
@@ -55,33 +39,34 @@ def answer_key(value: str, kind: AnswerKind) -> str:
     if len(value) > MAX_LENGTH:
         return value.strip()
     text = clean(value)
-    number = rational(text)
-    option = re.fullmatch(r"\\text\{\(([A-Z])\)\}|\(([A-Z])\)", text)
-    return str(number) if number is not None else (option[1] or option[2]) if option else spoken(text)
+    if (number := rational(text)) is not None:
+        return str(number)
+    option = re.fullmatch(r"(\\text\{)?\(([A-Z])\)(?(1)\})", text)
+    return option[2] if option else spoken(text)
 
 
 def same_answer(a: str, b: str, kind: AnswerKind, *, question: str = "", deadline: float = DEADLINE) -> bool:
     """Whether two answers of a kind are the same; False where `deadline` seconds do not tell."""
     if kind == "math":
-        return compare_math(a, b, question=question, deadline=deadline).same
+        return compare_math(a, b, question=question, deadline=deadline).correct
     return answer_key(a, kind) == answer_key(b, kind)
 
 
-def compare_math(gold: str, answer: str, *, question: str = "", deadline: float = DEADLINE) -> Verdict:
-    """Compare two mathematical answers in LaTeX or plain text. Never raises for any input."""
+def compare_math(gold: str, answer: str, *, question: str = "", deadline: float = DEADLINE) -> Grade:
+    """The verdict on a mathematical answer, both in LaTeX or plain text. Never raises for any input."""
     if gold.strip() == answer.strip() or max(len(gold), len(answer)) > MAX_LENGTH:
-        return Verdict(gold.strip() == answer.strip(), "string")
+        return Grade(gold.strip() == answer.strip(), answer, "string")
     percent = "" if asks_percentage(question) else "/100"
     first, second = clean(gold, percent=percent), clean(answer, percent=percent)
     if first == second or not first or not second:
-        return Verdict(bool(first) and first == second, "string")
+        return Grade(bool(first) and first == second, answer, "string")
     values = rational(first), rational(second)
     if None not in values:
-        return Verdict(values[0] == values[1], "number")
+        return Grade(values[0] == values[1], answer, "number")
     if not well_formed(first) or not well_formed(second):
-        return Verdict(False, "string")
+        return Grade(False, answer, "string")
     same, error = _by_algebra(first, second, deadline)
-    return Verdict(same, "math-verify", error)
+    return Grade(same, answer, "math-verify", error)
 
 
 # Failures are remembered too: a model gives its hostile answers more than once.
@@ -95,14 +80,9 @@ def asks_percentage(question: str) -> bool:
 
 
 def find_answer(text: str, value: str, kind: AnswerKind, options: Sequence[str] = ()) -> Span | None:
-    """The last place of `text` that gives the answer `value`, however it is spelt there; None where none does.
-
-    That is where the text's own answer stands if it is the same one, else, for numbers, the last equal number.
-    """
+    """Where `text` gives the answer `value`, however spelt: as its own answer or, for a number, last; else None."""
     own = extract(text, kind, options)
     numbers = reversed(list(numerals(plain(text)))) if kind == "number" else ()
+    places = chain([own] if own else [], map(number_span, numbers))
     key = answer_key(value, kind)
-    for span in chain([own] if own else [], map(number_span, numbers)):
-        if answer_key(span.value, kind) == key:
-            return span
-    return None
+    return next((span for span in places if answer_key(span.value, kind) == key), None)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
 WORD_SPACE = r"\text{ }"  # stands where white space kept two numbers apart
 MAX_NESTING = 30  # deepest nesting of brackets that algebra is asked about
-_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9]+(?:\.[0-9]+)?|.", re.DOTALL)
+_TOKEN = re.compile(r"\s*(?:\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|\S)", re.DOTALL)  # with the white space before it
 _RAW = ("\\text", "\\begin", "\\end", "\\mathbb", "\\mathcal", "\\overline", "\\bar", "\\vec", "\\hat", "\\tilde",
         "\\overrightarrow", "\\widehat", "\\dot", "\\ddot")  # fmt: skip
 _MATRIX = re.compile(r"(.*?)\\begin\{([pvV]?)matrix\}(.*)\\end\{\2matrix\}", re.DOTALL)
@@ -53,16 +53,12 @@ def in_braces(text: str) -> bool:
 
 def _sequence(stack: list[str], closing: str = "") -> str:
     """What stands on the stack (the next token last) up to `closing`."""
-    text, gap = "", False
-    while stack and (token := stack.pop()) != closing:
-        if token.isspace():
-            gap = True
-            continue
-        piece = _piece(token, stack)
-        if gap and re.match(r"[0-9.]", piece) and re.search(r"[0-9.]$", text):
+    text = ""
+    while stack and (token := stack.pop()).lstrip() != closing:
+        piece = _piece(token.lstrip(), stack)
+        if token[0].isspace() and re.match(r"[0-9.]", piece) and re.search(r"[0-9.]$", text):
             text += WORD_SPACE
         text += " " + piece if piece[:1].isalpha() and re.search(r"\\[A-Za-z]+$", text) else piece
-        gap = False
     return text
 
 
@@ -76,8 +72,7 @@ def _piece(token: str, stack: list[str]) -> str:
         top = _argument(stack, digits=False)
         return f"{token}{{{top}}}{{{_argument(stack, digits=False)}}}"
     if token in ("\\sqrt", "\\pmod"):
-        _skip_space(stack)
-        if stack and stack[-1] == "[":
+        if stack and stack[-1].lstrip() == "[":
             stack.pop()
             token += f"[{_sequence(stack, ']')}]"
         return f"{token}{{{_argument(stack)}}}"
@@ -88,10 +83,9 @@ def _piece(token: str, stack: list[str]) -> str:
 
 def _argument(stack: list[str], digits: bool = True) -> str:
     """The argument of a command, without its braces; `digits`: 10 is one argument, as in 2^10."""
-    _skip_space(stack)
     if not stack:
         return ""
-    token = stack.pop()
+    token = stack.pop().lstrip()
     if token == "{":
         return _sequence(stack, "}")
     if token == "(" and digits and (inner := _parenthesised(stack)) is not None:
@@ -104,16 +98,11 @@ def _argument(stack: list[str], digits: bool = True) -> str:
     return _piece(token, stack)
 
 
-def _skip_space(stack: list[str]) -> None:
-    while stack and stack[-1].isspace():
-        stack.pop()
-
-
 def _parenthesised(stack: list[str]) -> str | None:
     """What stands up to the parenthesis that closes an opened one, None where none does."""
     depth = 1
     for n, token in enumerate(reversed(stack)):
-        depth += (token == "(") - (token == ")")
+        depth += (token.lstrip() == "(") - (token.lstrip() == ")")
         if depth == 0:
             inner = stack[len(stack) - n :]
             del stack[len(stack) - n - 1 :]
@@ -122,13 +111,12 @@ def _parenthesised(stack: list[str]) -> str | None:
 
 
 def _raw_group(stack: list[str]) -> str:
-    _skip_space(stack)
     text, depth = "", 0
-    while stack and (depth or (not text and stack[-1] == "{")):
+    while stack and (depth or (not text and stack[-1].lstrip() == "{")):
         token = stack.pop()
-        depth += (token == "{") - (token == "}")
+        depth += (token.lstrip() == "{") - (token.lstrip() == "}")
         text += token
-    return text
+    return text.lstrip()
 
 
 class AnswerShape(NamedTuple):
@@ -163,14 +151,21 @@ def shape(text: str) -> AnswerShape:
 
 def split_top(text: str, *separators: str) -> list[str]:
     """Split where a separator stands outside of all brackets (an interval's may be of two kinds)."""
-    parts, depth, start = [], 0, 0
-    for token in re.finditer(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[,;:=]", text):
-        mark = token.group().removeprefix("\\")
-        depth += (mark in OPENING) - (mark in CLOSING)
-        if token.group() in separators and depth == 0:
+    parts, start = [], 0
+    for token, depth in _depths(text):
+        if token[0] in separators and depth == 0:
             parts.append(text[start : token.start()])
             start = token.end()
     return [*parts, text[start:]]
+
+
+def _depths(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """The commands, brackets and separators, and how many brackets are open behind each."""
+    depth = 0
+    for token in re.finditer(r"\\[A-Za-z]+|\\.|[()\[\]{}]|[,;:=]", text):
+        mark = token[0].removeprefix("\\")
+        depth += (mark in OPENING) - (mark in CLOSING)
+        yield token, depth
 
 
 def bracketed(text: str) -> tuple[str, str, str]:
@@ -179,12 +174,9 @@ def bracketed(text: str) -> tuple[str, str, str]:
     closing = re.search(r"(?:\)|\]|\\\})$", text)
     if not opening or not closing or len(text) < 2:
         return text, "", ""
-    depth = 0
-    for token in re.finditer(r"[()\[\]{}]", text):
-        depth += (token.group() in OPENING) - (token.group() in CLOSING)
-        if depth == 0 and token.end() < len(text):
-            return text, "", ""
-    return text[opening.end() : closing.start()], opening.group(), closing.group()
+    if any(depth == 0 and token.end() < len(text) for token, depth in _depths(text)):
+        return text, "", ""
+    return text[opening.end() : closing.start()], opening[0], closing[0]
 
 
 def signs(item: str) -> list[str]:

@@ -1,7 +1,4 @@
-"""The rows of a data set, each with its place: of a file of any usual kind, of a directory, or of the Hub.
-
-Every verb that reads rows reads them here. Knows nothing of what the columns mean.
-"""
+"""The rows of a data set, each with its place: of a file of any usual kind, of a directory, or of the Hub."""
 
 from __future__ import annotations
 
@@ -40,10 +37,7 @@ def read_rows(path: str | os.PathLike[str], *, columns: Sequence[str] = (), bad:
 
 
 def each_once(items: Iterable[tuple[str, Any]], what: str, none: str) -> list[Any]:
-    """What the rows of a file hold, each with its place there.
-
-    UserError for an `id` that is there twice, naming `what` it is of, and with the sentence `none` for no rows.
-    """
+    """The items, given with their places; UserError for an `id` that is there twice, and `none` where nothing is."""
     by_id: dict[str, Any] = {}
     for where, item in items:
         if item.id in by_id:
@@ -62,10 +56,9 @@ def read_source(
     revision: str | None = None,
     bad: list[str] | None = None,
 ) -> Rows:
-    """The rows of a file, of a directory that `datasets` saved or can load, or of a data set on the Hub.
+    """The rows of a file, of a directory that `datasets` saved or can load, or of a data set (and `subset`) of the Hub.
 
-    `subset` is a configuration's name. The Hub is asked only where no local path is meant. UserError for what cannot be
-    read.
+    The Hub is asked only where no local path is meant. UserError for what cannot be read.
     """
     path = os.path.expanduser(source)
     if is_saved(path):

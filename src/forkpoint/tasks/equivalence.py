@@ -1,8 +1,7 @@
 r"""Whether two cleaned answers say the same, taken apart by their shape before any algebra is done.
 
-Tuples compare bracket by bracket and in order; sets and bare lists in any order; matrices entry by entry; ratios up to
-a factor; inequalities and intervals as sets of reals; "a \pm b" stands for two answers. So (1,3) is neither {1,3} nor
-[1,3], and "1,-2" is {-2,1}. Only a grading worker imports this module.
+Tuples compare in order, brackets included; sets, bare lists and "a \pm b" in any order; matrices entry by entry; ratios
+up to a factor; inequalities and intervals as sets of reals. So (1,3) is neither {1,3} nor [1,3], and "1,-2" is {-2,1}.
 """
 
 from __future__ import annotations

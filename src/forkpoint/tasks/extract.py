@@ -2,12 +2,11 @@
 
 1. `response_proper`: what of the text is said to the reader (no thinking, no run-on after the answer);
 2. `statements`: where it states an answer, and by which evidence: a box, a tag, a marker ("the answer is"), "####";
-3. the last statement that holds an answer of the wanted kind wins. One that holds an answer which cannot be read, such
-   as a box that never closes or two numbers at once ("3 hours 20 minutes"), ends the search without an answer;
+3. the last statement that holds an answer of the wanted kind wins. One whose answer cannot be read, such as a box that
+   never closes or two numbers at once ("3 hours 20 minutes"), ends the search;
 4. its value. Without any statement: the last answer of the wanted kind in the response, the bare one.
 
-A response that was cut off has an answer only where it was stated before the cut. Knows nothing of gold answers; every
-function is linear in the length of the text.
+Knows nothing of gold answers; every function is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 
 from forkpoint.tasks.numerals import plain
 from forkpoint.tasks.statements import Formulas, statements
-from forkpoint.tasks.values import BARE, STATED, Unreadable
+from forkpoint.tasks.values import BARE, STATED, UNREADABLE
 from forkpoint.types import AnswerKind, Span, check_texts
 
 MOST_READ = 100_000  # characters of a response proper that are read: the last ones
@@ -47,10 +46,10 @@ _EXPLAINED = re.compile(r"(\s*[^\n]{1,60}\n\s*)(?:\*\*)?(?:Explanation|Reason(?:
 def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off: bool = False) -> Span | None:
     """The answer of a response, None where there is none.
 
-    With `options`, the texts of a multiple-choice question, an option's text counts as its letter, and letters beyond
-    the last option do not count. `value` is the short form: "1000" for "1,000", the capital letter of an option, "yes"
-    or "no", the LaTeX of a mathematical answer. `cut_off`: the response ended at its length limit; then an answer
-    counts only where it was stated, and its statement was over, before the cut.
+    `options` are the texts of a multiple-choice question: each counts as its letter, and no other letters count.
+    `value` is the short form: "1000" for "1,000", the capital letter of an option, "yes" or "no", the LaTeX of a
+    mathematical answer. `cut_off`: the response ended at its length limit; an answer counts only if its statement was
+    over before.
     """
     check_texts("options", options)
     start, end = response_proper(text, kind)
@@ -61,33 +60,29 @@ def extract(text: str, kind: AnswerKind, options: Sequence[str] = (), *, cut_off
 
 
 def response_proper(text: str, kind: AnswerKind) -> tuple[int, int]:
-    """Start and end of the response proper in `text`; an empty stretch where the text ends while thinking.
+    """Start and end of what follows thinking and precedes the next question or turn; empty where thinking never ends.
 
-    Thinking is what stands before the last "</think>" (or its kin), or outside the final channel. The response ends
-    where the model writes the next question or turn, or, after a prompt that ends in "A:", goes on with "B:".
+    After a prompt that ends in "A:" a model may go on with "B:".
     """
     start = _after_thinking(text)
-    if start is None:
-        return len(text), len(text)
     ends = (mark.start() for mark in _RUN_ON.finditer(text, start) if text[start : mark.start()].strip())
     end = next(ends, len(text))
-    if kind != "option":
-        letter = _NEXT_LETTER.search(text, start, end)
-        if letter and letter["letter"] == "B" and text[start : letter.start()].strip():
-            end = letter.start()
+    letter = _NEXT_LETTER.search(text, start, end) if kind != "option" else None
+    if letter and letter["letter"] == "B" and text[start : letter.start()].strip():
+        end = letter.start()
     return start, end
 
 
-def _after_thinking(text: str) -> int | None:
-    """Where thinking ends, 0 where there is none, None where the text breaks off in it."""
+def _after_thinking(text: str) -> int:
+    """Where thinking ends: 0 where there is none, the end of a text that breaks off in it."""
     if channels := list(_CHANNEL.finditer(text)):
-        return channels[-1].end() if channels[-1][1] == "final" else None
+        return channels[-1].end() if channels[-1][1] == "final" else len(text)
     if finals := list(_SPOKEN_CHANNEL.finditer(text)):
         return finals[-1].end()
     if _SPOKEN_ANALYSIS.match(text):
-        return None
+        return len(text)
     if marks := list(_THINKING.finditer(text)):
-        return marks[-1].end() if marks[-1]["close"] or marks[-1]["mark"] == "end" else None
+        return marks[-1].end() if marks[-1]["close"] or marks[-1]["mark"] == "end" else len(text)
     return 0
 
 
@@ -99,9 +94,8 @@ def _read(text: str, kind: AnswerKind, options: Sequence[str], cut_off: bool) ->
             return None
         if cut_off and not statement.closed:
             continue
-        try:
-            span = STATED[kind](text, statement, formulas, options)
-        except Unreadable:
+        span = STATED[kind](text, statement, formulas, options)
+        if span is UNREADABLE:
             return None
         if span is None:
             continue

@@ -1,7 +1,6 @@
-"""The verdict on a response: read its answer, compare it with the gold answer.
+"""The verdict on a response: its answer, read and compared with the gold answer.
 
-Never raises for any response, and answers within the deadline (which applies to algebra; all else is linear in the
-length of the response). Works from any thread.
+No response raises; only algebra takes time, at most the deadline. Works from any thread.
 """
 
 from __future__ import annotations
@@ -16,26 +15,24 @@ from forkpoint.types import Grade, Problem, Span, UserError
 
 
 def grade_response(response: str, problem: Problem, *, cut_off: bool = False, deadline: float = DEADLINE) -> Grade:
-    """Whether a response answers the problem correctly.
+    """Whether a response answers the problem correctly; `error` where algebra fails or passes `deadline` seconds.
 
-    A response without an answer has `extracted=None` and `method="none"`. One that was `cut_off` at its length limit
-    has an answer only where it was stated before. Where algebra fails or passes `deadline` seconds, `error` says why.
+    One that was `cut_off` at its length limit has an answer only where it was stated before.
     """
-    span = extract(response, problem.kind, problem.options, cut_off=cut_off)
-    return grade_span(response, span, problem, deadline=deadline)
+    return grade_span(response, extract(response, problem.kind, problem.options, cut_off=cut_off), problem, deadline)
 
 
-def grade_span(response: str, span: Span | None, problem: Problem, *, deadline: float = DEADLINE) -> Grade:
+def grade_span(response: str, span: Span | None, problem: Problem, deadline: float = DEADLINE) -> Grade:
     """The verdict on a response whose answer `extract` has read: `span`, None where it has none."""
     if span is None:
         return Grade(False, None, "none")
     gold = gold_value(problem.answer, problem.kind)
     if gold is None:
-        error = f"the gold answer {problem.answer[:80]!r} is not a {problem.kind}"
-        return Grade(False, span.value, problem.kind, error)
+        return Grade(
+            False, span.value, problem.kind, f"the gold answer {problem.answer[:80]!r} is not a {problem.kind}"
+        )
     if problem.kind == "math":
-        verdict = compare_math(gold, span.value, question=problem.question, deadline=deadline)
-        return Grade(verdict.same, span.value, verdict.method, verdict.error)
+        return compare_math(gold, span.value, question=problem.question, deadline=deadline)
     same = answer_key(gold, problem.kind) == answer_key(span.value, problem.kind)
     if problem.kind == "number" and not same:
         same = _in_the_unit_of(problem.question, gold, response[span.start : span.end], span.value)

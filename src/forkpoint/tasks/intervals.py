@@ -23,9 +23,7 @@ _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
 class Range(NamedTuple):
-    """A set of reals, and the name of its variable, "" where it has none."""
-
-    name: str
+    name: str  # of its variable, "" where it has none
     reals: sympy.Set
 
 
@@ -145,10 +143,10 @@ def _same_set(first: sympy.Set, second: sympy.Set) -> bool:
 
 def _pieces(reals: sympy.Set) -> list[sympy.Set]:
     """The disjoint pieces from left to right; each point of a finite set is one."""
-    pieces = list(reals.args) if isinstance(reals, sympy.Union) else [reals]
-    points = [sympy.FiniteSet(x) for piece in pieces if isinstance(piece, sympy.FiniteSet) for x in piece]
-    single = [piece for piece in pieces if not isinstance(piece, sympy.FiniteSet)] + points
-    return sorted(single, key=lambda piece: (float(piece.inf), float(piece.sup))) if len(single) > 1 else single
+    pieces = list[sympy.Set]()
+    for part in reals.args if isinstance(reals, sympy.Union) else [reals]:
+        pieces += map(sympy.FiniteSet, part) if isinstance(part, sympy.FiniteSet) else [part]
+    return sorted(pieces, key=lambda piece: (float(piece.inf), float(piece.sup))) if len(pieces) > 1 else pieces
 
 
 def _same_piece(first: sympy.Set, second: sympy.Set) -> bool:

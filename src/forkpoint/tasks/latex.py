@@ -1,24 +1,21 @@
 r"""One spelling for the many ways to write the same mathematical answer, without computer algebra.
 
 `clean` goes through tables: characters, commands, rules, words; last it puts every argument in braces. What carries
-no meaning in an answer goes (spacing, \left and \right, colour, thousands separators, currency, degree signs); what
-does stays (percent as a factor of 1/100, the kind of brackets, number bases). What stood apart stays apart: "5 out of
-36" never becomes 536.
-
-Units go too: "5 cm", "5" and "5 m" are one answer. A word stays where a quantity follows it ("3 hours 20 minutes"), so
-that nothing is glued, and so does every unit where an answer has several ("5 feet, 3 inches").
+no meaning in an answer goes (spacing, \left and \right, colour, thousands separators, currency, degree signs, units:
+"5 cm", "5" and "5 m" are one answer); what does stays (percent as a factor of 1/100, the kind of brackets, number
+bases). Nothing is glued: words stay where a quantity follows ("5 out of 36", "3 hours 20 minutes"), and so does every
+unit where an answer has several ("5 feet, 3 inches").
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
 from forkpoint.tasks.brackets import braced, in_braces
-from forkpoint.tasks.numerals import MAX_DIGITS, SCALES
+from forkpoint.tasks.numerals import MAX_DIGITS, SCALES, vulgar
 
 CHARACTERS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
@@ -104,10 +101,7 @@ RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [  # (pattern, r
     (r"\\\{\s*\\\}", r"\\emptyset "),
     (rf"[(\[]?\s*{_ARRAY}|\\begin\{{bmatrix\}}", r"\\begin{pmatrix}"),
     (rf"{_END_ARRAY}\s*[)\]]?|\\end\{{bmatrix\}}", r"\\end{pmatrix}"),
-    (
-        rf"(?<![\\A-Za-z])(?<!text\{{)({_FUNCTION})(?=\s*[({{0-9\\^_]|\s[A-Za-z](?![A-Za-z]))",
-        r"\\\1 ",
-    ),  # sqrt(2), sin x
+    (rf"(?<![\\A-Za-z])(?<!text\{{)({_FUNCTION})(?=\s*[({{0-9\\^_]|\s[A-Za-z](?![A-Za-z]))", r"\\\1 "),  # sqrt(2)
     (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
     (r"(?<![\\A-Za-z])(?:infinity|infty|oo)(?![A-Za-z])", r"\\infty "),
     # \tan 60^\circ: an angle of a function is in radians; elsewhere it is its number
@@ -127,7 +121,6 @@ RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [  # (pattern, r
     (r"\(([0-9]+)\)(?=_)", r"\1"),  # (1011)_2
     (r"^(\s*(?:\(|\[|\\\{)[^;()]*(?:;[^;()]*)+)(?=[)\]}])", lambda m: m[0].replace(";", ",")),  # (2;3) is (2,3)
 ]
-_PATTERNS = [(re.compile(pattern), replacement) for pattern, replacement in RULES]
 
 _SHORT_WORDS = "out of one two six ten odd yes no not none all any the per lbs hrs USD"
 _SHORT_UNITS = "cm|mm|km|kg|mg|ml|mL|ft|in|yd|lbs?|oz|hrs?|min|sec|mph|pts"
@@ -171,36 +164,26 @@ _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 
 @lru_cache(maxsize=4096)
 def clean(answer: str, *, percent: str = "/100") -> str:
-    """The answer in its one spelling, without white space. A percent sign is written as `percent`.
-
-    Callers bound its length. Not well-formed text comes back with most of its rules applied.
-    """
+    """The answer in its one spelling, a percent sign as `percent`; callers bound its length."""
     text = re.sub(r"\\(?:left|right)\s*\.", "", _characters(answer)).strip()
     text = _COMMAND.sub(lambda m: COMMANDS.get(m[1], m[0]), text)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
+    for pattern, replacement in RULES:
+        text = re.sub(pattern, replacement, text)
     text = _LEADING.sub("", text)
     while in_braces(text.strip()):
         text = text.strip()[1:-1]
     text = _without_units(text, percent).strip().rstrip(".,;: \n")
-    text = _LEADING.sub("", text)
-    text = braced(text)
-    if not re.search(r"[(\[]|\\\{", text):  # in brackets a comma may also separate
-        text = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
-    return text
+    text = braced(_LEADING.sub("", text))
+    in_brackets = re.search(r"[(\[]|\\\{", text)  # there a comma may also separate
+    return text if in_brackets else _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
 
 
 def _characters(text: str) -> str:
     """ASCII: x⁴ is x^{4}, ½ is \\frac{1}{2}."""
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: f"_{{{m[0].translate(_LOWERED)}}}", text)
-    text = re.sub("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]", _vulgar, text)
+    text = re.sub("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]", lambda m: r"\frac{{{}}}{{{}}}".format(*vulgar(m[0]).as_integer_ratio()), text)
     return text.translate(_TRANSLATION)
-
-
-def _vulgar(match: re.Match[str]) -> str:
-    value = Fraction(unicodedata.numeric(match[0])).limit_denominator(10)
-    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _without_units(text: str, percent: str) -> str:
@@ -218,7 +201,7 @@ def _without_units(text: str, percent: str) -> str:
         text = pattern.sub(sign, text)
     text = re.sub(r",\s*(?=\\l(?:or|and)(?![A-Za-z]))", "", text)
     text = re.sub(r"\\text\{\s*%\s*\}|\\?%", lambda _: percent, text)
-    units = {_unit_name(m["unit"]) for m in _UNITS.finditer(text)}
+    units = {re.sub(r"s?\s*\}", "}", " ".join(m["unit"].split())).lower() for m in _UNITS.finditer(text)}
     if len(units) == 1 and not _NO_UNIT.search(units.pop()):
         bare = _UNITS.sub("", text)
         text = text if _BETWEEN.search(bare) else bare
@@ -228,10 +211,6 @@ def _without_units(text: str, percent: str) -> str:
 def spoken(text: str) -> str:
     """A cleaned answer as words: "\\text{east}" and "east" are one, "3\\text{ }20" and "320" are not."""
     return " ".join(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).split())
-
-
-def _unit_name(unit: str) -> str:
-    return re.sub(r"s?\s*\}", "}", re.sub(r"\s+", " ", unit)).strip().lower()
 
 
 def _one_spelling(match: re.Match[str]) -> str:

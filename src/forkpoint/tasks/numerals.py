@@ -1,6 +1,5 @@
-"""Numbers as people and models write them, read exactly.
+"""Numbers as people and models write them, read exactly: `FORMS` lists how, and what they are then worth.
 
-`FORMS` lists how a number may be written and what it is then worth. Knows nothing of where in a text an answer stands.
 Every function is linear in the length of its input: a number of a million digits is compared as text, never turned into
 an integer. Offsets are those of the original text, since `plain` changes characters one for one.
 """
@@ -16,8 +15,7 @@ from functools import cache
 
 from forkpoint.types import Span
 
-MAX_DIGITS = 400
-"""Longest number that exact arithmetic is done on; a longer one equals only another one with the same digits."""
+MAX_DIGITS = 400  # of a number for exact arithmetic; a longer one equals only another one with the same digits
 
 _SEPARATOR = r"(?:,\\!\s?|\{,\}|\\[, ]|[,'’_ ])"
 _DIGITS = rf"""(?:
@@ -46,9 +44,9 @@ def _ratio(top: str, bottom: str) -> Fraction:
     return _exact(top) / _exact(bottom)
 
 
-def _vulgar(*digits: str) -> Fraction:
-    part = Fraction(unicodedata.numeric(digits[-1])).limit_denominator(10)
-    return sum(map(_exact, digits[:-1]), start=part)
+def vulgar(character: str) -> Fraction:
+    """The value of ½ and its kin."""
+    return Fraction(unicodedata.numeric(character)).limit_denominator(10)
 
 
 FORMS: dict[str, tuple[str, Callable[..., Fraction]]] = {  # the first that fits a place is taken; its groups give it
@@ -59,7 +57,10 @@ FORMS: dict[str, tuple[str, Callable[..., Fraction]]] = {  # the first that fits
         lambda whole, top, bottom: _exact(whole) + _ratio(top, bottom),
     ),
     # 2½
-    "vulgar": (rf"{_NOT_LONG}([0-9]*+)\s?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", _vulgar),
+    "vulgar": (
+        rf"{_NOT_LONG}([0-9]*+)\s?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])",
+        lambda *digits: sum(map(_exact, digits[:-1]), start=vulgar(digits[-1])),
+    ),
     # \frac{1}{2}, \frac12
     "fraction": (_FRAC, _ratio),
     # 1.5 \times 10^6
@@ -138,10 +139,7 @@ def _is_sign(text: str, sign: re.Match[str], floor: int, leading: bool) -> bool:
 
 
 def canonical_number(text: str) -> str | None:
-    """The short form of a number: "1,000.50" -> "1000.5", "2/4" -> "1/2"; None where it is not one number.
-
-    A currency mark before it and a percent sign or full stop after it are left out.
-    """
+    """The short form, without currency and percent: "$1,000.50" -> "1000.5", "2/4" -> "1/2"; None for what is none."""
     bare = _DECORATION.sub("", plain(text.strip()))
     number = next(numerals(bare), None)
     if number is None or number.end() != len(bare):
@@ -167,7 +165,7 @@ def number_key(text: str) -> str:
     return str(value) if value is not None else (canonical_number(text) or text.strip())
 
 
-def _short_form(number: re.Match[str], *, negative: bool) -> str:
+def _short_form(number: re.Match[str], negative: bool) -> str:
     sign = "-" if negative else ""
     name = number.lastgroup or ""
     pattern, value_of = _READERS[name]

@@ -1,7 +1,6 @@
-"""The tasks: where their problems come from and how a row of their data becomes a `Problem`.
+"""The tasks: where their problems come from, the Hub or a local file, and how a row becomes a `Problem`.
 
-`TASKS` is the whole list; a new task is a function that reads one row and an entry there. Data comes from the Hugging
-Face Hub, or from a local file in the same columns. Imports no data library until the Hub is asked.
+`TASKS` is the whole list; a new task is a function that reads one row and an entry there.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from forkpoint.tasks.answers import answer_key
 from forkpoint.tasks.data_sets import Rows, loaded_rows, read_source
 from forkpoint.tasks.extract import extract
 from forkpoint.tasks.numerals import canonical_number
-from forkpoint.types import AnswerKind, Problem, UserError
+from forkpoint.types import AnswerKind, Problem, UserError, nearest
 
 RowReader = Callable[[Row, str, str], Problem]
 """(row, id, place) -> Problem; `place` says where the row stands, for errors."""
-MOST_WORDS = 8
-"""Words of a bare mathematical answer, such as "no real solutions"; a longer text is a worked solution."""
+MOST_WORDS = 8  # of a bare mathematical answer, such as "no real solutions"; a longer text is a worked solution
 
 _SOLUTION = re.compile(
     r"\\f?box(?:ed)?\s?\{|####|\banswers?\b.{0,3}\b(?:is|are)\b|\A(?!.*\\begin\{).*\n", re.IGNORECASE | re.DOTALL
@@ -90,11 +88,11 @@ def load_problems(
     options_column: str | None = None,
     kind: AnswerKind | None = None,
 ) -> list[Problem]:
-    """The first `limit` problems of a task, in the data's own order.
+    """The first `limit` problems of a task, in the data's own order; rows behind them are not looked at.
 
     `data` is a file, a directory or a data set (`read_source`) in place of the task's own; `jsonl` needs it, and only
-    `jsonl` uses the columns and `kind`. `seed` is the lab's. Rows behind the limit are not looked at. UserError (one
-    sentence, with file and line) for anything wrong with the task's name, the file or a row.
+    `jsonl` uses the columns and `kind`. `seed` is the lab's. UserError (one sentence, with file and line) for anything
+    wrong with the task's name, the file or a row.
     """
     spec = task_spec(task)
     if limit is not None and limit < 1:
@@ -104,67 +102,60 @@ def load_problems(
             raise UserError("the task 'lab' makes its problems itself and reads no --data; use the task 'jsonl'")
         from forkpoint.lab.problem_generator import load_problems as lab_problems
 
-        problems: list[Problem] = lab_problems(split=split, limit=limit, seed=seed)
-    elif task == "jsonl":
+        return lab_problems(split=split, limit=limit, seed=seed)
+    if task == "jsonl":
         if data is None:
             raise UserError("the task 'jsonl' reads a local file: pass it with --data FILE")
-        reader = _jsonl_reader(question_column, answer_column, options_column, kind or spec.kind)
-        problems = _read_all(read_source(data, split=split), reader, Path(data).stem, limit)
+        columns = (question_column, answer_column, options_column)
+        read: RowReader = partial(_by_columns, columns, kind or spec.kind)
+        prefix = Path(data).stem
     else:
         if kind not in (None, spec.kind):
             raise UserError(f"the answers of {task!r} are of kind {spec.kind!r}, not {kind!r}; use the task 'jsonl'")
-        assert spec.hub is not None
-        assert spec.read is not None
-        rows = _hub_rows(*spec.hub, split) if data is None else read_source(data, split=split)
-        problems = _read_all(rows, spec.read, f"{task}/{split}", limit)
+        assert spec.read
+        read, prefix = spec.read, f"{task}/{split}"
+    rows = read_source(data, split=split) if data is not None else _hub_rows(spec, split)
+    problems: dict[str, tuple[Problem, str]] = {}
+    for i, (place, row) in enumerate(islice(rows, limit)):
+        problem = read(row, f"{prefix}/{i}", place)
+        if problem.id in problems:
+            raise UserError(f"{place}: the id {problem.id!r} is already that of {problems[problem.id][1]}")
+        problems[problem.id] = problem, place
     if not problems:
         raise UserError(f"{data or task} holds no problems")
-    return problems
+    return [problem for problem, _ in problems.values()]
 
 
 def task_spec(task: str) -> TaskSpec:
     """The entry of TASKS; a UserError that suggests the nearest name for an unknown task."""
     if task in TASKS:
         return TASKS[task]
-    near = get_close_matches(task, TASKS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"the tasks are {', '.join(TASKS)}"
+    hint = nearest(task, TASKS, otherwise=f"the tasks are {', '.join(TASKS)}", cutoff=0.4)
     raise UserError(f"unknown task {task!r}: {hint}")
 
 
-def _hub_rows(name: str, subset: str | None, split: str) -> Rows:
+def _hub_rows(spec: TaskSpec, split: str) -> Rows:
+    assert spec.hub
+    name, subset = spec.hub
     try:
         return loaded_rows(name, split, subset)
     except UserError as error:
         raise UserError(f"{error}; pass a local copy with --data FILE") from None
 
 
-def _read_all(rows: Rows, read: RowReader, prefix: str, limit: int | None) -> list[Problem]:
-    problems: list[Problem] = []
-    places: dict[str, str] = {}
-    for i, (place, row) in enumerate(islice(rows, limit)):
-        problem = read(row, f"{prefix}/{i}", place)
-        if problem.id in places:
-            raise UserError(f"{place}: the id {problem.id!r} is already that of {places[problem.id]}")
-        places[problem.id] = place
-        problems.append(problem)
-    return problems
-
-
-def _jsonl_reader(question: str, answer: str, options: str | None, kind: AnswerKind) -> RowReader:
-    """A reader of rows with these columns, and an "id" column where there is one."""
-
-    def read(row: Row, problem_id: str, place: str) -> Problem:
-        choices = tuple(texts(row, options, place)) if options else ()
-        if "id" in row:
-            problem_id = scalar(row, "id", place)
-        asked = text(row, question, place)
-        if kind == "option":
-            gold = option_letter(column(row, answer, place), choices, place)
-        else:
-            gold = _gold(scalar(row, answer, place).strip(), kind, answer, place)
-        return Problem(problem_id, asked, gold, kind, choices)
-
-    return read
+def _by_columns(
+    columns: tuple[str, str, str | None], kind: AnswerKind, row: Row, problem_id: str, place: str
+) -> Problem:
+    """The problem of a row with these columns, and an "id" column where there is one."""
+    question, answer, options = columns
+    choices = tuple(texts(row, options, place)) if options else ()
+    problem_id = scalar(row, "id", place) if "id" in row else problem_id
+    asked = text(row, question, place)
+    if kind == "option":
+        gold = option_letter(column(row, answer, place), choices, place)
+    else:
+        gold = _gold(scalar(row, answer, place).strip(), kind, answer, place)
+    return Problem(problem_id, asked, gold, kind, choices)
 
 
 def _gold(gold: str, kind: AnswerKind, answer_column: str, place: str) -> str:
@@ -185,10 +176,7 @@ def _gold(gold: str, kind: AnswerKind, answer_column: str, place: str) -> str:
 
 
 def gold_value(answer: str, kind: AnswerKind) -> str | None:
-    """The gold answer in short form, None where it is not an answer of this kind.
-
-    A worked solution counts as the answer that it states: "... #### 18", a box, or "the answer is 18".
-    """
+    """The gold answer, or the one that a worked solution states, in short form; None for one of another kind."""
     if kind == "number" and canonical_number(answer) is not None:
         return canonical_number(answer)
     if kind == "math" and not _SOLUTION.search(answer) and len(_WORD.findall(answer)) <= MOST_WORDS:
@@ -202,21 +190,18 @@ def gold_value(answer: str, kind: AnswerKind) -> str | None:
 
 
 def option_letter(gold: Any, options: tuple[str, ...], place: str) -> str:
-    """The gold option's letter, from the letter, the option's text, or its index from 0 (an integer, as MMLU has it).
-
-    UserError where it is none of these, or an integer that is the text of another option.
-    """
+    """The gold option's letter, from the letter, the option's text, or its index from 0 (as MMLU has it)."""
     last = chr(ord("A") + (len(options) or 26) - 1)
     shown = str(gold).strip()
     letter = shown.strip("().").upper()
     if len(letter) == 1 and "A" <= letter <= last:
         return letter
-    by_text = options.index(shown) if options.count(shown) == 1 else None
-    by_index = gold if isinstance(gold, int) and not isinstance(gold, bool) and 0 <= gold < len(options) else None
-    if None not in (by_text, by_index) and by_text != by_index:
+    meant = {options.index(shown)} if options.count(shown) == 1 else set[int]()
+    if isinstance(gold, int) and not isinstance(gold, bool) and 0 <= gold < len(options):
+        meant.add(gold)
+    if len(meant) > 1:
         raise UserError(f"{place}: {gold} is the text of one option and the index of another; give the letter")
-    index = by_index if by_text is None else by_text
-    if index is None:
+    if not meant:
         wanted = f"a letter from A to {last}, an option's text or its index from 0"
         raise UserError(f"{place}: the right option should be {wanted}, got {shown[:60]!r}")
-    return chr(ord("A") + index)
+    return chr(ord("A") + meant.pop())

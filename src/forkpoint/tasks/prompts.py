@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from forkpoint.types import AnswerKind, Problem, TokenIds, UserError
+from forkpoint.types import AnswerKind, Problem, TokenIds, UserError, nearest
 
 STYLES = ("plain", "cot", "few-shot", "chat")
 
@@ -26,10 +25,7 @@ _CHAT_ENDINGS: dict[AnswerKind, str] = {
 
 
 def render_prompt(problem: Problem, style: str, tokenizer: Any) -> TokenIds:
-    """The prompt of a problem as token ids.
-
-    UserError for an unknown style, and for "chat" with a tokenizer whose template is missing or refuses the question.
-    """
+    """The prompt of a problem as token ids; UserError where there is no such style or chat template."""
     text = prompt_text(problem, style, tokenizer)
     if style == "chat":  # the template has written its special tokens itself
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -82,20 +78,19 @@ def stop_strings(style: str) -> tuple[str, ...]:
 def check_style(style: str) -> None:
     """Raise a UserError that suggests the nearest name for an unknown prompt style."""
     if style not in STYLES:
-        near = get_close_matches(style, STYLES, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"the styles are {', '.join(STYLES)}"
+        hint = nearest(style, STYLES, otherwise=f"the styles are {', '.join(STYLES)}", cutoff=0.4)
         raise UserError(f"unknown prompt style {style!r}: {hint}")
 
 
 def _question(problem: Problem) -> str:
-    options = [f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(problem.options)]
-    return "\n".join([problem.question.strip(), *([" ".join(["Options:", *options])] if options else [])])
+    options = [f" ({chr(ord('A') + i)}) {option}" for i, option in enumerate(problem.options)]
+    return problem.question.strip() + ("\nOptions:" + "".join(options) if options else "")
 
 
 def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
     """A conversation as text, by the tokenizer's own chat template; `options` are those of `apply_chat_template`.
 
-    Raises UserError where there is no template, none for this purpose, or one that does not take the messages.
+    UserError where there is no template, none for this purpose, or one that does not take the messages.
     """
     template = getattr(tokenizer, "chat_template", None)
     if not template:

@@ -1,7 +1,6 @@
 """The statements of an answer in a response: where they stand, and by which evidence.
 
-`MARKERS` lists what announces an answer; boxes and tags enclose one. Knows LaTeX delimiters and English phrases, and of
-kinds of answers only which markers go with options alone. Linear in the length of the text.
+`MARKERS` lists what announces an answer; boxes and tags enclose one. Knows LaTeX delimiters and English phrases.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from forkpoint.types import AnswerKind, Span
@@ -117,9 +117,9 @@ def _closing_braces(text: str) -> dict[int, int]:
     """Where each brace closes. Escaped braces do not count, as in ``\\boxed{\\{1, 2\\}}``."""
     opened, closing = [], {}
     for brace in _BRACE.finditer(text):
-        if brace.group() == "{":
+        if brace[0] == "{":
             opened.append(brace.start())
-        elif brace.group() == "}" and opened:
+        elif brace[0] == "}" and opened:
             closing[opened.pop()] = brace.start()
     return closing
 
@@ -184,11 +184,9 @@ class Formulas:
 
     def __init__(self, text: str) -> None:
         self.spans = list(_formulas(text))
-        self._starts = [a for a, _ in self.spans]
 
     def holds(self, position: int) -> bool:
-        """Whether the position lies inside a formula."""
-        at = bisect_right(self._starts, position) - 1
+        at = bisect_right(self.spans, position, key=itemgetter(0)) - 1
         return at >= 0 and position < self.spans[at][1]
 
     def outside(self, matches: Iterator[re.Match[str]]) -> Iterator[re.Match[str]]:
@@ -197,7 +195,7 @@ class Formulas:
 
     def within(self, start: int, end: int) -> list[tuple[int, int]]:
         """The formulas that lie wholly in the stretch."""
-        first, behind = bisect_left(self._starts, start), bisect_left(self._starts, end)
+        first, behind = (bisect_left(self.spans, at, key=itemgetter(0)) for at in (start, end))
         return [(a, b) for a, b in self.spans[first:behind] if b <= end]
 
 

@@ -10,13 +10,8 @@ from forkpoint.tasks.numerals import number_span, numerals
 from forkpoint.tasks.statements import HYPOTHESIS, Formulas, Statement, trimmed
 from forkpoint.types import AnswerKind, Span
 
-
-class Unreadable(Exception):  # noqa: N818 (no error of anyone: a statement that cannot be taken for an answer)
-    """The statement holds an answer of this kind that cannot be read, such as two numbers at once."""
-
-
-Reader = Callable[[str, Statement, Formulas, Sequence[str]], Span | None]
-"""(text, statement, formulas, options) -> the answer in the statement, None where it holds none of the kind."""
+UNREADABLE = Span(0, 0, "")
+"""A statement holds an answer that cannot be read, such as two numbers at once."""
 
 _EQUALS = re.compile(
     r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|≈|(?<!\\)[()\[\]]|[,;:]\s|\b(?:if|when|with|given|as)\b"
@@ -53,10 +48,10 @@ _PERCENT = re.compile(r"\s?(?:\\?%|percent\b)")
 _COMMAND = re.compile(r"\\(?:text\s?\{[^{}]*\}|[A-Za-z]+)")
 
 
-def _number(text: str, stated: Statement, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
+def _number(text: str, stated: Statement) -> Span | None:
     """The number after the last "=" of an equation that is stated, else the first one.
 
-    "The answer is 18 dollars for 9 eggs" means 18; "5 out of 36" and "3 hours 20 minutes" are Unreadable.
+    "The answer is 18 dollars for 9 eggs" means 18; "5 out of 36" and "3 hours 20 minutes" are UNREADABLE.
     """
     start, end = stated.start, stated.end
     if stated.evidence == "postfix":
@@ -69,7 +64,7 @@ def _number(text: str, stated: Statement, _formulas: Formulas, _options: Sequenc
     for side, floor in ((right, equals), (left, start)):
         if side and not _goes_on(text, side, stated):
             return number_span(side[0], floor, leading=True)
-    raise Unreadable
+    return UNREADABLE
 
 
 def _number_before(text: str, start: int, end: int) -> Span | None:
@@ -111,11 +106,6 @@ def _goes_on(text: str, numbers: Sequence[re.Match[str]], stated: Statement) -> 
     return " ".join(words) in joint
 
 
-def _bare_number(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
-    number = _last_number(text)
-    return number_span(number) if number else None
-
-
 def _last_number(text: str) -> re.Match[str] | None:
     """The last number that does not count the steps ("3. Now", "Step 3:")."""
     for number in reversed(list(numerals(text))):
@@ -125,7 +115,7 @@ def _last_number(text: str) -> re.Match[str] | None:
     return None
 
 
-def _math(text: str, stated: Statement, formulas: Formulas, _options: Sequence[str]) -> Span | None:
+def _math(text: str, stated: Statement, formulas: Formulas) -> Span | None:
     """The content of a box or tag; of a sentence, the formula or number that it states."""
     start, end = stated.start, stated.end
     if stated.evidence in ("box", "tag"):
@@ -180,13 +170,12 @@ def _last_side(text: str, span: Span | None) -> Span | None:
 
 
 def _with_percent(text: str, number: re.Match[str], floor: int) -> Span:
-    span = number_span(number, floor, leading=True)
-    percent = _PERCENT.match(text, span.end)
-    end = percent.end() if percent else span.end
-    return Span(span.start, end, text[span.start : end])
+    start = number_span(number, floor, leading=True).start
+    end = (_PERCENT.match(text, number.end()) or number).end()
+    return Span(start, end, text[start:end])
 
 
-def _bare_math(text: str, formulas: Formulas, _options: Sequence[str]) -> Span | None:
+def _bare_math(text: str, formulas: Formulas) -> Span | None:
     """The last formula or number, whichever is later.
 
     A lone letter ("where $x$ is the price") and a condition ("attained at $x = 1$") are no answers beside others.
@@ -207,33 +196,30 @@ def _bare_math(text: str, formulas: Formulas, _options: Sequence[str]) -> Span |
     return _with_percent(text, number, 0) if number else None
 
 
-def _yes_no(text: str, stated: Statement, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
-    return _yes_no_span(_YES_NO.search(text, stated.start, stated.end))
-
-
-def _bare_yes_no(text: str, _formulas: Formulas, _options: Sequence[str]) -> Span | None:
+def _last_yes_no(text: str) -> re.Match[str] | None:
     """The last "yes" or "no" that is no article ("no doubt"), else the one that the response begins with."""
     answer, begin = None, len(text) - len(text.lstrip(" \t\n*_"))
     for word in _YES_NO.finditer(text):
         doubted = HYPOTHESIS.search(text, max(0, word.start() - 40), word.start())
         if word.start() == begin or not (doubted or _NO_NOUN.match(text, word.start())):
             answer = word
-    return _yes_no_span(answer)
+    return answer
 
 
-def _yes_no_span(word: re.Match[str] | None) -> Span | None:
+def _yes_no(word: re.Match[str] | None) -> Span | None:
     return Span(*word.span(), word.group().lower()) if word else None
 
 
-STATED: dict[AnswerKind, Reader] = {
-    "number": _number,
-    "math": _math,
-    "option": lambda text, stated, _formulas, options: stated_option(text, stated, options),
-    "yesno": _yes_no,
+STATED: dict[AnswerKind, Callable[[str, Statement, Formulas, Sequence[str]], Span | None]] = {
+    "number": lambda text, stated, *_: _number(text, stated),
+    "math": lambda text, stated, formulas, _: _math(text, stated, formulas),
+    "option": lambda text, stated, _, options: stated_option(text, stated, options),
+    "yesno": lambda text, stated, *_: _yes_no(_YES_NO.search(text, stated.start, stated.end)),
 }
+"""The answer in a statement, None where it holds none of the kind."""
 BARE: dict[AnswerKind, Callable[[str, Formulas, Sequence[str]], Span | None]] = {
-    "number": _bare_number,
-    "math": _bare_math,
-    "option": lambda text, _formulas, options: bare_option(text, options),
-    "yesno": _bare_yes_no,
+    "number": lambda text, *_: number_span(number) if (number := _last_number(text)) else None,
+    "math": lambda text, formulas, _: _bare_math(text, formulas),
+    "option": lambda text, _, options: bare_option(text, options),
+    "yesno": lambda text, *_: _yes_no(_last_yes_no(text)),
 }

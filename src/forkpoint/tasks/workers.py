@@ -40,11 +40,9 @@ class Worker:
 
     def compare(self, gold: str, answer: str, deadline: float) -> tuple[bool, str | None]:
         """See `Pool.compare`."""
-        assert self.process.stdin
         assert self.process.stdout
         try:
-            self.process.stdin.write(json.dumps([gold, answer, deadline]) + "\n")
-            self.process.stdin.flush()
+            print(json.dumps([gold, answer, deadline]), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()
         except OSError:
             line = ""
@@ -57,9 +55,6 @@ class Worker:
         self.kill()
         late = self.process.returncode == -signal.SIGALRM
         return False, f"no verdict within {deadline:g} s" if late else "the grading process died"
-
-    def alive(self) -> bool:
-        return self.process.poll() is None
 
     def kill(self) -> None:
         with contextlib.suppress(OSError), self.process:  # closes the pipes, where a request may be unread, and waits
@@ -85,24 +80,22 @@ class Pool:
         """
         with self._free:
             with self._lock:
-                alive = [worker for worker in self.idle if worker.alive()]
-                self.idle = deque(alive)
+                self.idle = deque(worker for worker in self.idle if worker.process.poll() is None)
                 try:
-                    worker = self.idle.pop() if alive else Worker()
+                    worker = self.idle.pop() if self.idle else Worker()
                 except OSError as error:
                     return False, f"the grading process did not start: {error.strerror}"
             try:
                 return worker.compare(gold, answer, deadline)
             finally:
                 with self._lock:
-                    if worker.alive():
+                    if worker.process.poll() is None:
                         self.idle.append(worker)
                     if len(self.idle) < 2:
                         with contextlib.suppress(OSError):  # whoever needs a worker next meets the failure
                             self.idle.appendleft(Worker())
 
     def close(self) -> None:
-        """End the idle workers."""
         while self.idle:
             self.idle.pop().kill()
 
