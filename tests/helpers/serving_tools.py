@@ -96,13 +96,14 @@ class CannedEngine(Engine):
 
 
 class HeldEngine(ServingEngine):
-    """Hands out a completion only when `give` is called.
+    """Hands out a completion only when `give` is called, or fails with the `error` while it works.
 
     `handed` counts the completions, `begun` and `closed` the calls of `generate`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, error: Exception | None = None) -> None:
         super().__init__(engine, threading.Event())
+        self.error = error
         self._engine_held, self._given = engine, threading.Semaphore(0)
         self.handed = self.closed = self.begun = 0
 
@@ -111,6 +112,9 @@ class HeldEngine(ServingEngine):
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         self.begun += 1
+        if self.error:
+            time.sleep(0.3)
+            raise self.error
         try:
             for completion in self._engine_held.generate(requests, sampling):
                 self._given.acquire()

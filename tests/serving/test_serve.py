@@ -226,21 +226,8 @@ def test_a_stream_is_kept_alive_until_the_path_is_known(lab: Engine):
     assert all(line.startswith("data: {") for line in chunks)
 
 
-class Broken(HeldEngine):
-    """Fails while it works."""
-
-    def __init__(self, engine: Engine, error: Exception) -> None:
-        super().__init__(engine)
-        self.error = error
-
-    def generate(self, *_: Any) -> Iterator[Any]:
-        time.sleep(0.3)
-        raise self.error
-        yield
-
-
 def test_a_failure_after_the_stream_began_is_an_event(lab: Engine):
-    broken = Broken(lab, ServerError("the server at http://there/v1 does not answer: gone"))
+    broken = HeldEngine(lab, ServerError("the server at http://there/v1 does not answer: gone"))
     with serving(create_app(broken, Settings(keep_alive=0.05))) as url:
         stream = client_of(url).completions.create(model="greedy", prompt=PROMPT, stream=True)
         with pytest.raises(openai.APIError, match="does not answer: gone"):
@@ -428,7 +415,7 @@ def test_the_key(lab: Engine):
     (ZeroDivisionError("ours"), 500),
 ], ids=lambda v: str(v)[-20:])  # fmt: skip
 def test_failures_of_the_engine_have_their_status(error: Exception, status: int, lab: Engine):
-    with serving(create_app(Broken(lab, error))) as url:
+    with serving(create_app(HeldEngine(lab, error))) as url:
         got, _, answer = post(f"{url}/v1/completions", {"model": "greedy", "prompt": PROMPT})
     assert got == status
     ours = "forkpoint serve failed at this request; its log says where"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,20 @@ def logits_figures(run: Path) -> dict[str, Callable[[], Figure]]:
         "kept": lambda: kept_figure(read_table(run / KEPT), summary["vocabulary"]),
         "distance": lambda: distance_figure(read_table(run / DISTANCE), chosen),
     }
+
+    def rows(table: str, one: Row) -> Table:
+        return [row for row in read_table(run / table) if row["position"] == one["position"]]
+
+    def histogram(one: Row) -> Figure:
+        return histogram_figure(rows(HISTOGRAM, one), one, sigmas)
+
+    def candidates(one: Row) -> Figure:
+        return sorted_figure(rows(SORTED, one), samplers)
+
     for one in chosen:
-        at = one["position"]
-        figures[f"histogram-{at}"] = lambda one=one: histogram_figure(_rows(run / HISTOGRAM, one), one, sigmas)
-        figures[f"sorted-{at}"] = lambda one=one: sorted_figure(_rows(run / SORTED, one), samplers)
+        figures[f"histogram-{one['position']}"] = partial(histogram, one)
+        figures[f"sorted-{one['position']}"] = partial(candidates, one)
     return figures
-
-
-def _rows(table: Path, chosen: Row) -> Table:
-    """Those of a chosen position."""
-    return [row for row in read_table(table) if row["position"] == chosen["position"]]
 
 
 def _panels(height: float, rows: int = 1, **layout: Any) -> tuple[Figure, list[Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forkpoint.files import CRITICAL, SUMMARY
 from forkpoint.jsonl import Row
-from forkpoint.report.content import Chart, Page, Table, Tokens, cut_off_hint, percents
+from forkpoint.report.content import Chart, Column, Page, Table, Tokens, cut_off_hint, percents
 from forkpoint.report.figures.charts import replacement_svg
 from forkpoint.report.viewer import token_rows
 from forkpoint.types import Sampling
@@ -44,7 +44,9 @@ def page(summary: Row, run: Path | None = None) -> Page:
         sections.append(_replacement(table, summary["replacement"]["n_trajectories"]))
     if kinds := summary["token_kinds"]:
         total = sum(kind["count"] for kind in kinds)
-        columns = {"kind": "{kind}", "tokens": "{count:,}", "share": lambda kind: f"{kind['count'] / total:.1%}"}
+        columns: dict[str, Column] = {
+            "kind": "{kind}", "tokens": "{count:,}", "share": lambda kind: f"{kind['count'] / total:.1%}",
+        }  # fmt: skip
         note = f"Critical is the token after which the response is lost: {LOST[summary['protocol']]}."
         sections.append(Table.of("What the critical tokens are", kinds, columns, note=note))
     tokens = Tokens.of(run, CRITICAL, token_rows, "trajectory", "trajectories")

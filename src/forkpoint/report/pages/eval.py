@@ -39,7 +39,8 @@ def page(results: Row, run: Path | None = None) -> Page:
     chart = Chart("Accuracy with 95% intervals", partial(accuracy_svg, strategies))
     if results.get("sweep"):
         chart = Chart(f"Accuracy against {results['sweep']['option']}", partial(sweep_svg, results))
-    sections: list[Table | Chart] = [chart, _accuracies(strategies)]
+    dropped = [f"{s['strategy']}: {_left_out(s['dropped_paths'])}." for s in strategies if s["dropped_paths"]]
+    sections: list[Table | Chart] = [chart, Table.of("Strategies", strategies, FIGURES, note=" ".join(dropped))]
     if results["comparisons"]:
         lines.append(
             f"With {n:,} problems a difference of {100 * results['minimum_detectable_difference']:.1f} points is found "
@@ -49,11 +50,6 @@ def page(results: Row, run: Path | None = None) -> Page:
         sections.append(_comparisons(results))
     tokens = Tokens.of(run, SAMPLES, _rows, "path", "paths", "problem", "problems")
     return Page(f"Decoding strategies: {results['model']} on {results['task']}", lines, sections, tokens)
-
-
-def _accuracies(strategies: Sequence[Row]) -> Table:
-    dropped = [f"{s['strategy']}: {_left_out(s['dropped_paths'])}." for s in strategies if s["dropped_paths"]]
-    return Table.of("Strategies", strategies, FIGURES, note=" ".join(dropped))
 
 
 def _left_out(dropped: dict[str, int]) -> str:
@@ -71,10 +67,10 @@ def _comparisons(results: Row) -> Table:
         return differences_table(f"Against {first}", compared, {"strategy": "{b}"})
     option, lines = results["sweep"]["option"], results["sweep"]["lines"]
     values = {spec: value for line in lines for spec, value in zip(line["specs"], line["values"], strict=True)}
-    names = {spec: line["strategy"] for line in lines for spec in line["specs"]}
+    names: dict[str, str] = {spec: line["strategy"] for line in lines for spec in line["specs"]}
     columns: dict[str, Column] = {
         option: lambda c: f"{values[c['a']]:g}",
-        "strategy": lambda c: names.get(c["b"], c["b"]),
+        "strategy": lambda c: names.get(c["b"], str(c["b"])),
     }
     return differences_table(f"Against {names[first]} at each {option}", compared, columns)
 

@@ -45,8 +45,8 @@ def page(_: Row, run: Path) -> Page:
             "At the end, in nats. Of clm and slm it is the mean over every held-out token, whatever was trained on; "
             "preference methods have losses of their own."
         )
-        losses = Table.of("Held-out loss of the trainings", trainings, LOSSES, left=3, note=note)
-        sections += [*_ratios(trainings), losses]
+        table = Table.of("Held-out loss of the trainings", trainings, LOSSES, left=3, note=note)
+        sections += [*_ratios(trainings), table]
     done = [record for record in stages.values() if record.done]
     many = "All" if len(done) == len(stages) else f"{len(done):,} of"
     line = f"{many} {len(stages):,} stages are done, in {sum(record.seconds for record in done):,.1f} seconds."

@@ -59,4 +59,5 @@ def spread(store: Store) -> list[Table | Chart]:
 
 def finite(values: Float16[np.ndarray, " n"]) -> Float32[np.ndarray, " m"]:
     """Those that are numbers, in which means do not overflow."""
-    return values[np.isfinite(values)].astype(np.float32)
+    known: np.ndarray = values[np.isfinite(values)]
+    return known.astype(np.float32)

@@ -122,7 +122,7 @@ def _ends(method: str, history: History) -> Table:
 
 
 def _charts(method: str, history: History) -> list[Chart]:
-    charts = []
+    charts: list[Chart] = []
     for panel in (LOSSES.get(method, PAIR_LOSS), *PANELS):
         if any(panel.lines[0][0] in row for row in history):
             note = "" if charts else _points_are(history)
