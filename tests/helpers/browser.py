@@ -88,22 +88,19 @@ class Page:
     def complaints(self) -> list[dict[str, Any]]:
         """Errors, warnings and everything else on the console, refused scripts included."""
         kinds = (
-            "Runtime.consoleAPICalled",
-            "Runtime.exceptionThrown",
-            "Log.entryAdded",
-            "Page.javascriptDialogOpening",
-        )
+            "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening",
+        )  # fmt: skip
         return [e["params"] for e in self.events if e["method"] in kinds]
 
 
 @contextmanager
-def browser(profile: Path, width: int = 1280, height: int = 1000) -> Iterator[Page]:
-    """A fresh browser with one empty tab of the given size."""
+def browser(profile: Path) -> Iterator[Page]:
+    """A fresh browser with one empty tab."""
     program = require_program("chromium", "chromium-browser", "google-chrome")
     read_in, write_in = os.pipe()
     read_out, write_out = os.pipe()
     command = 'exec "$0" "$@" 3<&' + str(read_in) + " 4>&" + str(write_out)
-    arguments = [program, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+    arguments = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(["bash", "-c", command, *arguments], pass_fds=(read_in, write_out), **quiet)
     os.close(read_in), os.close(write_out)
@@ -113,7 +110,7 @@ def browser(profile: Path, width: int = 1280, height: int = 1000) -> Iterator[Pa
         page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
-        page.resize(width, height)
+        page.resize()
         yield page
     finally:
         process.terminate()

@@ -43,6 +43,7 @@ class Behaviour:
     repeats: bool = False  # in errors, the address and the key that it was sent
     reason: str | None = None  # reported instead of the true one
     fails_after: int | None = None  # completions, then 500 for ever
+    is_down: bool = False  # every connection ends without an answer
 
 
 class CompletionsServer:
@@ -132,7 +133,9 @@ class CompletionsServer:
                     "/v1/models": {"data": [{"id": "lab", "owned_by": "tests", "max_model_len": outer.engine.context}]},
                     "/version": {"version": "1.0"},
                 }
-                self.answer(lambda: (200, pages[path]) if path in pages else (404, {"detail": "Not Found"}))
+                self.close_connection = outer.does.is_down
+                if not outer.does.is_down:
+                    self.answer(lambda: (200, pages[path]) if path in pages else (404, {"detail": "Not Found"}))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -144,7 +147,7 @@ class CompletionsServer:
                     fault = (500, {}) if over else outer.does.faults.pop(0) if outer.does.faults else None
                 try:
                     time.sleep(outer.does.delay)
-                    if fault == "drop":
+                    if fault == "drop" or outer.does.is_down:
                         self.close_connection = True
                         return
                     if fault:

@@ -53,10 +53,6 @@ def eval_run(out: Path) -> Path:
     return command("eval", "--limit=12", "--max-tokens=100", *(f"--strategy={spec}" for spec in strategies), out=out)
 
 
-def sweep_run(out: Path) -> Path:
-    return command("eval", "--limit=3", "--max-tokens=40", "--strategy=cot-decoding", "--sweep=k=2,4", out=out)
-
-
 def critical_run(out: Path) -> Path:
     return command("critical", "--limit=4", "--n=2", "--seed=2", "--budget=96", "--replace", "--which=all", out=out)
 
@@ -271,13 +267,8 @@ def recipe_evaluation(out: Path, scores: dict[str, float], **changes: Any) -> No
     """An evaluation's files with these scores by problem, and one right answer of a strategy of its own."""
     accuracy = sum(scores.values()) / len(scores)
     strategy = {"strategy": "greedy", "accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1]}
-    strategy |= {"tokens_generated": 4321}
-    results = {
-        "task": "lab",
-        "prompt": "plain",
-        "n_problems": 1300,
-        "strategies": [strategy | {"tokens_generated": 4321}],
-    }
+    strategies = [strategy | {"tokens_generated": 4321}]
+    results = {"task": "lab", "prompt": "plain", "n_problems": 1300, "strategies": strategies}
     rows = [("greedy", name, score) for name, score in scores.items()] + [(f"only {out.name}", "p", 1.0)]
     samples = [{"strategy": spec, "problem_id": problem, "score": score} for spec, problem, score in rows]
     config = {"verb": "eval", "problems": changes.pop("problems", "3 (contents ab)")}

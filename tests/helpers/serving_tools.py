@@ -1,4 +1,4 @@
-"""What tests of servers need: an app on a free port, a line that can be cut, an engine held back."""
+"""What tests of servers need: an app on a free port, requests, an engine held back."""
 
 from __future__ import annotations
 
@@ -66,54 +66,6 @@ def wait_until(condition: Any, seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-class Line:
-    """A TCP line to a server that can be cut, connections and all, and restored at the same port."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._target = (parts.hostname, parts.port)
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._port = 0
-        self.restore()
-        self.url = f"http://127.0.0.1:{self._port}{parts.path}"
-
-    def restore(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", self._port), backlog=1024)
-        self._port = self._listening.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
-
-    def cut(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listening.close()
-        with self._lock:
-            for end in self._open:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-            self._open.clear()
-
-    def _accept(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                near = listening.accept()[0]
-            except OSError:
-                return
-            far = socket.create_connection(self._target)
-            with self._lock:
-                self._open |= {near, far}
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 class CannedEngine(Engine):
     """Answers every prefix with a number of its own; the vocabulary is the lab model's."""
 
@@ -144,13 +96,14 @@ class CannedEngine(Engine):
 
 
 class HeldEngine(ServingEngine):
-    """Hands out a completion only when `give` is called.
+    """Hands out a completion only when `give` is called, or fails with the `error` while it works.
 
     `handed` counts the completions, `begun` and `closed` the calls of `generate`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, error: Exception | None = None) -> None:
         super().__init__(engine, threading.Event())
+        self.error = error
         self._engine_held, self._given = engine, threading.Semaphore(0)
         self.handed = self.closed = self.begun = 0
 
@@ -159,6 +112,9 @@ class HeldEngine(ServingEngine):
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         self.begun += 1
+        if self.error:
+            time.sleep(0.3)
+            raise self.error
         try:
             for completion in self._engine_held.generate(requests, sampling):
                 self._given.acquire()

@@ -18,7 +18,7 @@ from forkpoint.cli import main
 from forkpoint.evaluation.logit_study import read_table
 from forkpoint.evaluation.statistics import paired_difference
 from forkpoint.report import Chart, Link, Table, page_of, write_report
-from forkpoint.report.figures.logits_figure import figure_names
+from forkpoint.report.figures.logits_figure import logits_figures
 from forkpoint.report.page import BY_FILE, PAGES
 from forkpoint.report.pages import contrast, critical, eval, lm_eval, pairs, rounds, store, training
 from forkpoint.scores.store import SCORES, open_store
@@ -107,15 +107,11 @@ def test_a_run_with_a_journal_says_how_far_it_is_and_one_of_another_version_that
     ("contrast", "scores", {"scores": [1, 2, 3]}, "scores must be an object"),
     ("contrast", "scores", {"scores": {"s": [1, 2]}}, "s must be a list with one value for each of the 3 tokens"),
     ("contrast", "scores", {"scores": {"entropy": [1, 2, "x"]}}, "entropy holds 'x'"),
+    ("contrast", "scores", {"class": [0, 4, 0]}, "class holds 4"),
     ("contrast", "scores", {"id": 7}, "'id' should be a string"),
-    ("critical", "critical", {"tokens": ["a"], "token_ids": []}, "differ in length"),
     ("critical", "critical", {"entropy": [1.0] * 999}, "entropy must be a list"),
-    ("documents", "documents", {"class": [4]}, "class must be a list"),
-    ("documents", "documents", {"tokens": ["a"], "token_ids": [1], "class": [4]}, "class must be|loss must be"),
     ("corpus", "corpus", {"kinds": [0]}, "kinds must be one of 0 to 4"),
-    ("pairs", "pairs", {"chosen_tokens": []}, "differ in length"),
     ("pairs", "pairs", {"rejected_weights": [0.5]}, "one number for each of the 2 tokens"),
-    ("pairs", "pairs", {"prompt": 7}, "'prompt' should be a string"),
 ])  # fmt: skip
 def test_a_broken_row_is_named(run_of, tmp_path, name, file, change, fact):
     run = shutil.copytree(run_of(name), tmp_path / "run")
@@ -125,40 +121,45 @@ def test_a_broken_row_is_named(run_of, tmp_path, name, file, change, fact):
         write_report(run)
 
 
-@pytest.mark.parametrize(("key", "value"), [("class", 4), ("selected", 2), ("noise", 0), ("delta", "x")])
-def test_a_value_that_is_no_name_or_number_is_named(run_of, tmp_path, key, value):
-    run = shutil.copytree(run_of("documents"), tmp_path / "run")
-    rows = rows_of(run / "documents.jsonl")
-    rows[1][key][-1] = value
-    with pytest.raises(UserError, match=rf"documents\.jsonl line 2: {key} holds {value!r}"):
-        write_report(write(run, documents=rows))
+NO_AUC = made.contrast_summary()
+for entry in (*NO_AUC["agreement"]["scorers"], *NO_AUC["agreement"]["comparisons"]):
+    entry |= {"auc": None, "auc_ci95": None}
 
 
-@pytest.mark.parametrize(("summary", "page"), [
-    (made.pairs_summary(), pairs), (made.contrast_summary(), contrast), (made.rounds_summary(), rounds),
+def contrast_gain(interval):
+    summary = made.contrast_summary()
+    summary["agreement"]["comparisons"][0]["auc_ci95"] = interval
+    return summary
+
+
+@pytest.mark.parametrize(("page", "summary", "facts"), [
+    (pairs, made.pairs_summary(), ["1,600 responses to 1,100 questions, 797 right, 161 cut off", "3.5% above one half",
+                                   "161 of 1,600 responses; raise", "another one with that answer was drawn|1,697|"]),
+    (pairs, made.pairs_summary("forks"), ["33 pairs of 479 other tokens", "mean 0.583, from 0.042 to 1.000"]),
+    (pairs, made.pairs_summary("trl"), ["1,100 pairs of 1,200 rows", "4 prompts end in tokens that change"]),
+    (contrast, contrast_gain([0.1, 0.2]), ["is better than the model's own", "161 of 1,600", "|0.125 to 0.375|",
+                                           "|+0.125 to +0.375|"]),
+    (contrast, contrast_gain([-0.2, -0.1]), ["is worse than the model's own"]),
+    (contrast, contrast_gain([-0.1, 0.1]), ["is not shown to differ from the model's own"]),
+    (contrast, NO_AUC, ["the AUC is undefined", "|–|–|"]),
+    (contrast, made.contrast_summary(agreement=None), ["scored: 1,777 tokens"]),
+    (rounds, made.rounds_summary("none", "nothing left"), ["no filter", "nothing left", "|2|48.8%|60|1,067|2,212||",
+                                                           "|0|||||50.0% (40 to 60)|51.0% (41 to 61)|53.0%"]),
+    (rounds, made.rounds_summary("example"), ["the 25% least likely", "60 of 480 responses; round 1 on held-out"]),
+    (rounds, made.rounds_summary("token"), ["tokens of a probability up to 0.9", "|0.54|0.55|5|"]),
+    (training, made.preference_summary(alpha=None, saved_step=20), ["that of step 20, the best", "beta 0.5, learning"]),
+    (training, made.preference_summary(too_long=2), ["2 pairs were too long", "|loss|0.510|0.525|0.508|0.525|"]),
+    (training, made.selective_summary(), ["rule excess_loss, ratio 0.6", "|loss|0.505|0.510|0.334|"]),
+    (training, made.preference_summary(history=[]), ["1,200 pairs, 25 steps"]),
 ])  # fmt: skip
-def test_responses_that_were_cut_off_are_a_hint_above_a_tenth(summary, page):
-    [hint] = [line for line in page.page(summary).lines if line.startswith("cut off")]
-    assert "161 of 1,600 responses" in hint or "60 of 480 responses; round 1 on held-out problems, 5 of 40" in hint
+def test_sentences_and_tables_say_what_the_summary_holds(page, summary, facts):
+    shown = page.page(summary)
+    rows = ["|".join(("", *row, "")) for table in tables(shown).values() for row in table.rows]
+    text = "\n".join([*shown.lines, *rows])
+    assert [fact for fact in facts if fact not in text] == []
 
 
 # eval
-
-
-def test_eval_shows_accuracies_and_differences(run_of):
-    run = run_of("eval")
-    results, page = json.loads((run / "results.json").read_text()), page_of(run)
-    shown = tables(page)
-    for row, s in zip(shown["Strategies"].rows, results["strategies"], strict=True):
-        assert row[:2] == (s["strategy"], f"{100 * s['accuracy']:.1f}%")
-        assert row[5] == f"{s['tokens_generated']:,}"
-    for row, c in zip(shown["Against greedy, problem by problem"].rows, results["comparisons"], strict=True):
-        assert row[:2] == (c["b"], f"{100 * c['difference']:+.1f}")
-        assert float(row[4]) == pytest.approx(c["p_holm"], rel=0.06)
-    assert f"{100 * results['minimum_detectable_difference']:.1f} points" in page.lines[-1]
-    assert len(eval.page(results | {"comparisons": []}).lines) == len(page.lines) - 1
-    for s in results["strategies"]:
-        assert f"<!-- {100 * s['accuracy']:.1f}% -->" in page.sections[0].svg()
 
 
 def test_every_path_is_there_under_its_problem(run_of):
@@ -198,10 +199,8 @@ def test_votes_stand_with_the_path_that_they_picked_and_unknown_answers_have_no_
     assert [row["correct"] for row in rows] == [True, False, None, None]
 
 
-def test_a_sweep_compares_by_value(tmp_path):
-    page = page_of(made.sweep_run(tmp_path / "run"))
-    assert "Accuracy against k" in charts(page)
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+def test_a_sweep_compares_by_value(run_of):
+    results = json.loads((run_of("eval") / "results.json").read_text())
     lines = [{"strategy": name, "values": [2.0, 4.5], "specs": [f"{name}:2", f"{name}:4"]} for name in ("x", "y")]
     one = {"difference": 0.125, "ci95": [0.0, 0.25], "p_value": 0.5, "p_holm": 1.0, "test": "t"}
     compared = [one | {"a": a, "b": b} for a, b in (("x:2", "y:2"), ("x:4", "y:4"), ("x:4", "greedy"))]
@@ -216,19 +215,7 @@ def test_a_sweep_compares_by_value(tmp_path):
 def test_critical_shows_what_it_found(run_of):
     run = run_of("critical")
     summary, page = json.loads((run / "summary.json").read_text()), page_of(run)
-    text = "\n".join(page.lines)
-    for part in (f"{summary['statuses']['critical']:,} with a critical token", f"{summary['rollouts']:,} rollouts",
-                 f"{100 * summary['share_critical']:.1f}% of {summary['n_wrong']:,} wrong",
-                 f"{summary['brute_force_tokens'] / summary['tokens_generated']:.1f} times", "seed 2"):  # fmt: skip
-        assert part in text
-    assert [row[1] for row in tables(page)["What the critical tokens are"].rows] == [
-        str(kind["count"]) for kind in summary["token_kinds"]
-    ]
-    [passed] = [table for title, table in tables(page).items() if title.startswith("Pass@k")]
-    powers = [row for row in summary["replacement"]["table"] if row["k"].bit_count() == 1]
-    assert [(row[0], row[3]) for row in passed.rows[: len(powers)]] == [
-        (str(row["k"]), f"{100 * row['with']:.1f}%") for row in powers
-    ]
+    assert f"{100 * summary['share_critical']:.1f}% of {summary['n_wrong']:,} wrong" in "\n".join(page.lines)
     nothing = {"n_wrong": 0, "share_critical": None, "critical_position": None, "token_kinds": [],
                "replacement": {"n_trajectories": 0, "table": []}}  # fmt: skip
     page = critical.page(summary | nothing)
@@ -236,45 +223,6 @@ def test_critical_shows_what_it_found(run_of):
     assert (list(page.sections), "in the median" in "".join(page.lines)) == ([], False)
     empty = critical.page(summary | {"n_trajectories": 0, "which": "wrong"})
     assert empty.lines[-1].startswith("no response is wrong, so there is nothing to label")
-
-
-@pytest.mark.parametrize(("interval", "verdict"), [
-    ([0.1, 0.2], "better than"), ([-0.2, -0.1], "worse than"), ([-0.1, 0.1], "not shown to differ from"),
-])  # fmt: skip
-def test_contrast_says_what_tuning_gained(interval, verdict):
-    summary = made.contrast_summary()
-    summary["agreement"]["comparisons"][0]["auc_ci95"] = interval
-    page = contrast.page(summary)
-    assert f"the lowest s is {verdict} the model's own lowest probability" in page.lines[-1]
-    agreement, differences = tables(page).values()
-    assert agreement.rows[0] == (
-        "lowest s",
-        "0.250",
-        "0.125 to 0.375",
-        "0.500",
-        "0.375 to 0.625",
-        "0.750",
-        "0.625 to 0.875",
-    )
-    assert differences.rows[0][1:3] == ("+0.250", "+0.125 to +0.375")
-    for entry in (*summary["agreement"]["scorers"], *summary["agreement"]["comparisons"]):
-        entry |= {"auc": None, "auc_ci95": None}
-    page = contrast.page(summary)
-    assert page.lines[-1].startswith("the AUC is undefined")
-    assert all(row[-2:] == ("–", "–") for table in tables(page).values() for row in table.rows)
-    assert tables(contrast.page(made.contrast_summary(agreement=None))) == {}
-
-
-@pytest.mark.parametrize(("source", "facts"), [
-    ("samples", ["1,000 pairs of 1,600 responses to 1,100 questions, 797 right, 161 cut off", "3.5% above one half"]),
-    ("forks", ["33 pairs of 479 other tokens at 224 positions", "mean 0.583, from 0.042 to 1.000; at 21 positions"]),
-    ("trl", ["1,100 pairs of 1,200 rows", "4 prompts end in tokens that change"]),
-])  # fmt: skip
-def test_pairs_say_what_they_are_of(source, facts):
-    page = pairs.page(made.pairs_summary(source))
-    assert all(fact in "\n".join(page.lines) for fact in facts)
-    assert [row[::2] for row in tables(page)["Not in a pair"].rows] == [("responses", "1,697"), ("questions", "3")]
-    assert pairs.page(made.pairs_summary(source, dropped={"questions": {"no_correct": 0}})).sections == []
 
 
 def test_a_pair_is_two_rows_and_opens_with_the_weighted_one(run_of, tmp_path):
@@ -291,26 +239,6 @@ def test_a_pair_is_two_rows_and_opens_with_the_weighted_one(run_of, tmp_path):
 
 
 # training, rounds
-
-
-def test_training_shows_first_and_last_metrics_and_every_step():
-    page = training.page(made.preference_summary(alpha=None, saved_step=20))
-    assert page.lines[1:] == [
-        "the model is that of step 20, the best one",
-        "beta 0.5, learning rate 0.0001, epochs 3, batch size 8, seed 3",
-    ]
-    ends, steps = tables(training.page(made.preference_summary())).values()
-    assert ends.columns == ("metric", "up to step 10", "up to step 25", "held out, step 8", "held out, step 25")
-    assert ends.rows[0] == ("loss", "0.510", "0.525", "0.508", "0.525")
-    assert [row[0] for row in ends.rows] == ["loss", *made.PREFERENCES, "kl/chosen", "kl/rejected"]
-    assert steps.folded
-    last = dict(zip(steps.columns, steps.rows[-1], strict=True))
-    assert (last["step"], last["eval_loss"], last["learning_rate"]) == ("25", "0.525", "4.00e-05")
-    assert steps.columns[-1] == "eval_kl/rejected"
-    slm = tables(training.page(made.selective_summary()))["Metrics at the beginning and at the end"]
-    assert slm.rows[0] == ("loss", "0.505", "0.510", "0.334")
-    assert "all its tokens" in slm.note
-    assert not training.page(made.preference_summary(history=[])).sections
 
 
 def test_of_very_many_steps_some_are_listed(monkeypatch):
@@ -333,44 +261,13 @@ def test_a_training_has_the_charts_of_its_metrics(summary, titles):
     assert ("5 to 10 steps" in charts(page)["Loss"].note) == (steps == [10, 20, 25])
 
 
-def test_a_metric_changes_the_one_chart_that_it_belongs_to():
-    before = {title: chart.svg() for title, chart in charts(training.page(made.preference_summary())).items()}
-    for name, changed in {
-        "eval_loss": "Loss", "eval_logps/chosen": "Log-probability of the responses", "rewards/margins": "Rewards",
-        "rewards/accuracies": "Accuracy of the rewards", "kl/chosen": "Divergence from the reference",
-    }.items():  # fmt: skip
-        summary = made.preference_summary()
-        next(entry for entry in summary["history"] if name in entry)[name] += 0.3
-        after = charts(training.page(summary))
-        other = "Rewards" if changed == "Loss" else "Loss"
-        assert (after[changed].svg() == before[changed], after[other].svg() == before[other]) == (False, True)
-
-
-@pytest.mark.parametrize(("kind", "words"), [
-    ("none", "no filter"), ("example", "the 25% least likely"), ("token", "a probability up to 0.9"),
-])  # fmt: skip
-def test_rounds_have_a_row_each(kind, words):
-    page = rounds.page(made.rounds_summary(kind, stopped="nothing to tune on"))
-    assert words in page.lines[0]
-    assert page.lines[-1] == "nothing to tune on"
-    figures = ("50.0% (40 to 60)", "51.0% (41 to 61)", "53.0% (43 to 63)", "0.54", "0.55", "5")
-    samples = ("48.8%", "60", "1,067", "2,212")
-    assert page.sections[0].rows == [("0", *[""] * 4, *figures), ("1", *samples, *figures), ("2", *samples, *[""] * 6)]
-    assert page.sections[0].columns[7] == "pass@4"
-
-
 # lm-eval, recipes
 
 
 def test_lm_eval_shows_every_metric_and_the_samples_side_by_side(run_of, tmp_path, monkeypatch):
     run = shutil.copytree(run_of("lm_eval"), tmp_path / "run")
-    tasks, groups, samples = page_of(run).sections
-    assert [row[1:] for row in tasks.rows[::2]] == [
-        ("exact_match ↑, strict", "greedy", "0.5000", "0.0500"), ("word_perplexity ↓", "greedy", "9.2500", ""),
-        ("acc ↑", "greedy", "0.5000", "0.5000"),
-    ]  # fmt: skip
-    assert tasks.note == "maths: version 3, 5-shot, 2 questions; choice: version Yaml, 0-shot, 1 question."
-    assert groups.rows[0] == ("all", "acc", "greedy", "0.2500", "0.1250")
+    tasks, _, samples = page_of(run).sections
+    assert tasks.rows[0][1:] == ("exact_match ↑, strict", "greedy", "0.5000", "0.0500")
     first, second, third = samples.rows
     assert first == ("maths", "strict", "What is 1 and 1?", "2", "✓ 2", "✓ 2")
     assert second == ("maths", "strict", "What is 2 and 1?", "3", "✗ 7", "✓ 3")
@@ -392,7 +289,6 @@ def test_a_recipe_shows_its_stages_with_their_pages(run_of, tmp_path):
     assert page.lines == ["7 of 8 stages are done, in 87.5 seconds."]
     rows = dict(zip(made.STAGES, tables(page)["Stages"].rows, strict=True))
     assert rows["before"] == (Link("before", "before/report.html"), "eval", "", "done", "12.5")
-    assert rows["after"] == ("after", "eval", "slm-60, score", "done", "12.5")
     assert rows["last"] == ("last", "critical", "after", "not done", "")
     assert '<a href="before/report.html">before</a>' in write_report(run_of("recipe")).read_text()
     write(tmp_path, recipe={"stages": 3})
@@ -412,7 +308,7 @@ def test_a_recipe_compares_evaluations_of_the_same_problems(run_of, tmp_path):
     low, high = paired_difference(list(made.BEFORE.values()), list(reversed(made.AFTER.values()))).ci95
     interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
     assert shown[AGAINST].rows == [("greedy", "after", "+62.5", interval, f"{16 / 128:.2g}", f"{16 / 128:.2g}")]
-    for changes in ({"problems": "3 (contents cd)"}, {"prompt": "cot"}, {"task": "gsm8k"}):
+    for changes in ({"problems": "3 (contents cd)"}, {"prompt": "cot"}):
         made.recipe_evaluation(run / "after", made.AFTER, **changes)
         assert AGAINST not in tables(page_of(run))
     made.recipe_evaluation(run / "after", made.AFTER)
@@ -446,9 +342,10 @@ def test_documents_show_their_classes(run_of, tmp_path):
     run = run_of("documents")
     dynamics = json.loads((run / "summary.json").read_text())["dynamics"]
     page = page_of(run)
-    for row, (name, facts) in zip(tables(page)["Classes of tokens"].rows, dynamics["classes"].items(), strict=True):
-        losses = tuple(f"{loss:.3f}" for loss in facts["mean_loss"])
-        assert row == (name, str(facts["tokens"]), f"{100 * facts['share']:.1f}%", *losses)
+    name, *numbers = tables(page)["Classes of tokens"].rows[0]
+    facts = dynamics["classes"][name]
+    losses = [f"{loss:.3f}" for loss in facts["mean_loss"]]
+    assert numbers == [str(facts["tokens"]), f"{100 * facts['share']:.1f}%", *losses]
     assert page.lines[0] == "model lab, documents 3, ratio 0.6"
     empty = page_of(write(tmp_path, summary={"title": "Mine"}, documents=[]))
     assert (empty.title, list(empty.sections)) == ("Mine", [])
@@ -462,8 +359,7 @@ def test_the_corpus_counts_what_its_files_hold(run_of):
     assert files.rows[0] == ("corpus.jsonl", str(len(rows)), f"{sum(len(row['input_ids']) for row in rows):,}")
     codes = [code for row in rows for code in row["kinds"]]
     for code, row in enumerate(kinds.rows):
-        having = sum(code in one["kinds"] for one in rows)
-        assert row[1:] == (str(having), f"{codes.count(code):,}", f"{100 * codes.count(code) / len(codes):.1f}%")
+        assert row[1:3] == (str(sum(code in one["kinds"] for one in rows)), f"{codes.count(code):,}")
     names = [row[0] for row in kinds.rows]
     shown = list(page.tokens.rows())
     assert [row["noise"] for row in shown] == [[names[c] if c else None for c in row["kinds"]] for row in rows[:50]]
@@ -503,15 +399,11 @@ def test_a_store_shows_how_its_scores_are_spread(run_of, tokenizer, tmp_path, mo
         page_of(bare)
 
 
-@pytest.mark.parametrize("options", [
-    ["--rule=reference_loss", "--ratio=0.3"],
-    ["--rule=union", "--ratio=0.5", "--entropy_ratio=0.2", "--scope=corpus", "--seed=3"], ["--ratio=1"],
-])  # fmt: skip
+@pytest.mark.parametrize("options", [["--rule=union", "--ratio=0.5", "--entropy_ratio=0.2"], ["--ratio=1"]])
 def test_a_selection_shows_the_selected_tokens(run_of, tmp_path, options):
     from datasets import load_from_disk
 
-    out = tmp_path / "labels"
-    assert main(["select", f"--store={run_of('store')}", *options, f"--out={out}", "--quiet"]) == 0
+    out = made.command("select", f"--store={run_of('store')}", *options, out=tmp_path / "labels")
     page, summary = page_of(out), json.loads((out / "summary.json").read_text())
     kept, of = summary["selected_tokens"], summary["counted_tokens"]
     assert f"{kept:,} of {of:,} tokens ({kept / of:.1%}) are selected" in page.lines[0]
@@ -525,14 +417,11 @@ def test_a_selection_shows_the_selected_tokens(run_of, tmp_path, options):
 def test_logits_show_the_figures_of_the_tables(run_of, tmp_path):
     run = run_of("logits")
     summary, page, text = json.loads((run / "summary.json").read_text()), page_of(run), write_report(run).read_text()
-    for name in figure_names(summary):
+    for name in logits_figures(run):
         assert (run / f"{name}.svg").read_text().strip() in text
     for row, one in zip(page.sections[0].rows, summary["chosen"], strict=True):
         numbers = [one[name] for name in ("probability", "maximum", "mean", "sigma", "distance", "entropy")]
         assert [float(cell) for cell in row[2:]] == pytest.approx(numbers, abs=0.005)
-    kept = [table for title, table in tables(page).items() if title.startswith("Tokens kept")]
-    for table, one in zip(kept, summary["chosen"], strict=True):
-        assert table.rows == [(spec, *(f"{n:,}" for n in sizes.values())) for spec, sizes in one["kept"].items()]
     table = read_table(run / "distance.csv")
     for row in page.tokens.rows():
         own = [entry for entry in table if entry["problem_id"] == row["id"]]

@@ -170,16 +170,6 @@ def test_keys_reach_tokens_forks_and_the_critical_token(opened, run_of):
     assert len(likelihoods) == 1 + sum(a["position"] == forks[0] for a in first["alternatives"])
 
 
-def test_search_and_status_narrow_the_list(opened, run_of):
-    rows = rows_of(run_of("critical") / "critical.jsonl")
-    tab = opened("critical")
-    tab.press("/", *rows[-1]["id"])
-    assert len(tab.texts(LIST)) == sum(rows[-1]["id"] in row["id"] for row in rows)
-    tab.press("Escape")
-    tab.choose("tag", rows[0]["status"])
-    assert len(tab.texts(LIST)) == sum(row["status"] == rows[0]["status"] for row in rows)
-
-
 def test_a_problem_has_its_verdicts_and_all_its_paths(opened, run_of):
     samples = rows_of(run_of("eval") / "samples.jsonl")
     tab = opened("eval")
@@ -216,37 +206,6 @@ def test_problems_are_narrowed_by_what_strategies_did_and_tables_sorted(opened, 
         tab.run(f"{column}.querySelector('button').click()")
         shares = [float(text.rstrip("%")) for text in tab.texts(cells)][:3]
         assert shares == sorted(shares, key=lambda share: order * share)
-
-
-def test_a_page_links_to_its_token_and_opens_at_the_top(opened, tab, run_of):
-    page = write_report(run_of("critical")).as_uri()
-    rows = rows_of(run_of("critical") / "critical.jsonl")
-    tab.open("about:blank")
-    tab.open(f"{page}#{quote(rows[5]['id'], safe='')}:3")
-    box = tab.run("document.querySelector('[data-t=\"3\"]').getBoundingClientRect().toJSON()")
-    assert 0 <= box["top"] < box["bottom"] <= 1000
-    tab.open("about:blank")
-    assert opened("critical").run("scrollY") == 0
-
-
-def test_on_a_phone_the_panel_stays_in_view_once_a_token_is_tapped(opened):
-    tab, panel = opened("critical"), "getComputedStyle(document.getElementById('panel')).position"
-    tab.resize(width=390, height=844)
-    assert tab.run(panel) == "static"
-    tab.run("document.querySelector('[data-t=\"0\"]').click()")
-    assert tab.run(panel) == "sticky"
-    tab.resize()
-
-
-def test_paper_is_white_and_folded_samples_are_searched(opened):
-    tab = opened("lm_eval")
-    tab.call("Emulation.setEmulatedMedia", media="print")
-    assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    tab.call("Emulation.setEmulatedMedia", media="")
-    tab.run("document.querySelector('details.data').open = true")
-    tab.run("document.querySelector('.find input').focus()")
-    tab.press(*"WHAT is 2")
-    assert tab.texts(".find span") == [" 1 of 3"]
 
 
 # Large runs

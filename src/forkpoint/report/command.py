@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,15 +21,11 @@ PACKAGES = (
 
 def keep_command(out: Path, arguments: Sequence[str]) -> None:
     """Write command.json, unless the run has one from before: `arguments` follow the word forkpoint."""
-    if not (out / COMMAND).is_file():
-        text = without_secrets(shlex.join(["forkpoint", *arguments]))
-        write_whole(out / COMMAND, to_json({"command": text, "versions": dict(_versions())}, indent=2) + "\n")
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    yield "python", platform.python_version()
+    if (out / COMMAND).is_file():
+        return
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    text = without_secrets(shlex.join(["forkpoint", *arguments]))
+    write_whole(out / COMMAND, to_json({"command": text, "versions": versions}, indent=2) + "\n")

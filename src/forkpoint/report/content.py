@@ -5,10 +5,11 @@ Cells and sentences are finished text, as the helpers below write numbers. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from forkpoint.jsonl import Row
 
@@ -21,11 +22,15 @@ class Link:
     address: str
 
 
+Column = str | Callable[[Row], str | Link]
+"""A template that a row's values fill, or a function of the row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with a row of headings; the first `left` columns hold words, the others numbers.
+    """A table with a row of headings and a `note` beneath; the first `left` columns hold words, the others numbers.
 
-    `note` stands beneath it. One that is `folded` is closed in a page, and left out in a terminal.
+    One that is `folded` is closed in a page, and left out in a terminal.
     """
 
     title: str
@@ -35,13 +40,16 @@ class Table:
     note: str = ""
     folded: bool = False
 
+    @classmethod
+    def of(cls, title: str, rows: Iterable[Row], columns: Mapping[str, Column], **more: Any) -> Table:
+        """A row of cells for each row, by the columns' headings."""
+        makers = [make.format_map if isinstance(make, str) else make for make in columns.values()]
+        return cls(title, tuple(columns), [tuple(make(row) for make in makers) for row in rows], **more)
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart under its title: `svg` draws it, an <svg> element. A terminal shows none.
-
-    A `wide` one has several panels side by side.
-    """
+    """A chart, which `svg` draws as an <svg> element; a `wide` one has several panels. A terminal shows none."""
 
     title: str
     svg: Callable[[], str]
@@ -89,22 +97,12 @@ def percents(interval: Sequence[float]) -> str:
     return " to ".join(f"{100 * end:.1f}" for end in interval)
 
 
-def count(value: int | None) -> str:
-    """A count; a dash where an older run has none."""
-    return "–" if value is None else f"{value:,}"
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many decimals; nothing where there is none."""
     return "" if value is None else f"{value:z,.{digits}f}"
 
 
-def cut_off_words(cut_off: int | None) -> str:
-    """How many responses hit the length limit, to go on a sentence with; nothing where an older run has no count."""
-    return "" if cut_off is None else f", {cut_off:,} cut off"
-
-
-def cut_off_hint(*counts: tuple[str, int | None, int], option: str = "--max-tokens") -> list[str]:
+def cut_off_hint(*counts: tuple[str, int, int], option: str = "--max-tokens") -> list[str]:
     """A sentence where more than a tenth of the responses hit the length limit, of (name, so many, of how many)."""
-    many = [f"{name}{cut_off:,} of {n:,} responses" for name, cut_off, n in counts if cut_off and cut_off > 0.1 * n]
+    many = [f"{name}{cut_off:,} of {n:,} responses" for name, cut_off, n in counts if cut_off > 0.1 * n]
     return [f"cut off at the length limit: {'; '.join(many)}; raise {option}"] if many else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Page
-from forkpoint.report.page import environment, page_of_results
+from forkpoint.report.page import TEMPLATES, page_of_results
 from forkpoint.report.shades import COLUMNS, Score, ShownScore, scores_of, shades_of, values_of
 from forkpoint.report.viewer import heading_of, spelled_of
 from forkpoint.types import HTML, Results, TokenScores
@@ -39,7 +39,7 @@ def scores_html(scores: TokenScores) -> str:
 
 
 def _fragment(page: Page | None, responses: Sequence[Row] = ()) -> str:
-    return environment().get_template("fragment.html.j2").render(page=page, responses=responses)
+    return TEMPLATES.get_template("fragment.html.j2").render(page=page, responses=responses)
 
 
 def _response(row: Row, scores: Sequence[Score], columns: Sequence[str] = COLUMNS) -> dict[str, Any]:

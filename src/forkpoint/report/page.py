@@ -37,6 +37,12 @@ BY_FILE = {  # of a directory that names no verb
 }  # fmt: skip
 
 
+TEMPLATES = Environment(
+    loader=PackageLoader("forkpoint.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+
+
 def page_of(run: Path) -> Page:
     """What there is to show of a finished run. UserError where the directory holds none, or a broken file."""
     with as_written(run):
@@ -45,7 +51,7 @@ def page_of(run: Path) -> Page:
             if not (run / name).is_file():
                 raise UserError(f"{run} holds no finished run: there is no {name}")
         page: Page = module.page(read_json(run / module.FILES[0]), run)
-        return page
+    return page
 
 
 def page_of_results(results: Row) -> Page:
@@ -60,11 +66,10 @@ def write_report(run: Path, page: Page | None = None) -> Path:
 
     Raises UserError where the directory holds no finished run, or a broken file.
     """
-    path = run / REPORT
     page = page or page_of(run)
     with as_written(run):
-        write_whole(path, html(page, run))
-    return path
+        write_whole(run / REPORT, html(page, run))
+    return run / REPORT
 
 
 @contextmanager
@@ -84,22 +89,11 @@ def html(page: Page, run: Path) -> str:
     data = viewer_data(page.tokens.rows()) if page.tokens else None
     script = _assets("dom.js", "tables.js", *(SCRIPTS if data and data.shown else ()))
     config, command = (read_json(run / name) if (run / name).is_file() else {} for name in (CONFIG, COMMAND))
-    return environment().get_template("page.html.j2").render(
+    return TEMPLATES.get_template("page.html.j2").render(
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup(_assets("base.css", "viewer.css")),
-        page=page,
-        data=data,
-        command=command,
-        settings=list(_settings(config)) if config else [],
-    )  # fmt: skip
-
-
-def environment() -> Environment:
-    """The templates, which escape what they are filled with."""
-    return Environment(
-        loader=PackageLoader("forkpoint.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        page=page, data=data, command=command, settings=list(_settings(config)) if config else [],
     )  # fmt: skip
 
 

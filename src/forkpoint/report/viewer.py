@@ -20,10 +20,11 @@ import math
 import re
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, MutableMapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from forkpoint.jsonl import Row, is_number, shortened, text, tokens_of
 from forkpoint.report.shades import CATEGORIES, COLUMNS, SCORES
@@ -33,6 +34,7 @@ from forkpoint.types import UserError
 SCRIPTS = ("curve.js", "panel.js", "text.js", "list.js", "viewer.js")  # after dom.js
 BYTES_SHOWN = 20_000_000  # of rows: keeps the page under 25 MB
 _UNSAFE_IN_SCRIPT = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+Names = dict[str, dict[str, int]]  # of each category, with the number of each
 
 
 def token_rows(path: Path) -> Iterator[Row]:
@@ -88,8 +90,7 @@ def spelled_of(row: Row) -> list[str]:
     return texts
 
 
-@dataclass(frozen=True, slots=True)
-class ViewerData:
+class ViewerData(NamedTuple):
     """JSON that is safe inside a <script> element, and how many rows it holds out of how many."""
 
     json: str
@@ -101,7 +102,7 @@ def viewer_data(rows: Iterable[Row]) -> ViewerData:
     """The viewer's data for the first groups of rows, as many as a page holds; the first one whatever its size."""
     parts: list[str] = []
     texts: dict[int, str] = {}
-    names = {c.key: {name: i for i, name in enumerate(c.values)} for c in CATEGORIES}  # with the number of each
+    names: Names = {c.key: {name: i for i, name in enumerate(c.values)} for c in CATEGORIES}
     known: set[str] = set()  # columns that hold a value
     total, size, is_full = 0, 0, False
     for _, group in groupby(enumerate(rows), key=lambda pair: pair[1].get("group", pair[0])):
@@ -110,12 +111,11 @@ def viewer_data(rows: Iterable[Row]) -> ViewerData:
         if is_full:
             continue
         texts_then: ChainMap[int, str] = ChainMap({}, texts)
-        names_then = {key: dict(numbers) for key, numbers in names.items()}
+        names_then = deepcopy(names)
         compact = [_compact(row, texts_then, names_then, first=i == 0) for i, row in enumerate(members)]
         written = [_script_json(row) for row in compact]
         size += sum(len(part.encode()) for part in written)
-        is_full = bool(parts) and size > BYTES_SHOWN
-        if is_full:
+        if is_full := bool(parts) and size > BYTES_SHOWN:
             continue
         parts += written
         texts |= texts_then.maps[0]
@@ -123,21 +123,16 @@ def viewer_data(rows: Iterable[Row]) -> ViewerData:
         for row in compact:
             columns = {"success": row.get("success", []), **row.get("columns", {})}
             known |= {key for key, values in columns.items() if any(value is not None for value in values)}
-    scores = [
-        {"key": c.key, "label": c.label, "values": list(names[c.key]), "plain": c.plain}
-        for c in CATEGORIES if c.key in known
-    ] + [
-        {"key": s.key, "label": s.label, "light": s.light, "strong": s.strong}
-        | ({"two_sided": True} if s.two_sided else {})
+    scores = [asdict(c) | {"values": list(names[c.key])} for c in CATEGORIES if c.key in known]
+    scores += [
+        {name: value for name, value in asdict(s).items() if value is not False}
         for s in SCORES if ("success" if s.key == "drop" else s.key) in known
     ]  # fmt: skip
     head = f'"scores":{_script_json(scores)},"texts":{_script_json(texts)}'
     return ViewerData(f'{{{head},"rows":[{",".join(parts)}]}}', len(parts), total)
 
 
-def _compact(
-    row: Row, texts: MutableMapping[int, str], names: dict[str, dict[str, int]], *, first: bool
-) -> dict[str, Any]:
+def _compact(row: Row, texts: MutableMapping[int, str], names: Names, *, first: bool) -> dict[str, Any]:
     """One row as the viewer reads it, without absent values and, but for the first, what a group's first row says.
 
     New ids are added to the texts, new names to those of their category. A row with another text of an id than before
@@ -158,17 +153,20 @@ def _compact(
         "high": _shorts(high for _, high in intervals),
         "columns": {key: _shorts(row[key]) for key in COLUMNS if row.get(key)}
         | {key: [_number(cell, numbers) for cell in row[key]] for key, numbers in names.items() if row.get(key)},
-        "alternatives": [_alternative(a) for a in row.get("alternatives") or ()],
+        "alternatives": [
+            [
+                a["position"],
+                a["token_id"],
+                a["token"],
+                *_shorts([a.get("policy_prob"), a.get("success")]),
+                a.get("n") or 0,
+            ]
+            for a in row.get("alternatives") or ()
+        ],
         "tokens": None if all(same) else row["tokens"],
     }
     known = {key: value for key, value in kept.items() if value not in (None, [], {})}
     return known | {"id": row["id"], "ids": row["token_ids"]}
-
-
-def _alternative(row: Row) -> list[Any]:
-    """[position, token id, token, policy probability, share of rollouts that ended correct, rollouts]."""
-    shares = _shorts([row.get("policy_prob"), row.get("success")])
-    return [row["position"], row["token_id"], row["token"], *shares, row.get("n") or 0]
 
 
 def _number(cell: str | int | None, numbers: dict[str, int]) -> int | None:

@@ -53,10 +53,12 @@ def job_of(engine: Engine, body: Body, settings: Settings) -> Job:
     k = int(strategy.options.get("k", 1))
     if k > engine.most_top:
         raise bad(f"k may be at most {engine.most_top} here, as many tokens a position as {engine.name} names", "model")
+    longest = max(len(ids) for _, ids in prompts)
+    room = max(1, engine.context - longest) if engine.context else settings.max_tokens
     try:
         strategy = strategy.with_defaults(
             **body.policy(), stop=body.stop, seed=secrets.randbits(48) if body.seed is None else body.seed,
-            max_tokens=body.length() or _room(engine, max(len(ids) for _, ids in prompts), settings.max_tokens),
+            max_tokens=body.length() or min(settings.max_tokens, room),
         )  # fmt: skip
         for _, ids in prompts:
             check_sequence(engine, ids, "the prompt", strategy.sampling.max_tokens)
@@ -119,11 +121,6 @@ def _chat_ids(tokenizer: Any, messages: Sequence[Message]) -> TokenIds:
     except UserError as error:
         raise bad(f"{error}; use /v1/completions with a prompt", "messages") from None
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _room(engine: Engine, prompt_tokens: int, wanted: int) -> int:
-    left = engine.context - prompt_tokens if engine.context else wanted
-    return max(1, min(wanted, left))
 
 
 def _case_id(prompt: TokenIds, index: int) -> str:

@@ -35,10 +35,13 @@ class CompletionChoice:
     path: Path
     extension: Json
 
-    def as_json(self, finish_reason: str | None = None, **content: Any) -> Json:
-        """The choice with this content; with a finish reason it is the last, or only, part and has the extension."""
-        end = {"forkpoint": self.extension} if finish_reason else {}
-        return {"index": self.index, **content, "logprobs": None, "finish_reason": finish_reason, **end}
+    def part(self, **content: Any) -> Json:
+        """A part of the choice that is not the last."""
+        return {"index": self.index, **content, "logprobs": None, "finish_reason": None}
+
+    def end(self, **content: Any) -> Json:
+        """The last, or only, part."""
+        return {**self.part(**content), "finish_reason": self.path.finish_reason, "forkpoint": self.extension}
 
 
 def payload(engine: Engine, job: Job) -> list[Json]:
@@ -46,27 +49,21 @@ def payload(engine: Engine, job: Job) -> list[Json]:
     body, outcomes = job.body, job.strategy.solve(engine, job.cases)
     prompted, generated = job.prompt_tokens, sum(outcome.tokens_generated for outcome in outcomes)
     usage = {"prompt_tokens": prompted, "completion_tokens": generated, "total_tokens": prompted + generated}
-    choices = _choices(job, outcomes)
+    if job.strategy.name == "sample":  # every draw is a choice
+        outcomes = [
+            replace(outcome, paths=(path,), chosen=0, tokens_generated=len(path.token_ids))
+            for outcome in outcomes for path in outcome.paths
+        ]  # fmt: skip
+    choices = [CompletionChoice(i, o.paths[o.chosen], _extension(job, o)) for i, o in enumerate(outcomes)]
     if body.stream:
         wanted = body.stream_options is not None and body.stream_options.include_usage
         return list(_chunks(body, choices, usage if wanted else None, engine.tokenizer))
-    return [
-        {**_head(body), "choices": [_whole(choice, isinstance(body, ChatBody)) for choice in choices], "usage": usage}
-    ]
-
-
-def _choices(job: Job, outcomes: Sequence[Outcome]) -> list[CompletionChoice]:
-    """The choices of a job: the chosen path of each prompt, or every draw of `sample`."""
-    if job.strategy.name == "sample":
-        outcomes = [
-            replace(outcome, paths=(path,), chosen=0, tokens_generated=len(path.token_ids))
-            for outcome in outcomes
-            for path in outcome.paths
-        ]
-    return [
-        CompletionChoice(i, outcome.paths[outcome.chosen], _extension(job, outcome))
-        for i, outcome in enumerate(outcomes)
-    ]
+    if isinstance(body, ChatBody):
+        message = {"role": "assistant", "refusal": None}
+        whole = [choice.end(message={**message, "content": choice.path.text}) for choice in choices]
+    else:
+        whole = [choice.end(text=choice.path.text) for choice in choices]
+    return [{**_head(body), "choices": whole, "usage": usage}]
 
 
 async def events(piece: Piece, every: float) -> AsyncIterator[str]:
@@ -94,11 +91,10 @@ def _chunks(body: Body, choices: Sequence[CompletionChoice], usage: Json | None,
     first, chat = _head(body, ".chunk"), isinstance(body, ChatBody)
     more = {} if usage is None else {"usage": None}
     for choice in choices:
-        parts = [choice.as_json(delta={"role": "assistant", "content": ""})] if chat else []
+        parts = [choice.part(delta={"role": "assistant", "content": ""})] if chat else []
         for piece in pieces_of(choice.path, tokenizer):
-            parts.append(choice.as_json(delta={"content": piece}) if chat else choice.as_json(text=piece))
-        end: Json = {"delta": {}} if chat else {"text": ""}
-        parts.append(choice.as_json(choice.path.finish_reason, **end))
+            parts.append(choice.part(delta={"content": piece}) if chat else choice.part(text=piece))
+        parts.append(choice.end(delta={}) if chat else choice.end(text=""))
         yield from ({**first, "choices": [part], **more} for part in parts)
     if usage is not None:
         yield {**first, "choices": [], "usage": usage}
@@ -115,18 +111,10 @@ def pieces_of(path: Path, tokenizer: Any) -> Iterator[str]:
         yield text[begin:]
 
 
-def _whole(choice: CompletionChoice, chat: bool) -> Json:
-    text, reason = choice.path.text, choice.path.finish_reason
-    if chat:
-        return choice.as_json(reason, message={"role": "assistant", "content": text, "refusal": None})
-    return choice.as_json(reason, text=text)
-
-
 def _head(body: Body, chunk: str = "") -> Json:
     """The fields that every response, and every chunk of a stream, begins with."""
-    prefix, kind = (
-        ("chatcmpl", f"chat.completion{chunk}") if isinstance(body, ChatBody) else ("cmpl", "text_completion")
-    )
+    chat = isinstance(body, ChatBody)
+    prefix, kind = ("chatcmpl", f"chat.completion{chunk}") if chat else ("cmpl", "text_completion")
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": body.model}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +80,6 @@ class Piece:
     work: Callable[[threading.Event], Any]
     result: asyncio.Future[Any]
     abandoned: threading.Event = field(default_factory=threading.Event)
-    has_thread: bool = False
 
     def abandon(self) -> None:
         """Nobody waits any more; does nothing to what is done."""
@@ -98,57 +96,56 @@ class WorkPool:
 
     def __init__(self, running: int, waiting: int) -> None:
         self._most_running, self._most = running, running + waiting
-        self._line: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-        self._unfinished: set[Piece] = set()
-        self._threads = 0
+        self._running: set[Piece] = set()
+        self._line: dict[Piece, None] = {}  # in order
         self._closed = False
 
     def start(self, work: Callable[[threading.Event], Any]) -> Piece:
         """Let `work(abandoned)` be done. Raises ApiError (503) where all places are taken."""
         if self._closed:
             raise _stopping()
-        if len(self._unfinished) >= self._most:
+        if len(self._running) + len(self._line) >= self._most:
             message = f"{self._most} requests are being answered or waiting; come again later"
             raise ApiError(503, message, code="overloaded", headers={"Retry-After": "5"})
         piece = Piece(work, asyncio.get_running_loop().create_future())
-        piece.result.add_done_callback(lambda _: None if piece.has_thread else self._unfinished.discard(piece))
-        self._unfinished.add(piece)
-        if self._threads < self._most_running:
-            self._threads += 1
-            threading.Thread(target=self._run, name=f"forkpoint-serve-{self._threads}", daemon=True).start()
-        self._line.put(piece)
+        piece.result.add_done_callback(lambda _: self._line.pop(piece, None))
+        self._line[piece] = None
+        self._start_next()
         return piece
 
     def counts(self) -> dict[str, int]:
         """How many requests are worked on, and how many wait."""
-        unfinished = len(self._unfinished)
-        running = min(unfinished, self._most_running)
-        return {"running": running, "waiting": unfinished - running}
+        return {"running": len(self._running), "waiting": len(self._line)}
 
     def close(self) -> None:
         """Drop all work and take no more: each request that waits is answered that the server stops."""
         self._closed = True
-        for piece in list(self._unfinished):
+        for piece in [*self._running, *self._line]:
             if not piece.result.done():
                 piece.result.set_exception(_stopping())
             piece.abandon()
 
-    def _run(self) -> None:
+    def _start_next(self) -> None:
+        while self._line and len(self._running) < self._most_running:
+            piece = next(iter(self._line))
+            del self._line[piece]
+            if not piece.result.done():
+                self._running.add(piece)
+                threading.Thread(target=self._run, args=(piece,), name="forkpoint-serve", daemon=True).start()
+
+    def _run(self, piece: Piece) -> None:
         """What each thread does."""
-        while True:
-            piece = self._line.get()
-            piece.has_thread = True
-            value, error = None, None
-            try:
-                value = None if piece.abandoned.is_set() else piece.work(piece.abandoned)
-            except BaseException as raised:
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-                piece.result.get_loop().call_soon_threadsafe(self._settle, piece, value, error)
-            del piece, value, error  # while it waits it keeps nobody's answer
+        value, error = None, None
+        try:
+            value = piece.work(piece.abandoned)
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            piece.result.get_loop().call_soon_threadsafe(self._settle, piece, value, error)
 
     def _settle(self, piece: Piece, value: Any, error: BaseException | None) -> None:
-        self._unfinished.discard(piece)
+        self._running.discard(piece)
+        self._start_next()
         if piece.result.done():
             return
         if error is None:

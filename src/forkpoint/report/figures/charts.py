@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Int64
+from jaxtyping import Float
 
 from forkpoint.jsonl import Row
 from forkpoint.report.figures import drawing
@@ -19,8 +19,6 @@ STRATEGY, CHECKPOINT = 34, 16  # characters of a strategy beside its dot, and of
 TICKS = 8  # checkpoints named below the axis, at most
 CLASS_STYLES = dict(zip(CLASSES, (3, 1, 0, 2), strict=True))  # of LINES: the hues of viewer.css
 MARKED = 40  # points of a line, at most, that each have a marker
-Counts = Int64[np.ndarray, "65536"]  # of every float16, by its bits
-ALL = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)  # the values that are counted
 NATS = 0.5  # width of a bin
 SHOWN = 0.999  # of the tokens: a few that are far out would take up most of a panel
 
@@ -55,11 +53,10 @@ def sweep_svg(results: Row) -> str:
     for i, line in enumerate(results["sweep"]["lines"]):
         points = [by_spec[spec] for spec in line["specs"]]
         y = [100 * p["accuracy"] for p in points]
-        below = [v - 100 * p["ci95"][0] for v, p in zip(y, points, strict=True)]
-        above = [100 * p["ci95"][1] - v for v, p in zip(y, points, strict=True)]
+        ends = 100 * np.array([p["ci95"] for p in points]).T
         color, _, dashes = LINES[i % len(LINES)]
         axes.errorbar(
-            line["values"], y, [below, above], capsize=2, color=color, ls=dashes, marker="os^DvPX*"[i % 8], ms=5,
+            line["values"], y, abs(ends - y), capsize=2, color=color, ls=dashes, marker="os^DvPX*"[i % 8], ms=5,
             lw=1.4, label=line["strategy"],
         )  # fmt: skip
     axes.set(xlabel=results["sweep"]["option"], ylabel="accuracy (%)", ylim=(0, 102))
@@ -187,13 +184,7 @@ def curves_svg(
     return drawing.svg_text(figure, legend=len(curves) > 1)
 
 
-def counts_of(values: Float16[np.ndarray, " n"]) -> Counts:
-    """How often each float16 is among the values; NaN counts for nothing."""
-    counts: Counts = np.bincount(values[np.isfinite(values)].view(np.uint16), minlength=2**16)
-    return counts
-
-
-def distribution_svg(scores: Mapping[str, Mapping[str, Counts]]) -> str:
+def distribution_svg(scores: Mapping[str, Mapping[str, Float[np.ndarray, " n"]]]) -> str:
     """For each score, in nats, by its name, the distribution over groups of tokens by theirs; no group is empty.
 
     Each line is the share of the group's tokens in bins of half a nat, as far as 99.9% of all tokens go.
@@ -201,9 +192,10 @@ def distribution_svg(scores: Mapping[str, Mapping[str, Counts]]) -> str:
     groups = len(next(iter(scores.values())))
     figure, panels = new_chart(3.2 if groups > 1 else 2.9, 1, len(scores), sharey=True)
     for axes, (name, lines) in zip(panels, scores.items(), strict=True):
-        edges = _edges(np.sum(list(lines.values()), axis=0))
-        for (group, counts), (color, _, dashes) in zip(lines.items(), LINES, strict=False):
-            shares = 100 * np.histogram(ALL, edges, weights=counts)[0] / counts.sum()
+        every = np.concatenate(list(lines.values()))
+        edges = np.arange(0, np.quantile(every, SHOWN, method="inverted_cdf") + 2 * NATS, NATS)
+        for (group, values), (color, _, dashes) in zip(lines.items(), LINES, strict=False):
+            shares = 100 * np.histogram(values, edges)[0] / len(values)
             axes.stairs(shares, edges, color=color, lw=0, fill=True, alpha=0.15)
             axes.stairs(shares, edges, color=color, lw=1.4, ls=dashes, label=group)
         axes.set(xlabel=f"{name} (nats)", xlim=(0, edges[-1]))
@@ -211,10 +203,3 @@ def distribution_svg(scores: Mapping[str, Mapping[str, Counts]]) -> str:
     panels[0].set(ylabel="share of the tokens (%)")
     panels[0].set_ylim(bottom=0)  # of both, once all is drawn
     return drawing.svg_text(figure, legend=groups > 1)
-
-
-def _edges(counts: Counts) -> np.ndarray:
-    """The ends of the bins, from 0."""
-    ends = counts[: len(ALL) // 2].cumsum()  # of the numbers that are not negative, which grow with their bits
-    last = ALL[np.searchsorted(ends, SHOWN * ends[-1])]
-    return np.arange(0, last + 2 * NATS, NATS)

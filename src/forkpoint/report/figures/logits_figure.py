@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 
 from forkpoint.evaluation.logit_study import DISTANCE, HISTOGRAM, KEPT, SORTED, SUMMARY, Table, read_table
 from forkpoint.files import read_json, whole_file, write_whole
@@ -28,10 +29,9 @@ LINES = (
 )  # fmt: skip
 _BULK, _KEPT, _MEAN, _FAINT, _ACCENT = "#b9cbdb", "#1b6ca8", "#1a1a1a", "#d9d9d9", "#d98c2b"
 _MARKS = {"first": ("o", "first"), "uncertain": ("^", "most uncertain"), "certain": ("s", "most certain")}
-_NAMES = {
-    "top_n_sigma": "top-nσ", "min_p_first": "min-p before T", "p_less": "p-less", "min_k": "min-k", "top_k": "top-k",
-    "top_p": "top-p", "min_p": "min-p", "top_h": "top-H", "typical_p": "typical", "epsilon_cutoff": "epsilon",
-    "eta_cutoff": "eta",
+_NAMES = {  # others are written with hyphens
+    "top_n_sigma": "top-nσ", "min_p_first": "min-p before T", "top_h": "top-H", "typical_p": "typical",
+    "epsilon_cutoff": "epsilon", "eta_cutoff": "eta",
 }  # fmt: skip
 STYLE = {
     "font.size": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5,
@@ -51,9 +51,9 @@ def check_drawable(samplers: Sequence[str]) -> None:
 def draw_logits(run: Path) -> list[Path]:
     """Write every figure of a finished run beside its tables, as SVG and PNG (400 dpi); returns the files."""
     written = []
-    for name in figure_names(read_json(run / SUMMARY)):
+    for name, draw in logits_figures(run).items():
         with mpl.rc_context(STYLE):
-            figure = _figure(run, name)
+            figure = draw()
             written += [run / f"{name}.svg", run / f"{name}.png"]
             write_whole(written[-2], svg_text(figure) + "\n")
             with whole_file(written[-1]) as file:
@@ -61,33 +61,35 @@ def draw_logits(run: Path) -> list[Path]:
     return written
 
 
-def figure_names(summary: Row) -> list[str]:
-    """The names of a run's figures: kept, distance, and for each chosen position histogram-P and sorted-P."""
-    positions = [chosen["position"] for chosen in summary["chosen"]]
-    return ["kept", "distance", *(f"{kind}-{position}" for position in positions for kind in ("histogram", "sorted"))]
-
-
 def logits_svg(run: Path, name: str) -> str:
     """One of a finished run's figures as an <svg> element; the same tables give the same text."""
     with mpl.rc_context(STYLE):
-        return svg_text(_figure(run, name))
+        return svg_text(logits_figures(run)[name]())
 
 
-def _figure(run: Path, name: str) -> Figure:
-    """The figure of that name, from the run's tables."""
+def logits_figures(run: Path) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure of a run: kept, distance, and for each chosen position histogram-P and sorted-P."""
     summary = read_json(run / SUMMARY)
-    kind, _, position = name.partition("-")
-    if kind == "kept":
-        return kept_figure(read_table(run / KEPT), summary["vocabulary"])
-    if kind == "distance":
-        return distance_figure(read_table(run / DISTANCE), summary["chosen"])
-    rows = read_table(run / (SORTED if kind == "sorted" else HISTOGRAM))
-    table = [row for row in rows if row["position"] == int(position)]
-    if kind == "sorted":
-        return sorted_figure(table, summary["samplers"])
-    facts = next(chosen for chosen in summary["chosen"] if chosen["position"] == int(position))
-    sigmas = [n for spec in summary["samplers"] if (n := parse_sampler(spec).top_n_sigma) > 0]
-    return histogram_figure(table, facts, sigmas or [1.0])
+    chosen, samplers = summary["chosen"], summary["samplers"]
+    sigmas = [n for spec in samplers if (n := parse_sampler(spec).top_n_sigma) > 0] or [1.0]
+    figures: dict[str, Callable[[], Figure]] = {
+        "kept": lambda: kept_figure(read_table(run / KEPT), summary["vocabulary"]),
+        "distance": lambda: distance_figure(read_table(run / DISTANCE), chosen),
+    }
+
+    def rows(table: str, one: Row) -> Table:
+        return [row for row in read_table(run / table) if row["position"] == one["position"]]
+
+    def histogram(one: Row) -> Figure:
+        return histogram_figure(rows(HISTOGRAM, one), one, sigmas)
+
+    def candidates(one: Row) -> Figure:
+        return sorted_figure(rows(SORTED, one), samplers)
+
+    for one in chosen:
+        figures[f"histogram-{one['position']}"] = partial(histogram, one)
+        figures[f"sorted-{one['position']}"] = partial(candidates, one)
+    return figures
 
 
 def _panels(height: float, rows: int = 1, **layout: Any) -> tuple[Figure, list[Any]]:
@@ -102,7 +104,7 @@ def _panels(height: float, rows: int = 1, **layout: Any) -> tuple[Figure, list[A
 def _counted(axes: Any) -> None:
     """A logarithmic axis that writes counts."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.minorticks_off()
 
 
@@ -130,9 +132,9 @@ def _sigma_axis(axes: Any, maximum: float, sigma: float) -> None:
     """The same axis above the bars, in σ below the maximum, with a thin line down from each of its ticks."""
     above = axes.secondary_xaxis("top", functions=(lambda x: (maximum - x) / sigma, lambda d: maximum - d * sigma))
     above.set_xlabel("below the maximum (σ)")
-    low, high = axes.get_xlim()
+    low, _ = axes.get_xlim()
     ticks = MaxNLocator(8, integer=True).tick_values(0, (maximum - low) / sigma)
-    inside = [t for t in ticks if t >= 0 and low <= maximum - t * sigma <= high]
+    inside = [t for t in ticks if 0 <= t <= (maximum - low) / sigma]
     above.set_xticks(inside)
     for tick in inside:
         axes.axvline(maximum - tick * sigma, color=_FAINT, lw=0.4, zorder=0)
@@ -219,7 +221,8 @@ def sampler_label(spec: str) -> str:
     parts = []
     for part in spec.split(","):
         name, _, value = (s.strip() for s in part.partition("="))
-        parts.append(_NAMES[name] if name == "p_less" else f"{_NAMES[name]} {float(value):g}")
+        shown = _NAMES.get(name, name.replace("_", "-"))
+        parts.append(shown if name == "p_less" else f"{shown} {float(value):g}")
     return ", ".join(parts)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 from forkpoint.files import SCORES, SUMMARY
 from forkpoint.jsonl import Row, column, shortened
-from forkpoint.report.content import Chart, Page, Table, Tokens, cut_off_hint, cut_off_words, number
+from forkpoint.report.content import Chart, Page, Table, Tokens, cut_off_hint, number
 from forkpoint.report.figures.charts import MetricLine, curves_svg
 from forkpoint.report.shades import COLUMNS
 from forkpoint.report.viewer import checked_row
@@ -17,7 +18,7 @@ from forkpoint.tasks.data_sets import read_rows
 from forkpoint.types import UserError
 
 FILES = (SUMMARY, SCORES)
-STYLES = {"positive": 2, "negative": 1}  # of the two models' curves
+MODELS = {"positive": ("right", 2), "negative": ("wrong", 1)}  # what each is tuned on, and its curve's style
 METRICS = {"hit_rate": "top-1 hits", "mean_reciprocal_rank": "mean 1/rank", "auc": "AUC"}
 SCORERS = {
     "contrast": "lowest s", "policy_prob": "lowest probability", "entropy": "highest entropy", "random": "random",
@@ -42,14 +43,12 @@ def _lines(summary: Row) -> list[str]:
     sets, scored = summary["sets"], summary["scored"]
     lines = [
         f"{summary['model']} on {summary['task']}: {sets['samples']:,} samples of {sets['questions']:,} questions, "
-        f"{sets['correct'] / sets['samples']:.1%} correct{cut_off_words(sets.get('cut_off'))}",
-        *cut_off_hint(("", sets.get("cut_off"), sets["samples"])),
+        f"{sets['correct'] / sets['samples']:.1%} correct, {sets['cut_off']:,} cut off",
+        *cut_off_hint(("", sets["cut_off"], sets["samples"])),
     ]
     for name, training in summary["training"].items():
-        loss = number(sum(training["losses"]) / len(training["losses"]))
-        lines.append(
-            f"{name} model: {training['responses']:,} responses, {training['steps']:,} steps, mean loss {loss}"
-        )
+        responses, loss = f"{training['responses']:,} responses", number(mean(training["losses"]))
+        lines.append(f"{name} model: {responses}, {training['steps']:,} steps, mean loss {loss}")
     if few := about_few(sets):
         lines.append(f"tuned {few}")
     lines.append(f"scored: {scored['tokens']:,} tokens of {scored['trajectories']:,} trajectories")
@@ -71,10 +70,10 @@ def _gain(figures: Row) -> str:
 
 def _losses(trainings: Row) -> Chart:
     curves = []
-    for name, training in trainings.items():
-        n = len(training["losses"])
-        label = f"{name} model, on {'right' if name == 'positive' else 'wrong'} responses"
-        curves.append(MetricLine(label, [100 * (i + 1) / n for i in range(n)], training["losses"], STYLES[name]))
+    for name, (responses, style) in MODELS.items():
+        losses = trainings[name]["losses"]
+        done = [100 * (i + 1) / len(losses) for i in range(len(losses))]
+        curves.append(MetricLine(f"{name} model, on {responses} responses", done, losses, style))
     draw = partial(curves_svg, curves, "mean loss of a response token (nats)", across="share of the training done (%)")
     return Chart("Loss of the two models", draw, "Each point is the mean of a stretch of steps.")
 
@@ -85,9 +84,11 @@ def _scorers(title: str, entries: Sequence[Row], name: str, sign: str, note: str
     for entry in entries:
         cells = [SCORERS[entry[name]]]
         for metric in METRICS:
-            values = [] if entry[metric] is None else [entry[metric], *entry[f"{metric}_ci95"]]
-            value, low, high = (f"{value:{sign}z.3f}" for value in values) if values else ("–", "", "")
-            cells += [value, f"{low} to {high}" if values else "–"]  # an AUC without other tokens
+            if entry[metric] is None:  # an AUC without other tokens
+                cells += ["–", "–"]
+            else:
+                value, low, high = (f"{one:{sign}z.3f}" for one in (entry[metric], *entry[f"{metric}_ci95"]))
+                cells += [value, f"{low} to {high}"]
         rows.append(tuple(cells))
     headings = [heading for metric in METRICS.values() for heading in (metric, "95% interval")]
     return Table(title, ("scorer", *headings), rows, note=note)

@@ -23,7 +23,10 @@ def page(summary: Row, run: Path | None = None) -> Page:
     files, noisy = summary["files"], summary["files"][CORPUS]
     clean, *noise = summary["kinds"]
     share = 1 - noisy["tokens_by_kind"][clean] / noisy["tokens"]
-    line = f"{CORPUS} holds {noisy['tokens']:,} tokens, {share:.1%} of them noise ({', '.join(noise)}); "
+    line = (
+        f"{CORPUS} holds {noisy['tokens']:,} tokens, {share:.1%} of them noise ({', '.join(noise)}); "
+        f"seed {summary['seed']}"
+    )
     sizes = [(name, f"{file['documents']:,}", f"{file['tokens']:,}") for name, file in files.items()]
     kinds = [
         (kind, f"{noisy['documents_by_kind'][kind]:,}", f"{tokens:,}", f"{tokens / noisy['tokens']:.1%}")
@@ -35,7 +38,7 @@ def page(summary: Row, run: Path | None = None) -> Page:
     ]
     rows = partial(_rows, kinds=summary["kinds"])
     tokens = Tokens.of(run, CORPUS, rows, "document", "first documents", "", "documents")
-    return Page("The lab's corpus with noise", [f"{line}seed {summary['seed']}"], sections, tokens)
+    return Page("The lab's corpus with noise", [line], sections, tokens)
 
 
 def _rows(path: Path, kinds: Sequence[str]) -> Iterator[Row]:

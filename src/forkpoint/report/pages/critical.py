@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forkpoint.files import CRITICAL, SUMMARY
 from forkpoint.jsonl import Row
-from forkpoint.report.content import Chart, Page, Table, Tokens, cut_off_hint, cut_off_words, percents
+from forkpoint.report.content import Chart, Column, Page, Table, Tokens, cut_off_hint, percents
 from forkpoint.report.figures.charts import replacement_svg
 from forkpoint.report.viewer import token_rows
 from forkpoint.types import Sampling
@@ -44,24 +44,26 @@ def page(summary: Row, run: Path | None = None) -> Page:
         sections.append(_replacement(table, summary["replacement"]["n_trajectories"]))
     if kinds := summary["token_kinds"]:
         total = sum(kind["count"] for kind in kinds)
-        rows = [(kind["kind"], f"{kind['count']:,}", f"{kind['count'] / total:.1%}") for kind in kinds]
-        lost = LOST.get(summary["protocol"], LOST["forks"])
-        note = f"Critical is the token after which the response is lost: {lost}."
-        sections.append(Table("What the critical tokens are", ("kind", "tokens", "share"), rows, note=note))
+        columns: dict[str, Column] = {
+            "kind": "{kind}", "tokens": "{count:,}", "share": lambda kind: f"{kind['count'] / total:.1%}",
+        }  # fmt: skip
+        note = f"Critical is the token after which the response is lost: {LOST[summary['protocol']]}."
+        sections.append(Table.of("What the critical tokens are", kinds, columns, note=note))
     tokens = Tokens.of(run, CRITICAL, token_rows, "trajectory", "trajectories")
     return Page(f"Critical tokens: {summary['model']} on {summary['task']}", _lines(summary), sections, tokens)
 
 
 def _lines(summary: Row) -> list[str]:
-    responses, cut_off = summary["responses"], summary["responses"].get("cut_off")
+    responses = summary["responses"]
     lines = [
         _settings(summary),
-        "{n:,} responses, {correct:,} correct, {no_answer:,} without an answer".format(**responses)
-        + cut_off_words(cut_off),
-        *cut_off_hint(("", cut_off, responses["n"])),
+        "{n:,} responses, {correct:,} correct, {no_answer:,} without an answer, {cut_off:,} cut off".format(
+            **responses
+        ),
+        *cut_off_hint(("", responses["cut_off"], responses["n"])),
     ]
     if not summary["n_trajectories"]:
-        wanted = summary["which"] if summary["which"] in ("wrong", "correct") else ""
+        wanted = "" if summary["which"] == "all" else summary["which"]
         return [*lines, f"no response is {wanted}, so there is nothing to label; see --which, --n and --temperature"]
     spent, replacement = summary["tokens_generated"], summary.get("replacement")
     values = {

@@ -37,14 +37,10 @@ def page(summary: Row, run: Path | None = None) -> Page:
 
 
 def _classes(dynamics: Row) -> Table:
-    """How many tokens each class has, and its mean loss at every checkpoint, in nats."""
-    rows = [
-        (
-            name, f"{row['tokens']:,}", "" if row["share"] is None else f"{row['share']:.1%}",
-            *map(number, row["mean_loss"]),
-        )
-        for name, row in dynamics["classes"].items()
-    ]  # fmt: skip
+    rows = []
+    for name, row in dynamics["classes"].items():
+        share = "" if row["share"] is None else f"{row['share']:.1%}"
+        rows.append((name, f"{row['tokens']:,}", share, *map(number, row["mean_loss"])))
     fall = str(FALL).replace("-", "−")
     note = (
         "Mean loss in nats at each checkpoint. Δ is the change of a token's least-squares line from the first "

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from forkpoint.files import RESULTS, SAMPLES
 from forkpoint.jsonl import Row
-from forkpoint.report.content import Chart, Page, Table, Tokens, count, cut_off_hint, percents
+from forkpoint.report.content import Chart, Column, Page, Table, Tokens, cut_off_hint, percents
 from forkpoint.report.figures.charts import accuracy_svg, sweep_svg
 from forkpoint.types import UserError
 
 FILES = (RESULTS, SAMPLES)
-DIFFERENCE = ("difference", "95% interval", "p", "p (Holm)")
+FIGURES: dict[str, Column] = {  # of a strategy
+    "strategy": "{strategy}", "accuracy": "{accuracy:.1%}", "95% interval": lambda s: percents(s["ci95"]),
+    "no answer": "{extraction_failures:,} of {responses:,}", "cut off": "{cut_off:,}", "tokens": "{tokens_generated:,}",
+    "seconds": "{seconds:,.1f}",
+}  # fmt: skip
+DIFFERENCE: dict[str, Column] = {  # of a comparison, in points
+    "difference": lambda c: f"{100 * c['difference']:+.1f}",
+    "95% interval": lambda c: " to ".join(f"{100 * end:+.1f}" for end in c["ci95"]),
+    "p": "{p_value:.2g}", "p (Holm)": "{p_holm:.2g}",
+}  # fmt: skip
 VOTES = 4  # answers whose votes are named, at most
 
 
@@ -25,12 +34,13 @@ def page(results: Row, run: Path | None = None) -> Page:
     lines = [
         f"{n:,} problems, prompt style {results['prompt']}, seed {results['seed']}, at most {results['max_tokens']:,} "
         "tokens a response.",
-        *cut_off_hint(*((f"{s['strategy']} ", s.get("cut_off"), s["responses"]) for s in strategies)),
+        *cut_off_hint(*((f"{s['strategy']} ", s["cut_off"], s["responses"]) for s in strategies)),
     ]
     chart = Chart("Accuracy with 95% intervals", partial(accuracy_svg, strategies))
     if results.get("sweep"):
         chart = Chart(f"Accuracy against {results['sweep']['option']}", partial(sweep_svg, results))
-    sections: list[Table | Chart] = [chart, _accuracies(strategies)]
+    dropped = [f"{s['strategy']}: {_left_out(s['dropped_paths'])}." for s in strategies if s["dropped_paths"]]
+    sections: list[Table | Chart] = [chart, Table.of("Strategies", strategies, FIGURES, note=" ".join(dropped))]
     if results["comparisons"]:
         lines.append(
             f"With {n:,} problems a difference of {100 * results['minimum_detectable_difference']:.1f} points is found "
@@ -40,20 +50,6 @@ def page(results: Row, run: Path | None = None) -> Page:
         sections.append(_comparisons(results))
     tokens = Tokens.of(run, SAMPLES, _rows, "path", "paths", "problem", "problems")
     return Page(f"Decoding strategies: {results['model']} on {results['task']}", lines, sections, tokens)
-
-
-def _accuracies(strategies: Sequence[Row]) -> Table:
-    rows = [
-        (
-            s["strategy"], f"{s['accuracy']:.1%}", percents(s["ci95"]),
-            f"{s['extraction_failures']:,} of {s['responses']:,}", count(s.get("cut_off")),
-            f"{s['tokens_generated']:,}", f"{s['seconds']:,.1f}",
-        )
-        for s in strategies
-    ]  # fmt: skip
-    dropped = [f"{s['strategy']}: {_left_out(s['dropped_paths'])}." for s in strategies if s["dropped_paths"]]
-    columns = ("strategy", "accuracy", "95% interval", "no answer", "cut off", "tokens", "seconds")
-    return Table("Strategies", columns, rows, note=" ".join(dropped))
 
 
 def _left_out(dropped: dict[str, int]) -> str:
@@ -68,25 +64,21 @@ def _comparisons(results: Row) -> Table:
     compared = results["comparisons"]
     first, *later = dict.fromkeys(c["a"] for c in compared)
     if not later:
-        return differences_table(f"Against {first}", ("strategy",), [((c["b"],), c) for c in compared])
+        return differences_table(f"Against {first}", compared, {"strategy": "{b}"})
     option, lines = results["sweep"]["option"], results["sweep"]["lines"]
     values = {spec: value for line in lines for spec, value in zip(line["specs"], line["values"], strict=True)}
-    names = {spec: line["strategy"] for line in lines for spec in line["specs"]}
-    rows = [((f"{values[c['a']]:g}", names.get(c["b"], c["b"])), c) for c in compared]
-    return differences_table(f"Against {names[first]} at each {option}", (option, "strategy"), rows)
+    names: dict[str, str] = {spec: line["strategy"] for line in lines for spec in line["specs"]}
+    columns: dict[str, Column] = {
+        option: lambda c: f"{values[c['a']]:g}",
+        "strategy": lambda c: names.get(c["b"], str(c["b"])),
+    }
+    return differences_table(f"Against {names[first]} at each {option}", compared, columns)
 
 
-def differences_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Row]]) -> Table:
-    """Paired comparisons, each behind its names."""
-    cells = [
-        (
-            *names, f"{100 * c['difference']:+.1f}", " to ".join(f"{100 * end:+.1f}" for end in c["ci95"]),
-            f"{c['p_value']:.2g}", f"{c['p_holm']:.2g}",
-        )
-        for names, c in rows
-    ]  # fmt: skip
-    note = f"Points; {' and '.join(sorted({c['test'] for _, c in rows}))}."
-    return Table(f"{title}, problem by problem", (*columns, *DIFFERENCE), cells, left=len(columns), note=note)
+def differences_table(title: str, compared: Sequence[Row], names: Mapping[str, Column]) -> Table:
+    """Paired comparisons, each behind the columns that name it."""
+    note = f"Points; {' and '.join(sorted({c['test'] for c in compared}))}."
+    return Table.of(f"{title}, problem by problem", compared, {**names, **DIFFERENCE}, left=len(names), note=note)
 
 
 def lines_of(samples: Path, *columns: str) -> Iterator[tuple[int, list[Any]]]:

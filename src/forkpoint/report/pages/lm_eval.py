@@ -10,7 +10,7 @@ from typing import Any
 
 from forkpoint.evaluation.lm_eval_tasks import RESULTS, samples_of
 from forkpoint.jsonl import Row
-from forkpoint.report.content import Page, Table, cut_off_hint, cut_off_words
+from forkpoint.report.content import Page, Table, cut_off_hint
 
 FILES = (RESULTS,)
 SAMPLES_SHOWN = 2000  # rows
@@ -21,11 +21,8 @@ DIRECTIONS = {True: " ↑", False: " ↓"}
 def page(results: Row, run: Path | None = None) -> Page:
     """What `evaluate_tasks` returns, and the samples."""
     entries = results["strategies"]
-    tokens = "; ".join(
-        f"{entry['strategy']}, {entry['tokens_generated']:,} tokens{cut_off_words(entry.get('cut_off'))}"
-        for entry in entries
-    )
-    counted = ((f"{entry['strategy']} ", entry.get("cut_off"), entry.get("responses") or 0) for entry in entries)
+    tokens = "; ".join("{strategy}, {tokens_generated:,} tokens, {cut_off:,} cut off".format_map(e) for e in entries)
+    counted = ((f"{entry['strategy']} ", entry["cut_off"], entry["responses"]) for entry in entries)
     hint = cut_off_hint(*counted, option="max_tokens of the strategy")
     sections = [_figures("Tasks", "results", entries)]
     if any(entry.get("groups") for entry in entries):

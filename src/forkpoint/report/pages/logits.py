@@ -10,10 +10,15 @@ from pathlib import Path
 
 from forkpoint.evaluation.logit_study import DISTANCE, HISTOGRAM, KEPT, SORTED, SUMMARY, read_table
 from forkpoint.jsonl import Row
-from forkpoint.report.content import Chart, Page, Table, Tokens, number
+from forkpoint.report.content import Chart, Column, Page, Table, Tokens
 from forkpoint.report.figures.logits_figure import logits_svg
 
 FILES = (SUMMARY, HISTOGRAM, SORTED, KEPT, DISTANCE)
+STATISTICS: dict[str, Column] = {  # of a chosen position
+    "position": lambda one: f"{one['position']}" + (f" ({', '.join(one['named'])})" if one["named"] else ""),
+    "token": "{token!r}", "probability": "{probability:z,.3f}", "maximum": "{maximum:.2f}", "mean": "{mean:.2f}",
+    "σ": "{sigma:.2f}", "distance (σ)": "{distance:.2f}", "entropy (nats)": "{entropy:z,.3f}",
+}  # fmt: skip
 
 
 def page(summary: Row, run: Path | None = None) -> Page:
@@ -30,7 +35,8 @@ def page(summary: Row, run: Path | None = None) -> Page:
     cut_off = sum(response["finish_reason"] == "length" for response in responses)
     lines.append(f"cut off at the length limit: {cut_off:,} of {len(responses):,} responses")
     tokens = Tokens.of(run, DISTANCE, partial(_rows, responses=responses))
-    sections = [_statistics(summary), *(_charts(summary, run) if run else ()), *map(_kept, chosen)]
+    statistics = Table.of("Chosen positions of the first response", chosen, STATISTICS, left=2)
+    sections = [statistics, *(_charts(summary, run) if run else ()), *map(_kept, chosen)]
     return Page(f"Logits of {summary['model']} on {summary['task']}", lines, sections, tokens)
 
 
@@ -39,29 +45,14 @@ def _charts(summary: Row, run: Path) -> list[Chart]:
     first, *later = summary["responses"]
     pale = f"Dark: {first['problem_id']}; pale: the others." if later else ""
     charts = [
-        Chart("Tokens kept, by temperature", partial(logits_svg, run, "kept"), f"Over all {positions:,} positions."),
-        Chart("The largest logit along the response", partial(logits_svg, run, "distance"), pale),
+        ("kept", "Tokens kept, by temperature", f"Over all {positions:,} positions."),
+        ("distance", "The largest logit along the response", pale),
     ]
     for one in summary["chosen"]:
         at = f"at position {one['position']}, {one['token']!r}"
-        charts += [
-            Chart(f"Logits {at}", partial(logits_svg, run, f"histogram-{one['position']}")),
-            Chart(f"Candidates {at}", partial(logits_svg, run, f"sorted-{one['position']}")),
-        ]
-    return charts
-
-
-def _statistics(summary: Row) -> Table:
-    rows = [
-        (
-            f"{one['position']} ({', '.join(one['named'])})" if one["named"] else str(one["position"]),
-            repr(one["token"]), number(one["probability"]),
-            *(f"{one[name]:.2f}" for name in ("maximum", "mean", "sigma", "distance")), number(one["entropy"]),
-        )
-        for one in summary["chosen"]
-    ]  # fmt: skip
-    columns = ("position", "token", "probability", "maximum", "mean", "σ", "distance (σ)", "entropy (nats)")
-    return Table("Chosen positions of the first response", columns, rows, left=2)
+        charts.append((f"histogram-{one['position']}", f"Logits {at}", ""))
+        charts.append((f"sorted-{one['position']}", f"Candidates {at}", ""))
+    return [Chart(title, partial(logits_svg, run, name), note) for name, title, note in charts]
 
 
 def _kept(one: Row) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row, checked_text, column, shares, text, tokens_of
 from forkpoint.pairs.pair_files import PAIRS
-from forkpoint.report.content import Page, Table, Tokens, cut_off_hint, cut_off_words, number
+from forkpoint.report.content import Page, Table, Tokens, cut_off_hint, number
 from forkpoint.tasks.data_sets import read_rows
 
 FILES = (SUMMARY, PAIRS)
@@ -34,7 +34,7 @@ WORDS = {
     "bad_row": "in no form that can be read (--skip-bad)",
 }
 ORIGINS = {
-    "samples": "{samples:,} responses to {questions:,} questions, {correct:,} right{cut_off_words}",
+    "samples": "{samples:,} responses to {questions:,} questions, {correct:,} right, {cut_off:,} cut off",
     "forks": "{alternatives:,} other tokens at {positions:,} positions of {trajectories:,} responses",
     "trl": "{rows:,} rows",
 }
@@ -42,11 +42,8 @@ ORIGINS = {
 
 def page(summary: Row, run: Path | None = None) -> Page:
     """What the functions of `forkpoint.pairs.pair_building` return, and pairs.jsonl."""
-    rows = [
-        (of, WORDS[reason], f"{n:,}")
-        for of, reasons in summary["dropped"].items()
-        for reason, n in reasons.items() if n
-    ]  # fmt: skip
+    dropped = summary["dropped"].items()
+    rows = [(of, WORDS[reason], f"{n:,}") for of, reasons in dropped for reason, n in reasons.items() if n]
     sections = [Table("Not in a pair", ("of", "reason", "number"), rows, left=2)] if rows else []
     pairs = partial(_rows, forks=summary["source"] == "forks")
     tokens = Tokens.of(run, PAIRS, pairs, "response", "responses", "pair", "pairs")
@@ -55,11 +52,11 @@ def page(summary: Row, run: Path | None = None) -> Page:
 
 def _lines(summary: Row) -> list[str]:
     counts = summary["counts"]
-    cut_off = counts.get("cut_off")
-    origin = ORIGINS[summary["source"]].format(**counts, cut_off_words=cut_off_words(cut_off))
+    origin = ORIGINS[summary["source"]].format(**counts)
     tokens = ", ".join(f"{name} {n['mean']:.1f} (at most {n['most']:,})" for name, n in summary["tokens"].items())
     lines = [f"{counts['pairs']:,} pairs of {origin}, for {summary['model']}", f"tokens on average: {tokens}"]
-    lines += cut_off_hint(("", cut_off, counts.get("samples", 0)))
+    if summary["source"] == "samples":
+        lines += cut_off_hint(("", counts["cut_off"], counts["samples"]))
     if weights := summary["rejected_weights"]:
         lines.append(
             f"weights of {weights['tokens']:,} rejected tokens: mean {number(weights['mean'])}, "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row
-from forkpoint.report.content import Chart, Page, Table, count, cut_off_hint
+from forkpoint.report.content import Chart, Page, Table, cut_off_hint
 from forkpoint.report.figures.charts import rounds_svg
 from forkpoint.training.heldout_eval import ks
 
@@ -27,7 +27,7 @@ def page(summary: Row, run: Path | None = None) -> Page:
         f"rounds {summary['rounds']}, n {summary['n']}, eval_n {summary['eval_n']}, prompt {summary['prompt']}, "
         f"temperature {summary['sampling']['temperature']:g}, seed {summary['sampling']['seed']}",
         *cut_off_hint(*(
-            (f"round {row['round']}{where}, ", row[key].get("cut_off"), row[key].get("samples", 0))
+            (f"round {row['round']}{where}, ", row[key]["cut_off"], row[key]["samples"])
             for row in summary["results"]
             for key, where in (("samples", ""), ("held_out", " on held-out problems"))
             if key in row
@@ -46,9 +46,12 @@ def _table(summary: Row) -> Table:
     """A row a round: what it was tuned on, and the figures on the held-out problems."""
     k = ks(summary["eval_n"])[-1]
     rows = [
-        (str(row["round"]), *_tuned_on(row.get("samples")), *_figures(row.get("held_out"), k))
+        (
+            str(row["round"]), *(_tuned_on(row["samples"]) if "samples" in row else [""] * 4),
+            *(_figures(row["held_out"], k) if "held_out" in row else [""] * 6),
+        )
         for row in summary["results"]
-    ]
+    ]  # fmt: skip
     columns = (
         "round", "right", "cut off", "tuned on", "tokens", "greedy", "sampled", f"pass@{k}", "answers", "responses",
         "cut off",
@@ -60,20 +63,16 @@ def _table(summary: Row) -> Table:
     return Table("What each round was tuned on, and what came of it", columns, rows, left=0, note=note)
 
 
-def _tuned_on(samples: Row | None) -> list[str]:
-    if samples is None:
-        return [""] * 4
+def _tuned_on(samples: Row) -> list[str]:
     right = (samples["samples"] - samples["wrong"]) / samples["samples"]
     tokens = samples["tokens"] - samples["masked_tokens"]
-    return [f"{right:.1%}", count(samples.get("cut_off")), f"{samples['trained']:,}", f"{tokens:,}"]
+    return [f"{right:.1%}", f"{samples['cut_off']:,}", f"{samples['trained']:,}", f"{tokens:,}"]
 
 
-def _figures(held_out: Row | None, k: int) -> list[str]:
-    if held_out is None:
-        return [""] * 6
+def _figures(held_out: Row, k: int) -> list[str]:
     cells = []
     for name in ("greedy_accuracy", "sampled_accuracy", f"pass@{k}"):
         low, high = held_out[f"{name}_ci95"]
         cells.append(f"{held_out[name]:.1%} ({100 * low:.0f} to {100 * high:.0f})")
     distinct = (f"{held_out[name]:.2f}" for name in ("distinct_answers", "distinct_responses"))
-    return [*cells, *distinct, count(held_out.get("cut_off"))]
+    return [*cells, *distinct, f"{held_out['cut_off']:,}"]

@@ -10,7 +10,8 @@ import numpy as np
 from forkpoint.files import SUMMARY
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Tokens
-from forkpoint.report.figures.charts import counts_of, distribution_svg
+from forkpoint.report.figures.charts import distribution_svg
+from forkpoint.report.pages.store import finite
 from forkpoint.report.viewer import token_rows
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.store import SCORES
@@ -40,8 +41,8 @@ def _charts(tokens: Tokens) -> list[Chart]:
     for name in SCORES:
         if all(row.get(name) for row in rows):
             values = np.array([value for row in rows for value in row[name]], np.float16)
-            counts = {group: counts_of(values[marks == mark]) for group, mark in GROUPS.items()}
-            drawn[name.replace("_", " ")] = {group: own for group, own in counts.items() if own.any()}
+            groups = {group: finite(values[marks == mark]) for group, mark in GROUPS.items()}
+            drawn[name.replace("_", " ")] = {group: own for group, own in groups.items() if len(own)}
     if not drawn or not all(drawn.values()):
         return []
     note = f"Of the first {len(rows):,} rows, which stand below."

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float16, Float32
 
 from forkpoint.jsonl import Row
 from forkpoint.report.content import Chart, Page, Table, Tokens, number
-from forkpoint.report.figures.charts import ALL, Counts, counts_of, distribution_svg
+from forkpoint.report.figures.charts import distribution_svg
 from forkpoint.report.viewer import token_rows
 from forkpoint.scores.dynamics import DOCUMENTS
 from forkpoint.scores.store import SCORES, STORE, Store, open_store
@@ -38,27 +39,25 @@ def spread(store: Store) -> list[Table | Chart]:
     """The distribution of each score over the tokens of some shards, evenly spaced."""
     n = len(store.shards)
     some = sorted({round(i) for i in np.linspace(0, n - 1, min(SHARDS, n))})
-    counts: dict[str, Counts] = {
-        name.replace("_", " "): np.sum([counts_of(store.values(i, name)) for i in some], axis=0) for name in SCORES
-    }
-    if not all(own.any() for own in counts.values()):
+    scores = {name.replace("_", " "): finite(np.concatenate([store.values(i, name) for i in some])) for name in SCORES}
+    if not all(map(len, scores.values())):
         return []
     note = "A rule keeps the low end of a score: with a ratio of 0.5, what is below the 50% column."
     if len(some) < n:
         note = f"Of {len(some)} shards of {n:,}, evenly spaced. {note}"
     columns = ("score", "mean", *(f"{100 * q:.0f}%" for q in QUANTILES), "largest")
-    rows = [(name, *map(number, _summary(own))) for name, own in counts.items()]
-    drawn = {name: {"tokens": own} for name, own in counts.items()}
+    rows = [
+        (name, *map(number, [own.mean(dtype=float), *np.quantile(own, QUANTILES, method="inverted_cdf"), own.max()]))
+        for name, own in scores.items()
+    ]
+    drawn = {name: {"tokens": own} for name, own in scores.items()}
     return [
         Chart("How the scores are spread", partial(distribution_svg, drawn), wide=True),
         Table("Scores in nats", columns, rows, note=note),
     ]
 
 
-def _summary(counts: Counts) -> list[float]:
-    """Mean, quantiles and largest of what was counted."""
-    order = np.argsort(ALL)
-    order = order[counts[order] > 0]
-    values, ends = ALL[order], counts[order].cumsum()
-    at = np.searchsorted(ends, [q * ends[-1] for q in QUANTILES])
-    return [float(values @ counts[order] / ends[-1]), *map(float, values[at]), float(values[-1])]
+def finite(values: Float16[np.ndarray, " n"]) -> Float32[np.ndarray, " m"]:
+    """Those that are numbers, in which means do not overflow."""
+    known: np.ndarray = values[np.isfinite(values)]
+    return known.astype(np.float32)

@@ -15,6 +15,7 @@ from forkpoint.report.figures.charts import MetricLine, curves_svg
 
 FILES = (SUMMARY,)
 History = Sequence[Row]
+MetricName = tuple[str, str, int]
 SHOWN = (
     "loss", "loss/all", "loss/unselected", "selection/share", "selection/documents_none", "rewards/chosen",
     "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "kl/chosen",
@@ -36,21 +37,17 @@ class Panel:
 
     title: str
     label: str
-    lines: Sequence[tuple[str, str, int]]
+    lines: Sequence[MetricName]
     scale: float = 1
     limits: tuple[float, float] | None = None
 
 
-def _on_pairs(group: str, *names: str) -> list[tuple[str, str, int]]:
-    """Metrics of a group, each on training pairs and on held-out ones."""
-    lines = []
-    for i, name in enumerate(names):
-        lines += [(f"{group}/{name}", name, i), (f"eval_{group}/{name}", f"{name}, held out", i)]
-    return lines
+def _on_pairs(group: str, *names: str) -> list[MetricName]:
+    return [line for i, name in enumerate(names) for line in _both(f"{group}/{name}", name, f"{name}, held out", i)]
 
 
-def _both(metric: str, training: str, held_out: str) -> list[tuple[str, str, int]]:
-    return [(metric, training, 0), (f"eval_{metric}", held_out, 0)]
+def _both(metric: str, training: str, held_out: str, style: int = 0) -> list[MetricName]:
+    return [(metric, training, style), (f"eval_{metric}", held_out, style)]
 
 
 SHARES = (-4, 104)  # per cent, with room for the line of 100
@@ -102,8 +99,7 @@ def _lines(summary: Row) -> list[str]:
         lines.append(f"the model is that of step {step:,}, the best one")
     constants = [f"{name} {summary[name]}" for name in ("beta", "gamma", "alpha") if summary.get(name) is not None]
     if summary["method"] == "slm":
-        rule = summary["rule"]
-        constants.append(f"rule {rule['score']}, ratio {rule['ratio']}, scope {rule['scope']}")
+        constants.append("rule {score}, ratio {ratio}, scope {scope}".format(**summary["rule"]))
     arguments = summary["arguments"]
     constants += [f"{word} {arguments[name]:g}" for name, word in ARGUMENTS.items() if name in arguments]
     return [*lines, ", ".join([*constants, f"seed {summary['seed']}"])]
@@ -111,30 +107,27 @@ def _lines(summary: Row) -> list[str]:
 
 def _ends(method: str, history: History) -> Table:
     """The metrics as they were logged first and last, in training and on what was held out."""
-    columns = [
-        (f"{when} step {row['step']:,}", prefix, row)
-        for prefix, when in (("", "up to"), ("eval_", "held out,"))
-        for logged in [[row for row in history if f"{prefix}loss" in row]]
-        for row in [*logged[:1], *logged[1:][-1:]]
-    ]
+    ends = {}
+    for prefix, when in (("", "up to"), ("eval_", "held out,")):
+        logged = [row for row in history if f"{prefix}loss" in row]
+        for row in (logged[0], logged[-1]) if logged else ():
+            ends[f"{when} step {row['step']:,}"] = {name: row.get(prefix + name) for name in SHOWN}
     rows = [
-        (name, *(number(row.get(prefix + name)) for _, prefix, row in columns))
-        for name in SHOWN
-        if any(prefix + name in row for _, prefix, row in columns)
-    ]
-    of_all = method == "slm" and any(prefix for _, prefix, _ in columns)
+        (name, *(number(values[name]) for values in ends.values()))
+        for name in SHOWN if any(values[name] is not None for values in ends.values())
+    ]  # fmt: skip
+    of_all = method == "slm" and any("eval_loss" in row for row in history)
     note = "The loss of held-out text is that of all its tokens." if of_all else ""
-    return Table(
-        "Metrics at the beginning and at the end", ("metric", *(heading for heading, *_ in columns)), rows, note=note
-    )
+    return Table("Metrics at the beginning and at the end", ("metric", *ends), rows, note=note)
 
 
 def _charts(method: str, history: History) -> list[Chart]:
-    return [
-        Chart(panel.title, partial(_svg, panel, history), _points_are(history) if i == 0 else "")
-        for i, panel in enumerate((LOSSES.get(method, PAIR_LOSS), *PANELS))
-        if any(panel.lines[0][0] in row for row in history)
-    ]
+    charts: list[Chart] = []
+    for panel in (LOSSES.get(method, PAIR_LOSS), *PANELS):
+        if any(panel.lines[0][0] in row for row in history):
+            note = "" if charts else _points_are(history)
+            charts.append(Chart(panel.title, partial(_svg, panel, history), note))
+    return charts
 
 
 def _points_are(history: History) -> str:
@@ -180,8 +173,8 @@ def _steps(history: History) -> Table:
 
 def _place(name: str) -> tuple[bool, int, str]:
     """Metrics in the order of SHOWN, then others; those on what was held out behind them."""
-    held_out, own = name.startswith("eval_"), name.removeprefix("eval_")
-    return held_out, SHOWN.index(own) if own in SHOWN else len(SHOWN), name
+    own = name.removeprefix("eval_")
+    return own != name, SHOWN.index(own) if own in SHOWN else len(SHOWN), name
 
 
 def _cell(name: str, value: float | None) -> str:
