@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
+from forkpoint.files import to_json
 from forkpoint.pairs.pair import Pair
+from forkpoint.pairs.pair_files import pair_row
 from forkpoint.types import Problem, Trajectory
 
 
@@ -30,3 +32,10 @@ def samples_of(answers, name="p", prompt=5):
         Trajectory(f"{name}/{i}", problem, (prompt,), (7, i), answer, answer in ("1", "1.0"), "stop")
         for i, answer in enumerate(answers)
     ]
+
+
+def write_pairs(path, pairs):
+    """A file of the pairs' token ids, without texts."""
+    rows = [pair_row(pair) | {"prompt": None, "chosen": None, "rejected": None} for pair in pairs]
+    path.write_text("".join(to_json(row) + "\n" for row in rows))
+    return path
