@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 
+from forkpoint.files import to_json
 from forkpoint.pairs.pair import Pair
+from forkpoint.pairs.pair_files import pair_row
 from forkpoint.types import Problem, Trajectory
 
 
@@ -36,4 +38,11 @@ def samples_of(answers, name="p", prompt=5):
 def written(path, *rows):
     """The path, after the rows are written there as JSON Lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_pairs(path, pairs):
+    """A file of the pairs' token ids, without texts."""
+    rows = [pair_row(pair) | {"prompt": None, "chosen": None, "rejected": None} for pair in pairs]
+    path.write_text("".join(to_json(row) + "\n" for row in rows))
     return path

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from types import SimpleNamespace
+from collections import defaultdict
+from fractions import Fraction
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -36,27 +38,20 @@ def made_up_documents(lengths, seed=0, vocabulary=VOCABULARY):
 
 
 def made_up_store(path, documents, context, *, reference=None, scores=None, vocabulary="made up"):
-    """The store of documents, in two shards; scores are a model's, or `scores(row, predicted)` by name."""
+    """The store of documents, in two shards; scores are a model's, or `scores(row)` by name."""
     path.mkdir()
     rows = list(rows_of(documents, context))
     if reference is not None:
         columns = [dict(zip(SCORES, both, strict=True)) for both in row_losses(reference, head_of(reference), rows)]
     else:
-        columns = [{} if scores is None else scores(row) for row in rows]
-    scored = [ScoredRow(row, column) for row, column in zip(rows, columns, strict=True)]
-    names = tuple(scored[0].scores)
-    half = len(scored) // 2
+        columns = [scores(row) if scores else {} for row in rows]
+    scored, names, half = list(map(ScoredRow, rows, columns)), tuple(columns[0]), len(rows) // 2
     shards = [
         write_shard(path / f"shard-{i:05}.arrow", part, names, len(part), 0)
         for i, part in enumerate((scored[:half], scored[half:]))
     ]
-    facts = {
-        "source": {},
-        "vocabulary": vocabulary,
-        "tokenizer": "made-up",
-        "reference": {"model": "made-up"} if names else None,
-    }
-    write_facts(path, facts, context, shards)
+    facts = {"source": {}, "tokenizer": "made-up", "reference": {"model": "made-up"} if names else None}
+    write_facts(path, facts | {"vocabulary": vocabulary}, context, shards)
     return open_store(path)
 
 
@@ -70,70 +65,60 @@ def is_predicted(row, t):
     return t > 0 and t >= row.context and t not in row.starts
 
 
-def plain_tokens(model, store, indices, reference=None, seed=0):
-    """The predicted tokens of rows: their loss with its graph, and what rules rank by; scores are the store's unless a
-    reference is given."""
-    rows, found = Rows(store, seed), []
+def plain_scores(model, row):
+    """A model's loss and entropy at each token of a row, NaN at the first."""
+    ids = row.ids.tolist()
+    logs = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    both = -logs.gather(1, torch.tensor(ids)[1:, None])[:, 0], -(logs.exp() * logs).sum(-1)
+    return [torch.cat([logs.new_tensor([math.nan]), column]) for column in both]
+
+
+def plain_tokens(model, store, indices, reference=None):
+    """The predicted tokens of rows, in columns: `losses` with their graph, `index` of the row, `document`, and what
+    rules rank by; scores are the store's unless a reference is given."""
+    rows, columns = Rows(store, 0), defaultdict(list)
     for index in indices:
-        scored, chance = rows[index].scored, rows[index].chance
-        logs = log_probabilities(model, scored.row)
+        example = rows[index]
+        row, scores = example.scored.row, example.scored.scores
         if reference is not None:
             with torch.no_grad():
-                others = log_probabilities(reference, scored.row)
-        document = scored.row.document
-        for t, token in enumerate(scored.row.ids.tolist()):
-            document += t > 0 and t in scored.row.starts
-            if not is_predicted(scored.row, t):
-                continue
-            scores = {name: float(column[t]) for name, column in scored.scores.items()}
-            if reference is not None:
-                scores["reference_loss"] = -float(others[t - 1, token])
-                scores["reference_entropy"] = -float((others[t - 1].exp() * others[t - 1]).sum())
-            loss = -logs[t - 1, token]
-            found.append(SimpleNamespace(index=index, document=document, loss=loss, chance=float(chance[t]), **scores))
-    return found
+                scores = dict(zip(SCORES, plain_scores(reference, row), strict=True))
+        losses, predicted = plain_scores(model, row)[0], [t for t in range(len(row.ids)) if is_predicted(row, t)]
+        columns["losses"] += [losses[t] for t in predicted]
+        columns["index"] += [index for _ in predicted]
+        columns["document"] += [row.document + sum(0 < start <= t for start in row.starts) for t in predicted]
+        for name, column in {**scores, "loss": losses.detach(), "chance": example.chance}.items():
+            columns[name] += [float(column[t]) for t in predicted]
+    losses = torch.stack(columns.pop("losses"))
+    return {name: np.array(column) for name, column in columns.items()} | {"losses": losses}
 
 
-def log_probabilities(model, row):
-    """log π over the vocabulary after each token of a row, [T, V]."""
-    return model(input_ids=torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1)
+def plain_selection(columns, rule, groups):
+    """Which tokens are selected, a bool each: of each group those that come first, and of equal ones by chance.
 
+    `columns` hold a number a token; tokens of one group have the same entry of `groups`.
+    """
 
-BEST_FIRST = {
-    "excess_loss": lambda x: x.reference_loss - float(x.loss.detach()),
-    "reference_loss": lambda x: x.reference_loss,
-    "reference_entropy": lambda x: x.reference_entropy,
-    "loss": lambda x: -float(x.loss.detach()),
-    "random": lambda x: x.chance,
-}
+    def value(score, i):
+        if score == "excess_loss":
+            return columns["reference_loss"][i] - columns["loss"][i]
+        if score == "loss":
+            return -columns["loss"][i]
+        return columns["chance" if score == "random" else score][i]
 
+    def best(score, ratio):
+        kept = set()
+        for group in set(groups):
+            members = [i for i, own in enumerate(groups) if own == group]
+            members.sort(key=lambda i: (value(score, i), columns["chance"][i]))
+            kept.update(members[: math.floor(len(members) * Fraction(str(ratio)) + Fraction(1, 2))])
+        return kept
 
-def best(tokens, score, ratio):
-    """The first ratio of the tokens, by number."""
-    order = sorted(range(len(tokens)), key=lambda i: BEST_FIRST[score](tokens[i]))
-    return set(order[: math.floor(ratio * len(tokens) + 0.5)])
-
-
-def plain_selection(tokens, rule, groups):
-    """Which tokens are selected, a bool each; groups are lists of their numbers, ranked apart."""
-    kept = set()
-    for group in groups:
-        own = [tokens[i] for i in group]
-        if rule.score == "uniform":
-            found = set(range(len(own)))
-        elif rule.score in ("union", "intersection"):
-            loss = best(own, "reference_loss", rule.ratio)
-            entropy = best(own, "reference_entropy", rule.entropy_ratio or rule.ratio)
-            found = loss | entropy if rule.score == "union" else loss & entropy
-        else:
-            found = best(own, rule.score, rule.ratio)
-        kept |= {group[i] for i in found}
-    return [i in kept for i in range(len(tokens))]
-
-
-def plain_groups(tokens, scope, micro_batches):
-    """What is ranked together; `micro_batches` are lists of row numbers."""
-    if scope == "batch":
-        return [list(range(len(tokens)))]
-    parts = [[i] for part in micro_batches for i in part] if scope == "sequence" else micro_batches
-    return [[i for i, token in enumerate(tokens) if token.index in part] for part in parts]
+    if rule.score == "uniform":
+        kept = set(range(len(groups)))
+    elif rule.score in ("union", "intersection"):
+        low, sure = best("reference_loss", rule.ratio), best("reference_entropy", rule.entropy_ratio or rule.ratio)
+        kept = low | sure if rule.score == "union" else low & sure
+    else:
+        kept = best(rule.score, rule.ratio)
+    return [i in kept for i in range(len(groups))]

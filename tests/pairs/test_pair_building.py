@@ -178,7 +178,7 @@ def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(fin
 
 def test_from_python_and_interrupted(lab, finished, tmp_path, monkeypatch):
     """Stopped after each of three units of sampling and begun again, it ends in the bytes of the command."""
-    monkeypatch.setattr("forkpoint.trajectories.units.SAMPLED_UNIT", 24)
+    monkeypatch.setattr("forkpoint.trajectories.rows.SAMPLED_UNIT", 24)
     settings = PairConfig(n=6, sampling=Sampling(max_tokens=100, stop=stop_strings("cot"), seed=3))
     problems = load_problems("train", limit=12)
     for last in (4, 8, 12):

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import launches
 import pytest
 from made_up_pairs import made_up_pairs
 from tiny_models import build_model, tiny_config
@@ -35,3 +41,23 @@ def policy(tokenizer):
     """A model in float64, and another one with the same shape as its reference."""
     config = tiny_config(tokenizer, num_key_value_heads=2)
     return build_model(config, seed=1).double(), build_model(config, seed=2).double()
+
+
+@pytest.fixture(scope="module")
+def launch(workplace):
+    """Runs the command line in processes of its own; returns their exit codes, and what each said."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command, pipe = [sys.executable, launches.__file__], subprocess.PIPE
+    driver = subprocess.Popen(command, env=environment, cwd=workplace, text=True, stdin=pipe, stdout=pipe)
+
+    def launched(*argv, killed_at=None, processes=2, **environment):
+        asked = {"argv": argv, "environment": environment, "killed_at": killed_at, "processes": processes}
+        driver.stdin.write(json.dumps(asked) + "\n")
+        driver.stdin.flush()
+        codes = json.loads(driver.stdout.readline())
+        logs = [Path(workplace, f"log-{rank}") for rank in range(processes)]
+        return codes, *((log.with_suffix(".out").read_text(), log.with_suffix(".err").read_text()) for log in logs)
+
+    with driver:
+        yield launched
+        driver.stdin.close()

@@ -1,22 +1,23 @@
-"""Whole runs of `contrast` on the lab: the files, the training, resuming after a kill, and wrong input."""
+"""Whole runs of `contrast` on the lab: the files, the training, and wrong input."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from kills import contents
+from lab_runs import rows_of
+from peft import PeftModel
 from tiny_models import build_model, tiny_config
 from transformers import GPT2Config, OPTConfig
 
 from forkpoint.cli import main
+from forkpoint.engines import load_engine
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.training import adapters
 from forkpoint.training import contrast_run as module
@@ -42,15 +43,12 @@ def critical(lab, tmp_path_factory) -> Path:
     """A critical.jsonl with made-up critical tokens: wrong test trajectories, the last one without a verdict."""
     problems = load_problems("test", limit=12)
     drawn = sample_trajectories(lab, problems, Sampling(max_tokens=100), n=3, prompt="cot")
-    path = tmp_path_factory.mktemp("critical") / "critical.jsonl"
-    wrong = [t for t in drawn if not t.correct]
     rows = [
         trajectory_row(t, lab.tokenizer) | {"status": "critical", "critical_index": len(t.token_ids) // 2}
-        for t in wrong
+        for t in drawn if not t.correct
     ]  # fmt: skip
     rows[-1] |= {"status": "undecided", "critical_index": None}
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return written(tmp_path_factory.mktemp("critical") / "critical.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +57,6 @@ def finished(critical, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
     assert main([*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(out)]) == 0
     return out, json.loads((out / "summary.json").read_text())
-
-
-def rows_of(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """The files; where they name their own directory, in the command, it is left out."""
-    files = [p for p in sorted(out.rglob("*")) if p.is_file()]
-    return {str(p.relative_to(out)): p.read_bytes().replace(str(out).encode(), b"OUT") for p in files}
 
 
 def test_every_token_of_every_trajectory_is_scored(finished, critical):
@@ -82,14 +70,12 @@ def test_every_token_of_every_trajectory_is_scored(finished, critical):
         assert {len(column) for column in row["scores"].values()} == {len(row["token_ids"])}
         assert all(0 <= s <= 1 for s in row["scores"]["s"])
         assert (row["scores"]["s"][-1] == 1) == (row["token_ids"][-1] == 0)  # the end-of-sequence token
-    assert summary["scored"] == {
-        "trajectories": len(scored), "tokens": sum(len(row["token_ids"]) for row in scored)
-    }  # fmt: skip
+    tokens = sum(len(row["token_ids"]) for row in scored)
+    assert summary["scored"] == {"trajectories": len(scored), "tokens": tokens}
 
 
 def test_the_summary_follows_from_the_files(finished, critical, training):
     out, summary = finished
-    assert f"tuned the positive model on {summary['sets']['positive']}" in (out / "report.html").read_text()
     samples = rows_of(out / "samples.jsonl")
     assert len(samples) == 12 * 6
     assert {row["problem_id"] for row in samples} == {p.id for p in training}
@@ -110,10 +96,6 @@ def test_the_summary_follows_from_the_files(finished, critical, training):
 
 def test_the_scores_say_what_the_adapters_say(lab, finished):
     """The adapters that stand in the directory, put on the model by PEFT alone, give the columns of scores.jsonl."""
-    from peft import PeftModel
-
-    from forkpoint.engines import load_engine
-
     out, _ = finished
     row = rows_of(out / "scores.jsonl")[0]
     ids = torch.tensor([[*row["prompt_ids"], *row["token_ids"]]])
@@ -128,31 +110,25 @@ def test_the_scores_say_what_the_adapters_say(lab, finished):
 def test_the_loss_is_of_the_given_tokens_and_of_the_response_alone(lab, training, tmp_path):
     """Before its first step an adapter changes nothing: the first loss is the base model's own, token by token."""
     responses = sample_trajectories(lab, training[:5], Sampling(max_tokens=100), n=1, prompt="cot")
-    facts = tune_adapter(
-        lab.model, lab.tokenizer, responses, TuningConfig(per_device_train_batch_size=5), tmp_path / "adapter"
-    )
-    scored = lab.score(
-        [(*r.prompt_ids, *r.token_ids) for r in responses], starts=[len(r.prompt_ids) for r in responses]
-    )
-    logprobs = np.concatenate([s.logprobs[len(r.prompt_ids) : -1] for s, r in zip(scored, responses, strict=True)])
+    settings, starts = TuningConfig(per_device_train_batch_size=5), [len(r.prompt_ids) for r in responses]
+    facts = tune_adapter(lab.model, lab.tokenizer, responses, settings, tmp_path / "adapter")
+    scored = lab.score([(*r.prompt_ids, *r.token_ids) for r in responses], starts=starts)
+    logprobs = np.concatenate([s.logprobs[start:-1] for s, start in zip(scored, starts, strict=True)])
     assert facts["steps"] == 1
     assert facts["tokens"] == len(logprobs)
     assert facts["losses"] == [pytest.approx(-logprobs.mean(), abs=1e-4)]
 
 
-def test_tuning_leaves_the_model_as_it_was_and_is_repeatable(lab, training, tmp_path):
+def test_tuning_leaves_the_model_as_it_was(lab, training, tmp_path):
     responses = sample_trajectories(lab, training[:6], Sampling(max_tokens=100), n=1, prompt="cot")
     model = lab.model
     weights = {name: p.clone() for name, p in model.named_parameters()}
-    attributes, settings = set(vars(model)), dict(vars(model.config))
+    attributes, configuration = set(vars(model)), dict(vars(model.config))
     pad = lab.tokenizer.pad_token
-    for out in (tmp_path / "a", tmp_path / "b"):
-        tune_adapter(
-            model, lab.tokenizer, responses, TuningConfig(per_device_train_batch_size=2, learning_rate=1e-2), out
-        )
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    settings = TuningConfig(per_device_train_batch_size=2, learning_rate=1e-2)
+    tune_adapter(model, lab.tokenizer, responses, settings, tmp_path / "out")
     assert set(vars(model)) == attributes
-    assert vars(model.config) == settings
+    assert vars(model.config) == configuration
     assert lab.tokenizer.pad_token == pad
     assert not model.training
     assert {name for name, _ in model.named_parameters()} == set(weights)
@@ -173,55 +149,6 @@ def test_other_names_of_layers(tokenizer, tmp_path):
     assert len(adapters.check_tuning(TuningConfig(lora_target_modules=("fc1", "fc2")), opt)) == 4
 
 
-class StopError(Exception):
-    pass
-
-
-def test_an_interrupted_run_resumes_to_the_same_bytes(lab, training, tmp_path, monkeypatch):
-    monkeypatch.setattr("forkpoint.trajectories.rows.SAMPLED_UNIT", 24)
-    monkeypatch.setattr(module, "SCORED_UNIT", 10)
-    training = training[:8]
-    calls: list[str] = []
-    estimate(lab, training, SETTINGS, tmp_path / "whole", progress=lambda label, *_: calls.append(label))
-    broken = tmp_path / "broken"
-    for label in dict.fromkeys(calls):  # once in every stage
-
-        def stop(now: str, *_: int, label: str = label) -> None:
-            if now == label:
-                raise StopError
-
-        with pytest.raises(StopError):
-            estimate(lab, training, SETTINGS, broken, progress=stop)
-    with (broken / "journal.jsonl").open("a") as file:
-        file.write('{"stage": "scored traj')  # what a kill in the middle of a write leaves
-    (broken / ".positive.partial").mkdir()
-    estimate(lab, training, SETTINGS, broken)
-    (broken / ".positive.partial").rmdir()
-    assert len(dict.fromkeys(calls)) == 4
-    assert contents(broken) == contents(tmp_path / "whole")
-    assert not (broken / "journal.jsonl").exists()
-
-
-@pytest.mark.slow
-def test_kill_9_loses_nothing(finished, critical, tmp_path):
-    """A process is killed while it tunes the second adapter; the same command goes on to the same bytes."""
-    command = [*COMMAND, "--limit", "12", "--against", str(critical), "--out", str(tmp_path / "out")]
-    killer = (
-        "import os, sys\nfrom forkpoint.training import contrast_run as contrast\nfrom forkpoint.cli import main\n"
-        "tune = contrast.tune_adapter\n"
-        "def killed(*args):\n"
-        "    return tune(*args[:5], args[5] if args[4].name == 'positive' else lambda *_: os.kill(os.getpid(), 9))\n"
-        "contrast.tune_adapter = killed\n"
-        "main(sys.argv[1:])"
-    )
-    process = subprocess.run([sys.executable, "-c", killer, *command], capture_output=True, env={**os.environ})
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    assert (tmp_path / "out/positive").exists()
-    assert not (tmp_path / "out/negative").exists()
-    assert main(command) == 0
-    assert contents(tmp_path / "out") == contents(finished[0])
-
-
 def test_samples_may_be_given_and_their_wrong_ones_are_scored(lab, finished, tmp_path):
     """The run's own samples, handed to it as a file, give the same adapters."""
     out, _ = finished
@@ -235,27 +162,16 @@ def test_samples_may_be_given_and_their_wrong_ones_are_scored(lab, finished, tmp
     assert not (other / "samples.jsonl").exists()
 
 
-def test_an_engine_without_a_model_here_is_refused(lab, training, tmp_path):
-    class Elsewhere:
-        name = "elsewhere"
-
+def test_what_cannot_be_estimated_is_refused(lab, training, tmp_path):
     with pytest.raises(UserError, match="elsewhere is not"):
-        estimate(Elsewhere(), training, SETTINGS, tmp_path / "out")
+        estimate(SimpleNamespace(name="elsewhere"), training, SETTINGS, tmp_path / "out")
     (one,) = sample_trajectories(lab, training[:1], Sampling(max_tokens=9), n=1, prompt="cot")
     long = replace(one, token_ids=one.token_ids * 600)
     with pytest.raises(UserError, match="reads at most"):
         estimate(lab, training, SETTINGS, tmp_path / "out", trajectories=[long])
+    with pytest.raises(UserError, match="n must be at least 1"):
+        estimate(lab, training, replace(SETTINGS, n=0), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, critical, capsys, tmp_path):
-    out, _ = finished
-    command, before = [*COMMAND, "--limit", "12", "--against", str(critical)], contents(out)
-    assert main([*command, "--out", str(out)]) == 0
-    assert contents(out) == before
-    for flags, message in ((["--n", "7"], "n was 6, now 7"), (["--n", "0"], "n must be at least 1")):
-        assert main([*command, "--out", str(out if "was" in message else tmp_path / "other"), *flags]) == 2
-        assert message in capsys.readouterr().err
 
 
 def test_wrong_input_is_refused(lab, critical, finished, training, tmp_path):

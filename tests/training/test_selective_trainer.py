@@ -6,10 +6,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections import defaultdict
 
 import datasets
 import numpy as np
@@ -20,11 +17,12 @@ from made_up_stores import (
     is_predicted,
     made_up_documents,
     made_up_store,
-    plain_groups,
     plain_selection,
     plain_tokens,
     tiny_llama,
 )
+from test_preference_trainer import SETTINGS as TRAINER_SETTINGS
+from test_preference_trainer import assert_close, gradients
 from tiny_models import build_model, tiny_config
 
 from forkpoint.engines.local import logprobs as training_logprobs
@@ -40,13 +38,7 @@ from forkpoint.weights.rules import NAMES, SCOPES, Rule
 LENGTHS = (3, 9, 2, 14, 6, 20, 5, 11, 8, 4, 17, 2, 7, 10)  # of documents: 17 rows of at most 12 tokens
 EIGHT = tuple(range(8))
 RULES = {name: Rule(name, 0.6, 0.7 if name in ("union", "intersection") else None) for name in NAMES}
-
-
-SETTINGS = {
-    "per_device_train_batch_size": 8, "use_cpu": True, "logging_steps": 1, "max_grad_norm": 0.0, "save_strategy": "no",
-    "dataloader_pin_memory": False, "train_sampling_strategy": "sequential", "optim": "sgd", "learning_rate": 0.05,
-    "warmup_steps": 0, "lr_scheduler_type": "linear",
-}  # fmt: skip
+SETTINGS = TRAINER_SETTINGS | {"train_sampling_strategy": "sequential", "optim": "sgd", "learning_rate": 0.05}
 
 
 def trainer_for(model, store, out, rule, **more):
@@ -94,23 +86,19 @@ def plain_step(model, store, rule, micro_batches, reference=None):
     """The same by the definition."""
     model.zero_grad()
     tokens = plain_tokens(model, store, [i for part in micro_batches for i in part], reference)
-    selected = plain_selection(tokens, rule, plain_groups(tokens, rule.scope, micro_batches))
-    loss = sum(token.loss for token, kept in zip(tokens, selected, strict=True) if kept) / sum(selected)
+    part = {index: number for number, rows in enumerate(micro_batches) for index in rows}
+    index = tokens["index"].tolist()
+    groups = {"batch": [0] * len(index), "sequence": index, "micro_batch": [part[i] for i in index]}
+    selected = plain_selection(tokens, rule, groups[rule.scope])
+    loss = tokens["losses"][selected].mean()
     loss.backward()
     return float(loss.detach()), gradients(model), selected
 
 
-def gradients(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
-def assert_same_step(ours, theirs, tolerance=1e-6):
-    """The same tokens, loss and gradients, these relative to the largest one of each parameter."""
+def assert_same_step(ours, theirs):
+    """The same tokens, loss and gradients."""
     assert ours[2] == theirs[2]
-    assert ours[0] == pytest.approx(theirs[0], abs=tolerance)
-    for name, gradient in theirs[1].items():
-        scale = max(1.0, float(gradient.abs().max()))
-        assert float((ours[1][name] - gradient).abs().max()) <= tolerance * scale, name
+    assert_close(ours, theirs, 1e-6)
 
 
 SPLITS = ((EIGHT,), (EIGHT[:3], EIGHT[3:4], EIGHT[4:]))
@@ -197,57 +185,15 @@ def test_a_ratio_of_1_is_causal_language_modeling(rule, models, store, tmp_path)
         assert_same_step(step(trainer_for(model, store, tmp_path, rule), split), expected)
 
 
-def test_the_mean_is_over_the_selected_tokens_of_the_whole_step(models, tmp_path):
-    """One micro-batch has many of them, the other few: other divisors would give other numbers."""
-    documents = made_up_documents([12] * 8)
-    clean = made_up_store(
-        tmp_path / "store", documents, in_rows(12), scores=by_document(lambda d, t: t / 100 if d < 4 or t == 1 else 9.0)
-    )
-    rule = Rule("reference_loss", 0.55)
-    loss, _, selected = step(trainer_for(models[0], clean, tmp_path, rule), (EIGHT[:4], EIGHT[4:]))
-    own = np.array([float(token.loss.detach()) for token in plain_tokens(models[0], clean, EIGHT)])
-    halves = np.split(np.array(selected), 2)
-    assert [int(half.sum()) for half in halves] == [44, 4]
-    assert loss == pytest.approx(own[selected].mean(), abs=1e-6)
-    means = [part[half].mean() for part, half in zip(np.split(own, 2), halves, strict=True)]
-    for wrong in (own[selected].sum() / len(own), np.mean(means)):
-        assert abs(loss - wrong) > 0.05
-
-
-def by_document(loss, entropy=lambda d, t: 1.0):
-    """Scores for `made_up_store`, from functions of the document and the position in the row."""
-
-    def scores(row):
-        columns = {}
-        for name, of in (("reference_loss", loss), ("reference_entropy", entropy)):
-            values = [of(row.document, t) if is_predicted(row, t) else math.nan for t in range(len(row.ids))]
-            columns[name] = np.array(values, np.float32)
-        return columns
-
-    return scores
-
-
 def trained(model, store, out, rule, micro=8, accumulate=1, **more):
     """Weights and what was logged after two steps of eight rows."""
-    model = copy.deepcopy(model)
-    trainer = trainer_for(
-        model, store, out, rule,
-        **{"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate, "max_steps": 2} | more,
-    )  # fmt: skip
+    sizes = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate, "max_steps": 2}
+    return at_the_end(trainer_for(copy.deepcopy(model), store, out, rule, **(sizes | more)))
+
+
+def at_the_end(trainer):
     trainer.train()
-    return model.state_dict(), [row for row in trainer.state.log_history if "loss" in row]
-
-
-@pytest.mark.parametrize("scope", ["batch", "sequence"])
-@pytest.mark.parametrize("score", NAMES)
-def test_accumulation_does_not_matter(score, scope, models, store, tmp_path):
-    rule = dataclasses.replace(RULES[score], scope=scope)
-    whole, *others = (
-        trained(models[0], store, tmp_path, rule, micro, 8 // micro, logging_steps=2) for micro in (8, 2, 1)
-    )
-    for other in others:
-        assert_same_training(whole, other)
-    assert any(not torch.equal(tensor, models[0].state_dict()[name]) for name, tensor in whole[0].items())
+    return trainer.model.state_dict(), [row for row in trainer.state.log_history if "loss" in row]
 
 
 def assert_same_training(one, other):
@@ -255,31 +201,12 @@ def assert_same_training(one, other):
     for name, tensor in one[0].items():
         torch.testing.assert_close(other[0][name], tensor, atol=1e-7, rtol=0)
     for a, b in zip(one[1], other[1], strict=True):
-        assert a.keys() == b.keys()
-        for name in logged(a):
-            assert a[name] == pytest.approx(b[name], abs=1e-5), name
+        assert logged(a) == pytest.approx(logged(b), rel=1e-5, abs=1e-5)
 
 
 def logged(row):
-    return [name for name in row if name == "loss" or name.startswith(("loss/", "selection/"))]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    """Each has its half of every step: one of them short rows, the other long ones."""
-    from slm_two_processes import CASES, results
-
-    alone = results(tmp_path, 1)
-    tests = Path(__file__).parents[1]
-    script = tests / "helpers" / "slm_two_processes.py"
-    places = os.pathsep.join(map(str, (tests / "training", tests / "helpers", os.environ.get("PYTHONPATH", ""))))
-    environment = os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment, timeout=120)
-    together = torch.load(tmp_path / "results.pt", weights_only=True)
-    for case in CASES:
-        assert_same_training(alone[case][:2], together[case][:2])
-        assert alone[case][2] == pytest.approx(together[case][2], abs=1e-6)
-    assert alone["order"] == together["order"]
+    """What is no time and no setting."""
+    return {name: value for name, value in row.items() if name == "loss" or "/" in name}
 
 
 @pytest.mark.parametrize("score", ["excess_loss", "union"])
@@ -288,49 +215,34 @@ def test_what_is_logged(score, micro, accumulate, models, store, tmp_path):
     """Over two steps, without moving; some documents have tokens in both steps."""
     rule = RULES[score]
     _, (row,) = trained(models[0], store, tmp_path, rule, micro, accumulate, logging_steps=2, learning_rate=0.0)
-    rows, steps = micro * accumulate, []
-    for first in (0, rows):
-        tokens = plain_tokens(models[0], store, range(first, first + rows))
-        steps.append((tokens, plain_selection(tokens, rule, [list(range(len(tokens)))])))
-    losses = [[float(t.loss.detach()) for t, kept in zip(*s, strict=True) if kept] for s in steps]
-    assert row["loss"] == pytest.approx(np.mean([np.mean(part) for part in losses]), abs=1e-5)
-    both = [(token, kept) for tokens, selected in steps for token, kept in zip(tokens, selected, strict=True)]
-    every = {"loss/all": (True, False), "loss/unselected": (False,)}
-    if score == "union":  # static: the others' losses are computed nowhere
-        assert not every.keys() & row.keys()
-    else:
-        for name, which in every.items():
-            mean = np.mean([float(t.loss.detach()) for t, kept in both if kept in which])
-            assert row[name] == pytest.approx(mean, abs=1e-5)
-    assert row["selection/share"] == pytest.approx(np.mean([kept for _, kept in both]))
-    for name, limit in limits(score, steps).items():
-        assert row[f"selection/limit/{name}"] == pytest.approx(limit, abs=1e-3), name
-    documents = {}
-    for token, kept in both:
-        documents.setdefault(token.document, []).append(kept)
-    shares = [np.mean(kept) for kept in documents.values()]
-    assert row["selection/documents_none"] == pytest.approx(np.mean(np.array(shares) == 0))
-    for q in (10, 50, 90):
-        assert row[f"selection/documents_p{q}"] == pytest.approx(np.quantile(shares, q / 100), abs=1e-6)
-
-
-def limits(score, steps):
-    """The last value of each score that was still selected, by the definition: the mean over steps."""
-    if score == "excess_loss":
-        kept = [[float(t.loss.detach()) - t.reference_loss for t, k in zip(*s, strict=True) if k] for s in steps]
-        return {score: np.mean([min(values) for values in kept])}
-    found = {}
-    for name, ratio in (("reference_loss", 0.6), ("reference_entropy", 0.7)):
-        values = [sorted(getattr(t, name) for t in tokens) for tokens, _ in steps]
-        found[name] = np.mean([part[math.floor(ratio * len(part) + 0.5) - 1] for part in values])
-    return found
+    rows = micro * accumulate
+    steps = [plain_tokens(models[0], store, range(first, first + rows)) for first in (0, rows)]
+    by_step = defaultdict(list)
+    for tokens in steps:
+        kept = tokens["kept"] = np.array(plain_selection(tokens, rule, np.zeros(len(tokens["loss"]))))
+        by_step["loss"].append(tokens["loss"][kept].mean())
+        if score == "excess_loss":
+            by_step["selection/limit/excess_loss"].append((tokens["loss"] - tokens["reference_loss"])[kept].min())
+        else:
+            for name, ratio in (("reference_loss", 0.6), ("reference_entropy", 0.7)):
+                last = np.sort(tokens[name])[math.floor(ratio * len(kept) + 0.5) - 1]
+                by_step[f"selection/limit/{name}"].append(last)
+    expected = {name: np.mean(values) for name, values in by_step.items()}
+    losses, kept, documents = (
+        np.concatenate([tokens[name] for tokens in steps]) for name in ("loss", "kept", "document")
+    )
+    if score == "excess_loss":  # a static rule computes the others' losses nowhere
+        expected |= {"loss/all": losses.mean(), "loss/unselected": losses[~kept].mean()}
+    shares = np.array([kept[documents == number].mean() for number in np.unique(documents)])
+    expected |= {f"selection/documents_p{q}": np.quantile(shares, q / 100) for q in (10, 50, 90)}
+    expected |= {"selection/share": kept.mean(), "selection/documents_none": (shares == 0).mean()}
+    assert logged(row) == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_evaluation_is_the_mean_over_all_tokens(models, store, policy, tmp_path):
     """Of a store without scores, for any size of batches, of which the last one is smaller."""
     others = made_up_store(tmp_path / "others", made_up_documents((4, 11, 7, 2, 9), seed=5), in_rows(12))
-    tokens = plain_tokens(models[0], others, range(len(others)))
-    expected = np.mean([float(t.loss.detach()) for t in tokens])
+    expected = plain_tokens(models[0], others, range(len(others)))["loss"].mean()
     for batch in (3, 16):
         trainer = trainer_for(
             policy, store, tmp_path, RULES["excess_loss"], eval_dataset=others, per_device_eval_batch_size=batch
@@ -386,7 +298,7 @@ def test_the_tokens_of_packed_rows_know_their_documents(tmp_path):
     assert batch["targets"].tolist() == [token for _, tokens in documents for token in tokens[1:]]
 
 
-def test_a_loss_that_is_no_number_names_its_row(store, policy, tmp_path):
+def test_a_loss_that_is_no_number_names_its_row(store, policy, models, tmp_path):
     """A token that no other row of the step has."""
     first = [store[i].row.ids.tolist() for i in EIGHT]
     token = next(t for t in first[5][:-1] if not any(t in row for i, row in enumerate(first) if i != 5))
@@ -396,6 +308,8 @@ def test_a_loss_that_is_no_number_names_its_row(store, policy, tmp_path):
         for micro in (8, 2):
             with pytest.raises(UserError, match=r"token in row 5 of the store is nan at step 1: lower the learning"):
                 trained(policy, store, tmp_path, rule, micro, 8 // micro)
+    with pytest.raises(UserError, match="the reference model's loss of a token in row 5 of the store is nan at step 1"):
+        trained(models[0], store, tmp_path, RULES["excess_loss"], ref_model=policy)
 
 
 NOTHING = {
@@ -408,32 +322,46 @@ NOTHING = {
 @pytest.mark.parametrize("name", NOTHING)
 def test_a_step_without_selected_tokens_changes_nothing(name, models, tmp_path):
     """The tokens of lowest loss are those of highest entropy, or the share of a row or a step is below half a token."""
-    made = made_up_store(
-        tmp_path / "store", made_up_documents([12] * 16), in_rows(12),
-        scores=by_document(lambda d, t: float(t), lambda d, t: float(-t)),
-    )  # fmt: skip
+    rising = np.array([math.nan, *range(1, 12)], np.float32)
+    scores = {"reference_loss": rising, "reference_entropy": 12 - rising}
+    made = made_up_store(tmp_path / "store", made_up_documents([12] * 16), in_rows(12), scores=lambda row: scores)
     for micro in (8, 2):
         weights, rows = trained(models[0], made, tmp_path, NOTHING[name], micro, 8 // micro)
         for key, tensor in weights.items():
             assert torch.equal(tensor, models[0].state_dict()[key])
-        assert [row["loss"] for row in rows] == [0, 0]
-        assert [row["selection/share"] for row in rows] == [0, 0]
+        assert [(row["loss"], row["selection/share"]) for row in rows] == [(0, 0), (0, 0)]
         assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
 def selective_trainer(out, **more):
     """One with rows of many lengths, and the name of the column that tells them apart."""
     path = out / "store"
-    if not path.exists():
-        made_up_store(path, made_up_documents(LENGTHS), in_rows(12))
-    return trainer_for(tiny_llama(1), open_store(path), out, Rule("loss"), **more), "index"
+    store = open_store(path) if path.exists() else made_up_store(path, made_up_documents(LENGTHS), in_rows(12))
+    return trainer_for(tiny_llama(1), store, out, Rule("loss"), **more), "index"
 
 
 def preference_trainer(out, **more):
     """The same for pairs."""
-    pairs = [Pair(f"p{i}", (5,), tuple(ids), (7, 8), "", "", "") for i, ids in made_up_documents(LENGTHS + LENGTHS[:3])]
-    args = PreferenceConfig(output_dir=str(out), method="dpo", precompute_ref_log_probs=False, **(SETTINGS | more))
+    pairs = [
+        Pair(f"p{i}", (5,), tuple(ids), (7, 8), "", "", "", (0.5, 1.0), 1 / (i + 1))
+        for i, ids in made_up_documents(LENGTHS + LENGTHS[:3])
+    ]
+    settings = SETTINGS | {"method": "critical-dpo", "precompute_ref_log_probs": False} | more
+    args = PreferenceConfig(output_dir=str(out), **settings)
     return PreferenceTrainer(tiny_llama(1), args, pairs, ref_model=tiny_llama(2)), "pair_index"
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+@pytest.mark.parametrize("make", [selective_trainer, preference_trainer])
+def test_accumulation_does_not_matter(make, strategy, tmp_path):
+    """Two steps of eight rows, and one of the last row."""
+    settings = {"num_train_epochs": 1, "train_sampling_strategy": strategy}
+    whole, *others = (
+        at_the_end(make(tmp_path, per_device_train_batch_size=n, gradient_accumulation_steps=8 // n, **settings)[0])
+        for n in (8, 4, 1)
+    )
+    for other in others:
+        assert_same_training(whole, other)
 
 
 @pytest.mark.parametrize("make", [selective_trainer, preference_trainer])
@@ -444,9 +372,10 @@ def test_by_length_each_epoch_has_its_order_and_a_resumed_run_the_same(make, tmp
         "save_strategy": "steps", "save_steps": 6, "save_total_limit": 9, "seed": 3,
     }  # fmt: skip
     whole = seen(*make(tmp_path, **settings))
-    epochs = [whole[at : at + 9] for at in (0, 9, 18)]
+    epochs, lengths = [whole[at : at + 9] for at in (0, 9, 18)], make(tmp_path)[0].lengths
     for epoch in epochs:
         assert sorted(i for step in epoch for i in step) == list(range(17))
+        assert max(np.ptp([lengths[i] for i in step]) for step in epoch) < np.ptp(lengths) / 2
     assert len({str(epoch) for epoch in epochs}) == 3
     for done in (12, 18):
         assert seen(*make(tmp_path, **settings), tmp_path / f"checkpoint-{done}") == whole[done:]
