@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from forkpoint.engines.local.head import Head, head_of, hidden_at
 from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.memory import LOGITS_COPIES
-from forkpoint.engines.local.token_choice import row_facts
+from forkpoint.engines.local.scoring import row_facts
 from forkpoint.engines.local.trunk_attention import forward_lock
 from forkpoint.sampling.processors import policy_logits
 from forkpoint.scores.context import Row
