@@ -122,7 +122,9 @@ def load_ray(load: Callable[[], Engine], replicas: int, *, gpus_each: int) -> En
     actor = ray.remote(Replica).options(max_restarts=RESTARTS, max_task_retries=RETRIES, **share)
     arguments = cloudpickle.dumps(load), os.environ.get("OMP_NUM_THREADS", str(cpus))
     handles = [actor.remote(*arguments) for _ in range(replicas)]
-    if waiting := ray.wait([h.here.remote() for h in handles], num_returns=replicas, timeout=PLACING_SECONDS)[1]:
+    if waiting := ray.wait([h.__ray_ready__.remote() for h in handles], num_returns=replicas, timeout=PLACING_SECONDS)[
+        1
+    ]:
         raise UserError(
             f"Ray could start only {replicas - len(waiting)} of {replicas} replicas in {PLACING_SECONDS:.0f} seconds; "
             "is the rest of its cluster in use?"
