@@ -96,7 +96,7 @@ def test_a_server_tells_none(upstream, caplog):
             answers = [post(f"{url}/v1/completions", body)]
             server.does.fails_after = 0
             answers += [post(f"{url}/v1/completions", body) for _ in range(2)]
-            there[0] = address.replace(str(server.http.server_port), "1")
+            there[0] = address.replace(str(server.server_port), "1")
             answers += [get(f"{url}/health"), get(f"{url}/v1/models")]
     assert [status for status, *_ in answers] == [200, 502, 502, 503, 200]
     assert "Basic YWxpY2U6aHVudGVyMg==" in server.keys  # the login goes to the server, and no further

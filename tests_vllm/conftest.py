@@ -71,7 +71,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             process.wait(20)
         finally:
-            kill_group(process.pid)
+            with suppress(ProcessLookupError):  # what is left of it: its engine is a process of its own
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -84,9 +85,3 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.5)
     pytest.fail(f"vllm serve did not start:\n{log.read_text()[-3000:]}")
-
-
-def kill_group(group: int) -> None:
-    """What is left of the server: its engine is a process of its own."""
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)

@@ -20,7 +20,7 @@ from forkpoint.types import Request, Sampling, UserError
 
 def some_requests(n: int) -> list[Request]:
     trunk = np.random.default_rng(0).integers(2, 400, 60).tolist()
-    return [Request(f"r{i}", (*trunk[: 1 + i % 50], 5 + i % 7)) for i in range(n)]
+    return [Request(f"r{i}", (*trunk[: 1 + i % 50], 5 + i % 7, *range(9, 9 + i % 3))) for i in range(n)]
 
 
 def tokens(engine, requests: list[Request], sampling: Sampling) -> dict[str, tuple[int, ...]]:
@@ -69,24 +69,13 @@ def test_two_tokens_are_drawn_independently(tiny):
 
 @pytest.mark.parametrize("n_slots", [1, 13, 64])
 def test_few_slots_refill_and_give_the_same_tokens(lab, n_slots, monkeypatch):
-    sampling = Sampling(max_tokens=30, seed=7)
-    wide = tokens(lab, some_requests(120), sampling)
-    assert tokens(lab, some_requests(120)[::-1], sampling) == wide
+    """With own tokens of unequal number."""
+    sampling, asked = Sampling(max_tokens=30, seed=7), some_requests(120)
+    assert len({len(b.own) for group in group_requests(asked) for b in group.branches}) > 1
+    wide = tokens(lab, asked, sampling)
+    assert tokens(lab, asked[::-1], sampling) == wide
     monkeypatch.setattr(decoding_loop, "live_branches", lambda *_: n_slots)
-    assert tokens(lab, some_requests(120), sampling) == wide
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_branches_of_unequal_own_lengths_and_ends_run_through(tiny, seed, monkeypatch):
-    monkeypatch.setattr(decoding_loop, "live_branches", lambda *_: 20)
-    trunk = tuple(range(30, 60))
-    requests = [Request(f"short{i}", (*trunk[:20], 5 + i)) for i in range(6)]
-    requests += [Request(f"long{i}", (*trunk, 5, 6, 7 + i)) for i in range(30)]
-    sampling = Sampling(temperature=1.5, max_tokens=12, seed=seed)
-    together = tokens(tiny, requests, sampling)
-    assert together.keys() == {r.key for r in requests}
-    for request in requests[::7]:
-        assert tokens(tiny, [request], sampling) == {request.key: together[request.key]}
+    assert tokens(lab, asked, sampling) == wide
 
 
 def test_ids_beyond_the_tokenizer_spell_nothing(tokenizer):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from completions_server import Behaviour, CompletionsServer
-from engine_contract import GREEDY, EngineContract, requests
+from engine_contract import GREEDY, EngineContract, assert_same, requests
 
 from forkpoint.cli import main
 from forkpoint.engines import Engine, load_engine
@@ -76,7 +72,7 @@ def test_completions_are_those_of_the_server(engine: OpenAIEngine, lab: Engine) 
     for done in engine.generate(list(asked.values()), sampling):
         drawn = Request(str(request_seed(sampling, done.key)), asked[done.key].prefix)
         (same,) = lab.generate([drawn], Sampling(**policy))
-        assert (done.token_ids, done.text, done.finish_reason) == (same.token_ids, same.text, same.finish_reason)
+        assert_same(done, same)
         np.testing.assert_allclose(done.logprobs, same.logprobs, atol=1e-5)
 
 
@@ -100,13 +96,6 @@ def test_what_passes_is_asked_again(engine: OpenAIEngine, lab: Engine, server, b
     assert greedy(engine) == greedy(lab)
     assert len(server.seen) == len(faults) + 1
     assert len({str(body) for body, _ in server.seen}) == 1
-
-
-def test_retry_after_is_honoured(engine: OpenAIEngine, server, behaviour) -> None:
-    behaviour.faults = [(429, {"Retry-After": "1"})]
-    assert len(greedy(engine)) == 1
-    (_, first), (_, second) = server.seen
-    assert 1.0 <= second - first < 3.0
 
 
 @pytest.mark.parametrize(("faults", "error", "words", "attempts"), [
@@ -238,15 +227,10 @@ def test_beam_search_is_refused(engine: OpenAIEngine) -> None:
         engine.beam_search(requests(engine, 1), 4, GREEDY)
 
 
-@pytest.mark.slow
-def test_an_evaluation_killed_and_begun_again_ends_in_the_same_bytes(served: Engine, tmp_path, capsys) -> None:
-    """Once the server dies, once the client; the last run finds the server at another address."""
-
+def test_an_evaluation_whose_server_dies_goes_on_at_another_address(served: Engine, tmp_path, capsys) -> None:
     def arguments(server: CompletionsServer, out: str) -> list[str]:
-        strategies = ("greedy", "sample:temperature=1,n=2", "cot-decoding:k=3")
-        flags = [word for s in strategies for word in ("--strategy", s)]
-        return ["eval", "--engine", "openai", "--base-url", server.url, "--limit", "6", "--max-tokens", "50", *flags,
-                "--out", str(tmp_path / out)]  # fmt: skip
+        return ["eval", "--engine", "openai", "--base-url", server.url, "--limit", "6", "--max-tokens", "50", "--quiet",
+                "--strategy", "greedy", "--strategy", "cot-decoding:k=3", "--out", str(tmp_path / out)]  # fmt: skip
 
     with CompletionsServer(served) as server, CompletionsServer(served) as other:
         assert main(arguments(server, "whole")) == 0
@@ -254,15 +238,6 @@ def test_an_evaluation_killed_and_begun_again_ends_in_the_same_bytes(served: Eng
         server.does.fails_after = whole + whole // 2
         assert main(arguments(server, "begun")) == 1
         assert "however often it is asked" in capsys.readouterr().err
-        assert (tmp_path / "begun/journal.jsonl").exists()
-        server.does = Behaviour(delay=0.02)
-        before = len(server.seen)
-        process = subprocess.Popen([sys.executable, "-m", "forkpoint", *arguments(server, "begun")])
-        while len(server.seen) < before + 12:
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
         assert main(arguments(other, "begun")) == 0
         assert 0 < len(other.seen) < whole
     samples = [(tmp_path / out / "samples.jsonl").read_bytes() for out in ("whole", "begun")]

@@ -46,27 +46,30 @@ class Behaviour:
     is_down: bool = False  # every connection ends without an answer
 
 
-class CompletionsServer:
+class CompletionsServer(ThreadingHTTPServer):
     """`url` is its address while it is open (a context manager); `seen` are the bodies and times of completions."""
 
+    daemon_threads = True
+
     def __init__(self, engine: Engine, behaviour: Behaviour | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.engine, self.does = engine, behaviour or Behaviour()
         self.seen: list[tuple[dict[str, Any], float]] = []
         self.keys: set[str | None] = set()
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.http.daemon_threads = True
-        self.http.handle_error = lambda *_: None  # a client may hang up
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, *_: object) -> None:
+        """A client may hang up."""
 
     def __enter__(self) -> CompletionsServer:
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
+        self.shutdown()
+        self.server_close()
         while self.in_flight:  # an interpreter that ends must not cut off a thread inside torch
             time.sleep(0.01)
 
@@ -118,65 +121,60 @@ class CompletionsServer:
     def _spelt(self, token: int) -> str:
         return f"token_id:{token}" if self.does.gives_ids else self.engine.tokenizer.decode([token])
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: CompletionsServer
 
-            def log_message(self, *_: object) -> None:
-                pass
+    def log_message(self, *_: object) -> None:
+        pass
 
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                pages = {
-                    "/v1/models": {"data": [{"id": "lab", "owned_by": "tests", "max_model_len": outer.engine.context}]},
-                    "/version": {"version": "1.0"},
-                }
-                self.close_connection = outer.does.is_down
-                if not outer.does.is_down:
-                    self.answer(lambda: (200, pages[path]) if path in pages else (404, {"detail": "Not Found"}))
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        model = {"id": "lab", "owned_by": "tests", "max_model_len": self.server.engine.context}
+        pages = {"/v1/models": {"data": [model]}, "/version": {"version": "1.0"}}
+        self.close_connection = self.server.does.is_down
+        if not self.server.does.is_down:
+            self.answer(lambda: (200, pages[path]) if path in pages else (404, {"detail": "Not Found"}))
 
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with outer.lock:
-                    outer.seen.append((body, time.monotonic()))
-                    outer.in_flight += 1
-                    outer.most_in_flight = max(outer.most_in_flight, outer.in_flight)
-                    over = outer.does.fails_after is not None and len(outer.seen) > outer.does.fails_after
-                    fault = (500, {}) if over else outer.does.faults.pop(0) if outer.does.faults else None
-                try:
-                    time.sleep(outer.does.delay)
-                    if fault == "drop" or outer.does.is_down:
-                        self.close_connection = True
-                        return
-                    if fault:
-                        repeated = f": {self.path} {self.headers['authorization']}" if outer.does.repeats else ""
-                        self.send(fault[0], {"error": {"message": f"out of order{repeated}"}}, fault[1])
-                        return
-                    with ENGINE:
-                        self.answer(lambda: (200, outer.completion(body)))
-                finally:
-                    with outer.lock:
-                        outer.in_flight -= 1
+    def do_POST(self) -> None:
+        body, there = json.loads(self.rfile.read(int(self.headers["content-length"]))), self.server
+        with there.lock:
+            there.seen.append((body, time.monotonic()))
+            there.in_flight += 1
+            there.most_in_flight = max(there.most_in_flight, there.in_flight)
+            over = there.does.fails_after is not None and len(there.seen) > there.does.fails_after
+            fault = (500, {}) if over else there.does.faults.pop(0) if there.does.faults else None
+        try:
+            time.sleep(there.does.delay)
+            if fault == "drop" or there.does.is_down:
+                self.close_connection = True
+            elif fault:
+                repeated = f": {self.path} {self.headers['authorization']}" if there.does.repeats else ""
+                self.send(fault[0], {"error": {"message": f"out of order{repeated}"}}, fault[1])
+            else:
+                with ENGINE:
+                    self.answer(lambda: (200, there.completion(body)))
+        finally:
+            with there.lock:
+                there.in_flight -= 1
 
-            def answer(self, make: Callable[[], tuple[int, Any]]) -> None:
-                outer.keys.add(self.headers["authorization"])
-                if outer.does.key and self.headers["authorization"] != f"Bearer {outer.does.key}":
-                    self.send(401, {"error": {"message": f"wrong key {self.headers['authorization']}"}})
-                    return
-                try:
-                    self.send(*make())
-                except RefusalError as refusal:
-                    self.send(400, {"error": {"message": str(refusal)}})
+    def answer(self, make: Callable[[], tuple[int, Any]]) -> None:
+        key = self.headers["authorization"]
+        self.server.keys.add(key)
+        if self.server.does.key and key != f"Bearer {self.server.does.key}":
+            self.send(401, {"error": {"message": f"wrong key {key}"}})
+            return
+        try:
+            self.send(*make())
+        except RefusalError as refusal:
+            self.send(400, {"error": {"message": str(refusal)}})
 
-            def send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
-                body = json.dumps(answer).encode()
-                self.send_response(status)
-                for name, value in {**(headers or {}), "content-length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.send_header("content-type", "application/json")
-                self.end_headers()
-                self.wfile.write(body)
-
-        return Handler
+    def send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {**(headers or {}), "content-length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)

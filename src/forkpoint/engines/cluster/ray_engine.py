@@ -14,11 +14,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from forkpoint.engines.base import Engine, Starts
-from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
+from forkpoint.engines.checks import check_requests, check_scoring
 from forkpoint.engines.loading import first_line, output_into
 from forkpoint.engines.local.branches import MAX_OWN
-from forkpoint.sampling.limits import validate
 from forkpoint.types import Completion, FailedError, Request, Sampling, Scored, TokenIds, UserError
+
+try:
+    import ray
+    import ray.data
+    from ray import cloudpickle
+    from ray.data import ActorPoolStrategy
+
+    from forkpoint.engines.cluster.ray_workers import Feeder, Replica, Roster, cause_of, opened
+except ImportError as error:
+    raise UserError(f'the ray engine needs Ray: pip install "forkpoint[ray]" ({error})') from error
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,10 +47,6 @@ class RayEngine(Engine):
     """
 
     def __init__(self, replicas: Sequence[Any]) -> None:
-        import ray
-
-        from forkpoint.engines.cluster.ray_workers import Roster
-
         self.replicas = list(replicas)
         self.roster = ray.remote(Roster).options(num_cpus=0, max_restarts=RESTARTS, max_task_retries=RETRIES).remote()
         # those of each replica; their number changes no results, so that a run may go on with another number
@@ -55,12 +60,6 @@ class RayEngine(Engine):
         """See `Engine.map`. Raises what a replica does, and FailedError where one died again and again."""
         if not items:
             return
-        import ray
-        from ray import cloudpickle
-        from ray.data import ActorPoolStrategy
-
-        from forkpoint.engines.cluster.ray_workers import Feeder, cause_of, opened
-
         pickled = [{"item": cloudpickle.dumps(item)} for item in items]
         dataset = ray.data.from_items(pickled, override_num_blocks=len(pickled))
         dataset.context.enable_progress_bars = False
@@ -81,54 +80,51 @@ class RayEngine(Engine):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.generate`. Raises UserError for an empty or too long prefix and for repeated keys."""
         check_requests(self, requests, sampling)
-        parts = [requests[part] for part in self.chunks([r.prefix for r in requests])]
-        return _each(self.map(lambda engine, part: list(engine.generate(part, sampling)), parts))
+        prefixes = [request.prefix for request in requests]
+        return self._spread(lambda engine, part: engine.generate(part, sampling), requests, prefixes)
 
     def score(
         self, sequences: Sequence[TokenIds], *, top: int = 0, sampling: Sampling | None = None, starts: Starts = None
     ) -> Iterator[Scored]:
         """See `Engine.score`. Raises UserError for an empty or too long sequence, a start or a top out of range."""
         starts = check_scoring(self, sequences, top, sampling, starts)
-        parts = [(sequences[part], starts[part]) for part in self.chunks(sequences)]
 
-        def score(engine: Engine, part: tuple[Sequence[TokenIds], Sequence[int]]) -> list[Scored]:
-            return list(engine.score(part[0], top=top, sampling=sampling, starts=part[1]))
+        def score(engine: Engine, part: Sequence[tuple[TokenIds, int]]) -> Iterator[Scored]:
+            return engine.score([ids for ids, _ in part], top=top, sampling=sampling, starts=[at for _, at in part])
 
-        return _each(self.map(score, parts))
+        return self._spread(score, list(zip(sequences, starts, strict=True)), sequences)
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.beam_search`."""
-        validate(sampling)
-        for request in requests:
-            check_sequence(self, request.prefix, request.key, sampling.max_tokens)
-        parts = [requests[part] for part in self.chunks([r.prefix for r in requests])]
-        return _each(self.map(lambda engine, part: list(engine.beam_search(part, num_beams, sampling)), parts))
+        check_requests(self, requests, sampling)
+        prefixes = [request.prefix for request in requests]
+        return self._spread(lambda engine, part: engine.beam_search(part, num_beams, sampling), requests, prefixes)
 
-    def chunks(self, prefixes: Sequence[TokenIds]) -> list[slice]:
-        return list(chunks(prefixes, max(LEAST_CHUNK, -(-len(prefixes) // (CHUNKS_EACH * len(self.replicas))))))
+    def _spread(
+        self, work: Callable[[Engine, Sequence[T]], Iterator[R]], asked: Sequence[T], prefixes: Sequence[TokenIds]
+    ) -> Iterator[R]:
+        """The results of work on chunks of what is asked; once this is closed, the work on further ones stops."""
+        size = max(LEAST_CHUNK, -(-len(asked) // (CHUNKS_EACH * len(self.replicas))))
+        parts = [asked[part] for part in chunks(prefixes, size)]
+        for results in self.map(lambda engine, part: list(work(engine, part)), parts):
+            yield from results
 
 
 def load_ray(load: Callable[[], Engine], replicas: int, *, gpus_each: int) -> Engine:
     """`replicas` of the engine that `load` gives, on the Ray cluster of RAY_ADDRESS, else on one of this process.
 
     Each has `gpus_each` GPUs where the cluster has any, else its share of the CPUs. Raises UserError where Ray is not
-    installed or reached, where the cluster has no room for all of them, and what `load` raises.
+    reached, where the cluster has no room for all of them, and what `load` raises.
     """
-    try:
-        import ray
-        from ray import cloudpickle
-
-        from forkpoint.engines.cluster.ray_workers import Replica
-    except ImportError as error:
-        raise UserError(f'the ray engine needs Ray: pip install "forkpoint[ray]" ({error})') from error
     join()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     share, cpus = resources(nodes, replicas, gpus_each)
     actor = ray.remote(Replica).options(max_restarts=RESTARTS, max_task_retries=RETRIES, **share)
     arguments = cloudpickle.dumps(load), os.environ.get("OMP_NUM_THREADS", str(cpus))
     handles = [actor.remote(*arguments) for _ in range(replicas)]
-    waiting = ray.wait([h.here.remote() for h in handles], num_returns=replicas, timeout=PLACING_SECONDS)[1]
-    if waiting:
+    if waiting := ray.wait([h.__ray_ready__.remote() for h in handles], num_returns=replicas, timeout=PLACING_SECONDS)[
+        1
+    ]:
         raise UserError(
             f"Ray could start only {replicas - len(waiting)} of {replicas} replicas in {PLACING_SECONDS:.0f} seconds; "
             "is the rest of its cluster in use?"
@@ -138,9 +134,6 @@ def load_ray(load: Callable[[], Engine], replicas: int, *, gpus_each: int) -> En
 
 def join() -> None:
     """Join the cluster of RAY_ADDRESS, or start one that ends with this process; nothing where that was done before."""
-    import ray
-    import ray.data
-
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
@@ -210,27 +203,16 @@ def _on_one_trunk(a: TokenIds, b: TokenIds) -> bool:
 def _common_settings(replicas: Sequence[Any]) -> Mapping[str, str | int | None]:
     """The settings of all replicas; loads them all. UserError where they differ, since then results would too."""
     first, *more = _answers([replica.settings.remote() for replica in replicas])
-    for other in more:
-        for key in first:
-            if other[key] != first[key]:
-                hint = "; give --memory_gib" if key == "memory_bytes" else ""
-                raise UserError(f"the replicas differ in {key}: {first[key]!r} and {other[key]!r}{hint}")
+    for key, other in ((key, other[key]) for other in more for key in first):
+        if other != first[key]:
+            hint = "; give --memory_gib" if key == "memory_bytes" else ""
+            raise UserError(f"the replicas differ in {key}: {first[key]!r} and {other!r}{hint}")
     return dict(first)
 
 
 def _answers(refs: Sequence[Any]) -> list[Any]:
     """The answers of replicas, awaited."""
-    import ray
-
-    from forkpoint.engines.cluster.ray_workers import cause_of, opened
-
     try:
         return [opened(answer) for answer in ray.get(refs)]
     except ray.exceptions.RayError as error:
         raise FailedError(f"a replica could not be started: {cause_of(error)}") from error
-
-
-def _each(parts: Iterator[Sequence[T]]) -> Iterator[T]:
-    """The results of all parts; once this is closed, the work on further ones stops."""
-    for part in parts:
-        yield from part

@@ -14,7 +14,7 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import ray
@@ -33,7 +33,6 @@ class Replica:
     def __init__(self, load: bytes, threads: str) -> None:
         os.environ["OMP_NUM_THREADS"] = threads  # read when torch is imported, here and in processes of the engine's
         self._load = load
-        self._work: tuple[bytes, Callable[[Engine, Any], Any]] | None = None
         self._warnings: list[str] = []
 
     @cached_property
@@ -48,9 +47,6 @@ class Replica:
         finally:
             log.removeHandler(handler)
 
-    def here(self) -> None:
-        """Returns once the process runs."""
-
     def settings(self) -> bytes:
         """The engine's settings."""
         return packed(lambda: dict(self.engine.settings))
@@ -61,13 +57,14 @@ class Replica:
 
     def run(self, work: bytes, item: bytes) -> bytes:
         """work(engine, item)."""
-        return packed(lambda: self._unpickled(work)(self.engine, pickle.loads(item)))
+        return packed(lambda: _work(work)(self.engine, pickle.loads(item)))
 
-    def _unpickled(self, work: bytes) -> Callable[[Engine, Any], Any]:
-        """The work, unpickled once for all items of a map."""
-        if self._work is None or self._work[0] != work:
-            self._work = work, pickle.loads(work)
-        return self._work[1]
+
+@lru_cache(maxsize=1)
+def _work(pickled: bytes) -> Callable[[Engine, Any], Any]:
+    """The work, unpickled once for all items of a map."""
+    work: Callable[[Engine, Any], Any] = pickle.loads(pickled)
+    return work
 
 
 class Roster:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import numpy as np
 
@@ -36,6 +36,11 @@ class Group:
     trunk: TokenIds
     branches: tuple[Branch, ...]
 
+    @property
+    def magnitude(self) -> int:
+        """The power of two that the number of branches lies under."""
+        return len(self.branches).bit_length()
+
 
 def _prefix_hashes(tokens: TokenIds) -> list[int]:
     """A rolling hash of every prefix, the empty one first."""
@@ -48,37 +53,32 @@ def group_requests(requests: Sequence[Request]) -> list[Group]:
     The longest prefixes become trunks; every other request joins the deepest trunk that holds all but at most
     MAX_OWN tokens of its prefix. The result depends only on the requests and their order.
     """
-    trunks: list[TokenIds] = []
-    members: list[list[Branch]] = []
-    home: dict[tuple[int, int], int] = {}  # (length, hash) of a trunk's prefix -> the trunk
+    members: dict[TokenIds, list[Branch]] = {}  # by trunk
+    home: dict[tuple[int, int], TokenIds] = {}  # (length, hash) of a trunk's prefix -> the trunk
     hashes_of: dict[TokenIds, list[int]] = {}
     for request in sorted(requests, key=lambda r: -len(r.prefix)):
         prefix = request.prefix
         hashes = hashes_of.get(prefix) or hashes_of.setdefault(prefix, _prefix_hashes(prefix))
-        for depth in range(len(prefix) - 1, max(-1, len(prefix) - 1 - MAX_OWN), -1):
-            index = home.get((depth, hashes[depth]))
-            if index is not None and trunks[index][:depth] == prefix[:depth]:
+        last = len(prefix) - 1
+        for depth in range(last, max(-1, last - MAX_OWN), -1):
+            trunk = home.get((depth, hashes[depth]))
+            if trunk is not None and trunk[:depth] == prefix[:depth]:
                 break
         else:
-            index, depth = len(trunks), len(prefix) - 1
-            trunks.append(prefix[:depth])
-            members.append([])
-            for length in range(depth + 1):
-                home.setdefault((length, hashes[length]), index)
-        members[index].append(Branch(request, depth, prefix[depth:]))
-    groups = [Group(trunk, tuple(branches)) for trunk, branches in zip(trunks, members, strict=True)]
-    return sorted(groups, key=lambda g: (-len(g.branches).bit_length(), -len(g.trunk)))
+            trunk, depth = prefix[:last], last
+            for length in range(last + 1):
+                home.setdefault((length, hashes[length]), trunk)
+        members.setdefault(trunk, []).append(Branch(request, depth, prefix[depth:]))
+    groups = [Group(trunk, tuple(branches)) for trunk, branches in members.items()]
+    return sorted(groups, key=lambda g: (-g.magnitude, -len(g.trunk)))
 
 
 def by_size(groups: Sequence[Group]) -> list[list[Group]]:
-    """Groups apart by the power of two that their number of branches lies under, in order.
+    """The groups of `group_requests` apart by their magnitude.
 
     Branches meet their trunks in a grid of [trunks, most branches of one]; so at least half of it is in use.
     """
-    sizes: dict[int, list[Group]] = {}
-    for group in groups:
-        sizes.setdefault(len(group.branches).bit_length(), []).append(group)
-    return list(sizes.values())
+    return [list(alike) for _, alike in groupby(groups, key=lambda g: g.magnitude)]
 
 
 def response_of(request: Request, generated: Sequence[int]) -> list[int]:
@@ -89,11 +89,9 @@ def response_of(request: Request, generated: Sequence[int]) -> list[int]:
 class Slots:
     """A fixed number of slots, each empty or holding a live branch. Arrays are [slots] or [slots, width]."""
 
-    _ARRAYS = ("live", "fed", "n_own", "room", "own", "hashes", "tokens", "logprobs", "gaps")
-
     def __init__(self, n_slots: int, max_tokens: int, seed: int) -> None:
         self.seed = seed
-        self.requests = [Request("", ())] * n_slots
+        self.requests = np.empty(n_slots, dtype=object)
         self.live = np.zeros(n_slots, dtype=bool)
         self.fed, self.n_own, self.room = np.zeros((3, n_slots), dtype=np.int64)  # `fed` counts own tokens, too
         self.own = np.zeros((n_slots, MAX_OWN), dtype=np.int64)
@@ -102,7 +100,7 @@ class Slots:
         self.logprobs, self.gaps = np.zeros((2, n_slots, max_tokens), dtype=np.float32)
 
     def __len__(self) -> int:
-        return len(self.requests)
+        return len(self.live)
 
     def place(self, slot: int, request: Request, own: TokenIds) -> None:
         """Put a fresh branch into an empty slot."""
@@ -114,9 +112,9 @@ class Slots:
 
     def keep(self, slots: list[int]) -> None:
         """Drop all other slots; these are renumbered in their order."""
-        self.requests = [self.requests[slot] for slot in slots]
-        for name in self._ARRAYS:
-            setattr(self, name, getattr(self, name)[slots])
+        for name, column in vars(self).items():
+            if isinstance(column, np.ndarray):
+                setattr(self, name, column[slots])
 
     def next_tokens(self) -> np.ndarray:
         """The token that each slot is fed next, [slots]: its own ones first, then the last one it wrote."""

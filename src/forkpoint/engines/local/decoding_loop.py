@@ -14,75 +14,97 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from forkpoint.engines.local.branches import Branch, Group, Slots, by_size, group_requests, response_of
-from forkpoint.engines.local.memory import PREFILL_TOKENS, half_after, in_halves, live_branches
-from forkpoint.engines.local.scoring import only_rows
-from forkpoint.engines.local.token_choice import choose
+from forkpoint.engines.local.branches import MAX_OWN, Branch, Group, Slots, by_size, group_requests, response_of
+from forkpoint.engines.local.memory import LOGITS_COPIES, half_after, in_halves
+from forkpoint.engines.local.scoring import output_at, row_facts
 from forkpoint.engines.local.trunk_attention import TrunkCache, compute_trunks, trunk_step
+from forkpoint.sampling.draw import inverse_cdf, uniforms
+from forkpoint.sampling.processors import policy_logits
 from forkpoint.text import StopCheck
-from forkpoint.types import Completion, Request, Sampling
+from forkpoint.types import Completion, Request, Sampling, TokenIds, UserError
 
+MOST_BRANCHES = 2048
+PREFILL_TOKENS = 16_384  # tokens computed at once while trunks are prepared
 REFILL_SHARE = 0.25  # admit new branches once this share of the slots is empty
 COMPACT_BELOW = 0.75  # drop empty slots once fewer than this share is live and nothing waits
 STATES = ("past_key_values", "cache_params")  # what transformers calls the state, by family
 
 
-class TrunkDecoder:
-    """Generates completions for requests; one object serves one call of `generate`."""
-
-    def __init__(self, model: PreTrainedModel, stops: StopCheck, sampling: Sampling, budget: int) -> None:
-        self.model, self.stops, self.sampling, self.budget = model, stops, sampling, budget
-
-    @torch.inference_mode()
-    def run(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Completions as they finish; trunks with about as many branches each are decoded together."""
-        for groups in by_size(group_requests(requests)):
-            yield from self._run(groups)
-
-    def _run(self, groups: list[Group]) -> Iterator[Completion]:
+@torch.inference_mode()
+def decode_on_trunks(
+    model: PreTrainedModel, stops: StopCheck, sampling: Sampling, requests: Sequence[Request], budget: int
+) -> Iterator[Completion]:
+    """Completions as they finish; trunks with about as many branches each are decoded together."""
+    for groups in by_size(group_requests(requests)):
         waiting = {branch.request.key: branch.request for group in groups for branch in group.branches}
         limit = len(waiting)
         while waiting:
-            limit = min(limit, live_branches(self.model, groups, self.sampling.max_tokens, self.budget))
+            trunks = [group.trunk for group in groups]
+            limit = min(limit, live_branches(model, trunks, len(waiting), sampling.max_tokens, budget))
             try:
-                for done in self._decode(groups, limit):
+                for done in _decode(model, stops, sampling, groups, limit):
                     del waiting[done.key]
                     yield done
-                return
             except Exception as error:
                 limit = half_after(error, limit, "response")
-            groups = group_requests(list(waiting.values()))
-            gc.collect()  # what the failed step held
-            if self.model.device.type == "cuda":
+            if waiting:  # memory ran out; what the failed step held goes with its error
+                groups = group_requests(list(waiting.values()))
+                gc.collect()
                 torch.cuda.empty_cache()
 
-    def _decode(self, groups: list[Group], n_slots: int) -> Iterator[Completion]:
-        queue = deque((g, branch) for g, group in enumerate(groups) for branch in group.branches)
-        longest_own = max(len(branch.own) for _, branch in queue)
-        trunks = Trunks(self.model, groups, longest_own + self.sampling.max_tokens)
-        slots = Slots(n_slots, self.sampling.max_tokens, self.sampling.seed)
-        while queue or slots.live.any():
-            empty = np.flatnonzero(~slots.live).tolist()
-            if queue and len(empty) >= max(1, REFILL_SHARE * len(slots)):
-                chosen = [queue.popleft() for _ in range(min(len(empty), len(queue)))]
-                trunks.admit(empty[: len(chosen)], chosen, slots)
-                for slot, (_, branch) in zip(empty, chosen, strict=False):
-                    slots.place(slot, branch.request, branch.own)
-            elif not queue and slots.live.sum() < COMPACT_BELOW * len(slots):
-                kept = sorted(np.flatnonzero(slots.live).tolist(), key=lambda slot: trunks.row_of_slot[slot])
-                slots.keep(kept)
-                trunks.keep(kept)
-            fed = torch.as_tensor(slots.next_tokens(), device=self.model.device)
-            logits = trunk_step(self.model, trunks.cache, fed)
-            finished, completions = write(logits, slots, self.sampling, self.stops)
-            del logits  # as large as the vocabulary for each slot, and the next pass needs room
-            if finished:
-                trunks.cache.retire(finished)
-            yield from completions
+
+def live_branches(
+    model: PreTrainedModel, trunks: Sequence[TokenIds], n_branches: int, max_tokens: int, budget: int
+) -> int:
+    """How many of the branches may be live at once so that the worst case of all stays within the budget.
+
+    Raises UserError where not even one fits.
+    """
+    config = model.config.get_text_config(decoder=True)
+    query_heads = getattr(config, "num_attention_heads", None) or 1  # a model without heads is taken to have one
+    heads = getattr(config, "num_key_value_heads", None) or query_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // query_heads
+    per_token = 2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize
+    width, suffix = max(map(len, trunks)), MAX_OWN + max_tokens
+    scores = 4 * 4 * query_heads * (width + suffix)
+    per_branch = 2 * suffix * per_token + LOGITS_COPIES * 4 * config.vocab_size + scores
+    needed = per_branch + 2 * width * per_token * (len(trunks) / n_branches)
+    if (fitting := int(budget // needed)) < 1:
+        raise UserError(
+            f"one response of {max_tokens} tokens after a prompt of {width} takes {needed / 2**20:,.1f} MiB, "
+            f"more than the memory budget of {budget / 2**20:,.1f} MiB: lower max_tokens or raise the budget"
+        )
+    return min(fitting, MOST_BRANCHES, n_branches)
+
+
+def _decode(
+    model: PreTrainedModel, stops: StopCheck, sampling: Sampling, groups: list[Group], n_slots: int
+) -> Iterator[Completion]:
+    queue = deque((g, branch) for g, group in enumerate(groups) for branch in group.branches)
+    longest_own = max(len(branch.own) for _, branch in queue)
+    trunks = Trunks(model, groups, n_slots, longest_own + sampling.max_tokens)
+    slots = Slots(n_slots, sampling.max_tokens, sampling.seed)
+    while queue or slots.live.any():
+        empty = np.flatnonzero(~slots.live).tolist()
+        if queue and len(empty) >= max(1, REFILL_SHARE * len(slots)):
+            admitted = {slot: queue.popleft() for slot in empty[: len(queue)]}
+            trunks.admit(admitted)
+            for slot, (_, branch) in admitted.items():
+                slots.place(slot, branch.request, branch.own)
+        elif not queue and slots.live.sum() < COMPACT_BELOW * len(slots):
+            kept = sorted(np.flatnonzero(slots.live).tolist(), key=lambda slot: trunks.row_of_slot[slot])
+            slots.keep(kept)
+            trunks.keep(kept)
+        fed = torch.as_tensor(slots.next_tokens(), device=model.device)
+        logits = trunk_step(model, trunks.cache, fed)
+        finished, completions = write(logits, slots, sampling, stops)
+        del logits  # as large as the vocabulary for each slot, and the next pass needs room
+        trunks.retire(finished)
+        yield from completions
 
 
 def write(
@@ -93,16 +115,15 @@ def write(
     if not len(writing):
         return [], []
     rows = logits if len(writing) == len(logits) else logits[torch.as_tensor(writing, device=logits.device)]
-    picked = choose(rows, sampling, slots.hashes[writing], number, lambda i: slots.requests[writing[i]].key)
-    slots.tokens[writing, number] = picked.tokens
-    slots.logprobs[writing, number] = picked.logprobs
-    slots.gaps[writing, number] = picked.gaps
+    tokens, logprobs, gaps = choose(rows, slots, writing, number, sampling)
+    slots.tokens[writing, number] = tokens
+    slots.logprobs[writing, number] = logprobs
+    slots.gaps[writing, number] = gaps
 
     def response(i: int) -> list[int]:
-        slot = int(writing[i])
-        return response_of(slots.requests[slot], slots.tokens[slot, : number[i] + 1].tolist())
+        return response_of(slots.requests[writing[i]], slots.tokens[writing[i], : number[i] + 1].tolist())
 
-    ended = stops.ended(picked.tokens, response)
+    ended = stops.ended(tokens, response)
     finished = np.flatnonzero(ended | (number + 1 == slots.room[writing]))
     completions = [
         slots.finish(int(writing[i]), int(number[i]) + 1, "stop" if ended[i] else "length", stops) for i in finished
@@ -110,33 +131,54 @@ def write(
     return writing[finished].tolist(), completions
 
 
-class Trunks:
-    """The trunks in use: which row of the cache holds which group, and which row each slot's branch hangs on."""
+def choose(
+    logits: Float[Tensor, "rows V"], slots: Slots, writing: np.ndarray, number: np.ndarray, sampling: Sampling
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each writing slot a greedy or drawn token, its raw log-probability, and the raw p(top1) - p(top2).
 
-    def __init__(self, model: PreTrainedModel, groups: list[Group], most_columns: int) -> None:
+    `number` [rows] counts each response's tokens. UserError, naming the request, for logits that are NaN or hold no
+    finite value.
+    """
+    logits = logits.float()
+    if logits.device.type == "mps":  # has no float64, which the draw needs
+        logits = logits.cpu()
+    facts = row_facts(logits, with_entropy=False)
+    if len(broken := (~torch.isfinite(facts.log_z)).nonzero()):
+        key, token = slots.requests[writing[broken[0, 0]]].key, number[broken[0, 0]]
+        raise UserError(
+            f"the model's logits for request {key!r} are NaN or infinite at generated token {token}: "
+            "its weights or its precision are broken"
+        )
+    tokens = facts.best
+    if sampling.temperature > 0:
+        tokens = inverse_cdf(policy_logits(logits, sampling), uniforms(slots.hashes[writing], number))[:, None]
+    logprobs = logits.gather(-1, tokens) - facts.log_z
+    return tokens[:, 0].cpu().numpy(), logprobs[:, 0].cpu().numpy(), facts.gaps.cpu().numpy()
+
+
+class Trunks:
+    """The trunks in use: which row of the cache holds which group, and which row each live slot's branch hangs on."""
+
+    def __init__(self, model: PreTrainedModel, groups: list[Group], n_slots: int, most_columns: int) -> None:
         self.model, self.groups = model, groups
-        self.cache = TrunkCache(model.device, most_columns)
+        self.cache = TrunkCache(model.device, n_slots, most_columns)
         self.rows: list[int] = []  # row -> the group whose trunk it holds
         self.row_of_slot: dict[int, int] = {}
 
-    def admit(self, new_slots: list[int], chosen: list[tuple[int, Branch]], slots: Slots) -> None:
-        """Hang the chosen branches on their trunks, computing those that are not there yet."""
-        used = {self.row_of_slot[slot] for slot in np.flatnonzero(slots.live).tolist()}
+    def admit(self, branches: dict[int, tuple[int, Branch]]) -> None:
+        """Hang branches of groups, by their new slots, on their trunks; computes those that are not there yet."""
         row_of = {group: row for row, group in enumerate(self.rows)}
-        wanted = list(dict.fromkeys(group for group, _ in chosen))
-        kept = used | {row_of[g] for g in wanted if g in row_of}
-        reusable = [row for row in range(len(self.rows)) if row not in kept]
+        wanted = dict.fromkeys(group for group, _ in branches.values())
+        used = {*self.row_of_slot.values(), *(row_of[group] for group in wanted if group in row_of)}
+        free = [row for row in reversed(range(len(self.rows))) if row not in used]
         fresh = [group for group in wanted if group not in row_of]
-        for group in fresh:
-            if not reusable:
-                reusable.append(len(self.rows))
-                self.rows.append(group)
-            row_of[group] = row = reusable.pop()
-            self.rows[row] = group
+        for group, row in zip(fresh, [*free, *range(len(self.rows), len(self.rows) + len(fresh))], strict=False):
+            self.rows[row : row + 1] = [group]
+            row_of[group] = row
         self._compute(fresh, row_of)
-        rows = [row_of[group] for group, _ in chosen]
-        self.row_of_slot |= dict(zip(new_slots, rows, strict=True))
-        self.cache.place(new_slots, rows, [branch.depth for _, branch in chosen], len(slots))
+        rows = [row_of[group] for group, _ in branches.values()]
+        self.row_of_slot |= zip(branches, rows, strict=True)
+        self.cache.place(list(branches), rows, [branch.depth for _, branch in branches.values()])
 
     def _compute(self, fresh: list[int], row_of: dict[int, int]) -> None:
         fresh = sorted(fresh, key=lambda g: -len(self.groups[g].trunk))
@@ -146,16 +188,22 @@ class Trunks:
             computed = compute_trunks(self.model, [self.groups[g].trunk for g in batch])
             self.cache.store_trunks([row_of[g] for g in batch], computed, len(self.rows))
 
+    def retire(self, slots: list[int]) -> None:
+        """These slots' branches are done."""
+        for slot in slots:
+            del self.row_of_slot[slot]
+        if slots:
+            self.cache.retire(slots)
+
     def keep(self, slots: list[int]) -> None:
-        """Drop all other slots, and the trunks that none of these needs."""
+        """Renumber the live slots in this order, and drop the trunks that none of them needs."""
         self.cache.keep_branches(slots)
         rows = [self.row_of_slot[slot] for slot in slots]
         kept = sorted(set(rows))
         if len(kept) < len(self.rows):
             self.cache.keep_trunks(kept)
             self.rows = [self.rows[row] for row in kept]
-        renumber = {row: i for i, row in enumerate(kept)}
-        self.row_of_slot = {i: renumber[row] for i, row in enumerate(rows)}
+        self.row_of_slot = dict(enumerate(np.searchsorted(kept, rows).tolist()))
 
 
 @torch.inference_mode()
@@ -170,8 +218,7 @@ def decode_plainly(
     ordered = sorted(requests, key=lambda r: -len(r.prefix))
     for _, group in groupby(ordered, key=lambda r: len(r.prefix)):
         rows = list(group)
-        trunks = [Group(r.prefix[:-1], (Branch(r, len(r.prefix) - 1, r.prefix[-1:]),)) for r in rows]
-        size = live_branches(model, trunks, sampling.max_tokens, budget)
+        size = live_branches(model, [r.prefix[:-1] for r in rows], len(rows), sampling.max_tokens, budget)
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         yield from in_halves(batches, lambda batch: _decode_batch(model, stops, sampling, batch), "response")
 
@@ -186,14 +233,9 @@ def _decode_batch(
     state: dict[str, Any] = {}
     completions: list[Completion] = []
     while slots.live.any():
-        out = _plain_step(model, fed, state)
+        last = torch.arange(1, len(fed) + 1, device=fed.device) * fed.shape[1] - 1
+        out = output_at(model, fed, last, use_cache=True, **state)
         completions += write(out.logits[0], slots, sampling, stops)[1]
         fed = torch.as_tensor(slots.next_tokens(), device=model.device)[:, None]
         state = {name: out[name] for name in STATES if out.get(name) is not None}
     return completions
-
-
-def _plain_step(model: PreTrainedModel, ids: Int64[Tensor, "B T"], state: dict[str, Any]) -> Any:
-    """The model's output, with the logits [1, B, V] of the last positions only."""
-    with only_rows(model, torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1):
-        return model(input_ids=ids, use_cache=True, **state)

@@ -100,10 +100,6 @@ def hidden_at(
         kept.append(hidden[rows])
         return (hidden[None, :1], *arguments[1:])  # one row of logits, which nobody reads
 
-    with forward_lock:
-        handle = model.get_output_embeddings().register_forward_pre_hook(keep)
-        try:
-            (model if call is None else call)(input_ids=ids, use_cache=False, **inputs)
-        finally:
-            handle.remove()
+    with forward_lock, model.get_output_embeddings().register_forward_pre_hook(keep):
+        (model if call is None else call)(input_ids=ids, use_cache=False, **inputs)
     return kept[0]

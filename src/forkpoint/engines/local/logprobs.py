@@ -25,6 +25,7 @@ LEAST_ROWS = 128  # of a block, however large the vocabulary: the matrix is read
 Hidden = Float[Tensor, "n H"]
 Targets = Int64[Tensor, " n"]
 Column = Float[Tensor, " n"]
+Reference = tuple[Hidden, Head] | None
 
 
 def current(head: Head, model: PreTrainedModel) -> Head:
@@ -35,7 +36,7 @@ def current(head: Head, model: PreTrainedModel) -> Head:
 
 def token_logprobs(hidden: Hidden, head: Head, targets: Targets) -> Column:
     """log π(target | ·) of each row, float32, with gradients for the hidden states and the head's parameters."""
-    logprobs: Tensor = _apply(hidden, head.weight, head.bias, targets, head, None, None)[0]
+    logprobs: Tensor = _apply(hidden, head.weight, head.bias, targets, head, None)[0]
     return logprobs
 
 
@@ -47,7 +48,7 @@ def token_logprobs_and_kl(
     The first two have gradients for π_θ; the reference has none.
     """
     reference = reference_hidden.detach(), reference_head
-    rows: tuple[Tensor, Tensor, Tensor] = _apply(hidden, head.weight, head.bias, targets, head, *reference)
+    rows: tuple[Tensor, Tensor, Tensor] = _apply(hidden, head.weight, head.bias, targets, head, reference)
     return rows
 
 
@@ -76,29 +77,21 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        _: Tensor | None,
-        targets: Tensor,
-        head: Head,
-        reference_hidden: Tensor | None,
-        reference_head: Head | None,
+        ctx: Any, hidden: Tensor, weight: Tensor, _: Tensor | None, targets: Tensor, head: Head, reference: Reference
     ) -> tuple[Tensor, Tensor, Tensor]:
-        policy = _Matrix(head)
-        reference = None if reference_head is None else _Matrix(reference_head)
+        reference_hidden, reference_head = reference or (None, None)
+        ctx.policy, ctx.reference = _Matrix(head), reference_head and _Matrix(reference_head)
         out = hidden.new_zeros(3, len(hidden), dtype=torch.float32)
         for rows in _blocks(len(hidden), len(weight)):
             own = targets[rows, None]
-            logs = policy.logits(hidden[rows]).log_softmax(-1)
+            logs = ctx.policy.logits(hidden[rows]).log_softmax(-1)
             out[0, rows] = logs.gather(-1, own)[:, 0]
-            if reference is not None and reference_hidden is not None:
-                expected = reference.logits(reference_hidden[rows]).log_softmax(-1)
+            if reference_hidden is not None:
+                expected = ctx.reference.logits(reference_hidden[rows]).log_softmax(-1)
                 out[2, rows] = expected.gather(-1, own)[:, 0]
                 shares = expected.exp()  # a token of probability 0 adds nothing, though its logarithm be infinite
                 out[1, rows] = (shares * (expected - logs)).masked_fill_(shares == 0, 0).sum(-1)
         ctx.save_for_backward(hidden, weight, targets, reference_hidden)
-        ctx.policy, ctx.reference = policy, reference
         logprobs, kl, reference_logprobs = out.unbind()
         ctx.mark_non_differentiable(reference_logprobs)
         return logprobs, kl, reference_logprobs
@@ -130,7 +123,7 @@ class _Rows(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += gradient.sum(0)
         rounded = (None if gradient is None else gradient.to(weight.dtype) for gradient in (d_weight, d_bias))
-        return d_hidden, *rounded, None, None, None, None
+        return d_hidden, *rounded, None, None, None
 
 
 _apply: Any = _Rows.apply

@@ -1,4 +1,4 @@
-"""How much fits: bytes that branches and trunks take, branches that a budget allows, halves where memory ran out."""
+"""How much memory there is to use, and work done again in halves where it ran out."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from forkpoint.engines.local.branches import MAX_OWN, Group
 from forkpoint.types import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-MOST_BRANCHES = 2048
 HOST_SHARE, GPU_SHARE = 0.4, 0.85  # of the device's memory, when no budget is given
 LOGITS_COPIES = 10  # float32 rows of the vocabulary held at once while a token is chosen: sorting, float64 sums
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-PREFILL_TOKENS = 16_384  # tokens computed at once while trunks are prepared
 
 
 def default_budget(model: PreTrainedModel) -> int:
@@ -37,34 +34,9 @@ def host_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its container's limit where that is less."""
     total = int(psutil.virtual_memory().total)
     try:
-        limit = CGROUP_LIMIT.read_text().strip()
-    except OSError:
+        return min(total, int(CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no container, or "max"
         return total
-    return min(total, int(limit)) if limit.isdecimal() else total
-
-
-def live_branches(model: PreTrainedModel, groups: Sequence[Group], max_tokens: int, budget: int) -> int:
-    """How many branches may be live at once so that the worst case of all stays within the budget.
-
-    Raises UserError where not even one branch fits.
-    """
-    config = model.config.get_text_config(decoder=True)
-    query_heads = getattr(config, "num_attention_heads", None) or 1  # a model without heads is taken to have one
-    heads = getattr(config, "num_key_value_heads", None) or query_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // query_heads
-    per_token = 2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize
-    n_branches = sum(len(g.branches) for g in groups)
-    width = max(len(g.trunk) for g in groups)
-    suffix = MAX_OWN + max_tokens
-    scores = 4 * 4 * query_heads * (width + suffix)
-    per_branch = 2 * suffix * per_token + LOGITS_COPIES * 4 * config.vocab_size + scores
-    needed = per_branch + 2 * width * per_token * (len(groups) / n_branches)
-    if (fitting := int(budget // needed)) < 1:
-        raise UserError(
-            f"one response of {max_tokens} tokens after a prompt of {width} takes {needed / 2**20:,.1f} MiB, "
-            f"more than the memory budget of {budget / 2**20:,.1f} MiB: lower max_tokens or raise the budget"
-        )
-    return min(fitting, MOST_BRANCHES, n_branches)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -50,11 +50,8 @@ def tolerance(model: PreTrainedModel) -> float:
         return (out * (1 + torch.finfo(out.dtype).eps * signs)).to(out.dtype)
 
     own = probe_logits(model, (3, 5))
-    handle = model.get_input_embeddings().register_forward_hook(nudge)
-    try:
+    with model.get_input_embeddings().register_forward_hook(nudge):
         nudged = probe_logits(model, (3, 5))
-    finally:
-        handle.remove()
     return min(MOST_IN_HALF, max(TOLERANCE, 2 * distance(nudged, own)))
 
 

@@ -6,7 +6,7 @@ Shapes: n rows, H hidden size, V vocabulary, v a part of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -55,13 +55,10 @@ def products_with_rows(
         return out if bias is None else out.add_(bias.float())
 
 
-@contextmanager
-def float32_logits(model: PreTrainedModel) -> Iterator[None]:
+def float32_logits(model: PreTrainedModel) -> AbstractContextManager[None]:
     """The model's logits in float32, unless its output layer is no plain matrix; the caller holds `forward_lock`."""
     layer = model.get_output_embeddings()
-    half = type(layer) is torch.nn.Linear and layer.weight.dtype in HALF
-    with _wide_linear(layer) if half else nullcontext():
-        yield
+    return _wide_linear(layer) if type(layer) is torch.nn.Linear and layer.weight.dtype in HALF else nullcontext()
 
 
 @contextmanager
@@ -77,7 +74,7 @@ def float32_activations(model: PreTrainedModel) -> Iterator[None]:
             if type(module) is torch.nn.Linear:
                 changed.enter_context(_wide_linear(module))
             elif type(module) is torch.nn.Embedding:
-                changed.callback(module.register_forward_hook(lambda _, __, out: out.float()).remove)
+                changed.enter_context(module.register_forward_hook(lambda _, __, out: out.float()))
             else:
                 changed.enter_context(_wide_parameters(module))
         yield
@@ -107,10 +104,8 @@ def _wide_parameters(module: torch.nn.Module) -> Iterator[None]:
     def restore(*_: Any) -> None:
         module._parameters.update(own)
 
-    before, after = module.register_forward_pre_hook(widen), module.register_forward_hook(restore, always_call=True)
-    try:
-        yield
-    finally:
-        before.remove()
-        after.remove()
-        restore()
+    with module.register_forward_pre_hook(widen), module.register_forward_hook(restore, always_call=True):
+        try:
+            yield
+        finally:
+            restore()

@@ -11,14 +11,13 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from forkpoint.engines.base import Engine, Starts
-from forkpoint.engines.checks import check_requests, check_scoring, check_sequence
+from forkpoint.engines.checks import check_requests, check_scoring
 from forkpoint.engines.loading import first_line
-from forkpoint.engines.local.decoding_loop import TrunkDecoder, decode_plainly
+from forkpoint.engines.local.decoding_loop import decode_on_trunks, decode_plainly
 from forkpoint.engines.local.memory import default_budget
 from forkpoint.engines.local.probe import IDS, distance, is_refusal, probe_logits, tolerance
 from forkpoint.engines.local.scoring import score_sequences
 from forkpoint.engines.local.trunk_attention import TrunkCache, compute_trunks, forward_lock, trunk_step
-from forkpoint.sampling.limits import validate
 from forkpoint.text import StopCheck, end_ids
 from forkpoint.types import Completion, FinishReason, Request, Sampling, Scored, TokenIds, UserError
 
@@ -58,10 +57,8 @@ class TransformersEngine(Engine):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.generate`. Raises UserError for an empty or too long prefix and for repeated keys."""
         check_requests(self, requests, sampling)
-        stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
-        if self.trunk_refusal:
-            return decode_plainly(self.model, stops, sampling, requests, self.memory_bytes)
-        return TrunkDecoder(self.model, stops, sampling, self.memory_bytes).run(requests)
+        decode = decode_plainly if self.trunk_refusal else decode_on_trunks
+        return decode(self.model, self._stops(sampling), sampling, requests, self.memory_bytes)
 
     def score(
         self, sequences: Sequence[TokenIds], *, top: int = 0, sampling: Sampling | None = None, starts: Starts = None
@@ -72,39 +69,31 @@ class TransformersEngine(Engine):
 
     def beam_search(self, requests: Sequence[Request], num_beams: int, sampling: Sampling) -> Iterator[Completion]:
         """See `Engine.beam_search`: transformers' own beam search, one request at a time."""
-        validate(sampling)
-        for request in requests:
-            check_sequence(self, request.prefix, request.key, sampling.max_tokens)
-        stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
-        return (self._best_beam(request, num_beams, sampling, stops) for request in requests)
+        check_requests(self, requests, sampling)
+        return (self._best_beam(request, num_beams, sampling, self._stops(sampling)) for request in requests)
+
+    def _stops(self, sampling: Sampling) -> StopCheck:
+        return StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
 
     @torch.inference_mode()
     def _best_beam(self, request: Request, num_beams: int, sampling: Sampling, stops: StopCheck) -> Completion:
-        prefix = torch.tensor([request.prefix], device=self.model.device)
+        prefix, n = torch.tensor([request.prefix], device=self.model.device), len(request.prefix)
         pad = self.tokenizer.pad_token_id
-        options = {
-            "num_beams": num_beams,
-            "do_sample": False,
-            "max_new_tokens": sampling.max_tokens,
-            "eos_token_id": list(self.ends) or None,
-            "pad_token_id": next(iter(self.ends), 0) if pad is None else pad,
-            "stop_strings": list(sampling.stop) or None,
-        }
+        config = GenerationConfig(
+            num_beams=num_beams, do_sample=False, max_new_tokens=sampling.max_tokens,
+            stop_strings=list(sampling.stop) or None, eos_token_id=list(self.ends) or None,
+            pad_token_id=next(iter(self.ends), 0) if pad is None else pad,
+        )  # fmt: skip
+        whole = {"attention_mask": torch.ones_like(prefix), "tokenizer": self.tokenizer}
         with forward_lock:
             own, self.model.generation_config = self.model.generation_config, GenerationConfig()
             try:  # without the model's own penalties and temperatures, which generate would add
-                out = self.model.generate(
-                    prefix,
-                    attention_mask=torch.ones_like(prefix),
-                    generation_config=GenerationConfig(**options),
-                    tokenizer=self.tokenizer,
-                )
+                out = self.model.generate(prefix, generation_config=config, **whole)
             finally:
                 self.model.generation_config = own
-        tokens = out[0, prefix.shape[1] :].tolist()
+        tokens = out[0, n:].tolist()
         ended = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         kept = tuple(tokens if ended is None else tokens[: ended + 1])
-        n = len(request.prefix)
         (scored,) = self.score([(*request.prefix, *kept)], starts=[n])
         logprobs, gaps = tuple(scored.logprobs[n:-1].tolist()), tuple(scored.gaps[n:-1].tolist())
         reason: FinishReason = "stop" if ended is not None or stops.stopped(kept) else "length"
@@ -140,9 +129,9 @@ def why_no_trunk(model: PreTrainedModel) -> str | None:
 
 def _probe_step(model: PreTrainedModel) -> tuple[set[int], Tensor]:
     """The windows that layers asked for, and the logits after all of `IDS` and after the first four, by a trunk."""
-    cache = TrunkCache(model.device, most_columns=2)
+    cache = TrunkCache(model.device, n_slots=2, most_columns=2)
     cache.store_trunks([0], compute_trunks(model, [IDS[:4]]), 1)
-    cache.place([0, 1], [0, 0], [4, 2], 2)
+    cache.place([0, 1], [0, 0], [4, 2])
     for column in (4, 5):
         fed = torch.tensor([IDS[column], IDS[column - 2]], device=model.device)
         stepped = trunk_step(model, cache, fed)

@@ -11,8 +11,6 @@ width, S suffix width, D head dimension.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +21,6 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from forkpoint.engines.local.products import HALF, float32_logits, product
 
 IMPLEMENTATION = "forkpoint_trunk"
-BRANCH_COLUMNS = ("depth", "length", "trunk_of", "live")
 LEAST_CAPACITY = 32  # columns of a suffix at first; doubled when they are full
 # options that say nothing about one decoding step in evaluation mode
 _HARMLESS_OPTIONS = {
@@ -44,18 +41,16 @@ class TrunkCache:
     """Keys and values of G trunks and N branch suffixes for every layer of a model.
 
     `depth`, `length` and `trunk_of` [N] say how many trunk tokens each branch sees, how many own tokens it has, and
-    which trunk it hangs on. Branches are added, dropped and replaced between steps.
+    which trunk it hangs on. Branches are placed in slots, retired and dropped between steps.
     """
 
-    def __init__(self, device: torch.device, most_columns: int) -> None:
+    def __init__(self, device: torch.device, n_slots: int, most_columns: int) -> None:
         self.device = device
         self.most_columns = most_columns  # that a suffix can come to have
-        self.trunk_keys: dict[int, Tensor] = {}  # layer -> [G, K, T, D]
-        self.trunk_values: dict[int, Tensor] = {}
-        self.suffix_keys: dict[int, Tensor] = {}  # layer -> [N, K, S, D]
-        self.suffix_values: dict[int, Tensor] = {}
-        self.depth, self.length, self.trunk_of = torch.empty(3, 0, dtype=torch.long, device=device).unbind()
-        self.live = torch.empty(0, dtype=torch.bool, device=device)
+        self.trunks: dict[tuple[int, str], Tensor] = {}  # (layer, "keys" or "values") -> [G, K, T, D]
+        self.suffixes: dict[tuple[int, str], Tensor] = {}  # likewise -> [N, K, S, D]
+        self.depth, self.length, self.trunk_of = torch.zeros(3, n_slots, dtype=torch.long, device=device).unbind()
+        self.live = torch.zeros(n_slots, dtype=torch.bool, device=device)
         self.windows: set[int] = set()  # sliding windows that layers asked for
         self._stale = True  # whether the grid must be laid out again
         self._trunk_bias: dict[int | None, Tensor | None] = {}  # by window
@@ -68,78 +63,59 @@ class TrunkCache:
             raise CannotShareError("the model keeps no keys and values")
         index = torch.tensor(rows, device=self.device)
         for layer, entry in enumerate(computed.layers):
-            for store, new in ((self.trunk_keys, entry.keys), (self.trunk_values, entry.values)):
-                old = store.get(layer, new[:0])
+            for name, new in (((layer, "keys"), entry.keys), ((layer, "values"), entry.values)):
+                old = self.trunks.get(name, new[:0])
                 if old.shape[0] < n_rows or old.shape[2] < new.shape[2]:
-                    old = store[layer] = _grown(old, n_rows, max(new.shape[2], old.shape[2]))
+                    old = self.trunks[name] = _grown(old, n_rows, max(new.shape[2], old.shape[2]))
                 old[index, :, : new.shape[2]] = new
 
     def keep_trunks(self, rows: list[int]) -> None:
-        """Drop all other trunks; these rows are renumbered in their order."""
+        """Drop all other trunks, which no branch hangs on; these ascending rows are renumbered."""
         index = torch.tensor(rows, device=self.device)
-        for store in (self.trunk_keys, self.trunk_values):
-            for layer, tensor in store.items():
-                store[layer] = tensor[index]
-        renumber = torch.full((max(rows) + 1,), -1, dtype=torch.long, device=self.device)
-        renumber[index] = torch.arange(len(rows), device=self.device)
-        self.trunk_of = renumber[self.trunk_of]
+        for name, tensor in self.trunks.items():
+            self.trunks[name] = tensor[index]
+        self.trunk_of = torch.searchsorted(index, self.trunk_of)
         self._stale = True
 
-    def place(self, slots: list[int], trunks: list[int], depths: list[int], n_slots: int) -> None:
-        """Start fresh branches in the given slots, widening to `n_slots` slots where needed."""
-        if (more := n_slots - self.depth.shape[0]) > 0:
-            for name in BRANCH_COLUMNS:
-                setattr(self, name, torch.nn.functional.pad(getattr(self, name), (0, more)))
-            self._resize_suffixes(n_slots, self.capacity)
-        index = torch.tensor(slots, device=self.device)
-        self.trunk_of[index] = torch.tensor(trunks, device=self.device)
-        self.depth[index] = torch.tensor(depths, device=self.device)
-        self.length[index] = 0
-        self.live[index] = True
+    def place(self, slots: list[int], trunks: list[int], depths: list[int]) -> None:
+        """Start fresh branches in the given slots."""
+        index, trunk_of, depth = torch.tensor([slots, trunks, depths], device=self.device)
+        self.trunk_of[index], self.depth[index] = trunk_of, depth
+        self.length[index], self.live[index] = 0, True
         self._stale = True
 
     def retire(self, slots: list[int]) -> None:
         """Empty slots take no columns and do not grow until they are refilled or dropped."""
         index = torch.tensor(slots, device=self.device)
-        self.depth[index] = 0
-        self.length[index] = 0
-        self.live[index] = False
+        self.depth[index], self.length[index], self.live[index] = 0, 0, False
         self._trunk_bias.clear()
 
     def keep_branches(self, slots: list[int]) -> None:
         """Drop all other branches; those of these slots are renumbered in their order."""
         index = torch.tensor(slots, device=self.device)
-        for name in BRANCH_COLUMNS:
-            setattr(self, name, getattr(self, name)[index])
+        for column in ("depth", "length", "trunk_of", "live"):
+            setattr(self, column, getattr(self, column)[index])
+        for name, tensor in self.suffixes.items():
+            self.suffixes[name] = tensor[index]
         self._stale = True
-        for store in (self.suffix_keys, self.suffix_values):
-            for layer, tensor in store.items():
-                store[layer] = tensor[index]
-
-    def _resize_suffixes(self, n_slots: int, capacity: int) -> None:
-        for store in (self.suffix_keys, self.suffix_values):
-            for layer, old in store.items():
-                store[layer] = _grown(old, n_slots, capacity)
-        self.capacity = capacity
 
     def begin_step(self) -> Tensor:
         """Make room for one more token a branch and lay out the masks; returns the positions [N, 1] of the tokens."""
         longest = int(self.length.max())
         self.width, self._even = longest + 1, longest == int(self.length.min())
         if self.width > self.capacity:
-            self._resize_suffixes(self.depth.shape[0], min(self.most_columns, max(LEAST_CAPACITY, 2 * self.capacity)))
+            self.capacity = min(self.most_columns, max(LEAST_CAPACITY, 2 * self.capacity))
+            for name, tensor in self.suffixes.items():
+                self.suffixes[name] = _grown(tensor, len(tensor), self.capacity)
         if self._stale:
             self._lay_out_grid()
-        self._suffix_bias: dict[int | None, Tensor | None] = {}
+        self._suffix_bias: dict[int | None, Tensor | None] = {None: None} if self._even else {}
         self._trunk_bias = {w: bias for w, bias in self._trunk_bias.items() if w is None}  # windows move on
         return (self.depth + self.length)[:, None]
 
-    def end_step(self) -> None:
-        self.length += self.live
-
     def _lay_out_grid(self) -> None:
         """Where each branch stands in the [G, B] grid that meets the trunks: `_cell` [N], and its inverse `_branch`."""
-        n, n_trunks = self.trunk_of.shape[0], next(iter(self.trunk_keys.values())).shape[0]
+        n, n_trunks = len(self.trunk_of), len(next(iter(self.trunks.values())))
         order = torch.argsort(self.trunk_of, stable=True)
         counts = torch.bincount(self.trunk_of, minlength=n_trunks)
         self._per_trunk = int(counts.max())
@@ -172,20 +148,12 @@ class TrunkCache:
     def _biases(self, layer: int, window: int | None) -> tuple[Tensor | None, Tensor | None]:
         """What to add to the scores over the trunks [G, 1, 1, B, T] and the suffixes [N, 1, 1, S]; None for nothing."""
         if window not in self._trunk_bias:
-            columns = torch.arange(self.trunk_keys[layer].shape[2], device=self.device)
-            seen = columns[None] < self.depth[:, None]
-            if window is not None:
-                seen &= (self.depth + self.length)[:, None] - columns[None] < window
+            width = self.trunks[layer, "keys"].shape[2]
+            seen = _seen(width, self.depth, self.depth + self.length, window)
             cells = seen if self._in_order else seen[self._branch]
-            self._trunk_bias[window] = _as_bias(cells.view(-1, self._per_trunk, cells.shape[1]))
-        if window is None and self._even:
-            self._suffix_bias[window] = None
+            self._trunk_bias[window] = _as_bias(cells.view(-1, self._per_trunk, width))
         if window not in self._suffix_bias:
-            columns = torch.arange(self.width, device=self.device)
-            seen = columns[None] <= self.length[:, None]
-            if window is not None:
-                seen &= self.length[:, None] - columns[None] < window
-            self._suffix_bias[window] = _as_bias(seen)
+            self._suffix_bias[window] = _as_bias(_seen(self.width, self.length + 1, self.length, window))
         return self._trunk_bias[window], self._suffix_bias[window]
 
     def attend(
@@ -207,8 +175,8 @@ class TrunkCache:
         n, h, _, d = query.shape
         k = key.shape[1]
         r = h // k
-        suffix_k, suffix_v = self._append(layer, key, value)
-        trunk_k, trunk_v = self.trunk_keys[layer], self.trunk_values[layer]
+        suffix_k, suffix_v = self._append((layer, "keys"), key), self._append((layer, "values"), value)
+        trunk_k, trunk_v = self.trunks[layer, "keys"], self.trunks[layer, "values"]
         half = query.dtype in HALF
         q = query.view(n, k, r, d) if half else query.view(n, k, r, d) * scaling
         over_trunk = product(self._to_grid(q), trunk_k.transpose(2, 3))  # [G, K, R*B, T]
@@ -234,16 +202,23 @@ class TrunkCache:
         out = self._from_grid(product(trunk_weights, trunk_v), r) + product(suffix_weights, suffix_v)
         return (out / total).to(query.dtype).reshape(n, 1, h, out.shape[-1])
 
-    def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new token's key and value; returns the suffix columns in use, [N, K, S, D] each."""
-        for store, new in ((self.suffix_keys, key), (self.suffix_values, value)):
-            if layer not in store:
-                store[layer] = new.new_zeros(new.shape[0], new.shape[1], self.capacity, new.shape[3])
-            if self._even:
-                store[layer][:, :, self.width - 1] = new[:, :, 0]
-            else:
-                store[layer][self._rows, :, self.length] = new[:, :, 0]
-        return self.suffix_keys[layer][:, :, : self.width], self.suffix_values[layer][:, :, : self.width]
+    def _append(self, name: tuple[int, str], new: Tensor) -> Tensor:
+        """Write the new tokens' keys or values [N, K, 1, D]; returns the suffix columns in use, [N, K, S, D]."""
+        if name not in self.suffixes:
+            self.suffixes[name] = _grown(new[:, :, :0], len(new), self.capacity)
+        store = self.suffixes[name]
+        if self._even:
+            store[:, :, self.width - 1] = new[:, :, 0]
+        else:
+            store[self._rows, :, self.length] = new[:, :, 0]
+        return store[:, :, : self.width]
+
+
+def _seen(width: int, end: Tensor, at: Tensor, window: int | None) -> Tensor:
+    """Which of `width` columns, those before `end` [N], a token at column `at` [N] sees: [N, width]."""
+    columns = torch.arange(width, device=end.device)
+    seen = columns < end[:, None]
+    return seen if window is None else seen & (at[:, None] - columns < window)
 
 
 def _grown(old: Tensor, rows: int, columns: int) -> Tensor:
@@ -280,26 +255,18 @@ def _attention_function(
 AttentionInterface.register(IMPLEMENTATION, _attention_function)
 
 
-@contextmanager
-def _using(model: PreTrainedModel, cache: TrunkCache) -> Iterator[None]:
-    """Route the model's attention through the cache for the duration of one forward pass."""
-    with forward_lock:
-        native = model.config._attn_implementation
-        token = _active.set(cache)
-        model.config._attn_implementation = IMPLEMENTATION
-        try:
-            yield
-        finally:
-            model.config._attn_implementation = native
-            _active.reset(token)
-
-
 def trunk_step(model: PreTrainedModel, cache: TrunkCache, tokens: Tensor) -> Tensor:
     """Feed one token a branch: tokens [N] -> logits [N, V], float32 where the model is in half precision."""
     positions = cache.begin_step()
-    with _using(model, cache), float32_logits(model):
-        logits: Tensor = model(input_ids=tokens[:, None], position_ids=positions, use_cache=False).logits[:, -1]
-    cache.end_step()
+    with forward_lock, float32_logits(model):
+        native, token = model.config._attn_implementation, _active.set(cache)
+        model.config._attn_implementation = IMPLEMENTATION
+        try:
+            logits: Tensor = model(input_ids=tokens[:, None], position_ids=positions, use_cache=False).logits[:, -1]
+        finally:
+            model.config._attn_implementation = native
+            _active.reset(token)
+    cache.length += cache.live
     return logits
 
 

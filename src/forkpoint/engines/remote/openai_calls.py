@@ -46,25 +46,20 @@ class RefusedError(UserError):
 
 
 class CompletionsServer:
-    """A completions server, `model` being what it calls the model; `url` is its address without secrets."""
+    """A completions server, `model` being what it calls the model; `url` is its address without secrets, `above` its
+    address without /v1."""
 
     def __init__(self, url: str, model: str, key: str) -> None:
         self.url, self.model = shown_address(url), model
         try:
             address = parse_address(url)
             login = {"Authorization": f"Basic {address.basic}"} if address.login else {}
-            self._client = AsyncOpenAI(
-                base_url=address.bare, api_key=key or ANY_KEY, timeout=TIMEOUT, default_headers=login,
-                default_query=address.query,
-            )  # fmt: skip
+            self._client = AsyncOpenAI(base_url=address.bare, api_key=key or ANY_KEY, timeout=TIMEOUT,
+                                       default_headers=login, default_query=address.query)  # fmt: skip
         except Exception as error:  # of several libraries for addresses, which may repeat it
             raise UserError(f"{self.url} is no address of a server: {without_secrets(str(error))}") from None
         self._secrets = (key, *address.secrets)
-        self._above = address.bare.removesuffix("/v1")
-
-    def get_above(self, path: str) -> Any:
-        """What is at a path beside /v1."""
-        return self.get(f"{self._above}{path}")
+        self.above = address.bare.removesuffix("/v1")
 
     def get(self, address: str, options: Any = AT_FIRST) -> Any:
         """What is at a path under the server's address, or at an address of its own."""

@@ -11,7 +11,7 @@ from forkpoint.engines.checks import check_requests, check_scoring
 from forkpoint.engines.loading import Vocabulary, load_vocabulary
 from forkpoint.engines.remote import served
 from forkpoint.engines.remote.openai_calls import CompletionsServer, ServerError
-from forkpoint.engines.remote.openai_protocol import Abilities, Answer, abilities, check_top_n_sigma, question, read
+from forkpoint.engines.remote.openai_protocol import Abilities, abilities, check_top_n_sigma, question, read
 from forkpoint.redaction import without_secrets
 from forkpoint.text import StopCheck
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
@@ -54,38 +54,16 @@ class OpenAIEngine(Engine):
         return self._generate(requests, sampling)
 
     def _generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
-        stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
+        url, stops = self._server.url, StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
         questions = (self._question(request, sampling) for request in requests)
         for i, reply in self._server.complete_each(questions, self._concurrency):
-            request, answer = requests[i], read(reply, NAMED, self._server.url)
-            self._check_whole(answer, request.key, sampling.max_tokens - request.written)
-            yield served.served_completion(request, answer.named(), ended=answer.reason == "stop", stops=stops)
-
-    def score(
-        self, sequences: Sequence[TokenIds], *, top: int = 0, sampling: Sampling | None = None, starts: Starts = None
-    ) -> Iterator[Scored]:
-        """See `Engine.score`, and `served` for entropies and policies where not all tokens are named."""
-        starts = check_scoring(self, sequences, top, sampling, starts)
-        served.check_nameable(sampling, self.most_top, self.vocab_size, self.name)
-        if self._no_scores and any(start < len(sequence) for start, sequence in zip(starts, sequences, strict=True)):
-            raise UserError(f"the server at {self._server.url} cannot score given tokens: {self._no_scores}")
-        return served.in_order(self._score(sequences, starts, top, sampling))
-
-    def _score(
-        self, sequences: Sequence[TokenIds], starts: Sequence[int], top: int, sampling: Sampling | None
-    ) -> Iterator[tuple[int, Scored]]:
-        echo = [start < len(sequence) for start, sequence in zip(starts, sequences, strict=True)]
-        questions = (
-            question(sequence, 1, self.most_top, temperature=0.0, **({"echo": True} if echoed else {}))
-            for sequence, echoed in zip(sequences, echo, strict=True)
-        )
-        at_once = min(self._concurrency, SCORED_AT_ONCE) if any(echo) else self._concurrency
-        for i, reply in self._server.complete_each(questions, at_once):
-            answer, tokens = read(reply, self.most_top, self._server.url), sequences[i]
-            if list(answer.token_ids[:-1]) != (list(tokens) if echo[i] else []):
-                raise ServerError(f"the server at {self._server.url} scored other tokens than those it was sent")
-            rows = answer.named(starts[i] if echo[i] else 0)
-            yield i, served.scored_rows(tokens, starts[i], rows, self.vocab_size, top, sampling)
+            request, (tokens, rows, reason) = requests[i], read(reply, NAMED, url)
+            room = sampling.max_tokens - request.written
+            if reason not in ("stop", "length"):
+                raise ServerError(f"the server at {url} ended {request.key} with {reason!r}, not as a response")
+            if reason == "length" and len(tokens) < room:
+                raise ServerError(f"the server at {url} broke {request.key} off after {len(tokens)} of {room} tokens")
+            yield served.served_completion(request, rows, ended=reason == "stop", stops=stops)
 
     def _question(self, request: Request, sampling: Sampling) -> dict[str, Any]:
         more = served.policy_arguments(sampling)
@@ -98,13 +76,32 @@ class OpenAIEngine(Engine):
         room = sampling.max_tokens - request.written
         return question(request.prefix, room, NAMED, stop_token_ids=list(self.ends), **more)
 
-    def _check_whole(self, answer: Answer, key: str, room: int) -> None:
-        """ServerError for a response that the server broke off."""
-        url, n = self._server.url, len(answer.token_ids)
-        if answer.reason not in ("stop", "length"):
-            raise ServerError(f"the server at {url} ended {key} with {answer.reason!r}, not as a response")
-        if answer.reason == "length" and n < room:
-            raise ServerError(f"the server at {url} broke {key} off after {n} of {room} tokens")
+    def score(
+        self, sequences: Sequence[TokenIds], *, top: int = 0, sampling: Sampling | None = None, starts: Starts = None
+    ) -> Iterator[Scored]:
+        """See `Engine.score`, and `served` for entropies and policies where not all tokens are named."""
+        starts = check_scoring(self, sequences, top, sampling, starts)
+        served.check_nameable(sampling, self.most_top, self.vocab_size, self.name)
+        asked = [(sequence, start, start < len(sequence)) for sequence, start in zip(sequences, starts, strict=True)]
+        if self._no_scores and any(echo for *_, echo in asked):
+            raise UserError(f"the server at {self._server.url} cannot score given tokens: {self._no_scores}")
+        return served.in_order(self._score(asked, top, sampling))
+
+    def _score(
+        self, asked: list[tuple[TokenIds, int, bool]], top: int, sampling: Sampling | None
+    ) -> Iterator[tuple[int, Scored]]:
+        """Of each sequence, start, and whether the server must echo the sequence."""
+        questions = (
+            question(sequence, 1, self.most_top, temperature=0.0) | ({"echo": True} if echo else {})
+            for sequence, _, echo in asked
+        )
+        at_once = min(self._concurrency, SCORED_AT_ONCE) if any(echo for *_, echo in asked) else self._concurrency
+        for i, reply in self._server.complete_each(questions, at_once):
+            sequence, start, echo = asked[i]
+            tokens, rows, _ = read(reply, self.most_top, self._server.url, start if echo else 0)
+            if tokens[:-1] != (list(sequence) if echo else []):
+                raise ServerError(f"the server at {self._server.url} scored other tokens than those it was sent")
+            yield i, served.scored_rows(sequence, start, rows, self.vocab_size, top, sampling)
 
 
 def load_openai(

@@ -6,9 +6,9 @@ The last is learnt from a few tiny requests before any work is given to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from forkpoint.engines.loading import Vocabulary
 from forkpoint.engines.remote.openai_calls import CompletionsServer, RefusedError, ServerError
@@ -18,7 +18,7 @@ from forkpoint.types import TokenIds, UserError
 MARK = "token_id:"
 # Written out in full: servers fill what is left out from the model's generation_config.json (vLLM) or from defaults of
 # their own (llama.cpp). -1 is no limit for all of them; 0 is one for some.
-PLAIN: Mapping[str, Any] = {
+PLAIN = {
     "temperature": 1.0,
     "top_p": 1.0,
     "top_k": -1,
@@ -36,31 +36,15 @@ TEXT = "Q: 1 + 1 = ?\nA:"
 def question(prompt: TokenIds, max_tokens: int, logprobs: int, **more: Any) -> dict[str, Any]:
     """A completion of token ids, `logprobs` likeliest tokens named at each position; `more` overrides all else."""
     basis = {"prompt": list(prompt), "max_tokens": max_tokens, "logprobs": logprobs, "return_tokens_as_token_ids": True}
-    return {**basis, **PLAIN, **more}
+    return basis | PLAIN | more
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Tokens as the server reports them, the prompt's first where it was to echo them, and why it stopped.
+class Answer(NamedTuple):
+    """Tokens as the server reports them, the prompt's first where it was to echo them; rows; and why it stopped."""
 
-    `tops` are as many of the likeliest tokens as were `asked` for, and the position's own where it is none of them.
-    """
-
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
-    tops: Sequence[Mapping[str, float] | None]
-    asked: int
+    tokens: list[int]
+    rows: list[Named]
     reason: str | None
-
-    def named(self, first: int = 0) -> list[Named]:
-        """The positions from `first` on, with the answer's token as the own one."""
-        rows = []
-        for own, own_logprob, named in list(zip(self.token_ids, self.logprobs, self.tops, strict=True))[first:]:
-            tops = {_id(token): logprob for token, logprob in (named or {}).items()}
-            if len(tops) > self.asked:
-                tops.pop(own, None)
-            rows.append(Named(list(tops), list(tops.values()), own, own_logprob))
-        return rows
 
 
 def ask(server: CompletionsServer, prompt: TokenIds, max_tokens: int, logprobs: int, **more: Any) -> Answer:
@@ -68,8 +52,11 @@ def ask(server: CompletionsServer, prompt: TokenIds, max_tokens: int, logprobs: 
     return read(server.complete(question(prompt, max_tokens, logprobs, **more)), logprobs, server.url)
 
 
-def read(answer: Any, asked: int, url: str) -> Answer:
-    """The first choice of an answer with `asked` tokens a position. UserError, one sentence, for what is left out."""
+def read(answer: Any, asked: int, url: str, first: int = 0) -> Answer:
+    """The first choice of an answer, with the rows of its positions from `first` on.
+
+    A row names the `asked` likeliest tokens. UserError, one sentence, for what is left out.
+    """
     try:
         choice = answer["choices"][0]
         logprobs, reason = choice.get("logprobs"), choice.get("finish_reason")
@@ -77,14 +64,19 @@ def read(answer: Any, asked: int, url: str) -> Answer:
         raise UserError(f"the server at {url} does not answer as a completions server does") from None
     if not logprobs or not logprobs.get("tokens") or not logprobs.get("top_logprobs"):
         raise UserError(f"the server at {url} gives no log-probabilities of completions (logprobs); vLLM does")
-    tokens = logprobs["tokens"]
-    if not all(token.startswith(MARK) for token in tokens):
+    if not all(token.startswith(MARK) for token in logprobs["tokens"]):
         raise UserError(
             f"the server at {url} does not return token ids (return_tokens_as_token_ids), and text alone does not "
             "tell which tokens were generated; vLLM does"
         )
-    own = [math.nan if logprob is None else logprob for logprob in logprobs["token_logprobs"]]
-    return Answer([_id(token) for token in tokens], own, logprobs["top_logprobs"], asked, reason)
+    tokens, rows = [_id(token) for token in logprobs["tokens"]], []
+    positions = list(zip(tokens, logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True))
+    for own, own_logprob, named in positions[first:]:
+        tops = {_id(token): logprob for token, logprob in (named or {}).items()}
+        if len(tops) > asked:  # the position's own token is named, too, where it is none of the likeliest
+            tops.pop(own, None)
+        rows.append(Named(list(tops), list(tops.values()), own, math.nan if own_logprob is None else own_logprob))
+    return Answer(tokens, rows, reason)
 
 
 def _id(token: str) -> int:
@@ -106,18 +98,16 @@ def abilities(server: CompletionsServer, vocabulary: Vocabulary) -> Abilities:
     """Raises UserError, one sentence, where the server lacks the model or what every completion needs."""
     entry = _entry(server)
     prompt = tuple(vocabulary.tokenizer(TEXT, add_special_tokens=False)["input_ids"])
-    first = _first(server, prompt)
-    (before,), (hot,) = first.named(), ask(server, prompt, 1, 2, temperature=2.0).named()
+    (end,), (plain,), _ = _first(server, prompt)
+    (hot,) = ask(server, prompt, 1, 2, temperature=2.0).rows
     after = dict(zip(hot.ids, hot.logprobs, strict=True))
-    pairs = [(logprob, after[i]) for i, logprob in zip(before.ids, before.logprobs, strict=True) if i in after]
-    if any(abs(a - b) > SAME for a, b in pairs):
+    if any(abs(logprob - after.get(i, logprob)) > SAME for i, logprob in zip(plain.ids, plain.logprobs, strict=True)):
         raise UserError(
             f"the server at {server.url} gives log-probabilities after the temperature, but those before it are "
             "needed; vLLM needs --logprobs-mode raw_logprobs"
         )
-    end = first.token_ids[0]
-    ended = ask(server, prompt, 2, 2, temperature=0.0, stop_token_ids=[end])
-    if list(ended.token_ids) != [end] or ended.reason != "stop":
+    tokens, _, reason = ask(server, prompt, 2, 2, temperature=0.0, stop_token_ids=[end])
+    if (tokens, reason) != ([end], "stop"):
         raise UserError(
             f"the server at {server.url} does not end a response with the token that was to end it (stop_token_ids); "
             "vLLM does"
@@ -125,7 +115,7 @@ def abilities(server: CompletionsServer, vocabulary: Vocabulary) -> Abilities:
     most_top = _most_top(server, prompt, vocabulary.vocab_size)
     no_scores = _no_scores(server, prompt, most_top)
     try:
-        version = str(server.get_above("/version")["version"])
+        version = str(server.get(f"{server.above}/version")["version"])
     except (UserError, ServerError, TypeError, KeyError):
         version = None
     return Abilities(most_top, no_scores, entry.get("max_model_len"), entry.get("owned_by"), version)
@@ -169,11 +159,11 @@ def _first(server: CompletionsServer, prompt: TokenIds) -> Answer:
     except RefusedError:
         server.complete({**body, "prompt": TEXT})  # if that is refused, too, it is not for the ids
         raise UserError(f"the server at {server.url} takes no token ids as prompt; vLLM does") from None
-    n_read = (answer.get("usage") or {}).get("prompt_tokens", len(prompt)) if isinstance(answer, Mapping) else None
     first = read(answer, 2, server.url)
+    n_read = (answer.get("usage") or {}).get("prompt_tokens", len(prompt))
     if n_read != len(prompt):
         raise UserError(f"the server at {server.url} read {n_read} tokens where {len(prompt)} token ids were sent")
-    if sum(map(math.exp, first.named()[0].logprobs)) > 1.01:
+    if sum(map(math.exp, first.rows[0].logprobs)) > 1.01:
         raise UserError(
             f"the server at {server.url} gives other numbers than log-probabilities; vLLM needs "
             "--logprobs-mode raw_logprobs"
@@ -184,18 +174,17 @@ def _first(server: CompletionsServer, prompt: TokenIds) -> Answer:
 def _most_top(server: CompletionsServer, prompt: TokenIds, vocab_size: int) -> int:
     for number in (min(MOST_TOP, vocab_size), *(n for n in FEWER if n < vocab_size)):
         try:
-            answer = ask(server, prompt, 1, number, temperature=0.0)
+            return min(number, len(ask(server, prompt, 1, number, temperature=0.0).rows[0].ids))
         except RefusedError:
             continue
-        return min(number, len(answer.named()[0].ids))
     raise AssertionError("2 were named before")
 
 
 def _no_scores(server: CompletionsServer, prompt: TokenIds, most_top: int) -> str | None:
     try:
-        answer = ask(server, prompt, 1, most_top, temperature=0.0, echo=True)
+        tokens, rows, _ = ask(server, prompt, 1, most_top, temperature=0.0, echo=True)
     except RefusedError as error:
         return f"it refuses echo with logprobs: {error.message}"
-    echoed = list(answer.token_ids[: len(prompt)]) == list(prompt) and len(answer.token_ids) == len(prompt) + 1
-    known = all(len(row.ids) >= most_top for row in answer.named(1))
-    return None if echoed and known else "it does not echo the prompt with its log-probabilities"
+    if tokens[:-1] == list(prompt) and all(len(row.ids) >= most_top for row in rows[1:]):
+        return None
+    return "it does not echo the prompt with its log-probabilities"

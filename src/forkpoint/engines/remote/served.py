@@ -29,26 +29,24 @@ from forkpoint.text import StopCheck
 from forkpoint.types import Completion, Request, Sampling, Scored, TokenIds, UserError
 
 T = TypeVar("T")
-PLAIN = Sampling()
 TEMPERATURES = 0.01, 2.0  # vLLM raises lower ones, and refuses higher ones
 FROM_NAMED = ("temperature", "top_k", "top_p", "min_p")  # whose probabilities few named tokens tell
 SERVED = (*FROM_NAMED, "top_n_sigma")
 BLOCK = 2**23  # numbers in the rows that are filled in at once
 JUST_BELOW = 1e-6  # relative distance of the likeliest unnamed token from the least likely named one
-POLICY = [f.name in ("policy", "top_policy") for f in fields(Scored)]
 TINY = 1e-30
 
 
-def _beyond(sampling: Sampling, known: Sequence[str]) -> list[str]:
-    """The parts of a policy that are on and not known."""
-    names = [f.name for f in fields(Sampling) if f.name not in ("max_tokens", "stop", "seed", *known)]
-    return [name for name in names if getattr(sampling, name) != getattr(PLAIN, name)]
+def _parts(sampling: Sampling) -> dict[str, Any]:
+    """What of a policy differs from plain sampling at temperature 1."""
+    names = {f.name: f.default for f in fields(Sampling) if f.name not in ("max_tokens", "stop", "seed")}
+    return {name: value for name, plain in names.items() if (value := getattr(sampling, name)) != plain}
 
 
 def check_served(sampling: Sampling) -> None:
     """UserError for a policy out of range, or that vLLM samples otherwise than forkpoint, or not at all."""
     validate(sampling)
-    if unknown := _beyond(sampling, SERVED):
+    if unknown := [name for name in _parts(sampling) if name not in SERVED]:
         raise UserError(f"{unknown[0]} is not sampled by this engine, which knows {', '.join(SERVED)}")
     least, most = TEMPERATURES
     if sampling.temperature and not least <= sampling.temperature <= most:
@@ -62,7 +60,8 @@ def check_served(sampling: Sampling) -> None:
 
 def check_nameable(sampling: Sampling | None, most_top: int, vocab_size: int, name: str) -> None:
     """UserError for a sampling whose probabilities do not follow from the `most_top` likeliest tokens."""
-    if sampling is not None and most_top < vocab_size and (unknown := _beyond(sampling, FROM_NAMED)):
+    unknown = [name for name in _parts(sampling) if name not in FROM_NAMED] if sampling else []
+    if unknown and most_top < vocab_size:
         raise UserError(
             f"probabilities under {unknown[0]} depend on all {vocab_size} tokens, of which {name} names at most "
             f"{most_top}; use temperature, top_k, top_p or min_p, or let it name all"
@@ -70,10 +69,9 @@ def check_nameable(sampling: Sampling | None, most_top: int, vocab_size: int, na
 
 
 def policy_arguments(sampling: Sampling) -> dict[str, Any]:
-    """What of a policy differs from plain sampling at temperature 1, under vLLM's names."""
+    """The policy under vLLM's names, but for top-nσ and what is plain."""
     names = FROM_NAMED[:1] if sampling.temperature == 0 else FROM_NAMED
-    chosen = {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(PLAIN, name)}
-    return {"temperature": 1.0} | chosen
+    return {"temperature": 1.0} | {name: value for name, value in _parts(sampling).items() if name in names}
 
 
 def sigma_arguments(sampling: Sampling) -> dict[str, float] | None:
@@ -132,19 +130,13 @@ def scored_rows(
 ) -> Scored:
     """The `Scored` of a sequence from the named tokens of rows start..len(tokens)."""
     targets = torch.tensor([*tokens, 0][start:])[:, None]
-    size = max(1, BLOCK // vocab_size)
-
-    def columns(first: int, dense: bool) -> list[np.ndarray]:
-        full = torch.stack([filled(row, vocab_size, dense=dense) for row in rows[first : first + size]])
-        return describe(full, targets[first : first + size], top, sampling)
-
+    size, cold = max(1, BLOCK // vocab_size), sampling is not None and 0 < sampling.temperature < 1
     parts = []
     for first in range(0, len(rows), size):
-        part = columns(first, False)
-        if sampling is not None and 0 < sampling.temperature < 1:
-            dense = columns(first, True)
-            part = [b if policy else a for policy, a, b in zip(POLICY, part, dense, strict=True)]
-        parts.append(part)
+        block = slice(first, first + size)
+        even = torch.stack([filled(row, vocab_size, dense=False) for row in rows[block]])
+        drawn = torch.stack([filled(row, vocab_size, dense=True) for row in rows[block]]) if cold else even
+        parts.append(describe(even, targets[block], top, sampling, drawn))
     return padded(start, len(tokens), [np.concatenate(column) for column in zip(*parts, strict=True)])
 
 

@@ -31,11 +31,7 @@ class VllmEngine(Engine):
     """
 
     def __init__(
-        self,
-        llm: Any,
-        vocabulary: loading.Vocabulary,
-        settings: Mapping[str, str | int | None],
-        log: Path | None = None,
+        self, llm: Any, vocabulary: loading.Vocabulary, settings: Mapping[str, str | int | None], log: Path
     ) -> None:
         self.llm, self.settings, self._log = llm, settings, log
         self.name, self.tokenizer = vocabulary.name, vocabulary.tokenizer
@@ -55,13 +51,15 @@ class VllmEngine(Engine):
 
     def _generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         stops = StopCheck(self.tokenizer, sampling.stop, self.ends, self.vocab_size)
-        policy, sigma = served.policy_arguments(sampling), served.sigma_arguments(sampling)
-        fixed = policy | {"stop": list(sampling.stop), "stop_token_ids": list(self.ends), "extra_args": sigma}
-        seeds = (None if sampling.temperature == 0 else served.request_seed(sampling, r.key) for r in requests)
+        fixed = served.policy_arguments(sampling) | {
+            "stop": list(sampling.stop), "stop_token_ids": list(self.ends), "logprobs": 2,
+            "extra_args": served.sigma_arguments(sampling),
+        }  # fmt: skip
         questions = (
-            (r.prefix, _params(seed=seed, max_tokens=sampling.max_tokens - r.written, logprobs=2, **fixed))
-            for r, seed in zip(requests, seeds, strict=True)
-        )
+            (r.prefix, {**fixed, "seed": served.request_seed(sampling, r.key) if sampling.temperature > 0 else None,
+                        "max_tokens": sampling.max_tokens - r.written})
+            for r in requests
+        )  # fmt: skip
         for i, output in self._run(questions, self._window):
             (one,) = output.outputs
             if one.finish_reason not in ("stop", "length"):
@@ -81,10 +79,10 @@ class VllmEngine(Engine):
         self, sequences: Sequence[TokenIds], starts: Sequence[int], top: int, sampling: Sampling | None
     ) -> Iterator[tuple[int, Scored]]:
         number = -1 if self.most_top == self.vocab_size else min(MOST_TOP, self.most_top)  # -1 is all
-        echo = [start < len(sequence) for start, sequence in zip(starts, sequences, strict=True)]
         fixed = {"temperature": 0.0, "max_tokens": 1, "logprobs": number, "detokenize": False}
+        echo = [start < len(sequence) for start, sequence in zip(starts, sequences, strict=True)]
         questions = (
-            (sequence, _params(prompt_logprobs=number if echoed else None, **fixed))
+            (sequence, {**fixed, "prompt_logprobs": number if echoed else None})
             for sequence, echoed in zip(sequences, echo, strict=True)
         )
         for i, output in self._run(questions, SCORED_AT_ONCE):
@@ -92,8 +90,10 @@ class VllmEngine(Engine):
             rows += _rows(output.outputs[0].logprobs)
             yield i, served.scored_rows(sequences[i], starts[i], rows, self.vocab_size, top, sampling)
 
-    def _run(self, questions: Iterable[tuple[TokenIds, Any]], window: int) -> Iterator[tuple[int, Any]]:
+    def _run(self, questions: Iterable[tuple[TokenIds, dict[str, Any]]], window: int) -> Iterator[tuple[int, Any]]:
         """Each prompt's number and output as they finish, `window` of them inside vLLM at a time."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError
 
         inside = self.llm.llm_engine
@@ -101,8 +101,9 @@ class VllmEngine(Engine):
         live: dict[str, int] = {}
         try:
             while True:
-                for i, (prefix, params) in itertools.islice(waiting, window - len(live)):
+                for i, (prefix, options) in itertools.islice(waiting, window - len(live)):
                     name = str(next(self._numbers))
+                    params = SamplingParams(flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY, **options)
                     inside.add_request(name, {"prompt_token_ids": list(prefix)}, params)
                     live[name] = i
                 if not live:
@@ -145,8 +146,8 @@ def load_vllm(
     except ImportError as error:
         raise UserError(f"--engine vllm needs vLLM, which cannot be imported here: {error}") from error
     memory = loading.check_memory(memory_gib)
-    vocabulary = loading.load_vocabulary(model, revision=revision, trust_remote_code=trust_remote_code)
-    config = loading.load_config(model, revision=revision, trust_remote_code=trust_remote_code)
+    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    vocabulary, config = loading.load_vocabulary(model, **hub), loading.load_config(model, **hub)
     options = {"max_logprobs": MOST_TOP if vocabulary.vocab_size > MOST_TOP else -1}
     if current_platform.is_cpu():  # vLLM 0.32 dies there when it splits the prompt of a seeded request
         options["enable_chunked_prefill"] = False
@@ -158,14 +159,13 @@ def load_vllm(
             llm = vllm.LLM(
                 loading.source_of(model),
                 dtype=stored if dtype == "auto" else dtype,
-                revision=revision,
                 tokenizer_revision=revision,
-                trust_remote_code=trust_remote_code,
                 tensor_parallel_size=tensor_parallel_size,
                 kv_cache_memory_bytes=memory,
                 enable_prefix_caching=True,
                 generation_config="vllm",  # none of the model's own sampling defaults
                 use_tqdm_on_load=False,
+                **hub,
                 **options,
             )
     except (ValueError, TypeError, OSError, RuntimeError) as error:
@@ -181,15 +181,8 @@ def load_vllm(
     return VllmEngine(llm, vocabulary, settings, log)
 
 
-def _see(log: Path | None) -> str:
-    return f" (its log: {log})" if log is not None and log.stat().st_size else ""
-
-
-def _params(**options: Any) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY, **options)
+def _see(log: Path) -> str:
+    return f" (its log: {log})" if log.stat().st_size else ""
 
 
 def _rows(flat: Any) -> list[served.Named]:
