@@ -154,7 +154,6 @@ def test_the_best_model_is_kept_with_its_own_figures(file, stored, tmp_path, cap
 
 @pytest.mark.parametrize("verb", ["sft", "clm"])
 def test_tensorboard_logs_stay(verb, file, tmp_path):
-    pytest.importorskip("tensorboardX")
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": "One and two are three. " * 9}) + "\n")
     data = ["--data", str(tmp_path / "corpus.jsonl")] if verb == "clm" else ["--pairs", str(file)]
     command = ["train", verb, *data, "--out", str(tmp_path / "out"), "--max_steps=1", "--report_to=tensorboard"]
@@ -164,10 +163,14 @@ def test_tensorboard_logs_stay(verb, file, tmp_path):
     assert not (tmp_path / "out/checkpoints").exists()
 
 
-def test_a_failure_leaves_the_directory_free(some, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "fit", lambda *_: (_ for _ in ()).throw(ImportError("no such")))
+@pytest.mark.parametrize(("error", "message"), [
+    (ImportError("no such"), "a library is missing: no such"), (torch.OutOfMemoryError("no"), "memory ran out while"),
+    (UserError("another"), "another"),
+])  # fmt: skip
+def test_a_failure_leaves_the_directory_free(error, message, some, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "fit", lambda *_: (_ for _ in ()).throw(error))
     model = build_model(tiny_config(tokenizer, MistralConfig, num_key_value_heads=2))
-    with pytest.raises(UserError, match="a library is missing: no such"):
+    with pytest.raises(UserError, match=message):
         train(model, tokenizer, some, PreferenceConfig(method="dpo"), tmp_path / "out")
     monkeypatch.undo()
     other = PreferenceConfig(method="dpo", beta=0.3, max_steps=1)
