@@ -98,6 +98,13 @@ def test_what_passes_is_asked_again(engine: OpenAIEngine, lab: Engine, server, b
     assert len({str(body) for body, _ in server.seen}) == 1
 
 
+def test_retry_after_is_honoured(engine, server, behaviour):
+    behaviour.faults = [(429, {"Retry-After": "1"})]
+    assert len(greedy(engine)) == 1
+    (_, first), (_, second) = server.seen
+    assert 1.0 <= second - first < 3.0
+
+
 @pytest.mark.parametrize(("faults", "error", "words", "attempts"), [
     ([(503, {})] * 100, ServerError, r"fails, however often it is asked: out of order \(503\)", RETRIES + 1),
     ([(429, {"Retry-After": "600"})], ServerError, "asks to come back after 600 seconds", 1),

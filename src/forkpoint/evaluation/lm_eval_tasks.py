@@ -188,7 +188,7 @@ def evaluate_tasks(
             (directory / JOURNAL).unlink(missing_ok=True)
             results = read_json(directory / RESULTS)
             figures = {key: results[key] for key in FIGURES if key in results}
-            counts = {name: results["config"].get(name) for name in COUNTS}  # None: another version's
+            counts = {name: results["config"][name] for name in COUNTS}
             entries.append({"strategy": spec, "directory": directory.name, **counts, **figures})
         summary = Results(verb="lm-eval", model=engine.name, tasks=list(tasks.identity), strategies=entries)
         write_whole(out / RESULTS, to_json(summary, indent=2) + "\n")

@@ -129,9 +129,14 @@ class WorkPool:
         while self._line and len(self._running) < self._most_running:
             piece = next(iter(self._line))
             del self._line[piece]
-            if not piece.result.done():
-                self._running.add(piece)
+            if piece.result.done():
+                continue
+            self._running.add(piece)
+            try:
                 threading.Thread(target=self._run, args=(piece,), name="forkpoint-serve", daemon=True).start()
+            except RuntimeError as error:  # the system gives no more threads
+                self._running.discard(piece)
+                piece.result.set_exception(error)
 
     def _run(self, piece: Piece) -> None:
         """What each thread does."""
@@ -142,16 +147,16 @@ class WorkPool:
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             piece.result.get_loop().call_soon_threadsafe(self._settle, piece, value, error)
+        del piece, value, error  # else an error's traceback, which holds this frame, would keep all that it passed
 
     def _settle(self, piece: Piece, value: Any, error: BaseException | None) -> None:
         self._running.discard(piece)
+        if not piece.result.done():
+            if error is None:
+                piece.result.set_result(value)
+            else:
+                piece.result.set_exception(error)
         self._start_next()
-        if piece.result.done():
-            return
-        if error is None:
-            piece.result.set_result(value)
-        else:
-            piece.result.set_exception(error)
 
 
 def _stopping() -> ApiError:
