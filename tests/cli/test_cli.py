@@ -86,6 +86,29 @@ def test_switches_beside_bare_words(tmp_path):
         assert merge.trust_remote_code == ("--trust_remote_code" in argv)
 
 
+def test_a_flag_overrides_a_bare_word_of_the_file(tmp_path):
+    (tmp_path / "some.yaml").write_text("adapter: from-the-file\nout: from-the-file\n")
+    config = f"--config={tmp_path / 'some.yaml'}"
+    for argv in (["mine", config], ["--adapter=mine", config], [config, "--adapter", "mine"]):
+        merge = load_verb("merge").parse_options(argv)
+        assert (merge.adapter, merge.out) == (Path("mine"), Path("from-the-file"))
+
+
+def test_the_default_directory_is_the_same_in_every_process():
+    """Whatever the order of sets of text."""
+    program = (
+        "from forkpoint.cli import load_verb\n"
+        "more = '--pairs=x --weight_decay=0.1 --adam_beta1=0.8 --adam_beta2=0.9 --max_steps=3'\n"
+        "print(load_verb('train dpo').parse_options(more.split()).directory('train dpo'))"
+    )
+    places = {
+        subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed}, check=True,
+                       capture_output=True, text=True).stdout
+        for seed in ("1", "3", "4")
+    }  # fmt: skip
+    assert len(places) == 1
+
+
 @pytest.mark.parametrize(("argv", "message"), [
     (["--n_samples", "three"], "--n_samples must be a whole number, but is 'three'"),
     (["--n-samples", ""], "--n-samples must be a whole number"), (["--n_samples"], "expected one argument"),

@@ -158,6 +158,14 @@ def test_a_step_that_raises_prints_or_kills_reaches_nobody(tmp_path, monkeypatch
     assert capfd.readouterr() == ("", "")
 
 
+def test_ctrl_c_ends_it_at_once(tmp_path, monkeypatch):
+    """It reaches the processes too: none of them counts as a broken step, after which the next one is tried."""
+    (tmp_path / "stopped_one.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(KeyboardInterrupt):
+        probe(["import stopped_one", "import nowhere"])
+
+
 def test_a_step_without_end_is_given_up(tmp_path, monkeypatch):
     (tmp_path / "endless_one.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

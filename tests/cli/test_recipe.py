@@ -139,6 +139,11 @@ def test_a_mistake_in_a_recipe_is_one_sentence(capsys, workplace, old, new, mess
     assert said.startswith("forkpoint: small.yaml")
 
 
+def test_the_recipe_must_be_named_and_be_there(capsys, workplace):
+    assert "run needs RECIPE: the recipe" in mistake(capsys)
+    assert "nowhere.yaml: cannot be read" in mistake(capsys, "nowhere.yaml")
+
+
 def test_directories_of_others_are_refused(capsys, workplace):
     out = workplace / "out"
     (out / "tokens").mkdir(parents=True)

@@ -99,7 +99,10 @@ def test_an_earlier_export_is_replaced_and_nothing_else(run: Path, tmp_path: Pat
     file.touch()
     other.mkdir()
     (other / "README.md").write_text("mine")
-    for taken in (out, file, other):
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "gone").symlink_to("/nonexistent/thing")
+    for taken in (out, file, other, links):
         with pytest.raises(UserError, match="holds other files"):
             export_run(run, taken)
 

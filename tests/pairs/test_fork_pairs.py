@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_pairs import written
-from scipy.stats import betabinom, binomtest
+from scipy.stats import betabinom, binom, binomtest
 
 from forkpoint.engines.loading import Vocabulary
 from forkpoint.pairs.fork_pairs import EvaluatedToken, Forked, choose_fork_pairs
@@ -91,6 +92,43 @@ def test_a_pair_is_where_the_interval_lies_above_zero(correct, n, p, below, abov
     for _, pair in pairs:
         assert 0 < pair.weight <= 1
         assert pair.weight == pytest.approx(weight, abs=1e-6)
+
+
+def test_luck_seldom_makes_a_pair():
+    """Of alternatives that are as good as the own token, with known success, at most 1 in 40; Wilson lets 1 in 5."""
+    for p, n in [(p / 100, n) for p in range(0, 100, 7) for n in (1, 2, 3, 5, 20)]:
+        curve = {"success": (p,) * 5, "success_ci": ((p, p),) * 5}
+        tried = [forked(EvaluatedToken(0, 90, k, n, True), **curve) for k in range(n + 1)]
+        qualifies = [bool(choose_fork_pairs([one], Spelling()).pairs) for one in tried]
+        assert binom.pmf(np.arange(n + 1), n, p)[qualifies].sum() <= 0.025
+
+
+def worlds(rng, n):
+    """Made-up successes p after the own token and q after another one: independent, of one problem, or of two kinds."""
+    yield 0.03, rng.beta(1, 4, n), rng.beta(1.2, 1.8, n)
+    base = rng.beta(1, 1.5, n)
+    yield 0.12, rng.beta(3.6 * base + 0.1, 6.1 - 3.6 * base), rng.beta(6 * base + 0.1, 6.1 - 6 * base)
+    p = rng.beta(0.5, 4, n)
+    yield 0.03, p, np.where(rng.random(n) < 0.3, rng.beta(4, 1.5, n), rng.beta(8 * p + 0.1, 8.1 - 8 * p))
+
+
+def test_weights_of_pairs_are_no_larger_than_what_the_tokens_gain():
+    """Though only those that do well by a few rollouts make pairs: the raw differences are 0.1 to 0.2 too large."""
+    rng = np.random.default_rng(0)
+    for bound, p, q in worlds(rng, 3000):
+        n = rng.geometric(0.25, len(q))
+        correct, seen = rng.binomial(n, q), rng.binomial(64, p)
+        tried = []
+        for i, (c, m, k) in enumerate(zip(correct.tolist(), n.tolist(), seen.tolist(), strict=True)):
+            curve = {"success": (k / 64,) * 5, "success_ci": (wilson(k, 64),) * 5}
+            tried.append(dataclasses.replace(forked(EvaluatedToken(0, 90, c, m, True), **curve), id=str(i)))
+        pairs = [pair for _, pair in choose_fork_pairs(tried, Spelling()).pairs]
+        own = [int(pair.id.split("/")[0]) for pair in pairs]
+        weights, gains = np.array([pair.weight for pair in pairs]), (q - p)[own]
+        raw = (correct / n - seen / 64)[own]
+        assert abs(weights.mean() - gains.mean()) < bound
+        assert raw.mean() - gains.mean() > 0.09
+        assert np.mean((weights - gains) ** 2) < 0.6 * np.mean((raw - gains) ** 2)
 
 
 def test_the_prior_is_the_likeliest_one():

@@ -127,6 +127,13 @@ def test_a_row_that_is_no_document_ends_the_stream_after_those_before_it(tmp_pat
     assert seen == ["before"]
 
 
+def test_a_text_file_that_is_not_utf8_ends_the_stream_at_its_line(tmp_path):
+    seen: list[str] = []
+    path = written(tmp_path / "text.txt", b"before\n\nof this\nb\xe9e\n\nafter")
+    assert f"{path} line 4: not UTF-8" in refusal(path, seen)
+    assert seen == ["before"]
+
+
 def test_sources_that_are_none_are_refused_before_anything_is_read(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("tables/a.xls", "tables/b.parquet.gz", "tables/c", "tables/README.md"):

@@ -35,6 +35,7 @@ def make_tokenizer(template: str = "<s> $A", **options: Any) -> PreTrainedTokeni
 def test_plain_and_chain_of_thought() -> None:
     assert prompt_text(PROBLEM, "plain") == "Q: How many?\nA:"
     assert prompt_text(PROBLEM, "cot") == "Q: How many?\nA: Let's think step by step."
+    assert "987654" not in prompt_text(Problem("1", "How many?", "987654", "number"), "cot")
     assert prompt_text(CHOICE, "plain") == "Q: Which one?\nOptions: (A) one (B) two\nA:"
 
 

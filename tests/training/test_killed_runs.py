@@ -34,6 +34,9 @@ COMMANDS = {
         ["contrast", "--limit=6", "--train_limit=12", "--n=6", "--max_tokens=100", "--per_device_train_batch_size=4",
          "--quiet"],
         ["entry 2", "entry 3", "step 2", "file positive", "file negative", "entry 1", FINISHED]),
+    "pairs": (
+        ["pairs", "--limit=6", "--n=6", "--max_tokens=100", "--quiet"],
+        ["entry 2", "entry 2", "file samples.jsonl", "file pairs.jsonl", FINISHED]),
     "rounds": (
         ["rounds", "--limit=9", "--n=4", "--eval-limit=4", "--eval-n=3", "--rounds=2", "--quiet", "--max-tokens=100",
          "--per-device-train-batch-size=2", "--learning-rate=1e-3", "--filter=token", "--max-token-probability=0.95"],
@@ -78,4 +81,7 @@ def test_kill_9_and_on_to_the_same_bytes(name, launch, workplace, monkeypatch):
     monkeypatch.setattr(TransformersEngine, "generate", None)
     assert main([*command, f"--out={out}"]) == 0
     assert contents(out) == contents(whole)
+    (workplace / "new").touch()
+    usual = (workplace / "new").stat().st_mode
+    assert {path.stat().st_mode for path in (*out.glob("*.json*"), *out.glob("model/*"))} == {usual}
     assert not {"checkpoints", "journal.jsonl"} & {path.name for path in out.rglob("*")}

@@ -136,6 +136,8 @@ def _tried(steps: Sequence[str]) -> dict[str, dict[str, Any]]:
             done = subprocess.run([*command, *left], env=os.environ | OFFLINE, timeout=SECONDS, **pipes)
             code, answers = done.returncode, done.stdout
             why = f"ends the process {f'by {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}"
+            if code == -signal.SIGINT:  # Ctrl-C, which reaches every process of the terminal
+                raise KeyboardInterrupt
         except subprocess.TimeoutExpired as error:
             why, answers = f"no end after {SECONDS} seconds", error.stdout or b""
         answered = dict(zip(left, map(json.loads, answers.splitlines()), strict=False))

@@ -68,13 +68,15 @@ def parse(verb: str, options: type[T], argv: list[str]) -> T:
             default = parser.get_default(name)
             is_switch = isinstance(value, bool) and isinstance(default, bool)
             text = value if is_switch else _text(value, many=isinstance(default, list))
-            parser.set_defaults(**{name: text})
+            for action in parser._actions:
+                if action.dest == name and action.option_strings:  # not a bare word, which would override its flag
+                    action.default = text
     arguments, rest = _parsed(parser, argv)
     if rest and not rest[0].startswith("-"):
         raise UserError(f"unexpected argument {rest[0]!r}; options are --NAME VALUE, see forkpoint {verb} --help")
     if rest:
         raise UserError(_unknown(verb, rest[0].partition("=")[0], own, known))
-    values = {name: getattr(arguments, name) for name in known if hasattr(arguments, name)}
+    values = {name: value for name, value in vars(arguments).items() if name in known}
     for f in fields(options):  # type: ignore[arg-type]
         if _is_required(f) and values[f.name] in (None, []):
             label = f.name.upper() if f.metadata.get("bare") else f"--{f.name}"
@@ -103,10 +105,10 @@ def parser_of(verb: str, options: type[Any], *parents: argparse.ArgumentParser) 
             default = [] if get_origin(hints[f.name]) is list else None
         if not (default in (None, False, []) or "(default" in text):
             text = f"{text} (default: {default})"
+        parser.add_argument(f"--{f.name}", default=default, help=text, **reading)
         if f.name in words:
             word = {"action": _BareWord, "nargs": "?", "metavar": f.name.upper()}
             parser.add_argument(f.name, help=text, **{**reading, **word})
-        parser.add_argument(f"--{f.name}", default=default, help=text, **reading)
         if "_" in f.name:
             dashed = f"--{f.name.replace('_', '-')}"
             parser.add_argument(dashed, dest=f.name, default=default, help=argparse.SUPPRESS, **reading)

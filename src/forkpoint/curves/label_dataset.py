@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -51,7 +52,7 @@ def export_run(run: Path, out: Path) -> int:
     check_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        workshop = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+        workshop = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True)
     except OSError as error:
         raise UserError(f"the data set cannot be written beside {out}: {error.strerror}") from error
     with workshop as directory:
@@ -70,7 +71,7 @@ def export_run(run: Path, out: Path) -> int:
 def check_free(out: Path) -> None:
     """UserError for an output directory that holds anything but an earlier export."""
     try:
-        files = {str(p.relative_to(out)) for p in (out, *out.rglob("*")) if p.exists() and not p.is_dir()}
+        files = {str(p.relative_to(out)) for p in (out, *out.rglob("*")) if os.path.lexists(p) and not p.is_dir()}
     except OSError as error:
         raise UserError(f"{out} cannot be used for the data set: {error.strerror}") from error
     if files not in (set(), {README, PARQUET}):
