@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gguf
 import pytest
 import torch
 from gguf_files import write_gguf
+from safetensors.torch import load_file
 from tiny_models import build_model, tiny_config
 from transformers import Qwen2Config
 
+from forkpoint.cli import main
 from forkpoint.engines import load_engine
 from forkpoint.engines.gguf import gguf_file
 from forkpoint.engines.loading import load_pretrained, load_vocabulary
@@ -47,10 +50,23 @@ def test_it_decodes_as_its_safetensors_twin(file, qwen, tokenizer, tmp_path):
     qwen.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     requests = [Request(str(i), tuple(tokenizer(PROMPT)["input_ids"])) for i in range(4)]
-    one, two = (
-        list(load_engine(str(name)).generate(requests, Sampling(max_tokens=12))) for name in (file, tmp_path)
-    )  # fmt: skip
+    one, two = (list(load_engine(str(m)).generate(requests, Sampling(max_tokens=12))) for m in (file, tmp_path))
     assert [c.token_ids for c in one] == [c.token_ids for c in two]
+
+
+def test_it_is_converted_once(file, qwen, tmp_path, capsys):
+    out = tmp_path / "model"
+    assert main(["convert", str(file), str(out), "--dtype", "bfloat16"]) == 0
+    assert {path.name for path in out.iterdir()} >= {"config.json", "generation_config.json", "model.safetensors"}
+    stored = load_file(out / "model.safetensors")
+    for name, tensor in qwen.state_dict().items():
+        assert torch.equal(stored[name], tensor.bfloat16()), name
+    assert load_engine(str(out)).name == str(out)
+    assert main(["convert", str(file), str(out)]) == 2
+    assert main(["convert", str(out), str(tmp_path / "again")]) == 2
+    said = capsys.readouterr().err
+    assert "holds files already" in said
+    assert "is no GGUF file" in said
 
 
 def test_the_vocabulary_needs_no_weights(file, tokenizer):
@@ -82,9 +98,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, names, words):
     assert "\n" not in str(raised.value)
 
 
-def test_an_unknown_architecture_is_one_sentence(qwen, tokenizer, tmp_path):
-    import gguf
-
+def test_an_unknown_architecture_is_one_sentence(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "x.gguf", "rwkv7")
     writer.add_block_count(1)
     writer.write_header_to_file()
@@ -96,7 +110,7 @@ def test_an_unknown_architecture_is_one_sentence(qwen, tokenizer, tmp_path):
 
 
 def test_a_missing_file_is_no_hub_id():
-    with pytest.raises(UserError, match="there is no file nowhere.gguf"):
+    with pytest.raises(UserError, match="there is no file"):
         load_pretrained("nowhere.gguf", **SETTINGS)
 
 

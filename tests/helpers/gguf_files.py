@@ -31,7 +31,9 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, architecture: str) -> Non
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
     special = set(tokenizer.all_special_ids)
-    writer.add_token_types([gguf.TokenType.CONTROL if i in special else gguf.TokenType.NORMAL for i in range(len(tokens))])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if i in special else gguf.TokenType.NORMAL for i in range(len(tokens))]
+    )
     writer.add_token_merges([" ".join(merge) for merge in bpe["merges"]])
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_pad_token_id(tokenizer.pad_token_id)
