@@ -21,10 +21,11 @@ venv = test -x $(1)/bin/python || $(UV) venv --quiet --seed --python $(PYTHON) $
 install = $(UV) pip install --quiet --python $(1)/bin/python
 endif
 
-.PHONY: help demo test test-slow test-vllm test-package lint docs bench bench-vllm clean
+.PHONY: help demo real test test-slow test-vllm test-package lint docs bench bench-vllm clean
 
 help:
 	@echo "make demo       install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
+	@echo "make real       a real model of 135M parameters: fetched, tuned, compared, its critical tokens (half an hour)"
 	@echo "make test       the test suite without its slow part"
 	@echo "make test-slow  that part: whole programs and several processes"
 	@echo "make test-vllm  the tests that need vLLM, in an environment of their own"
@@ -38,13 +39,13 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@echo "Making $(VENV) with $(INSTALLER): about 1.6 GB with a CPU build of torch; minutes without a word."
 	$(call venv,$(VENV))
-	$(call install,$(VENV)) -c constraints.txt -e ".[train]"
+	$(call install,$(VENV)) -c constraints.txt -e ".[train,gguf]"
 	touch $@
 
 # and what developers need
 $(DEV_READY): $(READY)
 	@echo "Adding the tools of developers to $(VENV) with $(INSTALLER): about 0.8 GB more."
-	$(call install,$(VENV)) -c constraints.txt -e ".[train,dev,docs]"
+	$(call install,$(VENV)) -c constraints.txt -e ".[train,gguf,dev,docs]"
 	touch $@
 
 $(VLLM_READY): pyproject.toml constraints-vllm.txt
@@ -63,6 +64,13 @@ demo: $(READY)
 	$(BIN)/forkpoint run recipes/lab-short.yaml --out runs/demo-training
 	@echo "Open report.html of runs/demo, runs/demo-critical and runs/demo-training in a browser."
 	@echo "To type forkpoint yourself: . $(BIN)/activate"
+
+real: $(READY)
+	$(BIN)/python recipes/real_model.py models/SmolLM2-135M-Instruct
+	$(BIN)/forkpoint run recipes/real-steps.yaml --out runs/real
+	rm -rf models/SmolLM2-135M-steps
+	cp -R runs/real/steps/model models/SmolLM2-135M-steps
+	@echo "Open runs/real/report.html and runs/real/critical/report.html in a browser."
 
 test: $(DEV_READY)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"

@@ -49,6 +49,29 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def whole_directory(out: Path) -> Iterator[Path]:
+    """A directory to fill, which takes the place of `out` when all in it is on disk."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    yield partial
+    for file in partial.iterdir():
+        readable(file)
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(partial, out)
+
+
+def empty_directory(out: Path) -> Path:
+    """`out`, made and with a name of its own, for `whole_directory`. UserError where it holds anything."""
+    out = out.resolve()
+    writable(out)
+    if any(out.iterdir()):
+        raise UserError(f"{out} holds files already; choose an empty or new directory")
+    return out
+
+
 def readable(path: Path) -> None:
     """Give a file the permissions that a new one has."""
     mask = os.umask(0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # what each extra is for; another extra has a line of its own all the same
 PURPOSES = {
     "train": "train, rounds, contrast", "ray": "--engine ray", "openai": "--engine openai", "serve": "serve",
-    "lm-eval": "lm-eval",
+    "lm-eval": "lm-eval", "gguf": "GGUF models",
 }  # fmt: skip
 NOT_FOR_USERS = ("dev", "docs")
 IMPORTS = {"pyyaml": "yaml", "ray": "ray.data"}  # where it is not the distribution's name with _ for -

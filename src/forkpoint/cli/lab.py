@@ -1,4 +1,4 @@
-"""`forkpoint lab corpus` and `forkpoint lab train`: the lab's corpora with noise, and the embedded model made again."""
+"""`forkpoint lab ...`: the lab's corpora with noise, worked solutions, and the embedded model made again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from forkpoint.cli.option_groups import RunOptions, at_least
 from forkpoint.cli.progress import progress_bar
 from forkpoint.cli.verb import Verb
-from forkpoint.files import SUMMARY, claimed, to_json, write_whole
-from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT, MODEL_DIR
+from forkpoint.files import SUMMARY, claimed, to_json, write_rows, write_whole
+from forkpoint.lab import CLEAN_CORPUS, CORPUS, HELD_OUT, MODEL_DIR, SOLUTIONS
 from forkpoint.types import Progress, UserError
 
 if TYPE_CHECKING:
@@ -55,6 +55,30 @@ class LabTrainOptions:
     """seed of the corpus, the initial weights and the order of batches"""
 
 
+@dataclass
+class LabSolutionsOptions:
+    """Write training problems of the lab with a right and a wrong solution, worked out in text, for any model.
+
+    solutions.jsonl has TRL's columns prompt, chosen and rejected; `forkpoint pairs --trl` reads it.
+    """
+
+    out: Path = Path("runs/lab-solutions")
+    """directory for the file"""
+    problems: int = at_least(1, default=800)
+    """how many"""
+    seed: int = 0
+    """seed of the problems and of the slips"""
+
+
+def write_solutions(options: LabSolutionsOptions) -> None:
+    """Write the file, print where it is."""
+    from forkpoint.lab.corpus import solutions
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_rows(options.out / SOLUTIONS, islice(solutions(options.seed), options.problems))
+    print(options.out / SOLUTIONS)
+
+
 def train(options: LabTrainOptions) -> None:
     """Train, reporting on stderr, and print where the model is."""
     from forkpoint.lab.train import LabRecipe, train_lab_model
@@ -64,7 +88,7 @@ def train(options: LabTrainOptions) -> None:
     print(options.out)
 
 
-def check_free(options: LabTrainOptions) -> None:
+def check_free(options: LabTrainOptions | LabSolutionsOptions) -> None:
     """UserError for a directory that holds files."""
     if options.out.exists() and any(options.out.iterdir()):
         raise UserError(f"{options.out} is not empty; choose another directory with --out")
@@ -120,5 +144,6 @@ def _write_corpus(
 
 VERBS = (
     Verb("lab corpus", LabCorpusOptions, write_corpora),
+    Verb("lab solutions", LabSolutionsOptions, write_solutions, check_free),
     Verb("lab train", LabTrainOptions, train, check_free),
 )

@@ -1,4 +1,4 @@
-"""The verbs `forkpoint train ...` that train on pairs, and `forkpoint merge`."""
+"""The verbs `forkpoint train ...` that train on pairs, and those that write a model out as another."""
 
 from __future__ import annotations
 
@@ -232,8 +232,32 @@ def merge_adapter(options: MergeOptions) -> None:
     print(options.out)
 
 
+@dataclass
+class ConvertOptions:
+    """Write a GGUF file out as a model directory: config, safetensors, tokenizer, chat template, generation config.
+
+    A directory loads in a second, a GGUF file in half a minute; other engines and tools want directories, too.
+    """
+
+    file: str = field(metadata=BARE)
+    """the GGUF file, or a directory with one"""
+    out: Path = field(metadata=BARE)
+    """directory of the model"""
+    dtype: str = "auto"
+    """float32, bfloat16 or float16; auto is float32, since quantised weights are unpacked"""
+
+
+def convert_model(options: ConvertOptions) -> None:
+    """Convert, print where the model is."""
+    from forkpoint.engines.conversion import convert
+
+    convert(options.file, options.out, options.dtype)
+    print(options.out)
+
+
 KINDS = (SftOptions, DpoOptions, RpoOptions, TdpoOptions, CriticalDpoOptions, ForkDpoOptions)
 VERBS = (
     *(Verb(f"train {kind.method}", kind, train_on_pairs, check_pair_training, context=as_one) for kind in KINDS),
     Verb("merge", MergeOptions, merge_adapter),
+    Verb("convert", ConvertOptions, convert_model),
 )

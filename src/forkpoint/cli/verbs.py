@@ -34,10 +34,12 @@ GROUPS = {
         "serve": ("forkpoint.cli.serve", "put strategies in front of an OpenAI-compatible server, as one"),
     },
     "tools": {
+        "convert": ("forkpoint.cli.train", "write a GGUF file out as a model directory"),
         "run": ("forkpoint.cli.run", "run the stages of a recipe; what is done is skipped"),
         "show": ("forkpoint.cli.show", "show a finished run in the terminal: its tables, its responses in colours"),
         "report": ("forkpoint.cli.show", "draw the page of a finished run again"),
         "lab corpus": ("forkpoint.cli.lab", "make the lab's corpus with noise, for selective language modeling"),
+        "lab solutions": ("forkpoint.cli.lab", "write the lab's problems with worked solutions as preference rows"),
         "lab train": ("forkpoint.cli.lab", "train the embedded lab model from nothing"),
         "doctor": ("forkpoint.cli.doctor", "say what is installed, what is missing, and what to do about it"),
         "completion": ("forkpoint.cli.completion", "print what makes bash, zsh, fish or tcsh complete"),
@@ -45,7 +47,7 @@ GROUPS = {
 }
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 ALIASES = {"train cdpo": "train critical-dpo"}  # elsewhere "cdpo" means conservative DPO, too
-ANEW = {"merge", "report", "lab corpus", "lab train"}  # nothing is kept of a part
+ANEW = {"merge", "convert", "report", "lab corpus", "lab solutions", "lab train"}  # nothing is kept of a part
 RESUMING = {*VERBS} - ANEW - {"serve", "doctor", "completion", "show"}  # the same command goes on from where it was
 
 _COMMANDS = """
@@ -81,6 +83,8 @@ forkpoint train fork-dpo --pairs runs/fork-pairs --out runs/fork-dpo
 forkpoint train fork-dpo --pairs runs/fork-pairs --learning_rate 1e-5 --num_train_epochs 1
 forkpoint merge runs/dpo/model merged
 forkpoint merge --adapter runs/dpo/model --dtype float32 --out merged
+forkpoint convert SmolLM2-135M-Instruct.Q4_1.gguf models/SmolLM2-135M-Instruct
+forkpoint convert --file models/smollm2 --dtype bfloat16 --out models/SmolLM2-bf16
 forkpoint rounds --limit 400 --eval_limit 300 --rounds 3 --filter token --out runs/rounds
 forkpoint rounds --task gsm8k --model Qwen/Qwen2.5-0.5B-Instruct --prompt chat --filter example --lora_r 16
 forkpoint score --data runs/corpus/corpus.jsonl --model runs/reference/model --out runs/store
@@ -104,6 +108,8 @@ forkpoint show runs/critical --id lab/test/0/3 --score drop
 forkpoint report runs/critical
 forkpoint lab corpus --out runs/corpus
 forkpoint lab corpus --documents 6000 --clean_documents 600 --held_out_documents 100 --seed 1
+forkpoint lab solutions --problems 200 --out runs/lab-solutions
+forkpoint lab solutions --seed 1 --out runs/more-solutions
 forkpoint lab train --out runs/lab-model
 forkpoint lab train --steps 200 --seed 1
 forkpoint doctor

@@ -15,6 +15,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
+from forkpoint.engines.gguf import gguf_file, gguf_options
 from forkpoint.hub import check_hub
 from forkpoint.lab import MODEL_DIR
 from forkpoint.text import end_ids
@@ -48,7 +49,8 @@ def load_vocabulary(model: str, *, revision: str | None = None, trust_remote_cod
     tokenizer = load_tokenizer(model, revision=revision, trust_remote_code=trust_remote_code)
     config = load_config(model, revision=revision, trust_remote_code=trust_remote_code)
     try:
-        generation = GenerationConfig.from_pretrained(source_of(model), revision=revision)
+        in_gguf = gguf_file(model) is not None  # whose configuration names the end
+        generation = None if in_gguf else GenerationConfig.from_pretrained(source_of(model), revision=revision)
     except OSError:  # it has none
         generation = None
     except Exception as error:  # as many kinds as for a model
@@ -74,17 +76,22 @@ def load_pretrained(
 
 
 def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The configuration of `lab`, a model directory or a Hub id; a UserError where there is none."""
+    """The configuration of `lab`, a model directory, a GGUF file or a Hub id; a UserError where there is none."""
     return _load(AutoConfig, "configuration", name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of `lab`, a model directory or a Hub id; a UserError where there is none."""
+    """The tokenizer of `lab`, a model directory, a GGUF file or a Hub id; a UserError where there is none."""
     return _load(AutoTokenizer, "tokenizer", name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def _load(kind: Any, noun: str, name: str, **options: Any) -> Any:
-    source = source_of(name)
+    file = gguf_file(name)
+    if file and options.get("quantization_config"):
+        raise UserError(f"{name} is a GGUF file, whose weights are unpacked: convert it first (forkpoint convert)")
+    if file:
+        options |= gguf_options(file, weights=kind is AutoModelForCausalLM)
+    source = str(file.parent) if file else source_of(name)
     try:
         return kind.from_pretrained(source, **options)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and others for the same cause
@@ -115,7 +122,9 @@ def place(model: PreTrainedModel, name: str, device: str) -> PreTrainedModel:
 
 
 def source_of(name: str) -> str:
-    """Where transformers finds a model. UserError for a path that is no directory, and for an unreachable Hub id."""
+    """Where transformers finds a model. UserError for a file, and for an unreachable Hub id."""
+    if gguf_file(name):
+        raise UserError(f"{name} is a GGUF file, which is not read here: convert it first (forkpoint convert)")
     source = str(MODEL_DIR) if name == "lab" else name
     if (name.startswith((".", "/", "~")) or Path(source).exists()) and not Path(source).is_dir():
         raise UserError(f"{name} is not a model directory")

@@ -51,6 +51,20 @@ def answer_text(rng: random.Random, problem: LabProblem) -> str:
     return worked_text(problem, work_out(problem.steps, draw_slips(rng, problem)), opening, link)
 
 
+def solutions(seed: int, split: str = "train") -> Iterator[dict[str, str]]:
+    """Preference rows in TRL's form, without end: the prompt that asks for steps, worked out right and with slips.
+
+    {"prompt": "Q: ...\\nA: Let's think step by step.", "chosen": " 3 + 4 = 7. The answer is 7.", "rejected": " ..."}
+    """
+    rng = random.Random(f"solutions/{seed}")
+    (opening, link, _), *_ = OPENINGS
+    for problem in stream(seed, split):
+        while not any(slips := draw_slips(rng, problem)):
+            pass
+        right, wrong = (worked_text(problem, work_out(problem.steps, s), "", link) for s in (None, slips))
+        yield {"prompt": f"Q: {problem.question}\nA:{opening}", "chosen": right, "rejected": wrong}
+
+
 def documents(seed: int, split: str = "train") -> Iterator[tuple[str, str]]:
     """(prompt, answer) pairs without end; the prompt is the lab's plain prompt format."""
     rng = random.Random(f"corpus/{seed}")

@@ -16,9 +16,9 @@ from trl import SFTConfig
 
 from forkpoint.engines.local.lending import lent
 from forkpoint.engines.local.trunk_attention import forward_lock
-from forkpoint.files import read_json, to_json, write_whole
+from forkpoint.files import read_json, to_json, whole_directory, write_whole
 from forkpoint.training.fit import Step, StepReport, failure_explained
-from forkpoint.training.models import check_modules, linear_layers, names_of, whole_directory
+from forkpoint.training.models import check_modules, linear_layers, names_of, settle_config
 from forkpoint.training.sft import response_row, sft_trainer
 from forkpoint.types import Trajectory, UserError
 
@@ -94,6 +94,7 @@ def tune_adapter(
                     trainer.model.save_pretrained(partial, save_embedding_layers=False)
                     (partial / "README.md").unlink(missing_ok=True)  # a form without content
                     write_whole(partial / FACTS, to_json(facts, indent=2) + "\n")
+                    settle_config(partial)
             finally:
                 trainer.model.unload()
     return dict(read_json(out / FACTS))

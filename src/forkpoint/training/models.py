@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from forkpoint import __version__
 from forkpoint.engines.loading import check_dtype, first_line, load_config, load_pretrained, load_tokenizer, place
 from forkpoint.engines.local.products import HALF
-from forkpoint.files import read_json, readable, to_json, writable, write_whole
+from forkpoint.files import empty_directory, read_json, to_json, whole_directory, write_whole
 from forkpoint.training.fields import FittingFields, PairFields
 from forkpoint.training.processes import TIMEOUT, is_sharded, join
 from forkpoint.types import UserError, check_texts
@@ -227,21 +224,7 @@ def save_trained(
         write_whole(partial / "README.md", card)
         if dtype is not None and (path := partial / "config.json").exists():
             write_whole(path, to_json(read_json(path) | {"dtype": dtype}, indent=2) + "\n")
-
-
-@contextmanager
-def whole_directory(out: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the place of `out` when all in it is on disk."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    yield partial
-    settle_config(partial)
-    for file in partial.iterdir():
-        readable(file)
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(partial, out)
+        settle_config(partial)
 
 
 def settle_config(directory: Path) -> None:
@@ -278,10 +261,7 @@ def merge(settings: Mapping[str, Any], out: Path) -> None:
     require_training()
     if not is_adapter(name := settings["name"]):
         raise UserError(f"{name} holds no adapter: expected a directory with adapter_config.json")
-    out = out.resolve()  # a name of its own, whose neighbour holds the unfinished model
-    writable(out)
-    if any(out.iterdir()):
-        raise UserError(f"{out} holds files already; choose an empty or new directory")
+    out = empty_directory(out)
     base = base_settings(settings)
     model, _ = load_pretrained(**base)
     if getattr(model, "is_quantized", False):
