@@ -25,6 +25,8 @@ from forkpoint.tasks import STYLES, TASKS
 DOCUMENTED = {verb: "training" if verb.startswith("train ") else verb for verb in VERBS} | {
     "eval": "evaluation",
     "lab corpus": "lab",
+    "lab solutions": "lab",
+    "convert": "how-to",
     "serve": "serving",
     "doctor": "cli",
     "show": "report",

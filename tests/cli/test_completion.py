@@ -35,7 +35,7 @@ def scripts(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("shell", ["bash", "fish"])
 @pytest.mark.parametrize(("words", "offered"), [
     (["cri"], {"critical"}),
-    (["lab", ""], {"corpus", "train"}),
+    (["lab", ""], {"corpus", "solutions", "train"}),
     (["eval", "--task", "g"], {"gsm8k"}),
     (["critical", "--which", ""], {"all", "correct", "wrong"}),
     (["train", "dpo", "--precompute_r"], {"--precompute_ref_log_probs"}),

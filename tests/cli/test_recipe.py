@@ -144,6 +144,13 @@ def test_the_recipe_must_be_named_and_be_there(capsys, workplace):
     assert "nowhere.yaml: cannot be read" in mistake(capsys, "nowhere.yaml")
 
 
+def test_a_finished_stage_that_wants_an_empty_directory_is_skipped(capfd, workplace):
+    Path("own.yaml").write_text("stages: {some: {verb: lab solutions, problems: 2}}")
+    for done in ("1 done", "1 done before"):
+        assert main(["run", "own.yaml", "--out", "own"]) == 0
+        assert done in capfd.readouterr().out
+
+
 def test_directories_of_others_are_refused(capsys, workplace):
     out = workplace / "out"
     (out / "tokens").mkdir(parents=True)

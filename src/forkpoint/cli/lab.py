@@ -74,6 +74,7 @@ def write_solutions(options: LabSolutionsOptions) -> None:
     """Write the file, print where it is."""
     from forkpoint.lab.corpus import solutions
 
+    check_free(options)
     options.out.mkdir(parents=True, exist_ok=True)
     write_rows(options.out / SOLUTIONS, islice(solutions(options.seed), options.problems))
     print(options.out / SOLUTIONS)
@@ -81,6 +82,7 @@ def write_solutions(options: LabSolutionsOptions) -> None:
 
 def train(options: LabTrainOptions) -> None:
     """Train, reporting on stderr, and print where the model is."""
+    check_free(options)
     from forkpoint.lab.train import LabRecipe, train_lab_model
 
     recipe = LabRecipe(seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
@@ -144,6 +146,6 @@ def _write_corpus(
 
 VERBS = (
     Verb("lab corpus", LabCorpusOptions, write_corpora),
-    Verb("lab solutions", LabSolutionsOptions, write_solutions, check_free),
-    Verb("lab train", LabTrainOptions, train, check_free),
+    Verb("lab solutions", LabSolutionsOptions, write_solutions),
+    Verb("lab train", LabTrainOptions, train),
 )
