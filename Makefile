@@ -25,7 +25,7 @@ endif
 
 help:
 	@echo "make demo       install, then compare strategies, find critical tokens, train on them: the embedded model (minutes)"
-	@echo "make real       a real model of 135M parameters: fetched, tuned, compared, its critical tokens (half an hour)"
+	@echo "make real       a real model of 135M parameters: fetched, tuned, compared, its critical tokens (20 minutes)"
 	@echo "make test       the test suite without its slow part"
 	@echo "make test-slow  that part: whole programs and several processes"
 	@echo "make test-vllm  the tests that need vLLM, in an environment of their own"
