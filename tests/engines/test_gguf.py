@@ -76,6 +76,8 @@ def test_the_vocabulary_needs_no_weights(file, tokenizer):
 
 
 def test_a_directory_with_a_model_is_that_model(tmp_path, file):
+    tmp_path = tmp_path / "model.gguf"
+    tmp_path.mkdir()
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "other.gguf").write_bytes(file.read_bytes())
     assert gguf_file(str(tmp_path)) is None

@@ -24,7 +24,7 @@ def gguf_file(name: str) -> Path | None:
         if len(files) > 1:
             raise UserError(f"{name} holds {len(files)} GGUF files; name one of them, such as {files[0]}")
         path = files[0] if files else path
-    if path.suffix != ".gguf":
+    if path.suffix != ".gguf" or path.is_dir():
         return None
     if not path.is_file():
         raise UserError(f"there is no file {path}")
