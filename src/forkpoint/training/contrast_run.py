@@ -87,6 +87,10 @@ def estimate(
         "references": None if references is None else fingerprint([[k, asdict(v)] for k, v in references.items()]),
     }
 
+    def tuned(name: str, responses: Sequence[Trajectory], units: Units) -> dict[str, Any]:
+        step = partial(units.progress, f"tuned the {name} model")
+        return tune_adapter(local.model, local.tokenizer, responses, settings.tuning, out / name, step)
+
     def work(journal: Journal) -> dict[str, Any]:
         units, drawn = Units(journal, progress), samples
         if drawn is None:
@@ -95,13 +99,7 @@ def estimate(
         sets = choose_sets(drawn, settings.tuning.seed)
         if few := about_few(sets.counts):
             log.warning("forkpoint: contrast tunes %s", few)
-        training = {
-            name: tune_adapter(
-                local.model, local.tokenizer, getattr(sets, name), settings.tuning, out / name,
-                partial(units.progress, f"tuned the {name} model"),
-            )
-            for name in ("positive", "negative")
-        }  # fmt: skip
+        training = {name: tuned(name, getattr(sets, name), units) for name in ("positive", "negative")}
         scored = [t for t in drawn if not t.correct] if trajectories is None else trajectories
         rows = _scored(local, scored, settings, out, units)
         for row in rows:
