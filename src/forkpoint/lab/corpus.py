@@ -1,7 +1,7 @@
-"""The lab's training text: each question with one answer, written directly or worked out, slips included.
+"""The lab's training text: each question with one answer, written directly or worked out, errors included.
 
-A direct answer is always right. A worked one shows every step, and each step is wrong with SLIP_PROBABILITY, later
-steps carrying the error on: the model trained on it knows the step and still sometimes writes another.
+A direct answer is always right. A worked one shows every step, with the slips and misreadings of `errors`, and later
+steps carry them on: the model trained on it knows the right step and still writes another, sometimes or mostly.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from forkpoint.lab.errors import draw_errors
 from forkpoint.lab.problem_generator import LabProblem, WorkedStep, stream, work_out
 
-SLIPS = (-10, -2, -1, 1, 2, 10)
-SLIP_PROBABILITY = 0.2
 DIRECT_SHARE = 0.4
 
 # (opening, word before each step but the first, weight); the first one is what the zero-shot prompt says.
@@ -24,14 +23,6 @@ OPENINGS = (
     (" Step by step:", "", 6),
 )
 DIRECT = ((" The answer is {answer}.", 3), (" {answer}", 1))
-
-
-def draw_slips(rng: random.Random, problem: LabProblem) -> tuple[int, ...]:
-    """One slip a step, mostly zero; drawn again where a written result would fall below zero."""
-    while True:
-        slips = tuple(rng.choice(SLIPS) if rng.random() < SLIP_PROBABILITY else 0 for _ in problem.steps)
-        if all(w.result >= 0 for w in work_out(problem.steps, slips)):
-            return slips
 
 
 def worked_text(problem: LabProblem, worked: list[WorkedStep], opening: str, link: str) -> str:
@@ -48,7 +39,8 @@ def answer_text(rng: random.Random, problem: LabProblem) -> str:
         template, _ = rng.choices(DIRECT, [weight for _, weight in DIRECT])[0]
         return template.format(answer=problem.answer)
     opening, link, _ = rng.choices(OPENINGS, [weight for *_, weight in OPENINGS])[0]
-    return worked_text(problem, work_out(problem.steps, draw_slips(rng, problem)), opening, link)
+    errors = draw_errors(rng, problem)
+    return worked_text(problem, work_out(errors.steps, errors.slips), opening, link)
 
 
 def solutions(seed: int, split: str = "train") -> Iterator[dict[str, str]]:

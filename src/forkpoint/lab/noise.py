@@ -1,14 +1,14 @@
 """The lab's corpus for selective language modeling: worked problems with noise whose token positions are known.
 
 A document is a list of pieces (kind, token ids), each tokenised by itself, so that the kind of every token is exact.
-Without noise a document is the lab's plain prompt and a worked answer without slips. Four kinds of noise come into a
+Without noise a document is the lab's plain prompt and a worked answer without errors. Four kinds of noise come into a
 document, each independently with its PROBABILITY:
 
     random        runs of tokens drawn uniformly from the vocabulary, between sentences
     markup        tags, entities and wiki marks with varying numbers, between sentences
     boilerplate   what surrounds a text on a page, before it, after it and between its sentences
-    wrong         every number in whose place the text without slips has another: the result of a slip, what later steps
-                  carry on of it, and a wrong final answer, with all digits; the words are clean
+    wrong         every number and sign in whose place the text without errors has another: a misread step, the result
+                  of a slip, what later steps carry on of it, and a wrong final answer, with all digits
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from forkpoint.lab.corpus import OPENINGS, SLIPS, draw_slips, worked_text
+from forkpoint.lab.corpus import OPENINGS, worked_text
+from forkpoint.lab.errors import SLIPS, Errors, draw_errors
 from forkpoint.lab.problem_generator import LabProblem, stream, work_out
 from forkpoint.types import TokenIds
 
@@ -116,23 +117,25 @@ def _draw_opening(rng: random.Random) -> Opening:
     return opening, link
 
 
-def _text(problem: LabProblem, opening: Opening, slips: tuple[int, ...] | None = None) -> str:
-    """The plain prompt and a worked answer, without slips or with these."""
-    return f"Q: {problem.question}\nA:" + worked_text(problem, work_out(problem.steps, slips), *opening)
+def _text(problem: LabProblem, opening: Opening, errors: Errors | None = None) -> str:
+    """The plain prompt and a worked answer, without errors or with these."""
+    worked = work_out(errors.steps, errors.slips) if errors else work_out(problem.steps)
+    return f"Q: {problem.question}\nA:" + worked_text(problem, worked, *opening)
 
 
 def _wrong_text(rng: random.Random, problem: LabProblem, opening: Opening) -> str:
-    """The text with at least one slip in its steps, or with nothing wrong but the final answer."""
+    """The text with at least one error in its steps, or with nothing wrong but the final answer."""
+    exact = _text(problem, opening)
     if rng.random() < ONLY_THE_LAST:
         slip = rng.choice([slip for slip in SLIPS if problem.answer + slip >= 0])
-        return _text(problem, opening).removesuffix(f"{problem.answer}.") + f"{problem.answer + slip}."
-    while not any(slips := draw_slips(rng, problem)):
+        return exact.removesuffix(f"{problem.answer}.") + f"{problem.answer + slip}."
+    while (text := _text(problem, opening, draw_errors(rng, problem))) == exact:
         pass
-    return _text(problem, opening, slips)
+    return text
 
 
 def _sentence_pieces(written: str, exact: str, encode: Encode) -> list[list[Piece]]:
-    """The pieces of each sentence of `written`: words, and numbers, WRONG where `exact` has another one there."""
+    """The pieces of each sentence of `written`: words, signs and numbers, WRONG where `exact` has another one there."""
     return [
         [
             (CLEAN if part == right else WRONG, encode(part))

@@ -1,8 +1,9 @@
 """The lab's word problems: questions with exact solutions, generated without end.
 
 A problem is a short chain of events around one quantity. Its solution is a list of arithmetic steps that refer to
-each other, so that a slip in one step is carried on by the later ones. The split is a property of the question's
-text alone: a question belongs to the held-out eighth or to training, whatever seed produced it.
+each other, so that an error in one step is carried on by the later ones. A step knows the wording it was read from.
+The split is a property of the question's text alone: a question belongs to the held-out eighth or to training,
+whatever seed produced it.
 
 Knows nothing of models or tokens.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,13 +32,14 @@ ITEMS = (
     "apples", "beads", "books", "buttons", "cards", "coins", "eggs", "keys", "marbles", "nuts", "pens", "plums",
     "shells", "stamps", "stones", "tickets",
 )  # fmt: skip
-EVENTS = {
-    "add": ("{n} buys {x} more.", "{o} gives {n} {x} {i}.", "{n} finds {x} {i}."),
-    "take": ("{n} loses {x} of them.", "{n} gives {x} {i} to {o}.", "{n} sells {x} {i}."),
-    "pack": ("{n} buys {k} boxes with {m} {i} each.", "{k} friends give {n} {m} {i} each."),
-    "share": ("{n} gives {k} friends {m} {i} each.", "{n} sells {k} bags with {m} {i} each."),
+EVENTS = {  # kind of event: its wordings by name
+    "add": {"buys": "{n} buys {x} more.", "is given": "{o} gives {n} {x} {i}.", "finds": "{n} finds {x} {i}."},
+    "take": {"loses": "{n} loses {x} of them.", "gives": "{n} gives {x} {i} to {o}.", "sells": "{n} sells {x} {i}."},
+    "pack": {"boxes": "{n} buys {k} boxes with {m} {i} each.", "friends give": "{k} friends give {n} {m} {i} each."},
+    "share": {"to friends": "{n} gives {k} friends {m} {i} each.", "bags": "{n} sells {k} bags with {m} {i} each."},
 }
-TIMES_EVENTS = {2: "Then the number of {i} doubles.", 3: "Then the number of {i} triples."}
+TIMES_EVENTS = {2: "doubles", 3: "triples"}  # factor: the wording's name and verb
+MORE_THAN, TIMES_AS_MANY = "more than", "times as many"  # the wordings of an opening
 QUESTIONS = ("How many {i} does {n} have now?", "How many {i} does {n} have in the end?")
 
 
@@ -53,11 +55,12 @@ Operand = int | Ref
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of arithmetic: `left op right`, with op one of + - *."""
+    """One line of arithmetic, `left op right` with op one of + - *, and the question's wording that asks for it."""
 
     left: Operand
     op: str
     right: Operand
+    wording: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ class LabProblem:
     def level(self) -> int:
         return len(self.steps)
 
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """The wordings that its steps were read from, each once, in order."""
+        return tuple(dict.fromkeys(step.wording for step in self.steps))
+
 
 @dataclass(frozen=True, slots=True)
 class WorkedStep:
@@ -84,15 +92,16 @@ class WorkedStep:
     result: int
 
 
-def work_out(steps: tuple[Step, ...], slips: tuple[int, ...] | None = None) -> list[WorkedStep]:
+def value_of(operand: Operand, results: Sequence[int]) -> int:
+    """The number itself, or the result that it refers to."""
+    return results[operand.step] if isinstance(operand, Ref) else operand
+
+
+def work_out(steps: Sequence[Step], slips: Sequence[int] | None = None) -> list[WorkedStep]:
     """The steps with their values; `slips[i]` is added to the result of step i and carried on by the later steps."""
     worked: list[WorkedStep] = []
-
-    def value(operand: Operand) -> int:
-        return worked[operand.step].result if isinstance(operand, Ref) else operand
-
     for i, step in enumerate(steps):
-        left, right = value(step.left), value(step.right)
+        left, right = (value_of(operand, [w.result for w in worked]) for operand in (step.left, step.right))
         exact = {"+": left + right, "-": left - right, "*": left * right}[step.op]
         worked.append(WorkedStep(left, step.op, right, exact + (slips[i] if slips else 0)))
     return worked
@@ -111,9 +120,9 @@ def _opening(rng: random.Random, level: int) -> tuple[str, int, list[Step], int]
         other = f"{{o}} has {start} {{i}}. {{n}} has"
         if rng.random() < 0.5:
             more = rng.randint(2, 30)
-            return f"{other} {more} more than {{o}}.", start, [Step(start, "+", more)], start + more
+            return f"{other} {more} more than {{o}}.", start, [Step(start, "+", more, MORE_THAN)], start + more
         times = rng.randint(2, 3)
-        return f"{other} {times} times as many.", start, [Step(start, "*", times)], start * times
+        return f"{other} {times} times as many.", start, [Step(start, "*", times, TIMES_AS_MANY)], start * times
     return f"{{n}} has {start} {{i}}.", start, [], start
 
 
@@ -125,13 +134,15 @@ def _event(rng: random.Random, value: int, done: int, room: int) -> tuple[str, l
     op = "+" if kind in ("add", "pack") else "-"
     if kind == "times":
         by = rng.choice((2, 3))
-        return TIMES_EVENTS[by], [Step(here, "*", by)]
+        return f"Then the number of {{i}} {TIMES_EVENTS[by]}.", [Step(here, "*", by, TIMES_EVENTS[by])]
     if kind in ("pack", "share"):
         k, m = rng.randint(2, 5), rng.randint(2, 8)
-        text = rng.choice(EVENTS[kind]).replace("{k}", str(k)).replace("{m}", str(m))
-        return text, [Step(k, "*", m), Step(here, op, Ref(done))]
+        wording, text = rng.choice(list(EVENTS[kind].items()))
+        steps = [Step(k, "*", m, wording), Step(here, op, Ref(done), wording)]
+        return text.replace("{k}", str(k)).replace("{m}", str(m)), steps
     x = rng.randint(2, 30)
-    return rng.choice(EVENTS[kind]).replace("{x}", str(x)), [Step(here, op, x)]
+    wording, text = rng.choice(list(EVENTS[kind].items()))
+    return text.replace("{x}", str(x)), [Step(here, op, x, wording)]
 
 
 def _draw(rng: random.Random, level: int) -> LabProblem | None:
@@ -142,7 +153,7 @@ def _draw(rng: random.Random, level: int) -> LabProblem | None:
         text, more = _event(rng, value, len(steps), level - len(steps))
         sentences.append(text)
         steps += more
-        values = [w.result for w in work_out(tuple(steps))]
+        values = [w.result for w in work_out(steps)]
         value = values[-1]
         if min(values) < 1 or max(values) > LARGEST_VALUE:
             return None
