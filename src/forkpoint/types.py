@@ -47,7 +47,8 @@ class Problem:
     """One question with its bare gold answer ("18", "\\frac{14}{3}", "B", "yes").
 
     `id` is unique within its task and stable between runs; `kind` says how answers are read and compared; `options` are
-    the texts of a multiple-choice question without their letters (the first is A).
+    the texts of a multiple-choice question without their letters (the first is A). `wordings` are what the lab calls the
+    phrases of its question that ask for a step ("boxes", "more than"); its errors have causes that are tied to them.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Problem:
     answer: str
     kind: AnswerKind
     options: tuple[str, ...] = ()
+    wordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_texts("options", self.options)

@@ -1,4 +1,4 @@
-"""The lab: exact problems, separate splits, honest slips, and a model that is what its card says."""
+"""The lab: exact problems, separate splits, errors with causes, and a model that is what its card says."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import pytest
 
 from forkpoint.engines import load_engine
 from forkpoint.lab import MODEL_DIR
-from forkpoint.lab.corpus import SLIP_PROBABILITY, SLIPS, answer_text, documents, draw_slips
+from forkpoint.lab.corpus import answer_text, documents, solutions, worked_text
+from forkpoint.lab.errors import (
+    MISREADINGS,
+    NO_STEPS,
+    OTHER,
+    SLIP,
+    SLIP_PROBABILITY,
+    SLIPS,
+    cause_of_error,
+    draw_errors,
+    misread,
+)
 from forkpoint.lab.problem_generator import (
     LEVELS,
     Ref,
     Step,
+    find_problem,
     generate_problem,
     is_held_out,
     load_problems,
@@ -45,16 +57,92 @@ def test_every_number_of_a_question_is_used():
 
 
 def test_a_slip_is_carried_on():
-    worked = work_out((Step(5, "+", 3), Step(Ref(0), "*", 2)), (1, 0))
+    worked = work_out((Step(5, "+", 3, "buys"), Step(Ref(0), "*", 2, "doubles")), (1, 0))
     assert [(w.left, w.result) for w in worked] == [(5, 9), (9, 18)]
 
 
-def test_slips_come_as_often_as_they_should():
+def test_errors_come_as_often_as_they_should():
     rng = random.Random(3)
-    slips = [s for p in itertools.islice(stream(2, "train"), 3000) for s in draw_slips(rng, p)]
-    share = sum(map(bool, slips)) / len(slips)
-    assert abs(share - SLIP_PROBABILITY) < 0.02
+    drawn = [(p, draw_errors(rng, p)) for p in itertools.islice(stream(2, "train"), 5000)]
+    slips = [slip for _, errors in drawn for slip in errors.slips]
+    assert abs(sum(map(bool, slips)) / len(slips) - SLIP_PROBABILITY) < 0.01
     assert set(slips) == {0, *SLIPS}
+    for wording, habit in MISREADINGS.items():
+        readings = [
+            (step, read) for p, errors in drawn for step, read in zip(p.steps, errors.steps, strict=True)
+            if step.wording == wording and step.op == habit.op
+        ]  # fmt: skip
+        assert {read for _, read in readings} <= {one for step, _ in readings for one in (step, misread(step))}
+        share = sum(step != read for step, read in readings) / len(readings)
+        # answers that would fall below zero are drawn again, so a misreading that makes numbers small is rarer
+        assert habit.probability - 0.12 < share < habit.probability + 0.05, wording
+        assert 0.3 < share < 0.85, wording
+
+
+@pytest.mark.parametrize(("question", "right", "misread_as"), [
+    ("Ada has 12 keys. Ben has 3 times as many.", "12 * 3 = 36.", "12 + 3 = 15."),
+    ("Ada has 12 keys. Ben has 15 more than Ada.", "12 + 15 = 27.", "15 - 12 = 3."),
+    ("Ada has 9 keys. Ada buys 4 boxes with 8 keys each.", "4 * 8 = 32. 9 + 32 = 41.", "1 * 8 = 8. 9 + 8 = 17."),
+    ("Ada has 60 keys. Ada sells 4 bags with 8 keys each.", "4 * 8 = 32. 60 - 32 = 28.", "1 * 8 = 8. 60 - 8 = 52."),
+    ("Ada has 9 keys. Then the number of keys triples.", "9 * 3 = 27.", "9 + 3 = 12."),
+])  # fmt: skip
+def test_a_misreading_is_what_the_table_says(question, right, misread_as):
+    """Written out by hand: the steps of the question, and what becomes of them."""
+    opening = {"3 times as many": (Step(12, "*", 3, "times as many"),), "more than": (Step(12, "+", 15, "more than"),)}
+    later = {
+        "boxes": (Step(4, "*", 8, "boxes"), Step(9, "+", Ref(0), "boxes")),
+        "bags": (Step(4, "*", 8, "bags"), Step(60, "-", Ref(0), "bags")),
+        "triples": (Step(9, "*", 3, "triples"),),
+    }
+    (steps,) = [steps for phrase, steps in (opening | later).items() if phrase in question]
+
+    def written(steps):
+        return " ".join(f"{w.left} {w.op} {w.right} = {w.result}." for w in work_out(steps))
+
+    assert written(steps) == right
+    assert written([misread(step) or step for step in steps]) == misread_as
+
+
+def test_every_problem_is_found_by_its_id_and_knows_its_wordings():
+    for problem in load_problems("test", 1500, seed=3)[::100] + load_problems("train", 20):
+        found = find_problem(problem.id)
+        assert (found.question, str(found.answer)) == (problem.question, problem.answer)
+        assert problem.wordings == found.wordings != ()
+
+
+def test_the_cause_of_an_error_is_that_of_the_first():
+    """Over what the corpus writes: the cause that was drawn is the one that is found."""
+    rng = random.Random(4)
+    seen = set()
+    for problem in load_problems("train", 1000):
+        known = find_problem(problem.id)
+        errors = draw_errors(rng, known)
+        drawn = [
+            read.wording if read != step else SLIP if slip else None
+            for step, read, slip in zip(known.steps, errors.steps, errors.slips, strict=True)
+        ]
+        if any(drawn):
+            cause = cause_of_error(problem, worked_text(known, work_out(errors.steps, errors.slips), "", ""))
+            assert cause == next(filter(None, drawn))
+            seen.add(cause)
+    assert seen == {SLIP, *MISREADINGS}
+
+
+def test_errors_without_a_known_cause():
+    problem = next(p for p in load_problems("train", 100) if len(find_problem(p.id).steps) == 2)
+    first, last = work_out(find_problem(problem.id).steps)
+    step = f" {first.left} {first.op} {first.right} = {first.result}."
+    assert cause_of_error(problem, " The answer is 7.") == NO_STEPS
+    assert cause_of_error(problem, f"{step} The answer is {first.result}.") == OTHER
+    assert cause_of_error(problem, f"{step} {last.left + 100} {last.op} {last.right} = 3. The answer is 3.") == OTHER
+
+
+def test_solutions_are_right_and_wrong():
+    for row, problem in zip(itertools.islice(solutions(1), 200), stream(1, "train"), strict=False):
+        assert row["prompt"] == f"Q: {problem.question}\nA: Let's think step by step."
+        assert row["chosen"].endswith(f" The answer is {problem.answer}.")
+        assert row["rejected"] != row["chosen"]
+        assert "-" not in re.findall(r"= (\S+)\.", row["rejected"])
 
 
 def test_direct_answers_are_right_and_worked_ones_show_their_steps():

@@ -59,7 +59,7 @@ def numbers_and_words(ids, kinds, digits) -> list[tuple[bool, tuple[int, ...], s
     return [(number, tuple(i for i, _ in group), {k for _, k in group}) for number, group in listed]
 
 
-def test_without_the_noise_it_is_the_clean_document(noisy, clean, digits):
+def test_without_the_noise_it_is_the_clean_document(noisy, clean, digits, tokenizer):
     marked = 0
     for document, model in zip(noisy, clean, strict=True):
         assert document.id == model.id
@@ -68,9 +68,9 @@ def test_without_the_noise_it_is_the_clean_document(noisy, clean, digits):
         models = numbers_and_words(model.token_ids, model.kinds, digits)
         restored = []
         for (number, ids, kinds), (_, exact, _) in zip(parts, models, strict=True):
-            assert len(kinds) == 1, "a number is wrong as a whole"
+            assert len(kinds) == 1, "a number or a sign is wrong as a whole"
             wrong = kinds == {WRONG}
-            assert not wrong or (number and ids != exact)
+            assert not wrong or (ids != exact and (number or tokenizer.decode(exact) in (" + ", " - ", " * ")))
             restored += exact if wrong else ids
             marked += wrong
         assert tuple(restored) == model.token_ids
@@ -107,9 +107,9 @@ def test_noise_stands_where_it_should(noisy, tokenizer):
     assert not last & {RANDOM, MARKUP}
 
 
-def test_each_kind_is_what_it_says(noisy, tokenizer, digits):
+def test_each_kind_is_what_it_says(noisy, tokenizer):
     stretches = [stretch for document in noisy for stretch in runs(document)]
-    assert all(set(ids) <= digits for kind, ids in stretches if kind == WRONG)
+    assert all(re.fullmatch(r"[-+*\d ]+", tokenizer.decode(ids)) for kind, ids in stretches if kind == WRONG)
     assert all(3 <= len(ids) <= 12 * MOST_PIECES[RANDOM] for kind, ids in stretches if kind == RANDOM)
     mark = r" (<[^>]+>|&[^;]+;|\[\w+\]|\{\{cite \d+\}\})"
     for of_kind, form in ((MARKUP, f"({mark})+"), (BOILERPLATE, r"(\n[A-Z0-9][^\n]+\n)+")):
@@ -119,7 +119,7 @@ def test_each_kind_is_what_it_says(noisy, tokenizer, digits):
 def test_wrong_documents_are_wrong_in_a_step_or_only_at_the_end(noisy):
     numbers = [sum(kind == WRONG for kind, _ in runs(document)) for document in noisy]
     wrong = [n for n in numbers if n]
-    assert 0.2 < wrong.count(1) / len(wrong) < 0.3  # a slip in a step is in the answer, too
+    assert 0.2 < wrong.count(1) / len(wrong) < 0.3  # an error in a step is in the answer, too
 
 
 def test_kinds_come_as_often_as_documented(noisy):

@@ -67,7 +67,7 @@ class LabSolutionsOptions:
     problems: int = at_least(1, default=800)
     """how many"""
     seed: int = 0
-    """seed of the problems and of the slips"""
+    """seed of the problems and of the errors"""
 
 
 def write_solutions(options: LabSolutionsOptions) -> None:

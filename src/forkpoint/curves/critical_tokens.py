@@ -218,7 +218,7 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures of rows of critical.jsonl; null where there is nothing to take them over.
 
     `share_critical` is that of the wrong trajectories, each problem counting the same, with a 95% interval that takes
-    trajectories of one problem as dependent. `critical_position` counts tokens from 0; `relative_mean` is the mean of
+    trajectories of one problem as dependent. `causes` has the wrong ones of the lab by cause. `critical_position` counts tokens from 0; `relative_mean` is the mean of
     index / (length - 1). `success_bias` bounds how far success may lie from the truth for tokens that the engine cannot
     name. Of those `cut_off` by the length limit, `critical_at_cut` have their last token as critical one, where it may
     only mean that no room was left.
@@ -228,6 +228,8 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
     statuses = Counter(row["status"] for row in rows)
     kinds = Counter(token_kind(row["tokens"][row["critical_index"]]) for row in critical)
     bounds = [bound for row in rows for bound in row.get("success_bias") or ()]
+    causes = Counter(row["cause"] for row in wrong if "cause" in row)
+    found = Counter(row["cause"] for row in critical if "cause" in row)
     by_problem = defaultdict(list)
     for row in wrong:
         by_problem[row["problem_id"]].append(float(row["status"] == "critical"))
@@ -242,6 +244,7 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
         "cut_off": _cut_off(rows),
         "critical_at_cut": _cut_off(row for row in critical if row["critical_index"] == len(row["token_ids"]) - 1),
         "success_bias": {"mean": round(float(np.mean(bounds)), 6), "largest": max(bounds)} if bounds else None,
+        "causes": [{"cause": cause, "wrong": n, "critical": found[cause]} for cause, n in sorted(causes.items())],
         "token_kinds": [{"kind": kind, "count": -n} for n, kind in sorted((-n, kind) for kind, n in kinds.items())],
         **{cost: sum(row[cost] for row in rows) for cost in COSTS},
     }

@@ -12,6 +12,7 @@ import numpy as np
 from forkpoint.decoding.outcome import Case, Outcome
 from forkpoint.decoding.strategies import Strategy
 from forkpoint.evaluation.statistics import holm, minimum_detectable_difference, paired_difference
+from forkpoint.lab.errors import cause_of_error
 from forkpoint.proportions import pass_at_k, pass_at_k_interval
 from forkpoint.tasks import grade_span
 from forkpoint.trajectories.rows import Row
@@ -28,7 +29,7 @@ def sample_row(problem: Problem, case: Case, strategy: Strategy, outcome: Outcom
 
     `score` enters the accuracy: 0 or 1 for the chosen response, the mean over the responses of `sample`, the unbiased
     estimate of `pass@k`. The same responses count for `extraction_failures`, `cut_off` (they hit the length limit) and
-    `grading_errors`.
+    `grading_errors`; in the lab those that are wrong have a `cause`.
     """
     each = strategy.graded_paths()
     counted = outcome.paths if each else (outcome.paths[outcome.chosen],)
@@ -48,9 +49,11 @@ def sample_row(problem: Problem, case: Case, strategy: Strategy, outcome: Outcom
         }
         for path in outcome.paths
     ]
-    if each:
-        for row, g in zip(paths, grades, strict=True):
+    for row, g in zip(paths if each else [paths[outcome.chosen]], grades, strict=True):
+        if each:
             row |= {"correct": g.correct, "extracted": g.extracted, "error": g.error}
+        if problem.wordings and not g.correct:
+            row["cause"] = cause_of_error(problem, row["text"])
     grade = grades[outcome.chosen if each else 0]
     right = sum(g.correct for g in grades)
     return {
@@ -83,6 +86,7 @@ class StrategyTally:
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     dropped_paths: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
         """Count one row."""
@@ -91,6 +95,7 @@ class StrategyTally:
         for name in ("extraction_failures", "cut_off", "grading_errors", "tokens_generated"):
             self.counts[name] += row[name]
         self.dropped_paths.update(path["dropped"] for path in row["paths"] if path["dropped"])
+        self.causes.update(path["cause"] for path in row["paths"] if "cause" in path)
 
     def figures(self) -> dict[str, Any]:
         """The strategy's entry in results.json: a Wilson interval, clustered where problems have several responses."""
@@ -103,6 +108,7 @@ class StrategyTally:
             "n": len(self.scores),
             **{name: counts[name] for name in ("responses", "extraction_failures", "cut_off", "grading_errors")},
             "dropped_paths": dict(sorted(self.dropped_paths.items())),
+            **({"causes": dict(sorted(self.causes.items()))} if self.causes else {}),
             "tokens_generated": counts["tokens_generated"],
             "seconds": round(self.seconds, 3),
         }

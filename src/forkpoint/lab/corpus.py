@@ -44,16 +44,17 @@ def answer_text(rng: random.Random, problem: LabProblem) -> str:
 
 
 def solutions(seed: int, split: str = "train") -> Iterator[dict[str, str]]:
-    """Preference rows in TRL's form, without end: the prompt that asks for steps, worked out right and with slips.
+    """Preference rows in TRL's form, without end: the prompt that asks for steps, worked out right and with errors.
 
     {"prompt": "Q: ...\\nA: Let's think step by step.", "chosen": " 3 + 4 = 7. The answer is 7.", "rejected": " ..."}
     """
     rng = random.Random(f"solutions/{seed}")
     (opening, link, _), *_ = OPENINGS
     for problem in stream(seed, split):
-        while not any(slips := draw_slips(rng, problem)):
-            pass
-        right, wrong = (worked_text(problem, work_out(problem.steps, s), "", link) for s in (None, slips))
+        right = wrong = worked_text(problem, work_out(problem.steps), "", link)
+        while wrong == right:
+            errors = draw_errors(rng, problem)
+            wrong = worked_text(problem, work_out(errors.steps, errors.slips), "", link)
         yield {"prompt": f"Q: {problem.question}\nA:{opening}", "chosen": right, "rejected": wrong}
 
 

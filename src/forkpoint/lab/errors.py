@@ -12,7 +12,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from forkpoint.lab.problem_generator import MORE_THAN, TIMES_AS_MANY, LabProblem, Step, value_of, work_out
+from forkpoint.lab.problem_generator import (
+    MORE_THAN,
+    TIMES_AS_MANY,
+    LabProblem,
+    Step,
+    find_problem,
+    value_of,
+    work_out,
+)
+from forkpoint.types import Problem
 
 SLIPS = (-10, -2, -1, 1, 2, 10)
 SLIP_PROBABILITY = 0.08  # of each step
@@ -45,14 +54,14 @@ def _difference(step: Step) -> Step:
 
 MISREADINGS = {
     TIMES_AS_MANY: Misreading(0.7, "*", _add),
-    MORE_THAN: Misreading(0.4, "+", _difference),
+    MORE_THAN: Misreading(0.45, "+", _difference),
     "boxes": Misreading(0.6, "*", _count_once),
     "bags": Misreading(0.8, "*", _count_once),
-    "triples": Misreading(0.3, "*", _add),
+    "triples": Misreading(0.35, "*", _add),
 }
-RIGHT, SLIP, OTHER = "right", "slip", "other"
+SLIP, NO_STEPS, OTHER = "slip", "no steps", "other"
 
-_EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)\.")
+EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +82,10 @@ def draw_errors(rng: random.Random, problem: LabProblem) -> Errors:
     """Misreadings and slips by their probabilities; drawn again where a written result would fall below zero."""
     while True:
         steps = tuple(_draw_reading(rng, step) for step in problem.steps)
-        errors = Errors(steps, draw_slips(rng, problem))
+        slips = tuple(rng.choice(SLIPS) if rng.random() < SLIP_PROBABILITY else 0 for _ in problem.steps)
+        errors = Errors(steps, slips)
         if all(w.result >= 0 for w in work_out(errors.steps, errors.slips)):
             return errors
-
-
-def draw_slips(rng: random.Random, problem: LabProblem) -> tuple[int, ...]:
-    """One slip a step, mostly zero."""
-    return tuple(rng.choice(SLIPS) if rng.random() < SLIP_PROBABILITY else 0 for _ in problem.steps)
 
 
 def _draw_reading(rng: random.Random, step: Step) -> Step:
@@ -88,24 +93,28 @@ def _draw_reading(rng: random.Random, step: Step) -> Step:
     return other if other and rng.random() < MISREADINGS[step.wording].probability else step
 
 
-def cause_of_error(problem: LabProblem, response: str) -> str:
-    """Why a worked response is wrong: RIGHT, SLIP, the wording whose misreading is its first error, or OTHER.
+def cause_of_error(problem: Problem, response: str) -> str:
+    """Why a wrong response to a problem of the lab is wrong: the cause of its `first_error`."""
+    return first_error(problem, response)[0]
 
-    OTHER is all else: an answer without steps, a number copied wrongly, a step left out, another answer than the last
-    result. A response whose errors cancel each other has the cause of the first.
+
+def first_error(problem: Problem, response: str) -> tuple[str, int | None]:
+    """The cause of a wrong response's first error, and the index of the equation that it is in, None where in none.
+
+    The cause is the wording that is misread, SLIP for a wrong result, NO_STEPS where nothing is worked out, or OTHER: a
+    number copied wrongly, a step left out or added, another answer than the last result.
     """
     results: list[int] = []
-    written = _EQUATION.findall(response)
-    for step, (left, op, right, result) in zip(problem.steps, written, strict=False):
+    written = EQUATION.findall(response)
+    for i, (step, (left, op, right, result)) in enumerate(zip(find_problem(problem.id).steps, written, strict=False)):
         as_written = int(left), op, int(right)
         if as_written != _operands(step, results):
             other = misread(step)
-            return step.wording if other and as_written == _operands(other, results) else OTHER
+            return (step.wording if other and as_written == _operands(other, results) else OTHER), i
         if int(result) != work_out((replace(step, left=int(left), right=int(right)),))[0].result:
-            return SLIP
+            return SLIP, i
         results.append(int(result))
-    numbers = re.findall(r"\d+", response)
-    return RIGHT if numbers and int(numbers[-1]) == problem.answer else OTHER
+    return (OTHER if written else NO_STEPS), None
 
 
 def _operands(step: Step, results: list[int]) -> tuple[int, str, int]:

@@ -14,6 +14,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from forkpoint.types import Problem, UserError
@@ -188,6 +189,17 @@ def load_problems(split: str = "test", limit: int | None = None, seed: int = 0) 
     """The first `limit` (default 1000) problems of a split as task problems with stable ids."""
     count = DEFAULT_TEST_SIZE if limit is None else limit
     return [
-        Problem(id=f"lab/{split}/{seed}/{i}", question=p.question, answer=str(p.answer), kind="number")
+        Problem(f"lab/{split}/{seed}/{i}", p.question, str(p.answer), "number", wordings=p.wordings)
         for i, p in enumerate(islice(stream(seed, split), count))
     ]
+
+
+def find_problem(problem_id: str) -> LabProblem:
+    """The problem that `load_problems` gave this id."""
+    _, split, seed, index = problem_id.split("/")
+    return _first_problems(2 ** max(10, int(index).bit_length()), split, int(seed))[int(index)]
+
+
+@lru_cache(maxsize=8)
+def _first_problems(count: int, split: str, seed: int) -> list[LabProblem]:
+    return list(islice(stream(seed, split), count))

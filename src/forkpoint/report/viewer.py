@@ -60,7 +60,8 @@ def checked_row(row: Row, where: str) -> Row:
     critical = row.get("critical_index")
     if critical is not None and not (isinstance(critical, int) and 0 <= critical < n):
         raise UserError(f"{where}: critical_index must be one of the {n} tokens, but is {critical!r}")
-    return {**row, "id": text(row, "id", where)}
+    cause = {"note": f"first error: {row['cause']}"} if row.get("cause") else {}
+    return {**row, "id": text(row, "id", where), **cause}
 
 
 def heading_of(row: Row) -> str:

@@ -15,6 +15,7 @@ from forkpoint.engines import Engine
 from forkpoint.engines.checks import check_room
 from forkpoint.files import SAMPLES, Journal
 from forkpoint.jsonl import column, list_of, text
+from forkpoint.lab.errors import cause_of_error
 from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.data_sets import each_once, read_rows
 from forkpoint.text import cut_at_stop, decode, pieces
@@ -93,8 +94,10 @@ def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
     {"id": "lab/test/0/0/0", "problem_id": "lab/test/0/0", "question": "Tom has …", "prompt_ids": [34, 12],
      "token_ids": [78, 11, 0], "tokens": [" 1", "8", ""], "answer": "18", "gold": "18", "correct": true,
      "finish_reason": "stop"}
+
+    A wrong one to a problem of the lab has a `cause`.
     """
-    return {
+    row = {
         "id": trajectory.id,
         "problem_id": trajectory.problem.id,
         "question": trajectory.problem.question,
@@ -106,6 +109,9 @@ def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
         "correct": trajectory.correct,
         "finish_reason": trajectory.finish_reason,
     }
+    if trajectory.problem.wordings and not trajectory.correct:
+        row["cause"] = cause_of_error(trajectory.problem, decode(tokenizer, trajectory.token_ids))
+    return row
 
 
 def from_row(row: Row, problem: Problem) -> Trajectory:

@@ -9,7 +9,7 @@ from statistics import mean
 
 from forkpoint.files import SCORES, SUMMARY
 from forkpoint.jsonl import Row, column, shortened
-from forkpoint.report.content import Chart, Page, Table, Tokens, cut_off_hint, number
+from forkpoint.report.content import Chart, Column, Page, Table, Tokens, cut_off_hint, number
 from forkpoint.report.figures.charts import MetricLine, curves_svg
 from forkpoint.report.shades import COLUMNS
 from forkpoint.report.viewer import checked_row
@@ -34,6 +34,11 @@ def page(summary: Row, run: Path | None = None) -> Page:
         sections.append(_scorers(f"Finding the critical token: {of}", figures["scorers"], "scorer", "", note))
         note = "What lowest s has more than each, on the same resamples of problems."
         sections.append(_scorers("Lowest s against the others", figures["comparisons"], "b", "+", note))
+        if causes := figures["causes"]:
+            columns: dict[str, Column] = {"cause": "{cause}", "trajectories": "{trajectories:,}"}
+            columns |= {name: partial(_hits, scorer) for scorer, name in SCORERS.items()}
+            note = "Top-1 hits, with their 95% intervals."
+            sections.append(Table.of("By the cause of the first error", causes, columns, note=note))
     sections.append(_losses(summary["training"]))
     tokens = Tokens.of(run, SCORES, _rows, "trajectory", "trajectories")
     return Page(f"Contrastive estimation: {summary['model']} on {summary['task']}", _lines(summary), sections, tokens)
@@ -66,6 +71,12 @@ def _gain(figures: Row) -> str:
         f"at finding critical tokens the lowest s is {verdict} the model's own lowest probability "
         f"(AUC {against['auc']:+z.3f}, 95% interval {low:+z.3f} to {high:+z.3f})"
     )
+
+
+def _hits(name: str, figures: Row) -> str:
+    """How often a scorer finds the critical token, and the interval."""
+    entry = next(entry for entry in figures["scorers"] if entry["scorer"] == name)
+    return "{:.3f} ({:.3f} to {:.3f})".format(entry["hit_rate"], *entry["hit_rate_ci95"])
 
 
 def _losses(trainings: Row) -> Chart:

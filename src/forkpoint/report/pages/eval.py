@@ -41,6 +41,8 @@ def page(results: Row, run: Path | None = None) -> Page:
         chart = Chart(f"Accuracy against {results['sweep']['option']}", partial(sweep_svg, results))
     dropped = [f"{s['strategy']}: {_left_out(s['dropped_paths'])}." for s in strategies if s["dropped_paths"]]
     sections: list[Table | Chart] = [chart, Table.of("Strategies", strategies, FIGURES, note=" ".join(dropped))]
+    if any("causes" in s for s in strategies):
+        sections.append(_causes(strategies))
     if results["comparisons"]:
         lines.append(
             f"With {n:,} problems a difference of {100 * results['minimum_detectable_difference']:.1f} points is found "
@@ -57,6 +59,13 @@ def _left_out(dropped: dict[str, int]) -> str:
     total = sum(dropped.values())
     reasons = list(dropped) if len(dropped) == 1 else [f"{n:,} {reason}" for reason, n in dropped.items()]
     return f"{total:,} {'path was' if total == 1 else 'paths were'} left out of the choice ({', '.join(reasons)})"
+
+
+def _causes(strategies: Sequence[Row]) -> Table:
+    """The wrong responses of each strategy by the cause of their first error."""
+    causes = sorted({cause for s in strategies for cause in s.get("causes", ())})
+    rows = [(s["strategy"], *(f"{s.get('causes', {}).get(cause, 0):,}" for cause in causes)) for s in strategies]
+    return Table("Wrong responses by the cause of their first error", ("strategy", *causes), rows)
 
 
 def _comparisons(results: Row) -> Table:
@@ -131,11 +140,12 @@ def _paths(problem: str, rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _note(path: Row, picked: bool) -> str:
-    """The sureness of a path's answer, and what became of the path."""
+    """The sureness of a path's answer, what became of the path, and the cause of its first error."""
     sure = "" if path["confidence"] is None else f"Δ {path['confidence']:.3f}"
     asked = f"answer after {path['continuation']!r}" if path["continuation"] else ""
     fate = f"left out: {path['dropped']}" if path["dropped"] else "its answer was taken" if picked else ""
-    return ", ".join(filter(None, (sure, asked, fate)))
+    cause = f"first error: {path['cause']}" if "cause" in path else ""
+    return ", ".join(filter(None, (sure, asked, fate, cause)))
 
 
 def _votes(row: Row) -> str:
