@@ -7,9 +7,9 @@
     python benchmarks/lab_preference.py
 
 All methods see pairs of the same 16 responses to 800 training problems; fork DPO sees the forks of one response to
-each of them. Each method is tried with 8 settings (learning rate x beta, for SFT x epochs), judged by sampled accuracy
+each of them. Each method is tried with 4 settings (learning rate x beta, for SFT x epochs), judged by sampled accuracy
 on 300 other training problems; the best one is trained with 3 seeds (of pairs and order) and tested on 1,000 problems
-of the test split: greedily, and with 4 samples at temperature 1. Each piece of work is kept in runs/lab-preference/ as
+of the test split: greedily, and with 4 samples at temperature 1, the wrong ones by the cause of the error. Each piece of work is kept in runs/lab-preference/ as
 soon as it is done, so that parts may run side by side and be killed. The last command, given all pieces, writes
 benchmarks/results/lab_preference.json and docs/figures/lab-preference.svg.
 """
@@ -23,6 +23,7 @@ import os
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from matplotlib.figure import Figure
 from forkpoint.engines import load_engine
 from forkpoint.evaluation.statistics import holm, paired_difference
 from forkpoint.files import to_json, write_whole
+from forkpoint.lab.errors import cause_of_error
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.pairs.fork_pairs import choose_fork_pairs
 from forkpoint.pairs.pair import Pair
@@ -44,16 +46,15 @@ from forkpoint.pairs.pair_sources import read_forks, read_weights
 from forkpoint.training.configs import PreferenceConfig
 from forkpoint.training.models import load_trainable
 from forkpoint.training.preference_run import train
-from forkpoint.trajectories.rows import load_trajectories, sample_trajectories
+from forkpoint.trajectories.rows import load_trajectories, sample_completions
 from forkpoint.types import Problem, Sampling
 
 DATA, FORKS, OUT = Path("runs/lab-contrast"), Path("runs/lab-forks"), Path("runs/lab-preference")
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "lab-preference.svg"
 TRAINING, VALIDATION, TEST, SAMPLES = 800, 300, 1000, 4
-RATES, BETAS, EPOCHS = (3e-5, 1e-4, 3e-4, 1e-3), (0.1, 1.0), (1.0, 3.0)
+RATES, BETAS, EPOCHS = (1e-4, 3e-4), (0.1, 1.0), (1.0, 3.0)
 SEEDS, TUNING_SEED = (1, 2, 3), 0
-ANY = "fork-dpo, any alternative"  # less likely ones, too
-METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", ANY, "fork-dpo")
+METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", "fork-dpo")
 MAX_TOKENS = 120
 WINDOW = 5  # logs, of 10 steps each, of which the figure shows the mean
 COMPARED = ("base", "dpo", "sft", "critical-dpo")  # with which every method is
@@ -63,7 +64,7 @@ Row = dict[str, Any]
 
 
 def grid(method: str) -> list[Setting]:
-    """The 8 settings that a method is tried with."""
+    """The settings that a method is tried with."""
     if method == "base":
         return [{}]
     if method == "sft":
@@ -85,9 +86,8 @@ class Lab:
     def pairs(self, method: str, seed: int) -> list[Pair]:
         """The pairs that a method is trained on."""
         tokenizer = self.engine.tokenizer
-        if method.startswith("fork-dpo"):
-            found = choose_fork_pairs(self.forks, tokenizer, any_alternative=method == ANY)
-            return [pair for _, pair in found.pairs]
+        if method == "fork-dpo":
+            return [pair for _, pair in choose_fork_pairs(self.forks, tokenizer).pairs]
         return [
             make_pair(
                 chosen.problem.id, chosen.prompt_ids, chosen.token_ids, rejected.token_ids, tokenizer,
@@ -110,7 +110,7 @@ class Lab:
             arguments: dict[str, Any] = {"num_train_epochs": 3.0, "per_device_train_batch_size": 8, "warmup_steps": 0.1,
                          "lr_scheduler_type": "cosine", "logging_steps": 10, "save_strategy": "no",
                          "train_sampling_strategy": "group_by_length"}  # fmt: skip
-            arguments |= values | {"gamma": values.get("beta", 1.0), "method": name.partition(",")[0], "seed": seed}
+            arguments |= values | {"gamma": values.get("beta", 1.0), "method": name, "seed": seed}
             out = OUT / f".work-{os.getpid()}"
             shutil.rmtree(out, ignore_errors=True)
             pairs = self.pairs(name, seed)
@@ -123,14 +123,16 @@ class Lab:
         return load_engine(model.eval(), tokenizer), facts
 
     def judged(self, engine: Any, problems: list[Problem]) -> Row:
-        """Greedy and sampled verdicts: the share of right responses to each problem."""
+        """Greedy and sampled verdicts: the share of right responses to each problem, and the causes of the wrong ones."""
         started = time.perf_counter()
-        rows = {}
+        rows: Row = {"causes": {}}
         for name, temperature, n in (("greedy", 0.0, 1), ("sampled", 1.0, SAMPLES)):
             sampling = Sampling(temperature=temperature, max_tokens=MAX_TOKENS, seed=17)
-            drawn = sample_trajectories(engine, problems, sampling, n=n, prompt="cot")
-            right = np.array([t.correct for t in drawn], dtype=float).reshape(len(problems), n)
+            drawn = sample_completions(engine, problems, sampling, n=n, prompt="cot")
+            right = np.array([t.correct for t, _ in drawn], dtype=float).reshape(len(problems), n)
             rows[name] = right.mean(1).tolist()
+            causes = Counter(cause_of_error(t.problem, c.text) for t, c in drawn if not t.correct)
+            rows["causes"][name] = {cause: count / len(drawn) for cause, count in causes.items()}
         return rows | {"seconds": time.perf_counter() - started}
 
 
@@ -192,6 +194,10 @@ def table(rows: Mapping[str, Row]) -> list[Row]:
             accuracies = [float(np.mean(row[kind])) for row in own]
             entry[kind] = statistics.mean(accuracies)
             entry[f"{kind}_by_seed"] = accuracies
+            causes = sorted({cause for row in own for cause in row["causes"][kind]})
+            entry[f"{kind}_causes"] = {
+                cause: statistics.mean(row["causes"][kind].get(cause, 0) for row in own) for cause in causes
+            }
         for other in COMPARED:
             compared = paired_difference(scores[other, "sampled"], scores[method, "sampled"])
             entry[f"against_{other}"] = [compared.difference, *compared.ci95]
@@ -266,6 +272,7 @@ def main() -> None:
         print(f"{entry['method']:13} greedy {100 * entry['greedy']:.1f}  sampled {100 * entry['sampled']:.1f}  "
               f"against base {100 * entry['against_base'][0]:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})  "
               f"p(dpo) {entry['p_dpo']:.2g}  {entry['setting']}")  # fmt: skip
+        print("   wrong, % of sampled: " + ", ".join(f"{c} {100 * s:.1f}" for c, s in entry["sampled_causes"].items()))
     draw(rows)
     print(machine.save("lab_preference", {"methods": found, "tuning": tuned}))
 
