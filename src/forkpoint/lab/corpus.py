@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from forkpoint.lab.errors import draw_errors
 from forkpoint.lab.problem_generator import LabProblem, WorkedStep, stream, work_out
 
-DIRECT_SHARE = 0.4
+DIRECT_SHARE = 0.35
 
 # (opening, word before each step but the first, weight); the first one is what the zero-shot prompt says.
 OPENINGS = (

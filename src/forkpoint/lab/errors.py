@@ -54,9 +54,9 @@ def _difference(step: Step) -> Step:
 
 MISREADINGS = {
     TIMES_AS_MANY: Misreading(0.7, "*", _add),
-    MORE_THAN: Misreading(0.45, "+", _difference),
+    MORE_THAN: Misreading(0.42, "+", _difference),
     "boxes": Misreading(0.6, "*", _count_once),
-    "bags": Misreading(0.8, "*", _count_once),
+    "bags": Misreading(0.4, "*", _count_once),
     "triples": Misreading(0.35, "*", _add),
 }
 SLIP, NO_STEPS, OTHER = "slip", "no steps", "other"

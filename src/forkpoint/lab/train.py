@@ -38,7 +38,7 @@ TOKENIZER_DOCUMENTS = 20_000
 class LabRecipe:
     """The sizes and the schedule that the shipped model was trained with."""
 
-    steps: int = 4000
+    steps: int = 3000
     batch_documents: int = 64
     matrix_learning_rate: float = 0.02
     other_learning_rate: float = 4e-3
