@@ -20,9 +20,7 @@ import numpy as np
 
 from forkpoint.files import CRITICAL
 from forkpoint.lab.errors import EQUATION, first_error
-from forkpoint.lab.problem_generator import find_problem
 from forkpoint.tasks.data_sets import read_rows
-from forkpoint.types import Problem
 
 PLACES = ("in it", "earlier", "later", "elsewhere")
 
@@ -55,10 +53,8 @@ def main(run: Path) -> None:
 
 def _read(row: dict[str, Any]) -> tuple[str, int | None, dict[str, int]]:
     """The first error's cause and equation, and the tokens that are looked for."""
-    known = find_problem(row["problem_id"])
-    problem = Problem(row["problem_id"], known.question, str(known.answer), "number")
     success = np.array([np.nan if value is None else value for value in row["success"]])
-    return *first_error(problem, "".join(row["tokens"])), {
+    return *first_error(row["problem_id"], "".join(row["tokens"])), {
         "critical": row["critical_index"],
         "largest drop": int(np.nanargmax(success[:-1] - success[1:])),
         "least probable": int(np.argmin(row["policy_prob"])),

@@ -9,9 +9,10 @@
 All methods see pairs of the same 16 responses to 800 training problems; fork DPO sees the forks of one response to
 each of them. Each method is tried with 4 settings (learning rate x beta, for SFT x epochs), judged by sampled accuracy
 on 300 other training problems; the best one is trained with 3 seeds (of pairs and order) and tested on 1,000 problems
-of the test split: greedily, and with 4 samples at temperature 1, the wrong ones by the cause of the error. Each piece of work is kept in runs/lab-preference/ as
-soon as it is done, so that parts may run side by side and be killed. The last command, given all pieces, writes
-benchmarks/results/lab_preference.json and docs/figures/lab-preference.svg.
+of the test split: greedily, and with 4 samples at temperature 1, the wrong ones by cause of error. Each piece of
+work is kept in runs/lab-preference/ as soon as it is done, so that parts may run side by side and be killed; begin with
+an empty one. The last command, given all pieces, writes benchmarks/results/lab_preference.json and
+docs/figures/lab-preference.svg.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "lab-preference.svg"
 TRAINING, VALIDATION, TEST, SAMPLES = 800, 300, 1000, 4
 RATES, BETAS, EPOCHS = (1e-4, 3e-4), (0.1, 1.0), (1.0, 3.0)
 SEEDS, TUNING_SEED = (1, 2, 3), 0
-METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", "fork-dpo")
+ANY = "fork-dpo, any alternative"  # less likely ones, too: those of a misreading
+METHODS = ("base", "sft", "dpo", "sft+dpo", "tdpo2", "rpo", "critical-dpo", ANY, "fork-dpo")
 MAX_TOKENS = 120
 WINDOW = 5  # logs, of 10 steps each, of which the figure shows the mean
 COMPARED = ("base", "dpo", "sft", "critical-dpo")  # with which every method is
@@ -86,8 +88,9 @@ class Lab:
     def pairs(self, method: str, seed: int) -> list[Pair]:
         """The pairs that a method is trained on."""
         tokenizer = self.engine.tokenizer
-        if method == "fork-dpo":
-            return [pair for _, pair in choose_fork_pairs(self.forks, tokenizer).pairs]
+        if method.startswith("fork-dpo"):
+            found = choose_fork_pairs(self.forks, tokenizer, any_alternative=method == ANY)
+            return [pair for _, pair in found.pairs]
         return [
             make_pair(
                 chosen.problem.id, chosen.prompt_ids, chosen.token_ids, rejected.token_ids, tokenizer,
@@ -110,7 +113,7 @@ class Lab:
             arguments: dict[str, Any] = {"num_train_epochs": 3.0, "per_device_train_batch_size": 8, "warmup_steps": 0.1,
                          "lr_scheduler_type": "cosine", "logging_steps": 10, "save_strategy": "no",
                          "train_sampling_strategy": "group_by_length"}  # fmt: skip
-            arguments |= values | {"gamma": values.get("beta", 1.0), "method": name, "seed": seed}
+            arguments |= values | {"gamma": values.get("beta", 1.0), "method": name.partition(",")[0], "seed": seed}
             out = OUT / f".work-{os.getpid()}"
             shutil.rmtree(out, ignore_errors=True)
             pairs = self.pairs(name, seed)
@@ -123,7 +126,7 @@ class Lab:
         return load_engine(model.eval(), tokenizer), facts
 
     def judged(self, engine: Any, problems: list[Problem]) -> Row:
-        """Greedy and sampled verdicts: the share of right responses to each problem, and the causes of the wrong ones."""
+        """The share of right responses to each problem, greedy and sampled, and the causes of the wrong ones."""
         started = time.perf_counter()
         rows: Row = {"causes": {}}
         for name, temperature, n in (("greedy", 0.0, 1), ("sampled", 1.0, SAMPLES)):
@@ -131,7 +134,7 @@ class Lab:
             drawn = sample_completions(engine, problems, sampling, n=n, prompt="cot")
             right = np.array([t.correct for t, _ in drawn], dtype=float).reshape(len(problems), n)
             rows[name] = right.mean(1).tolist()
-            causes = Counter(cause_of_error(t.problem, c.text) for t, c in drawn if not t.correct)
+            causes = Counter(cause_of_error(t.problem.id, c.text) for t, c in drawn if not t.correct)
             rows["causes"][name] = {cause: count / len(drawn) for cause, count in causes.items()}
         return rows | {"seconds": time.perf_counter() - started}
 

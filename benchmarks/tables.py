@@ -3,8 +3,8 @@
     forkpoint run recipes/lab-tables.yaml
     python benchmarks/tables.py runs/lab-tables
 
-Writes benchmarks/results/NAME.json, NAME being the directory's, with each finished stage's results.json or summary.json,
-and prints the tables of their pages.
+Writes benchmarks/results/NAME.json, NAME being the directory's, with what each finished stage came to, and prints the
+tables of their pages.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from forkpoint.files import RESULTS, SUMMARY, read_json
 from forkpoint.recipe import RECORDS, read_records
 from forkpoint.report.content import Link, Table
 from forkpoint.report.page import page_of
+from forkpoint.scores.store import STORE
 
 
 def markdown(table: Table) -> str:
@@ -35,7 +36,7 @@ def main(run: Path) -> None:
     for name, record in read_records(run / RECORDS)[2].items():
         if record.done:
             stage = run / name
-            file = next(path for path in (stage / RESULTS, stage / SUMMARY) if path.is_file())
+            file = next(path for path in (stage / RESULTS, stage / SUMMARY, stage / STORE) if path.is_file())
             figures[name] = read_json(file)
             page = page_of(stage)
             print(f"\n## {name}: {record.verb}, {record.seconds:,.0f} s\n")

@@ -47,8 +47,8 @@ class Problem:
     """One question with its bare gold answer ("18", "\\frac{14}{3}", "B", "yes").
 
     `id` is unique within its task and stable between runs; `kind` says how answers are read and compared; `options` are
-    the texts of a multiple-choice question without their letters (the first is A). `wordings` are what the lab calls the
-    phrases of its question that ask for a step ("boxes", "more than"); its errors have causes that are tied to them.
+    the texts of a multiple-choice question without their letters (the first is A). `wordings` name what a question
+    of the lab asks by ("boxes", "more than"), to which causes of errors are tied.
     """
 
     id: str

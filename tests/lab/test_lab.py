@@ -79,28 +79,27 @@ def test_errors_come_as_often_as_they_should():
         assert 0.3 < share < 0.85, wording
 
 
-@pytest.mark.parametrize(("question", "right", "misread_as"), [
-    ("Ada has 12 keys. Ben has 3 times as many.", "12 * 3 = 36.", "12 + 3 = 15."),
-    ("Ada has 12 keys. Ben has 15 more than Ada.", "12 + 15 = 27.", "15 - 12 = 3."),
-    ("Ada has 9 keys. Ada buys 4 boxes with 8 keys each.", "4 * 8 = 32. 9 + 32 = 41.", "1 * 8 = 8. 9 + 8 = 17."),
-    ("Ada has 60 keys. Ada sells 4 bags with 8 keys each.", "4 * 8 = 32. 60 - 32 = 28.", "1 * 8 = 8. 60 - 8 = 52."),
-    ("Ada has 9 keys. Then the number of keys triples.", "9 * 3 = 27.", "9 + 3 = 12."),
+@pytest.mark.parametrize(("steps", "right", "misread_as"), [
+    ([Step(12, "*", 3, "times as many")], "12 * 3 = 36.", "12 + 3 = 15."),
+    ([Step(12, "+", 15, "more than")], "12 + 15 = 27.", "15 - 12 = 3."),
+    ([Step(4, "*", 8, "boxes"), Step(9, "+", Ref(0), "boxes")], "4 * 8 = 32. 9 + 32 = 41.", "1 * 8 = 8. 9 + 8 = 17."),
+    ([Step(4, "*", 8, "bags"), Step(60, "-", Ref(0), "bags")], "4 * 8 = 32. 60 - 32 = 28.", "1 * 8 = 8. 60 - 8 = 52."),
+    ([Step(9, "*", 3, "triples")], "9 * 3 = 27.", "9 + 3 = 12."),
+    ([Step(9, "*", 2, "doubles")], "9 * 2 = 18.", "9 * 2 = 18."),
 ])  # fmt: skip
-def test_a_misreading_is_what_the_table_says(question, right, misread_as):
-    """Written out by hand: the steps of the question, and what becomes of them."""
-    opening = {"3 times as many": (Step(12, "*", 3, "times as many"),), "more than": (Step(12, "+", 15, "more than"),)}
-    later = {
-        "boxes": (Step(4, "*", 8, "boxes"), Step(9, "+", Ref(0), "boxes")),
-        "bags": (Step(4, "*", 8, "bags"), Step(60, "-", Ref(0), "bags")),
-        "triples": (Step(9, "*", 3, "triples"),),
-    }
-    (steps,) = [steps for phrase, steps in (opening | later).items() if phrase in question]
-
+def test_a_misreading_is_what_the_table_says(steps, right, misread_as):
     def written(steps):
         return " ".join(f"{w.left} {w.op} {w.right} = {w.result}." for w in work_out(steps))
 
     assert written(steps) == right
     assert written([misread(step) or step for step in steps]) == misread_as
+
+
+def test_a_question_says_what_its_wordings_are_called():
+    names = {"boxes": "boxes", "bags": "bags", "triples": "triples", "doubles": "doubles", "more than": " more than ",
+             "times as many": " times as many", "finds": " finds ", "loses": " loses "}  # fmt: skip
+    for problem in itertools.islice(stream(7, "train"), 500):
+        assert {name for name, text in names.items() if text in problem.question} == names.keys() & {*problem.wordings}
 
 
 def test_every_problem_is_found_by_its_id_and_knows_its_wordings():
@@ -122,7 +121,7 @@ def test_the_cause_of_an_error_is_that_of_the_first():
             for step, read, slip in zip(known.steps, errors.steps, errors.slips, strict=True)
         ]
         if any(drawn):
-            cause = cause_of_error(problem, worked_text(known, work_out(errors.steps, errors.slips), "", ""))
+            cause = cause_of_error(problem.id, worked_text(known, work_out(errors.steps, errors.slips), "", ""))
             assert cause == next(filter(None, drawn))
             seen.add(cause)
     assert seen == {SLIP, *MISREADINGS}
@@ -132,9 +131,9 @@ def test_errors_without_a_known_cause():
     problem = next(p for p in load_problems("train", 100) if len(find_problem(p.id).steps) == 2)
     first, last = work_out(find_problem(problem.id).steps)
     step = f" {first.left} {first.op} {first.right} = {first.result}."
-    assert cause_of_error(problem, " The answer is 7.") == NO_STEPS
-    assert cause_of_error(problem, f"{step} The answer is {first.result}.") == OTHER
-    assert cause_of_error(problem, f"{step} {last.left + 100} {last.op} {last.right} = 3. The answer is 3.") == OTHER
+    assert cause_of_error(problem.id, " The answer is 7.") == NO_STEPS
+    assert cause_of_error(problem.id, f"{step} The answer is {first.result}.") == OTHER
+    assert cause_of_error(problem.id, f"{step} {last.left + 100} {last.op} {last.right} = 3. The answer is 3.") == OTHER
 
 
 def test_solutions_are_right_and_wrong():
@@ -142,7 +141,7 @@ def test_solutions_are_right_and_wrong():
         assert row["prompt"] == f"Q: {problem.question}\nA: Let's think step by step."
         assert row["chosen"].endswith(f" The answer is {problem.answer}.")
         assert row["rejected"] != row["chosen"]
-        assert "-" not in re.findall(r"= (\S+)\.", row["rejected"])
+        assert "= -" not in row["rejected"]
 
 
 def test_direct_answers_are_right_and_worked_ones_show_their_steps():

@@ -218,18 +218,17 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures of rows of critical.jsonl; null where there is nothing to take them over.
 
     `share_critical` is that of the wrong trajectories, each problem counting the same, with a 95% interval that takes
-    trajectories of one problem as dependent. `causes` has the wrong ones of the lab by cause. `critical_position` counts tokens from 0; `relative_mean` is the mean of
-    index / (length - 1). `success_bias` bounds how far success may lie from the truth for tokens that the engine cannot
-    name. Of those `cut_off` by the length limit, `critical_at_cut` have their last token as critical one, where it may
-    only mean that no room was left.
+    trajectories of one problem as dependent. `causes` has the wrong ones of the lab. `critical_position` counts tokens
+    from 0; `relative_mean` is the mean of index / (length - 1). `success_bias` bounds how far success may lie from the
+    truth for tokens that the engine cannot name. Of those `cut_off` by the length limit, `critical_at_cut` have their
+    last token as critical one, where it may only mean that no room was left.
     """
     wrong = [row for row in rows if not row["correct"]]
     critical = [row for row in wrong if row["status"] == "critical"]
     statuses = Counter(row["status"] for row in rows)
     kinds = Counter(token_kind(row["tokens"][row["critical_index"]]) for row in critical)
     bounds = [bound for row in rows for bound in row.get("success_bias") or ()]
-    causes = Counter(row["cause"] for row in wrong if "cause" in row)
-    found = Counter(row["cause"] for row in critical if "cause" in row)
+    causes, found = (Counter(row["cause"] for row in some if row["cause"]) for some in (wrong, critical))
     by_problem = defaultdict(list)
     for row in wrong:
         by_problem[row["problem_id"]].append(float(row["status"] == "critical"))

@@ -24,8 +24,8 @@ ROWS = 500  # in memory, and in a row group of the file
 COLUMNS: Mapping[str, Any] = {
     "id": "string", "problem_id": "string", "question": "string", "prompt_ids": ["int64"], "token_ids": ["int64"],
     "tokens": ["string"], "answer": "string", "gold": "string", "correct": "bool", "finish_reason": "string",
-    "success": ["float64"], "success_ci": [("float64", "float64")], "success_bias": ["float64"], "status": "string",
-    "critical_index": "int64", "alternatives": [{
+    "cause": "string", "success": ["float64"], "success_ci": [("float64", "float64")], "success_bias": ["float64"],
+    "status": "string", "critical_index": "int64", "alternatives": [{
         "position": "int64", "token_id": "int64", "token": "string", "policy_prob": "float64", "success": "float64",
         "n": "int64",
     }], "rollouts": "int64", "tokens_generated": "int64", "brute_force_tokens": "int64", "policy_prob": ["float64"],

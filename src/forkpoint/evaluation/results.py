@@ -53,7 +53,7 @@ def sample_row(problem: Problem, case: Case, strategy: Strategy, outcome: Outcom
         if each:
             row |= {"correct": g.correct, "extracted": g.extracted, "error": g.error}
         if problem.wordings and not g.correct:
-            row["cause"] = cause_of_error(problem, row["text"])
+            row["cause"] = cause_of_error(problem.id, row["text"])
     grade = grades[outcome.chosen if each else 0]
     right = sum(g.correct for g in grades)
     return {

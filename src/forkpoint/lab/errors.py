@@ -21,7 +21,6 @@ from forkpoint.lab.problem_generator import (
     value_of,
     work_out,
 )
-from forkpoint.types import Problem
 
 SLIPS = (-10, -2, -1, 1, 2, 10)
 SLIP_PROBABILITY = 0.08  # of each step
@@ -61,7 +60,7 @@ MISREADINGS = {
 }
 SLIP, NO_STEPS, OTHER = "slip", "no steps", "other"
 
-EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)\.")
+EQUATION = re.compile(r"(-?\d+) ([-+*]) (-?\d+) = (-?\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +92,21 @@ def _draw_reading(rng: random.Random, step: Step) -> Step:
     return other if other and rng.random() < MISREADINGS[step.wording].probability else step
 
 
-def cause_of_error(problem: Problem, response: str) -> str:
+def cause_of_error(problem_id: str, response: str) -> str:
     """Why a wrong response to a problem of the lab is wrong: the cause of its `first_error`."""
-    return first_error(problem, response)[0]
+    return first_error(problem_id, response)[0]
 
 
-def first_error(problem: Problem, response: str) -> tuple[str, int | None]:
+def first_error(problem_id: str, response: str) -> tuple[str, int | None]:
     """The cause of a wrong response's first error, and the index of the equation that it is in, None where in none.
 
-    The cause is the wording that is misread, SLIP for a wrong result, NO_STEPS where nothing is worked out, or OTHER: a
-    number copied wrongly, a step left out or added, another answer than the last result.
+    Steps are what the lab's texts write, "12 + 3 = 15.". The cause is the wording that is misread, SLIP for a wrong
+    result, NO_STEPS where there is none, or OTHER: a number copied wrongly, a step left out or added, another answer
+    than the last result.
     """
     results: list[int] = []
     written = EQUATION.findall(response)
-    for i, (step, (left, op, right, result)) in enumerate(zip(find_problem(problem.id).steps, written, strict=False)):
+    for i, (step, (left, op, right, result)) in enumerate(zip(find_problem(problem_id).steps, written, strict=False)):
         as_written = int(left), op, int(right)
         if as_written != _operands(step, results):
             other = misread(step)

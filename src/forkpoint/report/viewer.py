@@ -5,7 +5,8 @@ success; it needs `id`, `token_ids` and `tokens`. It may have the keys of critic
 CATEGORIES, and
 
 - `group`: rows that follow each other with the same one (the responses to a problem) share an entry of the list;
-- `label`: what this one is among them, `picked`: whether it is the one that counts, `note`: a remark on it;
+- `label`: what this one is among them, `picked`: whether it is the one that counts, `note`: a remark on it, else the
+  `cause` of its error;
 - `tags`: names by which the list can be narrowed, where `status` does not say enough; `marks`: the verdicts, true or
   false, that head the group's entry. Both are read from a group's first row;
 - `span`: [start, end) of the tokens that spell the answer.
@@ -60,8 +61,8 @@ def checked_row(row: Row, where: str) -> Row:
     critical = row.get("critical_index")
     if critical is not None and not (isinstance(critical, int) and 0 <= critical < n):
         raise UserError(f"{where}: critical_index must be one of the {n} tokens, but is {critical!r}")
-    cause = {"note": f"first error: {row['cause']}"} if row.get("cause") else {}
-    return {**row, "id": text(row, "id", where), **cause}
+    note = row.get("note") or (f"first error: {row['cause']}" if row.get("cause") else "")
+    return {**row, "id": text(row, "id", where), "note": note}
 
 
 def heading_of(row: Row) -> str:

@@ -145,7 +145,7 @@ def _check_references(trajectories: Sequence[Trajectory] | None, references: Map
 def compare(rows: Sequence[Row], references: Mapping[str, Reference], seed: int = 0) -> dict[str, Any]:
     """How well rows of scores.jsonl find the critical tokens of the same trajectories, beside the baselines.
 
-    `causes` has the scorers' figures for the responses of each cause, where rows have one.
+    `causes` has the scorers' figures for the responses of each known cause.
     """
     labelled: list[Labelled] = []
     causes: dict[str, list[Labelled]] = {}
@@ -154,7 +154,7 @@ def compare(rows: Sequence[Row], references: Mapping[str, Reference], seed: int 
             s, policy_prob, entropy = (np.array(row["scores"][name]) for name in ("s", "policy_prob", "entropy"))
             scorers = {"contrast": -s, "policy_prob": -policy_prob, "entropy": entropy, "random": np.zeros(len(s))}
             labelled.append(Labelled(row["problem_id"], reference.critical, scorers))
-            if "cause" in row:
+            if row["cause"]:
                 causes.setdefault(row["cause"], []).append(labelled[-1])
     by_cause = [{"cause": cause} | agreement(those, seed) for cause, those in sorted(causes.items())]
     return agreement(labelled, seed) | {"causes": by_cause}

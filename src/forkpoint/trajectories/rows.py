@@ -93,11 +93,12 @@ def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
 
     {"id": "lab/test/0/0/0", "problem_id": "lab/test/0/0", "question": "Tom has …", "prompt_ids": [34, 12],
      "token_ids": [78, 11, 0], "tokens": [" 1", "8", ""], "answer": "18", "gold": "18", "correct": true,
-     "finish_reason": "stop"}
+     "finish_reason": "stop", "cause": null}
 
-    A wrong one to a problem of the lab has a `cause`.
+    `cause` is that of the first error of a wrong response to a problem of the lab.
     """
-    row = {
+    knows = trajectory.problem.wordings and not trajectory.correct
+    return {
         "id": trajectory.id,
         "problem_id": trajectory.problem.id,
         "question": trajectory.problem.question,
@@ -108,10 +109,8 @@ def trajectory_row(trajectory: Trajectory, tokenizer: Any) -> Row:
         "gold": trajectory.problem.answer,
         "correct": trajectory.correct,
         "finish_reason": trajectory.finish_reason,
+        "cause": cause_of_error(trajectory.problem.id, decode(tokenizer, trajectory.token_ids)) if knows else None,
     }
-    if trajectory.problem.wordings and not trajectory.correct:
-        row["cause"] = cause_of_error(trajectory.problem, decode(tokenizer, trajectory.token_ids))
-    return row
 
 
 def from_row(row: Row, problem: Problem) -> Trajectory:

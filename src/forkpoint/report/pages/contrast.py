@@ -34,7 +34,7 @@ def page(summary: Row, run: Path | None = None) -> Page:
         sections.append(_scorers(f"Finding the critical token: {of}", figures["scorers"], "scorer", "", note))
         note = "What lowest s has more than each, on the same resamples of problems."
         sections.append(_scorers("Lowest s against the others", figures["comparisons"], "b", "+", note))
-        if causes := figures["causes"]:
+        if causes := figures.get("causes"):
             columns: dict[str, Column] = {"cause": "{cause}", "trajectories": "{trajectories:,}"}
             columns |= {name: partial(_hits, scorer) for scorer, name in SCORERS.items()}
             note = "Top-1 hits, with their 95% intervals."

@@ -49,7 +49,7 @@ def page(summary: Row, run: Path | None = None) -> Page:
         }  # fmt: skip
         note = f"Critical is the token after which the response is lost: {LOST[summary['protocol']]}."
         sections.append(Table.of("What the critical tokens are", kinds, columns, note=note))
-    if causes := summary["causes"]:
+    if causes := summary.get("causes"):
         columns = {"cause": "{cause}", "wrong responses": "{wrong:,}", "with a critical token": "{critical:,}"}
         sections.append(Table.of("Wrong responses by the cause of their first error", causes, columns))
     tokens = Tokens.of(run, CRITICAL, token_rows, "trajectory", "trajectories")
