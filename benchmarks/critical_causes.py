@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from forkpoint.files import CRITICAL
-from forkpoint.lab.errors import EQUATION, first_error
+from forkpoint.lab.mistakes import EQUATION, first_error
 from forkpoint.tasks.data_sets import read_rows
 
 PLACES = ("in it", "earlier", "later", "elsewhere")

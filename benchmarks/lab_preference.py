@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from forkpoint.engines import load_engine
 from forkpoint.evaluation.statistics import holm, paired_difference
 from forkpoint.files import to_json, write_whole
-from forkpoint.lab.errors import cause_of_error
+from forkpoint.lab.mistakes import cause_of_error
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.pairs.fork_pairs import choose_fork_pairs
 from forkpoint.pairs.pair import Pair

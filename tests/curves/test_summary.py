@@ -17,7 +17,7 @@ def row(problem: str = "p", index: int | None = None, **changes: Any) -> dict[st
     return {
         "problem_id": problem, "correct": False, "status": "none" if index is None else "critical",
         "critical_index": index, "tokens": PIECES, "token_ids": [*range(8)],
-        "rollouts": 64, "tokens_generated": 500, "brute_force_tokens": 9000,
+        "cause": "slip", "rollouts": 64, "tokens_generated": 500, "brute_force_tokens": 9000,
     } | changes  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_the_figures_by_hand():
         row("b", 3, rollouts=128),
         row("c", 2),
         row("d", 7, tokens_generated=1, finish_reason="length"),
-        row("e", status="undecided", critical_index=7, brute_force_tokens=0, finish_reason="length"),
+        row("e", status="undecided", cause="boxes", critical_index=7, brute_force_tokens=0, finish_reason="length"),
         row("a", correct=True, rollouts=0),
     ])  # fmt: skip
     assert found.pop("share_critical_ci95") == pytest.approx(list(wilson(4, 5)), abs=2e-6)
@@ -47,6 +47,7 @@ def test_the_figures_by_hand():
         "n_trajectories": 6, "n_wrong": 5, "statuses": {"critical": 4, "none": 1, "undecided": 1},
         "share_critical": 0.8, "cut_off": 2, "critical_at_cut": 1, "success_bias": None,
         "critical_position": {"mean": 3.25, "median": 2.5, "relative_mean": round(13 / 28, 4)},
+        "causes": [{"cause": "boxes", "wrong": 1, "critical": 0}, {"cause": "slip", "wrong": 4, "critical": 4}],
         "token_kinds": [  # the most frequent first, then by name
             {"kind": "number", "count": 2}, {"kind": "no text", "count": 1}, {"kind": "operator", "count": 1},
         ],

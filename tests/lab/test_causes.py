@@ -9,7 +9,7 @@ import pytest
 from forkpoint.curves.critical_tokens import CriticalConfig, find_critical
 from forkpoint.evaluation.evaluate import evaluate
 from forkpoint.files import read_json
-from forkpoint.lab.errors import cause_of_error
+from forkpoint.lab.mistakes import cause_of_error
 from forkpoint.lab.problem_generator import load_problems
 from forkpoint.tasks.data_sets import read_rows
 from forkpoint.training.contrast_run import Reference, compare

@@ -216,7 +216,7 @@ def test_critical_shows_what_it_found(run_of):
     run = run_of("critical")
     summary, page = json.loads((run / "summary.json").read_text()), page_of(run)
     assert f"{100 * summary['share_critical']:.1f}% of {summary['n_wrong']:,} wrong" in "\n".join(page.lines)
-    nothing = {"n_wrong": 0, "share_critical": None, "critical_position": None, "token_kinds": [],
+    nothing = {"n_wrong": 0, "share_critical": None, "critical_position": None, "token_kinds": [], "causes": [],
                "replacement": {"n_trajectories": 0, "table": []}}  # fmt: skip
     page = critical.page(summary | nothing)
     assert "replacement: no response has a critical token to replace" in page.lines

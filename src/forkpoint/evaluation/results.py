@@ -12,7 +12,7 @@ import numpy as np
 from forkpoint.decoding.outcome import Case, Outcome
 from forkpoint.decoding.strategies import Strategy
 from forkpoint.evaluation.statistics import holm, minimum_detectable_difference, paired_difference
-from forkpoint.lab.errors import cause_of_error
+from forkpoint.lab.mistakes import cause_of_error
 from forkpoint.proportions import pass_at_k, pass_at_k_interval
 from forkpoint.tasks import grade_span
 from forkpoint.trajectories.rows import Row

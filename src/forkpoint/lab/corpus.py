@@ -1,6 +1,6 @@
 """The lab's training text: each question with one answer, written directly or worked out, errors included.
 
-A direct answer is always right. A worked one shows every step, with the slips and misreadings of `errors`, and later
+A direct answer is always right. A worked one shows every step, with the slips and misreadings of `mistakes`, and later
 steps carry them on: the model trained on it knows the right step and still writes another, sometimes or mostly.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from forkpoint.lab.errors import draw_errors
+from forkpoint.lab.mistakes import draw_errors
 from forkpoint.lab.problem_generator import LabProblem, WorkedStep, stream, work_out
 
 DIRECT_SHARE = 0.35

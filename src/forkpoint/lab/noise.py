@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Any
 
 from forkpoint.lab.corpus import OPENINGS, worked_text
-from forkpoint.lab.errors import SLIPS, Errors, draw_errors
+from forkpoint.lab.mistakes import SLIPS, Errors, draw_errors
 from forkpoint.lab.problem_generator import LabProblem, stream, work_out
 from forkpoint.types import TokenIds
 

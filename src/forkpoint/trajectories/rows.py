@@ -15,7 +15,7 @@ from forkpoint.engines import Engine
 from forkpoint.engines.checks import check_room
 from forkpoint.files import SAMPLES, Journal
 from forkpoint.jsonl import column, list_of, text
-from forkpoint.lab.errors import cause_of_error
+from forkpoint.lab.mistakes import cause_of_error
 from forkpoint.tasks import grade_response, render_prompt
 from forkpoint.tasks.data_sets import each_once, read_rows
 from forkpoint.text import cut_at_stop, decode, pieces
