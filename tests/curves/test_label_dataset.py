@@ -28,7 +28,8 @@ def row(name: str, **changes: Any) -> dict[str, Any]:
         "tokens": [" 3", ""], "answer": "3", "gold": "2", "correct": False, "finish_reason": "stop",
         "cause": "slip", "success": [None, 0.25, 0.0], "success_ci": [None, [0.1, 0.5], [0.0, 0.0]],
         "success_bias": None, "status": "critical", "critical_index": 1, "rollouts": 128, "tokens_generated": 99,
-        "brute_force_tokens": 640, "policy_prob": [0.5, 1.0], "entropy": [0.1, 0.2], "gap": [0.3, 0.4], "logprob": [-0.7, 0.0],
+        "brute_force_tokens": 640, "policy_prob": [0.5, 1.0], "entropy": [0.1, 0.2], "gap": [0.3, 0.4],
+        "logprob": [-0.7, 0.0],
         "alternatives": [
             {"position": 0, "token_id": 8, "token": " 2", "policy_prob": 0.5, "success": 1.0, "n": 3},
             {"position": 1, "token_id": 7, "token": " 3", "policy_prob": 1e-9, "success": None, "n": 0},
