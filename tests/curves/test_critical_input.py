@@ -174,7 +174,10 @@ def test_a_directory_of_another_run_is_left_alone(capsys, run, tmp_path):
 
 def test_nothing_to_label(tmp_path):
     """All responses are correct; there is a page all the same, and no data set."""
-    greedy = [*FEW, "--top-k", "1", "--prompt", "cot", "--replace", "--export", str(tmp_path / "set")]
+    sums = [{"question": f"Ada has {n} nuts. Ada buys 3 more. How many nuts does Ada have now?", "answer": n + 3}
+            for n in (5, 6, 7)]  # fmt: skip
+    asked = ["--task", "jsonl", "--data", str(file_of(tmp_path / "sums.jsonl", *sums))]
+    greedy = [*FEW, *asked, "--top-k", "1", "--prompt", "cot", "--replace", "--export", str(tmp_path / "set")]
     assert labelled(tmp_path / "out", *greedy) == []
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert (summary["n_trajectories"], summary["share_critical"], summary["critical_position"]) == (0, None, None)

@@ -22,7 +22,9 @@ def test_the_lines_are_what_was_promised(critical_run, lab):
         assert "".join(row["tokens"]) == lab.tokenizer.decode(row["token_ids"], skip_special_tokens=True)
         for a in row["alternatives"]:
             text = lab.tokenizer.decode([a["token_id"]], skip_special_tokens=True)
-            assert a["token"] == ("" if "\ufffd" in text else text)  # a part of a character is no text yet
+            assert a["token"] in (
+                ("", "\ufffd") if "\ufffd" in text else (text,)
+            )  # a part of a character is no text yet
             assert a["policy_prob"] + row["policy_prob"][a["position"]] < 1 + ROUNDING
         np.testing.assert_allclose(np.log(row["policy_prob"]), row["logprob"], atol=1e-4)  # temperature 1, all tokens
         assert row["status"] != "critical" or 0 <= row["critical_index"] < len(row["token_ids"])
@@ -117,9 +119,11 @@ def test_the_whole_budget_and_all_responses(tmp_path):
 
 def test_sampling_options_reach_the_policy(tmp_path):
     few = ["--limit", "2", "--seed", "2", "--budget", "24", "--which", "all", "--top-k", "2", "--temperature", "0.5"]
-    for row in labelled(tmp_path / "out", *few):
+    rows = labelled(tmp_path / "out", *few)
+    assert sum(len(row["alternatives"]) for row in rows) > 2
+    for row in rows:
         others = {a["position"]: a["policy_prob"] for a in row["alternatives"]}
-        assert len(others) == len(row["alternatives"]) > 1
+        assert len(others) == len(row["alternatives"])
         for position, prob in others.items():
             assert prob + row["policy_prob"][position] == pytest.approx(1, abs=ROUNDING)
     sampling = json.loads((tmp_path / "out/config.json").read_text())["sampling"]

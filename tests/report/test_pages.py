@@ -190,7 +190,8 @@ def test_votes_stand_with_the_path_that_they_picked_and_unknown_answers_have_no_
 ):
     run = shutil.copytree(run_of("eval"), tmp_path / "run")
     path = rows_of(run / "samples.jsonl")[0]["paths"][0] | {"confidence": None, "continuation": None, "dropped": None}
-    path.pop("correct", None)
+    for key in ("correct", "cause"):
+        path.pop(key, None)
     row = {"problem_id": "p", "strategy": strategy, "question": "q", "gold": "7", "answer": "8", "correct": False,
            "chosen": 1, "votes": votes, "paths": [path | {"answer": answer} for answer in ("7", "8", "6", None)],
            }  # fmt: skip

@@ -85,7 +85,7 @@ def test_the_summary_follows_from_the_files(finished, critical, training):
         trained = summary["training"][name]
         assert trained["responses"] == summary["sets"][name]
         assert trained["steps"] == 2 * -(-trained["responses"] // 4)
-        assert trained["losses"][-1] < trained["losses"][0] * 1.5
+        assert 0 < trained["losses"][-1] < trained["losses"][0] * 2  # of other responses than the first
         assert (out / name / "adapter_model.safetensors").exists()
     agreement = summary["agreement"]
     assert agreement["trajectories"] == len(rows_of(critical)) - 1
