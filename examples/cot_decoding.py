@@ -19,7 +19,7 @@ QUESTION = (
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="lab", help="lab, a model directory or a Hub id")
 parser.add_argument("--question", default=QUESTION)
-parser.add_argument("--k", type=int, default=10, help="how many first tokens to try")
+parser.add_argument("--k", type=int, default=5, help="how many first tokens to try")
 options = parser.parse_args()
 
 engine = forkpoint.load_engine(options.model)
