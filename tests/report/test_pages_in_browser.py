@@ -150,7 +150,7 @@ def test_shades_are_those_of_terminal_and_notebook(opened, run_of):
 def test_keys_reach_tokens_forks_and_the_critical_token(opened, run_of):
     rows = rows_of(run_of("critical") / "critical.jsonl")
     tab = opened("critical")
-    first = next(row for row in rows if row["critical_index"] is not None)
+    first = next(row for row in rows if row["status"] == "critical")
     assert tab.run(CHOSEN) == first["id"]
     tab.press("c", "ArrowLeft")
     assert tab.run(FOCUS) == first["critical_index"] - 1

@@ -12,7 +12,7 @@ from browser import parsed
 from made_up_runs import HOSTILE, rows_of
 from rich.console import Console
 
-import forkpoint
+import forkpoint.report.notebook  # tells types how a notebook shows them
 from forkpoint.cli import main
 from forkpoint.report import Table, page_of
 from forkpoint.report.shades import SCORES, Shade, ShownScore, shade, values_of
@@ -27,7 +27,7 @@ ESCAPE = "\x1b[31m\x9b31m\x07\u202e\u2066\u2028"
 @pytest.fixture
 def critical(run_of):
     rows = rows_of(run_of("critical") / "critical.jsonl")
-    return next(row for row in rows if row["critical_index"] is not None)
+    return next(row for row in rows if row["status"] == "critical")
 
 
 def printed(rows, key=None, **console):
